@@ -1,0 +1,34 @@
+"""The one shape that every data format becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn; `content` is non-empty NFC text without control tokens."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A training example: an optional system message, then user and assistant in turn, ending with the assistant.
+
+    meta: the row's `meta` as it stood (for multiple choice: id, mode, choices, correct, context, source).
+    path, line: where it came from, for messages; `line` is 1-based (for JSON arrays, CSV and Parquet: the row's number).
+    """
+
+    messages: tuple[Message, ...]
+    meta: dict[str, Any] = field(default_factory=dict, compare=False)
+    path: str = field(default="", compare=False)
+    line: int = field(default=0, compare=False)
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}:{self.line}"
