@@ -21,7 +21,8 @@ class Conversation:
     """A training example: an optional system message, then user and assistant in turn, ending with the assistant.
 
     meta: the row's `meta` as it stood (for multiple choice: id, mode, choices, correct, context, source).
-    path, line: where it came from, for messages; `line` is 1-based (for JSON arrays, CSV and Parquet: the row's number).
+    path, line: where it came from, for messages; `line` is 1-based
+        (for Parquet and hub datasets: the row's number).
     """
 
     messages: tuple[Message, ...]

@@ -1,0 +1,295 @@
+"""The recipe: what the user wants. Schema, loading, overrides; every mistake at once, with its line.
+
+Defaults live here and nowhere else. No torch: a recipe is read before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from slimtune import yaml_lines
+from slimtune.errors import Problem, SlimtuneError, fail
+
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+LORA_PRESETS = ("minimal", "standard", "full")
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the recipe: unknown keys are errors, and a string is never taken for a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ModelSection(Section):
+    base: str = Field("unsloth/Qwen3-8B-bnb-4bit", min_length=1, description="folder, hub id or builtin:NAME")
+    revision: str | None = Field(None, description="a commit or tag of the hub repository")
+    load_in_4bit: bool = Field(True, description="NF4 weights; false keeps 16 bit")
+    max_seq_length: int = Field(2048, ge=64, le=262144, description="longest example, in tokens")
+    thinking: bool = Field(False, description="train and ask with Qwen3's <think> block")
+
+
+class LoraSection(Section):
+    rank: int = Field(16, ge=1, le=512)
+    alpha: int = Field(32, ge=1)
+    dropout: Share = 0.0
+    target: Literal["minimal", "standard", "full"] | list[str] = "full"
+
+    @field_validator("target")
+    @classmethod
+    def _names(cls, value: str | list[str]) -> str | list[str]:
+        bad = [name for name in value if not re.fullmatch(r"\w+", name)] if isinstance(value, list) else []
+        if bad or value == []:
+            raise ValueError(
+                f"not module names: {bad}; use {', '.join(LORA_PRESETS)} or names such as [q_proj, v_proj]"
+            )
+        return value
+
+
+class Source(Section):
+    path: str = Field(min_length=1, description="JSONL, JSON, CSV or Parquet file, or a hub dataset id")
+    weight: float = Field(1.0, gt=0, le=100, description="1 = every row once, 0.5 = half of them, 2 = each twice")
+
+
+class DataSection(Section):
+    train: list[Source] = Field(min_length=1)
+    eval: str | None = Field(None, description="held-out examples for the evaluation loss")
+    mode: Literal["direct", "cot", "auto"] = "auto"
+    system: str | None = None
+    format: Literal["auto", "input_output", "messages", "alpaca", "sharegpt"] = "auto"
+    max_overlong: Share = Field(0.0, description="share of examples longer than max_seq_length that may be left out")
+
+
+class TrainSection(Section):
+    method: Literal["sft"] = "sft"
+    epochs: float = Field(3, gt=0, le=1000)
+    max_steps: int | None = Field(None, ge=1, description="stop after so many optimizer steps")
+    effective_batch_size: int = Field(16, ge=1, description="examples per optimizer step; the plan divides it up")
+    per_device_train_batch_size: int | None = Field(None, ge=1, description="overrides the plan's choice")
+    gradient_accumulation_steps: int | None = Field(None, ge=1, description="overrides the plan's choice")
+    packing: bool = True
+    learning_rate: float = Field(1e-4, gt=0, lt=1)
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    warmup_ratio: Share = 0.05
+    weight_decay: float = Field(0.01, ge=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    optim: Literal["adamw_8bit", "adamw_torch"] = "adamw_8bit"
+    gradient_checkpointing: Literal["unsloth", True, False] = "unsloth"
+    logging_steps: int | None = Field(None, ge=1, description="null: from the number of steps")
+    eval_steps: int | None = Field(None, ge=1, description="null: from the number of steps")
+    save_steps: int | None = Field(None, ge=1, description="null: from the number of steps")
+    save_total_limit: int = Field(2, ge=1)
+    early_stopping_patience: int | None = Field(None, ge=1, description="evaluations without improvement")
+
+
+class BudgetSection(Section):
+    vram_gb: float | None = Field(10, gt=1, le=1024, description="the card as sold; null: what the machine has")
+
+
+class EvaluateSection(Section):
+    data: str = Field(min_length=1)
+    kind: Literal["multiple_choice"] = "multiple_choice"
+    mode: Literal["direct"] = "direct"
+    max_items: int | None = Field(None, ge=1)
+
+
+class ExportSection(Section):
+    gguf: list[Literal["f16", "bf16", "q8_0"]] = ["q8_0"]
+    ollama_name: str | None = Field(None, pattern=NAME)
+    require_verdict: bool = Field(True, description="no GGUF of a model that is worse or collapsed")
+    merge_base: Literal["dequantised", "16bit"] = "dequantised"
+    num_ctx: int | None = Field(None, ge=256, description="null: max_seq_length and room for an answer")
+    temperature: float = Field(0.0, ge=0, le=2)
+
+    @field_validator("gguf")
+    @classmethod
+    def _distinct(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("the same type is listed twice")
+        return value
+
+
+class RunSection(Section):
+    output_dir: str = Field("outputs", min_length=1)
+    seed: int = Field(42, ge=0, lt=2**31)
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = []
+
+
+class Recipe(Section):
+    """What the user wants."""
+
+    name: str = Field(pattern=NAME, description="the run's folder under output_dir")
+    model: ModelSection = ModelSection()
+    lora: LoraSection = LoraSection()
+    data: DataSection
+    train: TrainSection = TrainSection()
+    budget: BudgetSection = BudgetSection()
+    evaluate: EvaluateSection | None = None
+    export: ExportSection | None = None
+    run: RunSection = RunSection()
+
+    @model_validator(mode="after")
+    def _gate_has_a_verdict(self) -> Recipe:
+        if self.export and self.export.require_verdict and self.evaluate is None:
+            raise ValueError("export.require_verdict needs an 'evaluate' section (or set require_verdict: false)")
+        return self
+
+    @property
+    def wants_early_stopping(self) -> bool:
+        return self.train.early_stopping_patience is not None and self.data.eval is not None
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe with its `base:` parent and the command line's `section.key=value` overrides.
+
+    Raises SlimtuneError with every problem of the file and the overrides at once (exit code 2).
+    """
+    values, places = _with_parent(Path(path), ())
+    problems = _apply_overrides(values, places, overrides)
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        explained = [_explain(detail, places, str(path)) for detail in error.errors(include_url=False)]
+        # A value that fits no member of a union fails once for each; the first says what was meant.
+        problems += {problem.where: problem for problem in reversed(explained)}.values()
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise SlimtuneError(problems, summary=f"{count} in recipe {path}")
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML: every value spelled out, ready to be loaded again."""
+    return yaml.safe_dump(recipe.model_dump(), allow_unicode=True, sort_keys=False)
+
+
+def _with_parent(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], dict[yaml_lines.Path_, str]]:
+    """The file's values over its parent's; for each value the "file:line" it came from."""
+    resolved = path.resolve()
+    if resolved in children:
+        chain = " → ".join(p.name for p in (*children, resolved))
+        raise fail("recipes inherit from each other in a circle", where=str(path), fix=f"break the chain {chain}")
+    values, lines = yaml_lines.load(path)
+    places = {where: f"{path}:{line}" for where, line in lines.items()}
+    parent = values.pop("base", None)
+    if parent is None:
+        return values, places
+    if not isinstance(parent, str):
+        raise fail("must name one recipe file", where=f"{places[('base',)]} base", fix="base: direct.yaml")
+    parent_path = path.parent / parent
+    if not parent_path.is_file():
+        raise fail(
+            f"no such recipe: {parent_path}", where=f"{places[('base',)]} base", fix="it is relative to this file"
+        )
+    inherited, inherited_places = _with_parent(parent_path, (*children, resolved))
+    return _merge(inherited, values), {**inherited_places, **places}
+
+
+def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are merged key by key; anything else of the child replaces the parent's."""
+    merged = dict(parent)
+    for key, value in child.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply_overrides(
+    values: dict[str, Any], places: dict[yaml_lines.Path_, str], overrides: Sequence[str]
+) -> list[Problem]:
+    problems = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        parts = tuple(key.split("."))
+        if not equals or not all(parts):
+            problems.append(
+                Problem(
+                    f"'{override}' is not an override", "command line", "write section.key=value, e.g. train.epochs=1"
+                )
+            )
+            continue
+        try:
+            value = yaml_lines.parse_value(text)
+        except SlimtuneError as error:
+            problems.extend(error.problems)
+            continue
+        target = values
+        for part in parts[:-1]:
+            if not isinstance(target.get(part), dict):
+                target[part] = {}
+            target = target[part]
+        target[parts[-1]] = value
+        for depth in range(1, len(parts) + 1):
+            places[parts[:depth]] = "command line"
+    return problems
+
+
+def _explain(detail: ErrorDetails, places: dict[yaml_lines.Path_, str], path: str) -> Problem:
+    """A pydantic error in the words of someone who wrote the file."""
+    # Union members add their own name to the location: keep the part that exists in the file.
+    location = tuple(part for part in detail["loc"] if not (isinstance(part, str) and re.search(r"[\[\(]", part)))
+    place, shown = "", location
+    for depth in range(len(location), -1, -1):
+        if location[:depth] in places:
+            place = places[location[:depth]]
+            break
+    while shown and shown not in places and shown[-1] in {"bool", "str"}:
+        shown = shown[:-1]
+    where = f"{place or path} {yaml_lines.dotted(shown)}".strip()
+    kind, given = detail["type"], detail.get("input")
+    if kind == "extra_forbidden":
+        return Problem(f"unknown key '{location[-1]}'", where, _did_you_mean(location))
+    if kind == "missing":
+        return Problem("is missing", where, "add it; see recipes/direct.yaml")
+    if kind == "literal_error":
+        choices = str(detail.get("ctx", {}).get("expected", ""))
+        near = difflib.get_close_matches(str(given), re.findall(r"'([^']*)'", choices), n=1)
+        return Problem(f"'{given}' is not one of {choices}", where, f"did you mean '{near[0]}'?" if near else "")
+    if kind == "string_pattern_mismatch":
+        return Problem(f"'{given}' is not a usable name", where, "use lower-case letters, digits, '.', '_' and '-'")
+    if kind == "value_error":
+        return Problem(str(detail.get("ctx", {}).get("error", detail["msg"])), where)
+    message = detail["msg"].removeprefix("Input ").replace("should be", "must be")
+    return Problem(f"{message}, not {given!r}", where)
+
+
+def _did_you_mean(location: tuple[str | int, ...]) -> str:
+    model: Any = Recipe
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        model = _section_type(model, part)
+        if model is None:
+            return ""
+    names = list(model.model_fields)
+    wrong = str(location[-1])
+    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    elsewhere = [f"{section}.{wrong}" for section in Recipe.model_fields if _has_field(section, wrong)]
+    if elsewhere:
+        return f"did you mean '{elsewhere[0]}'?"
+    return f"known keys: {', '.join(names)}"
+
+
+def _section_type(model: Any, field: str) -> type[BaseModel] | None:
+    info = model.model_fields.get(field)
+    if info is None:
+        return None
+    for candidate in (info.annotation, *getattr(info.annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _has_field(section: str, name: str) -> bool:
+    model = _section_type(Recipe, section)
+    return model is not None and name in model.model_fields
