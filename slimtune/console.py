@@ -1,0 +1,144 @@
+"""What a person sees of a run, on a screen or in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from slimtune.prepare import Prepared
+    from slimtune.train.mask_audit import MaskAudit
+
+_LOG_EVERY_SECONDS = 5.0
+_SHOWN_PROMPT_CHARACTERS = 220
+
+
+class Console:
+    """Prints the parts of a run. On a terminal progress is one line that changes; in a file, a line every few seconds."""
+
+    def __init__(self, file: Any = None):
+        self.out = RichConsole(file=file, highlight=False, soft_wrap=True)
+        self._last_progress = 0.0
+        self._open_line = False
+
+    def step(self, text: str) -> None:
+        """A new step of the story."""
+        self._end_line()
+        self.out.print(f"[bold]▸ {escape(text)}[/bold]")
+
+    def say(self, text: str) -> None:
+        self._end_line()
+        self.out.print(f"  {escape(text)}")
+
+    def warn(self, text: str) -> None:
+        self._end_line()
+        self.out.print(f"  [yellow]warning:[/yellow] {escape(text)}")
+
+    def progress(self, line: str, last: bool = False) -> None:
+        """The progress line; `last` ends it."""
+        if self.out.is_terminal:
+            self.out.file.write(f"\r\x1b[2K  {line}")
+            self.out.file.flush()
+            self._open_line = True
+        elif last or time.monotonic() - self._last_progress >= _LOG_EVERY_SECONDS:
+            self._last_progress = time.monotonic()
+            self.out.print(f"  {escape(line)}")
+        if last:
+            self._end_line()
+
+    def _end_line(self) -> None:
+        if self._open_line:
+            self.out.file.write("\n")
+            self._open_line = False
+
+    def plan(self, prepared: Prepared) -> None:
+        """The plan: what will happen, each value with its reason."""
+        plan, recipe = prepared.plan, prepared.recipe
+        hardware = prepared.hardware
+        self.step(f"Plan of '{recipe.name}' for {hardware.name}")
+        facts = f"{len(prepared.train)} training, {len(prepared.held_out)} held-out, {len(prepared.test)} test examples"
+        self.say(f"{plan.base} ({prepared.shape.total_parameters / 1e9:.2f} B parameters); {facts}")
+        table = Table(box=None, padding=(0, 2), show_header=False)
+        for name, setting in plan.as_json()["settings"].items():
+            reason = setting["reason"]
+            if reason != "recipe":
+                table.add_row(f"  {name}", escape(_shown(setting["value"])), Text(reason, style="dim"))
+        lora = f"rank {plan.lora_rank}, alpha {plan.lora_alpha}, on {', '.join(plan.lora_targets)}"
+        table.add_row("  LoRA", lora, "")
+        table.add_row("  learning_rate", f"{plan.learning_rate:g}, {plan.lr_scheduler_type}", "")
+        self.out.print(table)
+        if plan.memory is not None and plan.budget_bytes is not None:
+            self._memory(plan)
+        for note in plan.notes:
+            self.say(f"note: {note}")
+
+    def _memory(self, plan: Any) -> None:
+        total, budget = plan.memory.total_bytes, plan.budget_bytes
+        self.say(f"Predicted peak memory {total / 2**30:.2f} GiB of a budget of {budget / 2**30:.2f} GiB")
+        table = Table(box=None, padding=(0, 2), show_header=False)
+        for item, size in plan.memory.items.items():
+            table.add_row(f"    {item}", f"{size / 2**20:>9,.0f} MiB")
+        self.out.print(table)
+
+    def mask_audit(self, audit: MaskAudit) -> None:
+        """The audit's figures and, in colour, what carries loss in three examples."""
+        self.step("Mask audit: what the trainer's own batches teach")
+        self.say(
+            f"{audit.rows} examples in {audit.batches} batches; {audit.supervised_tokens:,} of {audit.tokens:,} tokens "
+            f"carry loss ({audit.supervised_share:.1%}); every label equals the computed response mask"
+        )
+        if audit.refined_rows:
+            self.say(f"{audit.refined_rows} examples: marker-based masking differs, the computed boundary is used")
+        for example in audit.preview:
+            text = Text(f"  {example['where']}  ", style="dim")
+            for segment in example["segments"]:
+                shown = segment["text"] if segment["supervised"] else _shortened(segment["text"])
+                text.append(shown.replace("\n", "⏎"), style="bold green" if segment["supervised"] else "dim")
+            self.out.print(text)
+
+    def verdict(self, rows: Sequence[Sequence[str]], sentence: str) -> None:
+        """The before/after table and the verdict in a sentence."""
+        self.step("Before and after, on the same held-out questions")
+        table = Table(box=None, padding=(0, 2))
+        for heading in ("", "base", "tuned"):
+            table.add_column(heading)
+        for row in rows:
+            table.add_row(*(escape(str(cell)) for cell in row))
+        self.out.print(table)
+        self.out.print(f"  [bold]Verdict:[/bold] {escape(sentence)}")
+
+    def paths(self, pairs: Sequence[tuple[str, Path | str]]) -> None:
+        """Where everything is."""
+        self.step("Done")
+        for label, path in pairs:
+            self.out.print(f"  {label:<12} {escape(str(path))}")
+
+    def error(self, text: str) -> None:
+        self._end_line()
+        self.out.print(Text("error: ", style="bold red") + Text(text))
+
+
+def stderr() -> Console:
+    """A console for errors."""
+    return Console(file=sys.stderr)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _SHOWN_PROMPT_CHARACTERS:
+        return text
+    half = _SHOWN_PROMPT_CHARACTERS // 2
+    return f"{text[:half]} … {text[-half:]}"

@@ -1,0 +1,102 @@
+"""Bytes to text: UTF-8, with or without a BOM, any line ending; anything else is named and refused.
+
+Guessing an encoding and going on would put mojibake into a training set unseen, so the guess only serves the message.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from slimtune.errors import Problem
+
+_BYTE_ORDER_MARKS = {
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+_ICONV_NAMES = {
+    "cp932": "CP932",
+    "euc-jp": "EUC-JP",
+    "iso-2022-jp": "ISO-2022-JP",
+    "utf-16": "UTF-16",
+    "utf-32": "UTF-32",
+}
+
+
+def decode(data: bytes, path: str, problems: list[Problem]) -> tuple[str, frozenset[int]]:
+    r"""The text of a file, line ends as "\n" and without a BOM, and the 1-based numbers of lines that are not UTF-8.
+
+    Bad bytes in an otherwise good file are one problem per line, so that the other lines can still be checked
+    (they become U+FFFD in the text). A file in another encoding altogether is one problem, and its text is "".
+    """
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if data.startswith(mark):
+            problems.append(_wrong_file(path, 1, 1, data[0], encoding))
+            return "", frozenset()
+    if data[:200].count(0) > len(data[:200]) // 5:
+        byte = data.index(0)
+        problems.append(_wrong_file(path, 1, byte + 1, 0, "utf-16"))
+        return "", frozenset()
+
+    # A byte below 0x80 is never part of a longer UTF-8 character, so splitting before decoding is safe.
+    lines = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    texts: list[str] = []
+    bad: dict[int, int] = {}
+    sound_japanese = False
+    for number, line in enumerate(lines, start=1):
+        try:
+            texts.append(line.decode("utf-8"))
+            bad_byte = line.find(b"\x1b$")
+            sound_japanese = sound_japanese or not line.isascii()
+        except UnicodeDecodeError as error:
+            texts.append(line.decode("utf-8", errors="replace"))
+            bad_byte = error.start
+        if bad_byte >= 0:
+            bad[number] = bad_byte
+
+    if bad and not sound_japanese:
+        number, byte = next(iter(bad.items()))
+        problems.append(_wrong_file(path, number, byte + 1, lines[number - 1][byte], _looks_like(data)))
+        return "", frozenset()
+    for number, byte in bad.items():
+        line = lines[number - 1]
+        what = f"not UTF-8 at byte {byte + 1} of the line (0x{line[byte]:02x}); {_described(_looks_like(line))}"
+        fix = "the rest of the file is UTF-8: write this line again as UTF-8"
+        problems.append(Problem(what, f"{path}:{number}", fix))
+    return "\n".join(texts), frozenset(bad)
+
+
+def _wrong_file(path: str, line: int, byte: int, value: int, encoding: str) -> Problem:
+    what = f"the file is not UTF-8: byte {byte} of line {line} is 0x{value:02x}; {_described(encoding)}"
+    if encoding in _ICONV_NAMES:
+        target = shlex.quote(f"{path}.utf8")
+        fix = f"convert it: iconv -f {_ICONV_NAMES[encoding]} -t UTF-8 {shlex.quote(path)} > {target}"
+    else:
+        fix = "save the file as UTF-8"
+    return Problem(what, f"{path}:{line}", fix)
+
+
+def _described(encoding: str) -> str:
+    if encoding == "damaged":
+        return "it looks like UTF-8 with damaged characters"
+    return f"it looks like {encoding}" if encoding else "it fits neither cp932 nor euc-jp nor utf-16"
+
+
+def _looks_like(data: bytes) -> str:
+    """The likely encoding of bytes that are not UTF-8: "cp932", "euc-jp", "iso-2022-jp", "damaged" UTF-8, or ""."""
+    if b"\x1b$" in data:
+        return "iso-2022-jp"
+    as_utf8 = data.decode("utf-8", errors="replace")
+    lost = as_utf8.count("\ufffd")
+    if sum(not char.isascii() for char in as_utf8) - lost > 2 * lost:
+        return "damaged"
+    # Kana in cp932 begin with 0x82 or 0x83, which EUC-JP does not have; the other way round, EUC-JP is often
+    # valid cp932 (as half-width katakana). Hence this order.
+    for encoding in ("euc-jp", "cp932"):
+        try:
+            data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        return encoding
+    return ""

