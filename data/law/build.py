@@ -1,0 +1,43 @@
+"""Builds the law question sets of this folder from `questions/*.jsonl`. From the repository's root:
+
+    python data/law/build.py
+
+Writes direct and CoT rows with and without statutes (`direct_norag.train.jsonl`, …), the test sets and `split.json`
+beside this file. The result is the same, byte for byte, on every machine.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parents[1]))
+
+from slimtune.data.build import build_files  # noqa: E402
+from slimtune.data.questions import read_questions  # noqa: E402
+from slimtune.errors import SlimtuneError, fail  # noqa: E402
+
+SEED = 42
+DEV_SHARE = 0.15
+TEST_SHARE = 0.25
+
+
+def main() -> int:
+    try:
+        paths = sorted((FOLDER / "questions").glob("*.jsonl"))
+        if not paths:
+            raise fail(
+                "no question files", where=str(FOLDER / "questions"), fix="write one, see slimtune/data/questions.py"
+            )
+        questions = [question for path in paths for question in read_questions(os.path.relpath(path))]
+        written = build_files(questions, FOLDER, dev=DEV_SHARE, test=TEST_SHARE, seed=SEED)
+    except SlimtuneError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    for name, rows in written.items():
+        print(f"{rows:4d} rows  {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
