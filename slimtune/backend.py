@@ -60,6 +60,7 @@ __all__ = [
     "trl",
 ]
 
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """What Unsloth prints while it works goes to the log: the plan has said it already, in one place."""

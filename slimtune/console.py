@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from slimtune.train.mask_audit import MaskAudit
 
 _LOG_EVERY_SECONDS = 5.0
+_LOG_WIDTH = 120
 _SHOWN_PROMPT_CHARACTERS = 220
 
 
@@ -25,8 +26,10 @@ class Console:
     """Prints the parts of a run. On a terminal progress is one line that changes; in a file, a line every few seconds."""
 
     def __init__(self, file: Any = None):
-        self.out = RichConsole(file=file, highlight=False, soft_wrap=True)
-        self._last_progress = 0.0
+        self.out = RichConsole(file=file, highlight=False)
+        if not self.out.is_terminal:
+            self.out.width = _LOG_WIDTH
+        self._last_progress, self._last_line = 0.0, ""
         self._open_line = False
 
     def step(self, text: str) -> None:
@@ -45,11 +48,11 @@ class Console:
     def progress(self, line: str, last: bool = False) -> None:
         """The progress line; `last` ends it."""
         if self.out.is_terminal:
-            self.out.file.write(f"\r\x1b[2K  {line}")
+            self.out.file.write(f"\r\x1b[2K  {line[: self.out.width - 3]}")
             self.out.file.flush()
             self._open_line = True
-        elif last or time.monotonic() - self._last_progress >= _LOG_EVERY_SECONDS:
-            self._last_progress = time.monotonic()
+        elif (last and line != self._last_line) or time.monotonic() - self._last_progress >= _LOG_EVERY_SECONDS:
+            self._last_progress, self._last_line = time.monotonic(), line
             self.out.print(f"  {escape(line)}")
         if last:
             self._end_line()
@@ -102,7 +105,7 @@ class Console:
             for segment in example["segments"]:
                 shown = segment["text"] if segment["supervised"] else _shortened(segment["text"])
                 text.append(shown.replace("\n", "⏎"), style="bold green" if segment["supervised"] else "dim")
-            self.out.print(text)
+            self.out.print(text, soft_wrap=True)
 
     def verdict(self, rows: Sequence[Sequence[str]], sentence: str) -> None:
         """The before/after table and the verdict in a sentence."""

@@ -18,6 +18,9 @@ from slimtune.prepare import Prepared, prepare
 from slimtune.recipe import Recipe
 from slimtune.run_record import RunRecord
 
+ROOM_FOR_ANSWER = 512
+_TORCH_NAMES: dict[str, Any] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
 if TYPE_CHECKING:
     from slimtune.evaluate.multiple_choice import Question
 
@@ -177,14 +180,34 @@ def _export(
 ) -> None:
     from slimtune.export import ship
 
+    recipe, export = prepared.recipe, prepared.recipe.export
+    assert export is not None  # the caller has looked
     console.step("Exporting")
+    golden = [
+        ship.Golden(item.id, tokenizer.decode(item.prompt_ids), item.prompt_ids, result["greedy_token"])
+        for item, result in zip(questions, tuned, strict=True)
+    ]
     with record.phase("export"):
         exported = ship.ship(
+            ship.Shipment(
+                name=recipe.name,
+                ollama_name=export.ollama_name or recipe.name,
+                gguf_types=tuple(export.gguf),
+                merge_base=export.merge_base,
+                load_in_4bit=recipe.model.load_in_4bit,
+                load_dtype=_TORCH_NAMES[prepared.plan.precision],
+                parameters=prepared.shape.total_parameters,
+                family="qwen3" if prepared.shape.family == "qwen3" else "qwen2.5",
+                thinking=recipe.model.thinking,
+                system=recipe.data.system,
+                num_ctx=export.num_ctx or recipe.model.max_seq_length + ROOM_FOR_ANSWER,
+                temperature=export.temperature,
+            ),
             adapter=record.directory / "adapter",
-            base=ship.merge_source(prepared.recipe, folder),
+            base=ship.sixteen_bit_base(recipe.model.base) if export.merge_base == "16bit" else folder,
+            chat_template=tokenizer.template,
             directory=record.directory / "export",
-            export=ship.settings(prepared.recipe, prepared.shape),
-            golden=ship.golden(questions, tuned, tokenizer),
+            golden=golden,
             say=console.say,
         )
     record.update(export=exported)

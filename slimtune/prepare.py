@@ -55,9 +55,7 @@ def prepare(recipe: Recipe, *, assume_card: bool = False) -> Prepared:
     if folder is not None and (folder / "tokenizer.json").is_file():
         tokenizer = ChatTokenizer(folder, recipe.model.thinking)
     shape = _shape(recipe.model.base, folder)
-    lengths = (
-        counting.measure(train.conversations, tokenizer) if tokenizer else counting.estimate(train.conversations)
-    )
+    lengths = counting.measure(train.conversations, tokenizer) if tokenizer else counting.estimate(train.conversations)
 
     hardware = machines.detect()
     files = [file for loaded in (train, held_out, test) if loaded for file in loaded.report.files]
@@ -80,7 +78,7 @@ def prepare(recipe: Recipe, *, assume_card: bool = False) -> Prepared:
     )
 
 
-def _load(recipe: Recipe, sources: list[tuple[str, float]], mode: str | None = None) -> loading.Loaded:
+def _load(recipe: Recipe, sources: list[tuple[str, float]], mode: loading.Mode | None = None) -> loading.Loaded:
     data = recipe.data
     return loading.load_conversations(
         sources, mode=mode or data.mode, system=data.system, format=data.format, seed=recipe.run.seed

@@ -157,9 +157,12 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        explained = [_explain(detail, places, str(path)) for detail in error.errors(include_url=False)]
-        # A value that fits no member of a union fails once for each; the first says what was meant.
-        problems += {problem.where: problem for problem in reversed(explained)}.values()
+        explained: dict[str, Problem] = {}
+        for detail in error.errors(include_url=False):
+            problem = _explain(detail, places, str(path))
+            # A value that fits no member of a union fails once for each; the first says what was meant.
+            explained.setdefault(problem.where, problem)
+        problems += explained.values()
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise SlimtuneError(problems, summary=f"{count} in recipe {path}")

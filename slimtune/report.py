@@ -23,6 +23,11 @@ from slimtune.evaluate import verdict as verdicts
 
 FILE_NAME = "report.html"
 _EVENTS_SHOWN = 200
+_ENDINGS = {
+    "failed": "The run failed.",
+    "interrupted": "The run was interrupted.",
+    "running": "The run has not come to its end: it is still going on, or its process was killed.",
+}
 _TONES = {"better": "good", "worse": "bad", "collapsed": "bad", "cannot tell": "unsure"}
 
 
@@ -43,6 +48,7 @@ def render(run_dir: Path) -> str:
     verdict = _mapping(run_dir, "eval/verdict.json", unreadable)
     audit = _mapping(run_dir, "mask_audit.json", unreadable)
     events = _lines(run_dir, "events.jsonl", unreadable)
+    differences = _list(manifest.get("differences"))
     view = {
         "run": _run(run_dir, manifest),
         "headline": _headline(manifest, verdict, events),
@@ -51,14 +57,16 @@ def render(run_dir: Path) -> str:
         "curve": _curve(run_dir, unreadable),
         "memory": _memory(manifest, plan),
         "mask": _mask(audit),
+        "planned": bool(plan.get("settings")),
         "settings": _settings(plan, _dict(manifest.get("trainer"))),
-        "notes": _list(plan.get("notes")),
-        "differences": _list(manifest.get("differences")),
+        "notes": [note for note in _list(plan.get("notes")) if note not in differences],
+        "differences": differences,
         "events": events[-_EVENTS_SHOWN:],
         "earlier_events": max(0, len(events) - _EVENTS_SHOWN),
-        "data": _data(manifest),
+        "data": [(part, _counts(_dict(counts))) for part, counts in _dict(manifest.get("data")).items()],
         "provenance": _provenance(manifest),
         "timings": [(phase, _duration(seconds)) for phase, seconds in _dict(manifest.get("timings")).items()],
+        "not_exported": next((event.get("message") for event in events if event.get("event") == "not_exported"), ""),
         "export": _export(run_dir, recipe, unreadable),
         "recipe": yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False) if recipe else "",
         "unreadable": unreadable,
@@ -123,8 +131,8 @@ def _run(run_dir: Path, manifest: dict[str, Any]) -> dict[str, str]:
         "name": str(manifest.get("name") or run_dir.parent.name),
         "id": str(manifest.get("run_id") or run_dir.name),
         "status": str(manifest.get("status") or "unknown: no manifest.json"),
-        "started": str(manifest.get("started") or "not recorded"),
-        "finished": str(manifest.get("finished") or "not recorded"),
+        "started": _time(manifest.get("started")),
+        "finished": _time(manifest.get("finished")),
         "command": shlex.join(str(part) for part in _list(manifest.get("command"))),
     }
 
@@ -132,16 +140,12 @@ def _run(run_dir: Path, manifest: dict[str, Any]) -> dict[str, str]:
 def _headline(manifest: dict[str, Any], verdict: dict[str, Any], events: list[dict[str, Any]]) -> dict[str, str]:
     """The first thing to read: the verdict's sentence, or why there is none."""
     status = manifest.get("status")
-    problem = ""
-    if status in ("failed", "interrupted"):
-        told = [str(event.get("message", "")) for event in events if event.get("event") == status]
-        problem = f"The run {'failed' if status == 'failed' else 'was interrupted'}. {told[-1] if told else ''}".strip()
-    elif status == "running":
-        problem = "The run has not come to its end: it is still going on, or its process was killed."
+    told = [str(event.get("message", "")) for event in events if event.get("event") == status]
+    problem = _ENDINGS.get(str(status), "") + (f"\n{told[-1]}" if told and status in _ENDINGS else "")
     if "sentence" in verdict:
         tone = _TONES.get(str(verdict.get("verdict")), "unsure")
         return {"tone": tone, "text": str(verdict["sentence"]), "problem": problem}
-    return {"tone": "bad" if status == "failed" else "unsure", "text": "Not judged: no verdict.", "problem": problem}
+    return {"tone": "bad" if status == "failed" else "unsure", "text": "Not judged: no evaluation.", "problem": problem}
 
 
 def _histogram(verdict: dict[str, Any]) -> list[dict[str, Any]]:
@@ -207,7 +211,9 @@ def _memory(manifest: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
                 "predicted": "–" if before is None else _bytes(before),
                 "measured": "–" if after is None else _bytes(after),
                 "difference": f"{100 * (after / before - 1):+.1f} %" if before and after is not None else "–",
-                "bars": (100 * (before or 0) / most, 100 * (after or 0) / most),
+                "bars": [
+                    (who, 100 * size / most) for who, size in (("base", before), ("tuned", after)) if size is not None
+                ],
             }
         )
     return {"rows": rows, "measured": bool(measured), "budget": _bytes(budget) if budget else ""}
@@ -257,18 +263,11 @@ def _comparable(value: Any) -> Any:
     return sorted(map(str, value)) if isinstance(value, list) else value
 
 
-def _data(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = []
-    for part, counts in _dict(manifest.get("data")).items():
-        facts = [
-            f"{_show(value)} {key.replace('_', ' ')}"
-            for key, value in _dict(counts).items()
-            if not isinstance(value, dict)
-        ]
-        labels = _dict(_dict(counts).get("label_distribution"))
-        facts += [" ".join(f"{label}: {count}" for label, count in labels.items())] if labels else []
-        rows.append((part, "; ".join(facts)))
-    return rows
+def _counts(counts: dict[str, Any]) -> str:
+    """{"examples": 311, "label_distribution": {"a": 78}} → "311 examples; a: 78"."""
+    facts = [f"{_show(value)} {key.replace('_', ' ')}" for key, value in counts.items() if key != "label_distribution"]
+    labels = _dict(counts.get("label_distribution"))
+    return "; ".join([*facts, ", ".join(f"{label}: {count}" for label, count in labels.items())]).removesuffix("; ")
 
 
 def _provenance(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -331,10 +330,15 @@ def _show(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
 
+def _time(text: Any) -> str:
+    """The manifest's ISO 8601 in UTC, spaced for the eye."""
+    return str(text).replace("T", " ").replace("Z", " UTC") if text else "not recorded"
+
+
 def _bytes(size: float) -> str:
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+    for unit, factor, digits in (("GiB", 2**30, 2), ("MiB", 2**20, 1), ("KiB", 2**10, 1)):
         if size >= factor:
-            return f"{size / factor:.2f} {unit}"
+            return f"{size / factor:.{digits}f} {unit}"
     return f"{size} B"
 
 

@@ -117,7 +117,8 @@ def _construct(
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_construct(child, (*path, i), lines, problems, where, seen) for i, child in enumerate(node.value)]
-    return parse_scalar(node.value) if node.style is None else node.value
+    plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    return parse_scalar(node.value) if plain else node.value
 
 
 def dotted(path: Path_) -> str:

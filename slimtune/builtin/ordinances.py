@@ -29,9 +29,56 @@ _TOWN_KINDS = "市町村"
 PLACES = ("公園", "図書館", "河川", "漁港", "広場", "温泉", "市場", "展望台", "資料館", "牧場", "街路", "水道")
 
 SUBJECTS = tuple(
-    """花火 焚火 露店 撮影 演奏 写生 釣り 水泳 植樹 凧揚げ 盆踊り 運動会 朝市 夜店 写真展 音楽会 野営 植木市
-    古本市 綱引き 餅つき 紙芝居 相撲 弓道 茶会 花見 月見 舟遊び 蛍狩り 川下り 登山 観劇 講習会 展示会 朗読会
-    清掃 測量 発掘 見学 乗馬 自転車 屋台 募金 掲示 放送 駐車 養蜂 染物""".split()
+    [
+        "花火",
+        "焚火",
+        "露店",
+        "撮影",
+        "演奏",
+        "写生",
+        "釣り",
+        "水泳",
+        "植樹",
+        "凧揚げ",
+        "盆踊り",
+        "運動会",
+        "朝市",
+        "夜店",
+        "写真展",
+        "音楽会",
+        "野営",
+        "植木市",
+        "古本市",
+        "綱引き",
+        "餅つき",
+        "紙芝居",
+        "相撲",
+        "弓道",
+        "茶会",
+        "花見",
+        "月見",
+        "舟遊び",
+        "蛍狩り",
+        "川下り",
+        "登山",
+        "観劇",
+        "講習会",
+        "展示会",
+        "朗読会",
+        "清掃",
+        "測量",
+        "発掘",
+        "見学",
+        "乗馬",
+        "自転車",
+        "屋台",
+        "募金",
+        "掲示",
+        "放送",
+        "駐車",
+        "養蜂",
+        "染物",
+    ]
 )
 
 KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -131,16 +178,12 @@ def excerpt(rng: random.Random, ordinance: str, forbidden: Collection[tuple[str,
         subjects = rng.sample(SUBJECTS, 3)
         values = {k: rng.sample(KINDS[k][1], 3) for k in dict.fromkeys(kinds)}
         attribute = {k: rng.choice(KINDS[k][0]) for k in dict.fromkeys(kinds)}
-        rules = tuple(
-            Rule(ARTICLES[start + i], subjects[i], attribute[k], values[k][i]) for i, k in enumerate(kinds)
-        )
+        rules = tuple(Rule(ARTICLES[start + i], subjects[i], attribute[k], values[k][i]) for i, k in enumerate(kinds))
         if not any((rule.subject, rule.attribute, rule.value) in forbidden for rule in rules):
             return Excerpt(ordinance, kind, rules)
 
 
-def excerpts(
-    rng: random.Random, split: Split, forbidden: Collection[tuple[str, str, str]] = ()
-) -> Iterator[Excerpt]:
+def excerpts(rng: random.Random, split: Split, forbidden: Collection[tuple[str, str, str]] = ()) -> Iterator[Excerpt]:
     """Excerpts from a split's towns, each ordinance once, in random order."""
     names = [f"{town}{place}条例" for town in towns(split) for place in PLACES]
     rng.shuffle(names)

@@ -15,8 +15,8 @@ from typing import Any
 
 from slimtune.errors import Problem
 
-# A single object whose one list is this is a conversation, not a wrapper around rows.
-_TURNS = ("messages", "conversations")
+# A single object with one of these is a row, not a wrapper around rows, even if its one list holds objects.
+_ROW_KEYS = ("messages", "conversations", "instruction", "input", "output")
 _SPACE = re.compile(r"[ \t\n]*")
 _TYPE_NAMES = {
     dict: "an object",
@@ -79,7 +79,7 @@ def read_json(text: str, path: str, bad_lines: frozenset[int], problems: list[Pr
         if named_lines and len(lines) > 1 and _is_json(first):
             return read_lines(text, path, bad_lines, problems)
         return read_array(text, text.index("["), path, problems)
-    whole_object = first == "{" or len(lines) == 1 or not (named_lines or first.endswith("}"))
+    whole_object = first == "{" or (not named_lines and (len(lines) == 1 or not first.endswith("}")))
     if first.startswith("{") and whole_object:
         return read_object(text, path, problems)
     return read_lines(text, path, bad_lines, problems)
@@ -113,7 +113,7 @@ def read_array(text: str, start: int, path: str, problems: list[Problem]) -> lis
 
 
 def read_object(text: str, path: str, problems: list[Problem]) -> list[Row]:
-    """A single object: the rows of its one list (`{"samples": [...]}`), or, where it has none, itself the only row."""
+    """A single object: the rows of its one list (`{"samples": [{…}, …]}`) or, if it wraps none, itself the only row."""
     decoder = StrictDecoder()
     start = text.index("{")
     line = 1 + text.count("\n", 0, start)
@@ -127,13 +127,13 @@ def read_object(text: str, path: str, problems: list[Problem]) -> list[Row]:
         fix = "write one object a line (JSONL), or put all of them into one array"
         problems.append(_at(text, rest, path, "more text after the end of the first object", fix))
         return []
-    lists = [key for key, content in value.items() if isinstance(content, list)]
-    if len(lists) != 1 or lists[0] in _TURNS:
+    wrapper = _wrapper_key(value)
+    if wrapper is None:
         return _accepted(value, decoder, path, line, problems)
-    starts = [position for key, position in _members(text, start) if key == lists[0]]
+    starts = [position for key, position in _members(text, start) if key == wrapper]
     if len(starts) > 1:
         problems.append(
-            _at(text, starts[1], path, f"the key {lists[0]!r} stands twice in one object", "keep one of them")
+            _at(text, starts[1], path, f"the key {wrapper!r} stands twice in one object", "keep one of them")
         )
         return []
     return _elements(text, starts[0], path, problems)[0]
@@ -177,6 +177,15 @@ def _elements(text: str, start: int, path: str, problems: list[Problem]) -> tupl
         elif not mark:
             problems.append(_at(text, end, path, "the array is never closed", "the file looks cut off: get it again"))
             return rows, end
+
+
+def _wrapper_key(value: dict[str, Any]) -> str | None:
+    """The key of the one list in an object that wraps rows; None if the object is a row itself."""
+    lists = [key for key, content in value.items() if isinstance(content, list)]
+    if len(lists) != 1 or any(key in value for key in _ROW_KEYS):
+        return None
+    elements = value[lists[0]]
+    return lists[0] if not elements or any(isinstance(element, dict) for element in elements) else None
 
 
 def _members(text: str, start: int) -> Iterator[tuple[str, int]]:

@@ -17,14 +17,14 @@ from slimtune.data.text import faults, normalised
 from slimtune.errors import Problem
 
 _TEXTS = ("ファイル名", "コンテキスト", "問題文", "選択肢", "output")
-_HEADING = re.compile(r"^(?P<depth>#{3,6}) *(?P<name>第.+?) *$", re.MULTILINE)
+_ARTICLE = re.compile(r"^### *(第.+?条.*?) *$", re.MULTILINE)
 
 
 def read_lawqa(path: str) -> list[Question]:
     """All questions of the file; they have no reasoning.
 
     id: ファイル名, with "-2", "-3" … where one is repeated. source: the law with which ファイル名 begins.
-    article: the first one in the context's headings ("第5条第6項"), or "". Raises `SlimtuneError` with every
+    article: the first one in the context's headings ("第5条"), or "". Raises `SlimtuneError` with every
     problem, each with the line where its sample starts.
     """
     problems: list[Problem] = []
@@ -41,7 +41,7 @@ def read_lawqa(path: str) -> list[Question]:
 
 
 def parse_choices(text: str) -> dict[str, str]:
-    """"a …" lines to label and text; a line that begins with no further label continues the choice above it.
+    """Lines "a …" to label and text; a line that begins with no further label continues the choice above it.
 
     Text before the first label is under the key "", so that it shows as a wrong label.
     """
@@ -78,11 +78,12 @@ def _question(row: Row, path: str, seen: Counter[str], problems: list[Problem]) 
     if len(problems) > known:
         return None
     name = texts["ファイル名"]
+    article = _ARTICLE.search(texts["コンテキスト"])
     seen[name] += 1
     return Question(
         id=name if seen[name] == 1 else f"{name}-{seen[name]}",
         source=name.split("_", 1)[0],
-        article=_first_article(texts["コンテキスト"]),
+        article=article[1] if article else "",
         context=texts["コンテキスト"],
         question=texts["問題文"],
         choices=choices,
@@ -90,15 +91,3 @@ def _question(row: Row, path: str, seen: Counter[str], problems: list[Problem]) 
         path=path,
         line=row.line,
     )
-
-
-def _first_article(context: str) -> str:
-    """The first 条 among the headings with the deeper headings right below it: "第5条第6項第2号"."""
-    parts: list[str] = []
-    depth = 0
-    for heading in _HEADING.finditer(context):
-        if len(heading["depth"]) <= depth:
-            break
-        depth = len(heading["depth"])
-        parts.append(heading["name"])
-    return "".join(parts)

@@ -81,7 +81,9 @@ def choice_faults(choices: Mapping[str, str], correct: str) -> list[tuple[str, s
     labels = list(choices)
     expected = list(LABELS[: len(labels)])
     if len(labels) < 2 or labels != expected:
-        found.append((f"the labels are {', '.join(labels) or '(none)'}", "label at least two choices a, b, c … in order"))
+        found.append(
+            (f"the labels are {', '.join(labels) or '(none)'}", "label at least two choices a, b, c … in order")
+        )
     if correct not in choices:
         found.append((f"'correct' is {correct!r}, which is none of the labels", "write the label of the right choice"))
     seen: dict[str, str] = {}

@@ -38,11 +38,13 @@ def questions(conversations: Sequence[Conversation], tokenizer: ChatTokenizer, *
     Raises SlimtuneError for rows without `meta.choices` and `meta.correct`, repeated ids and prompts that leave no
     room for an answer in max_length tokens.
     """
-    problems, items, seen = [], [], {}
+    problems: list[Problem] = []
+    items: list[Question] = []
+    seen: dict[str, str] = {}
     for conversation in conversations:
         meta, where = conversation.meta, conversation.where
         choices, correct = meta.get("choices"), meta.get("correct")
-        if not isinstance(choices, dict) or len(choices) < 2 or correct not in choices:
+        if not (isinstance(choices, dict) and len(choices) >= 2 and isinstance(correct, str) and correct in choices):
             problems.append(
                 Problem(
                     "a multiple-choice question needs meta.choices and a meta.correct among them",
@@ -58,10 +60,14 @@ def questions(conversations: Sequence[Conversation], tokenizer: ChatTokenizer, *
         ids = tokenizer.prompt_ids(conversation.messages[:-1])
         if len(ids) >= max_length:
             problems.append(
-                Problem(f"the prompt has {len(ids)} tokens, max_seq_length is {max_length}", where, "raise max_seq_length")
+                Problem(
+                    f"the prompt has {len(ids)} tokens, max_seq_length is {max_length}", where, "raise max_seq_length"
+                )
             )
         items.append(
-            Question(identifier, tuple(ids), tuple(choices), correct, meta.get("mode", "direct"), meta.get("source", ""))
+            Question(
+                identifier, tuple(ids), tuple(choices), correct, meta.get("mode", "direct"), meta.get("source", "")
+            )
         )
     if problems:
         raise SlimtuneError(problems, summary="The evaluation set cannot be used")
@@ -88,7 +94,8 @@ def score(
     """One result per question, in the order of `items`.
 
     Each result: id, gold, predicted, correct, logprobs (natural log of the summed probability per letter), label_mass
-    (their sum; low means that the model does not answer in the asked form), mode, source, prompt_sha256.
+    (their sum; low means that the model does not answer in the asked form), greedy_token (the likeliest id of all),
+    mode, source, prompt_sha256.
     Prompts of similar length share a batch. Ties go to the first label.
     """
     variants = {letter: letter_variants(letter, tokenizer) for item in items for letter in item.labels}
@@ -142,6 +149,7 @@ def _result(item: Question, logprobs: torch.Tensor, variants: dict[str, list[int
         "predicted": predicted,
         "correct": predicted == item.gold,
         "logprobs": {letter: round(value, 6) for letter, value in by_letter.items()},
+        "greedy_token": int(logprobs.argmax()),
         "label_mass": round(sum(math.exp(value) for value in by_letter.values()), 6),
         "mode": item.mode,
         "source": item.source,

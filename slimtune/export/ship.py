@@ -2,92 +2,166 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 
-from slimtune.base_model import require_disk_space
-from slimtune.errors import Problem, SlimtuneError
-from slimtune.export import gguf, merge, modelfile, parity
+from slimtune import run_record
+from slimtune.base_model import fetch, require_disk_space
+from slimtune.errors import Problem, SlimtuneError, fail
+from slimtune.export import gguf, merge, model_folder, modelfile, parity
 
-_BYTES_PER_PARAMETER = {"f16": 2.0, "bf16": 2.0, "q8_0": 1.0625}
-_ROOM_FOR_ANSWER = 512
-_PARITY_TOKENS = 8
+GgufType = Literal["f16", "bf16", "q8_0"]
+
+PARITY_ITEMS = 20
+_PARITY_TOKENS = 4
+_BYTES_PER_PARAMETER = {"f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
+_EXACT: tuple[GgufType, ...] = ("f16", "bf16")
+_SHARE_OF_MEMORY = 0.5
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
+class Shipment:
+    """What to export, and how. num_ctx: tokens of prompt and answer together in Ollama."""
+
+    name: str
+    ollama_name: str
+    gguf_types: tuple[GgufType, ...]
+    merge_base: Literal["dequantised", "16bit"]
+    load_in_4bit: bool
+    load_dtype: Literal["bfloat16", "float16", "float32"]
+    parameters: int
+    family: Literal["qwen2.5", "qwen3"]
+    thinking: bool
+    system: str | None
+    num_ctx: int
+    temperature: float
+
+
+@dataclass(frozen=True)
 class Golden:
-    """A rendered prompt, its ids, and the letter that the tuned model chose for it."""
+    """A question as rendered for the model, and the token with which the tuned model began its answer."""
 
+    id: str
     prompt: str
     prompt_ids: tuple[int, ...]
-    answer: str
+    greedy_token: int
+
+
+def sixteen_bit_base(base: str) -> Path:
+    """The folder of the base's 16-bit twin, by Unsloth's name map; fetched where the cache does not have it.
+
+    Raises SlimtuneError where the map knows no twin or the hub cannot be reached.
+    """
+    from slimtune import backend
+
+    twin = backend.sixteen_bit_twin(base)
+    if twin is None:
+        raise fail(
+            f"no 16-bit twin of '{base}' is known",
+            where="export.merge_base",
+            fix="merge with merge_base: dequantised, the very weights that were trained on",
+        )
+    return fetch(twin)
 
 
 def ship(
+    shipment: Shipment,
     *,
     adapter: Path,
     base: Path,
+    chat_template: str,
     directory: Path,
-    name: str,
-    gguf_types: Sequence[Literal["f16", "bf16", "q8_0"]],
-    merge_base: Literal["dequantised", "16bit"],
-    load_in_4bit: bool,
-    parameters: int,
-    family: Literal["qwen2.5", "qwen3"],
-    thinking: bool,
-    system: str | None,
-    num_ctx: int,
-    temperature: float,
     golden: Sequence[Golden],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Write `directory`/merged, one GGUF a type, Modelfile and parity.json; returns what was written.
+    """Write `directory`/merged, a GGUF for each type, Modelfile and parity.json; returns what was written, for the manifest.
 
-    base: the folder whose weights the adapter is added to (the trained base, or its 16-bit twin).
-    parameters: of the model, for the disk check. golden: prompts that the export must answer as the tuned model.
-    Raises SlimtuneError where the disk is too small, a step fails, or the GGUF is not the model that was judged; what
-    was found stays in parity.json.
+    base: the folder whose weights the adapter is added to. chat_template: the training one. golden: questions that
+    the export must answer as the merged model does.
+    Raises SlimtuneError where the disk is too small, a step fails, or a GGUF is not the model that was judged; what
+    was found is in parity.json then.
     """
-    needed = parameters * (2.0 + sum(_BYTES_PER_PARAMETER[kind] for kind in gguf_types))
-    require_disk_space(directory, int(needed * 1.05), "the export")
+    needed = shipment.parameters * (2.0 + sum(_BYTES_PER_PARAMETER[kind] for kind in shipment.gguf_types))
+    require_disk_space(directory, int(needed), "the export")
+    template = modelfile.bake_chat_template(chat_template, family=shipment.family, thinking=shipment.thinking)
 
-    say("Merging the adapter into 16-bit weights")
-    merged = directory / "merged"
-    merge_record = merge.merge_adapter(adapter, base, merged, merge_base=merge_base, load_in_4bit=load_in_4bit)
-    template = merged / "chat_template.jinja"
-    template.write_text(
-        modelfile.bake_chat_template(template.read_text(encoding="utf-8"), family=family, thinking=thinking),
-        encoding="utf-8",
+    say("merging the adapter into 16-bit weights")
+    merged = merge.merge_adapter(
+        adapter,
+        base,
+        directory / "merged",
+        merge_base=shipment.merge_base,
+        load_in_4bit=shipment.load_in_4bit,
+        load_dtype=shipment.load_dtype,
+        chat_template=template,
     )
-
-    files = []
-    for kind in gguf_types:
-        say(f"Converting to GGUF ({kind})")
-        path = directory / f"{name}.{kind}.gguf"
-        gguf.convert(merged, path, outtype=kind, name=name)
-        files.append(path)
-    changes = modelfile.write_modelfile(
-        directory / "Modelfile",
-        gguf_name=files[0].name,
-        family=family,
-        thinking=thinking,
-        system=system,
-        num_ctx=num_ctx + _ROOM_FOR_ANSWER,
-        temperature=temperature,
-    )
-
-    say(f"Comparing the GGUF with the merged model on {len(golden)} prompts")
-    checks = _compare(merged, files, golden)
-    result = {"files": checks, "reference": "merged model" if _fits_memory(merged) else "tuned model's letters"}
+    files: dict[GgufType, Path] = {}
+    for kind in shipment.gguf_types:
+        say(f"converting to GGUF ({kind})")
+        files[kind] = directory / f"{shipment.name}.{kind}.gguf"
+        gguf.convert(directory / "merged", files[kind], outtype=kind, name=shipment.name)
+    changes: list[str] = []
+    if files:
+        changes = modelfile.write_modelfile(
+            directory / "Modelfile",
+            gguf_name=next(iter(files.values())).name,
+            family=shipment.family,
+            thinking=shipment.thinking,
+            system=shipment.system,
+            num_ctx=shipment.num_ctx,
+            temperature=shipment.temperature,
+            chat_template=template,
+        )
+        for change in changes:
+            say(f"Modelfile: {change}")
+        _prove(directory, files, golden[:PARITY_ITEMS], say)
     return {
-        "merged": str(merged.relative_to(directory.parent)),
-        "merge": dataclasses.asdict(merge_record),
-        "gguf": [path.name for path in files],
-        "modelfile": "Modelfile",
+        "ollama_name": shipment.ollama_name,
+        "merged": "export/merged",
+        "merge": asdict(merged) | {"path": "export/merged"},
+        "gguf": [path.name for path in files.values()],
         "modelfile_changes": changes,
-        "parity": result,
     }
+
+
+def _prove(directory: Path, files: dict[GgufType, Path], golden: Sequence[Golden], say: Callable[[str], None]) -> None:
+    """Compare every GGUF with the merged model and write parity.json."""
+    if not golden:
+        run_record.write_json(
+            directory / "parity.json", {"passed": None, "reason": "no evaluation questions to compare on"}
+        )
+        say("no parity check: the recipe evaluates no questions")
+        return
+    prompts = [item.prompt for item in golden]
+    prompt_ids = [item.prompt_ids for item in golden]
+    merged = directory / "merged"
+    if _weights_bytes(merged) > _SHARE_OF_MEMORY * psutil.virtual_memory().available:
+        # Too large to be loaded beside everything else: the adapter's own first tokens were recorded when it was judged.
+        reference, expected = "tuned model, first token", [[item.greedy_token] for item in golden]
+    else:
+        reference, expected = "merged model, greedy", parity.hf_greedy(merged, prompt_ids, _PARITY_TOKENS)
+    say(f"comparing on {len(golden)} questions with the {reference}")
+    checks: dict[str, Any] = {}
+    problems = []
+    for kind, path in files.items():
+        found = parity.check_gguf(path, prompts, expected, prompt_ids, max_new_tokens=len(expected[0]))
+        checks[path.name] = asdict(found) | {"passed": found.passed}
+        # 8-bit blocks may flip a token between two about equally likely ones; that is reported, not an error.
+        if not found.passed and kind in _EXACT:
+            problems.append(Problem(f"does not answer as the merged model: {found}", path.name))
+    passed = all(check["passed"] for check in checks.values())
+    run_record.write_json(
+        directory / "parity.json", {"passed": passed, "reference": reference, "questions": len(golden), "files": checks}
+    )
+    if problems:
+        raise SlimtuneError(
+            problems, summary="The exported model is not the one that was judged; see export/parity.json"
+        )
+
+
+def _weights_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in model_folder.shard_paths(folder))

@@ -103,13 +103,13 @@ def make(recipe: Recipe, lengths: Lengths, shape: ModelShape, hardware: Hardware
 
     targets = TARGETS[recipe.lora.target] if isinstance(recipe.lora.target, str) else tuple(recipe.lora.target)
     precision = _precision(hardware, reasons)
-    optim = train.optim
+    optim: str = train.optim
     if not on_gpu:
         optim = "adamw_torch_fused"
         reasons["optim"] = "8-bit Adam needs a GPU; torch's fused AdamW on a CPU"
         if train.optim == "adamw_8bit":
             notes.append("On a CPU: AdamW in 32 bit instead of 8-bit Adam.")
-    checkpointing = train.gradient_checkpointing
+    checkpointing: str | bool = train.gradient_checkpointing
     if checkpointing == "unsloth":
         where = "activations of each layer go to CPU memory" if on_gpu else "ordinary checkpointing on a CPU"
         reasons["gradient_checkpointing"] = where
@@ -283,15 +283,18 @@ def _memory(
         return None, None
     budget_gb = recipe.budget.vram_gb
     budget = vram.budget_bytes(budget_gb) if budget_gb else hardware.memory_bytes
-    checkpointing = {"unsloth": "unsloth", True: "true", False: "none"}[recipe.train.gradient_checkpointing]
+    wanted = recipe.train.gradient_checkpointing
+    checkpointing: vram.GradientCheckpointing = "unsloth" if wanted == "unsloth" else "true" if wanted else "none"
     breakdown = vram.predict(
         shape,
         quantisation="nf4" if recipe.model.load_in_4bit else "16bit",
         rank=recipe.lora.rank,
         targets=targets,
         tokens=micro_tokens,
-        optimizer=optim,
+        optimizer="adamw_8bit" if optim == "adamw_8bit" else "adamw_torch",
         gradient_checkpointing=checkpointing,
+        max_seq_length=recipe.model.max_seq_length,
+        tiled_loss=vram.takes_tiled_loss(hardware.memory_bytes, hardware.compute_capability or (8, 0), micro_tokens),
         dynamic=is_dynamic(recipe.model.base),
     )
     return breakdown, budget

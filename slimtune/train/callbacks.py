@@ -11,56 +11,59 @@ from slimtune import backend  # noqa: F401  before transformers: Unsloth patches
 from transformers import TrainerCallback  # isort: skip
 
 RISES_BEFORE_WARNING = 3
-
-
-class MetricsCallback(TrainerCallback):
-    """Hands every logged value to `write(record)`; adds tokens per second from TRL's own token count."""
-
-    def __init__(self, write: Callable[[dict[str, Any]], None]):
-        self.write = write
-        self.tokens, self.time = 0.0, time.monotonic()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.tokens, self.time = 0.0, time.monotonic()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        logs = dict(logs or {})
-        if "loss" in logs:
-            now, seen = time.monotonic(), float(logs.get("num_tokens", 0))
-            if seen > self.tokens:
-                logs["tokens_per_second"] = (seen - self.tokens) / max(now - self.time, 1e-9)
-            self.tokens, self.time = seen, now
-        self.write({"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), **_plain(logs)})
+LOGGED = ("loss", "grad_norm", "learning_rate", "eval_loss", "tokens_per_second", "num_tokens", "train_runtime")
 
 
 class ProgressCallback(TrainerCallback):
-    """One line for the eye: step, loss, speed, time left. `show(line, last)` decides how it reaches the screen."""
+    """Hands every logged value to `write(record)` and one line for the eye to `show(line, last)`.
 
-    def __init__(self, show: Callable[[str, bool], None]):
-        self.show = show
-        self.started = time.monotonic()
-        self.first_step = 0
+    Tokens per second come from TRL's own token count and the time inside training steps, so that evaluation and
+    saving do not make training look slow; the time left includes them.
+    """
+
+    def __init__(self, write: Callable[[dict[str, Any]], None], show: Callable[[str, bool], None]):
+        self.write, self.show = write, show
         self.values: dict[str, float] = {}
+        self.first_step = 0
+        self.started = self.step_started = time.monotonic()
+        self.step_seconds = self.logged_seconds = self.logged_tokens = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started, self.first_step = time.monotonic(), state.global_step
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.step_started = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.step_seconds += time.monotonic() - self.step_started
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        self.values.update({key: value for key, value in (logs or {}).items() if isinstance(value, int | float)})
-        if state.global_step <= self.first_step or "train_runtime" in (logs or {}):
-            return
-        elapsed = time.monotonic() - self.started
-        done = state.global_step - self.first_step
-        left = elapsed / done * (state.max_steps - state.global_step)
+        logs = dict(logs or {})
+        if "loss" in logs and self.step_seconds > self.logged_seconds:
+            tokens = float(logs.get("num_tokens", 0)) - self.logged_tokens
+            logs["tokens_per_second"] = round(tokens / (self.step_seconds - self.logged_seconds), 1)
+            self.logged_tokens += tokens
+            self.logged_seconds = self.step_seconds
+        record = {key: float(logs[key]) for key in LOGGED if key in logs}
+        self.write({"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), **record})
+        self.values.update(record)
+        if state.global_step > self.first_step and "train_runtime" not in logs:
+            self.show(self._line(state), state.global_step >= state.max_steps and not args.eval_steps)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.show(self._line(state), True)
+
+    def _line(self, state: Any) -> str:
+        elapsed, done = time.monotonic() - self.started, max(1, state.global_step - self.first_step)
         parts = [f"step {state.global_step}/{state.max_steps}", f"epoch {state.epoch or 0:.2f}"]
-        if "loss" in self.values:
-            parts.append(f"loss {self.values['loss']:.4f}")
-        if "eval_loss" in self.values:
-            parts.append(f"eval {self.values['eval_loss']:.4f}")
-        if self.values.get("num_tokens"):
-            parts.append(f"{self.values['num_tokens'] / elapsed:,.0f} tok/s")
-        parts.append(f"{clock(left)} left")
-        self.show("  ".join(parts), state.global_step >= state.max_steps)
+        for name, key, form in (
+            ("loss", "loss", ".4f"),
+            ("eval", "eval_loss", ".4f"),
+            ("tok/s", "tokens_per_second", ",.0f"),
+        ):
+            if key in self.values:
+                parts.append(f"{name} {self.values[key]:{form}}")
+        return "  ".join([*parts, f"{clock(elapsed / done * (state.max_steps - state.global_step))} left"])
 
 
 class OverfittingCallback(TrainerCallback):
@@ -94,8 +97,3 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(max(0, round(seconds)), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
-
-
-def _plain(logs: dict[str, Any]) -> dict[str, Any]:
-    kept = ("loss", "grad_norm", "learning_rate", "eval_loss", "tokens_per_second", "num_tokens", "train_runtime")
-    return {key: float(logs[key]) for key in kept if key in logs}

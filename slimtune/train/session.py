@@ -42,8 +42,7 @@ def build(
         plan,
         directory=record.directory,
         callbacks=[
-            callbacks.MetricsCallback(record.metric),
-            callbacks.ProgressCallback(console.progress),
+            callbacks.ProgressCallback(record.metric, console.progress),
             callbacks.OverfittingCallback(overfitting),
         ],
     )

@@ -1,0 +1,78 @@
+"""Only slimtune/backend.py imports Unsloth; help, plan and data commands import no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted((ROOT / "slimtune").rglob("*.py"))
+HEAVY = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "datasets", "matplotlib")
+
+
+def imported(path, *, top_level_only=False):
+    """Top-level package names that a file imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module.partition(".")[0]
+
+
+def test_only_the_backend_imports_unsloth():
+    names = {path.relative_to(ROOT).as_posix() for path in MODULES if {"unsloth", "unsloth_zoo"} & set(imported(path))}
+    assert names == {"slimtune/backend.py"}
+
+
+def test_who_imports_a_patched_library_at_the_top_imports_the_backend_before():
+    late = []
+    for path in MODULES:
+        if path.name == "backend.py":
+            continue
+        order = [
+            (node.lineno, ast.unparse(node))
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        patched = [line for line, text in order if any(f" {name}" in text for name in ("trl", "peft"))]
+        backend = [line for line, text in order if "slimtune import backend" in text or "slimtune.backend" in text]
+        if patched and (not backend or backend[0] > patched[0]):
+            late.append(path.name)
+    assert not late
+
+
+def test_nothing_imports_the_pipeline_but_the_command_line():
+    importers = {path.name for path in MODULES if "slimtune import pipeline" in path.read_text(encoding="utf-8")}
+    assert importers <= {"cli.py"}
+
+
+def heavy_modules_after(code):
+    check = f"{code}\nimport sys\nprint(','.join(m for m in {HEAVY!r} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys\nfrom slimtune import cli\ntry:\n    cli.train_unsloth(['--help'])\nexcept SystemExit: pass"
+    assert heavy_modules_after(code) == ""
+
+
+@pytest.mark.parametrize("recipe", ["direct", "quickstart"])
+def test_a_dry_run_imports_nothing_heavy(recipe):
+    code = (
+        "import sys\nfrom slimtune import cli\n"
+        f"try:\n    cli.train_unsloth(['--recipe', 'recipes/{recipe}.yaml', '--dry-run'])\n"
+        "except SystemExit as done: assert not done.code, done.code"
+    )
+    assert heavy_modules_after(code) == ""
+
+
+@pytest.mark.parametrize(
+    "module", ["slimtune.data.loading", "slimtune.data.chat", "slimtune.data.build", "slimtune.prepare"]
+)
+def test_data_and_plan_modules_import_nothing_heavy(module):
+    assert heavy_modules_after(f"import {module}") == ""

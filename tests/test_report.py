@@ -1,0 +1,206 @@
+"""The report: one page from the folder alone, whatever is missing from it."""
+
+import base64
+import json
+from html.parser import HTMLParser
+
+import fake_run
+import pytest
+
+from slimtune import report
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, text by section, and every tag that does not close as it should."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.unbalanced, self.sections, self.marked, self.styles = [], [], {}, [], ""
+        self._open, self._section = [], ""
+        self.feed(html)
+        self.close()
+        self.unbalanced += self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag in ("section", "header"):
+            self._section = dict(attrs).get("id", tag)
+
+    def handle_endtag(self, tag):
+        if not self._open or self._open.pop() != tag:
+            self.unbalanced.append(tag)
+
+    def handle_data(self, data):
+        if "style" in self._open:
+            self.styles += data
+        self.sections[self._section] = self.sections.get(self._section, "") + data
+        if "mark" in self._open:
+            self.marked.append(data)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return fake_run.write(tmp_path)
+
+
+def page(run):
+    path = report.write(run)
+    assert path == run / "report.html"
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def assert_self_contained(seen):
+    assert seen.unbalanced == []
+    tags = [tag for tag, _ in seen.elements]
+    assert not {"script", "iframe", "object", "embed", "base", "form"} & set(tags)
+    for tag, attributes in seen.elements:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        for name in ("src", "href"):
+            assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
+    assert "url(" not in seen.styles
+    assert "@import" not in seen.styles
+    ids = [attributes["id"] for _, attributes in seen.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_complete_run(run):
+    seen = page(run)
+    assert_self_contained(seen)
+    text = seen.sections
+    sentence = "better: 26.7 % → 95.8 % on 120 questions (majority baseline 25.0 %, exact McNemar p < 0.001)"
+    assert sentence in text["header"]
+    assert list(text).index("header") < list(text).index("before-after")
+    assert "115 / 120" in text["before-after"]
+    assert "5.70 GiB" in text["memory"]
+    assert "-3.1 %" in text["memory"]  # measured 8.731 GB of 9.008 GB predicted
+    assert "budget 9.60 GiB" in text["memory"]
+    assert "622 of 98,304 tokens (0.63 %) carry loss" in text["mask"]
+    assert "17歳のX" in text["mask"]
+    assert "the largest that fits 9.6 GiB" in text["plan"]
+    assert "2 → trainer used 1" in text["plan"]
+    assert text["plan"].count("→ trainer used") == 1  # the order of the LoRA targets is no difference
+    assert "after an out-of-memory error at step 4" in text["differences"]
+    assert "gguf.q8_0.same_answer" in text["export"]
+    assert "ollama create law-direct -f export/Modelfile" in text["export"]
+    assert "2026.10.9" in text["provenance"]
+    assert "33" * 32 in text["provenance"]
+    assert "あなたは日本の法律に詳しい助手です。" in text["provenance"]
+    assert "unreadable" not in text
+
+
+def test_supervised_text_alone_is_marked(run):
+    assert page(run).marked == [
+        "c<|im_end|>",
+        "回答: 取り消すことができない。⏎\n<|im_end|>",
+        f"{fake_run.EVIL}<|im_end|>",
+    ]
+
+
+def test_the_picture_is_inside(run):
+    images = [attributes["src"] for tag, attributes in page(run).elements if tag == "img"]
+    assert len(images) == 1
+    kind, content = images[0].split(",")
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(content) == (run / "loss_curve.png").read_bytes()
+
+
+def test_bars_are_as_long_as_the_counts(run):
+    seen = page(run)
+    widths = [
+        attributes["style"]
+        for tag, attributes in seen.elements
+        if tag == "i" and attributes.get("class") == "fill-gold" and "style" in attributes
+    ]
+    # Base answers "a" 60 times, the longest bar; gold has 30 of each.
+    assert widths == ["width: 50.0%"] * 4
+
+
+def test_hostile_text_stays_text(run):
+    for name in ("manifest.json", "plan.json", "eval/verdict.json", "export/parity.json"):
+        content = json.loads((run / name).read_text(encoding="utf-8"))
+        (run / name).write_text(json.dumps(_poisoned(content)), encoding="utf-8")
+    html = report.write(run).read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 50
+    assert_self_contained(Page(html))
+
+
+def _poisoned(value):
+    """Every string made hostile, for text as for attributes."""
+    if isinstance(value, dict):
+        return {key: _poisoned(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_poisoned(part) for part in value]
+    return f"{value}{fake_run.EVIL}\" onmouseover='x'" if isinstance(value, str) and value not in "abcd" else value
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "remark"),
+    [
+        ("manifest.json", "header", "unknown: no manifest.json"),
+        ("plan.json", "plan", "No plan in this folder."),
+        ("recipe.yaml", "provenance", "No recipe in this folder."),
+        ("eval/verdict.json", "header", "Not judged: no evaluation."),
+        ("eval/verdict.json", "before-after", "base and tuned model were not compared"),
+        ("mask_audit.json", "mask", "No mask audit in this folder."),
+        ("events.jsonl", "differences", "No events in this folder."),
+        ("loss_curve.png", "loss", "No loss curve in this folder."),
+        ("export/parity.json", "export", "No parity check in this folder."),
+    ],
+)
+def test_a_missing_file_is_said_to_be_missing(run, name, section, remark):
+    (run / name).unlink()
+    seen = page(run)
+    assert_self_contained(seen)
+    assert remark in seen.sections[section]
+
+
+def test_an_empty_folder(tmp_path):
+    seen = page(tmp_path)
+    assert_self_contained(seen)
+    assert "Not judged" in seen.sections["header"]
+    assert "No memory figures" in seen.sections["memory"]
+    assert "Nothing was exported." in seen.sections["export"]
+
+
+def test_a_failed_run_tells_why(run):
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    manifest.update(status="failed", complete=False)
+    (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (run / "eval" / "verdict.json").unlink()
+    event = {"time": "2026-11-22T05:20:00Z", "event": "failed", "step": 31, "message": "no space left for <export>"}
+    with (run / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(event) + "\n" + '{"time": "2026-11-22T05:20:0')
+    seen = page(run)
+    assert "The run failed.\nno space left for <export>" in seen.sections["header"]
+    assert "4 events" in seen.sections["differences"]
+    assert ("header", {"class": "wide bad"}) in seen.elements
+
+
+def test_why_nothing_was_exported(run):
+    for path in (run / "export").iterdir():
+        path.unlink()
+    event = {"time": "2026-11-22T05:40:00Z", "event": "not_exported", "step": None, "message": "the verdict is 'worse'"}
+    with (run / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(event) + "\n")
+    assert "Nothing was exported: the verdict is 'worse'." in page(run).sections["export"]
+
+
+def test_a_broken_file_is_named_and_the_rest_shown(run):
+    (run / "mask_audit.json").write_text('{"rows": ', encoding="utf-8")
+    (run / "metrics.jsonl").write_text("nonsense\n", encoding="utf-8")
+    seen = page(run)
+    assert "mask_audit.json: Expecting value" in seen.sections["unreadable"]
+    assert "metrics.jsonl:1: not JSON" in seen.sections["unreadable"]
+    assert "115 / 120" in seen.sections["before-after"]
+
+
+def test_a_collapse_is_shown_in_the_colour_of_a_warning(run):
+    path = run / "eval" / "verdict.json"
+    verdict = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**verdict, "verdict": "collapsed"}), encoding="utf-8")
+    assert ("header", {"class": "wide bad"}) in page(run).elements
