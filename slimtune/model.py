@@ -71,7 +71,8 @@ def save_adapter(model: Any, tokenizer: Any, directory: Path, *, base: str, revi
     config.base_model_name_or_path, config.revision = base, revision
     partial = directory.with_name(directory.name + ".partial")
     with backend.quiet():
-        model.save_pretrained(partial, safe_serialization=True)
+        # The embeddings are never trained; without this PEFT asks the hub for the base's config to find that out.
+        model.save_pretrained(partial, safe_serialization=True, save_embedding_layers=False)
         tokenizer.save_pretrained(partial)
     partial.rename(directory)
 

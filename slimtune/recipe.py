@@ -29,6 +29,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class AboutSection(Section):
+    """What the recipe is for, in words; shown in the table of recipes and kept in the run."""
+
+    pattern: str = ""
+    purpose: str = ""
+    priority: int | None = Field(None, ge=1, description="which to try first")
+
+
 class ModelSection(Section):
     base: str = Field("unsloth/Qwen3-8B-bnb-4bit", min_length=1, description="folder, hub id or builtin:NAME")
     revision: str | None = Field(None, description="a commit or tag of the hub repository")
@@ -46,11 +54,12 @@ class LoraSection(Section):
     @field_validator("target")
     @classmethod
     def _names(cls, value: str | list[str]) -> str | list[str]:
-        bad = [name for name in value if not re.fullmatch(r"\w+", name)] if isinstance(value, list) else []
-        if bad or value == []:
-            raise ValueError(
-                f"not module names: {bad}; use {', '.join(LORA_PRESETS)} or names such as [q_proj, v_proj]"
-            )
+        if isinstance(value, str):
+            return value
+        if not value or any(not re.fullmatch(r"\w+", name) for name in value):
+            raise ValueError(f"use {', '.join(LORA_PRESETS)} or a list of module names such as [q_proj, v_proj]")
+        if {"embed_tokens", "lm_head"} & set(value):
+            raise ValueError("embed_tokens and lm_head would be trained in full and cannot be merged; leave them out")
         return value
 
 
@@ -127,6 +136,7 @@ class Recipe(Section):
     """What the user wants."""
 
     name: str = Field(pattern=NAME, description="the run's folder under output_dir")
+    about: AboutSection = AboutSection()
     model: ModelSection = ModelSection()
     lora: LoraSection = LoraSection()
     data: DataSection

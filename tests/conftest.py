@@ -29,3 +29,61 @@ def template_folder(tmp_path_factory):
         return made[family]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """(family, tied=True) -> a folder with a random model of that family, with its tokenizer and template."""
+    from slimtune import backend
+    from slimtune.builtin import models
+
+    made = {}
+
+    def folder(family, tied=True):
+        if (family, tied) not in made:
+            path = tmp_path_factory.mktemp(f"{family}-{'tied' if tied else 'untied'}") / "model"
+            template = backend.chat_template({"qwen2": "qwen2.5"}.get(family, family))
+            models.build_random_model(path, family=family, tied=tied, chat_template=template)
+            made[family, tied] = path
+        return made[family, tied]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def a_plan():
+    """A small CPU plan; keyword arguments change values."""
+    import dataclasses
+
+    from slimtune.plan import hardware, lengths, make, models
+    from slimtune.recipe import Recipe
+
+    def plan(**changes):
+        recipe = Recipe.model_validate(
+            {
+                "name": "test",
+                "data": {"train": [{"path": "unused"}]},
+                "model": {"base": "tiny", "max_seq_length": 512},
+                "train": {"effective_batch_size": 4, "epochs": 1, "per_device_train_batch_size": 4},
+            }
+        )
+        cpu = hardware.Hardware("cpu", "test processor", 2**33, hardware.detect().bf16, 2, None)
+        made = make.make(recipe, lengths.Lengths((50,) * 10, (2,) * 10, True), models.find("Qwen3-0.6B"), cpu)
+        return dataclasses.replace(made, **changes)
+
+    return plan
+
+
+@pytest.fixture
+def make_trainer(tiny_model, a_plan, tmp_path):
+    """(family, examples, held_out=(), **plan changes) -> the project's own trainer on a random 4-bit model."""
+
+    def make(family, examples, held_out=(), **changes):
+        from slimtune import model as models
+        from slimtune.train import sft
+
+        plan = a_plan(**changes)
+        model, tokenizer = models.load(tiny_model(family), plan)
+        return sft.build_trainer(models.add_lora(model, plan), tokenizer, examples, held_out, plan, directory=tmp_path)
+
+    return make

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slimtune import recipe
+from slimtune import recipe, recipe_table
 from slimtune.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
@@ -51,3 +51,9 @@ def test_comments_do_not_repeat_values():
     for path in RECIPES:
         for line in path.read_text(encoding="utf-8").splitlines()[1:]:
             assert not re.search(r"#.*\b\w+: ?[\d.]+", line), f"{path.name}: {line}"
+
+
+def test_the_table_of_recipes_is_up_to_date():
+    written = (ROOT / "recipes/README.md").read_text(encoding="utf-8")
+    assert written == recipe_table.render(Path("recipes")), "run: python -m slimtune.recipe_table > recipes/README.md"
+    assert written.count("\n| [`") == len(RECIPES)

@@ -72,14 +72,16 @@ LESSONS: tuple[tuple[Callable[[random.Random, Excerpt], Turns], int], ...] = (
     (_repeat, 2),
 )
 
+SHORT = ((_repeat, 1), (_labels, 1))
 
-def lessons(seed: int, forbidden: frozenset[tuple[str, str, str]]) -> Iterator[Turns]:
+
+def lessons(seed: int, forbidden: frozenset[tuple[str, str, str]], short: bool = False) -> Iterator[Turns]:
     """An endless stream of chats, each a list of (user, assistant) turns.
 
     forbidden: (subject, attribute, value) of rules that must not occur: those of dev and test.
     """
     rng = random.Random(seed)
-    makers, weights = zip(*LESSONS, strict=True)
+    makers, weights = zip(*(SHORT if short else LESSONS), strict=True)
     while True:
         for source in excerpts(rng, "pretrain", forbidden):
             (maker,) = rng.choices(makers, weights)

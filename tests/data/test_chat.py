@@ -95,7 +95,9 @@ def test_qwen3_with_thinking_the_reasoning_carries_loss_and_leaves_the_history(c
     reply = "<think>\n七日ではない。\n</think>\n\nb<|im_end|>"
     assert pieces(tokenizer, example) == [(False, opening), (True, reply)]
 
-    first, second = tokenizer.examples(Conversation((QUESTION, thought, AGAIN, Message("assistant", "<think>\n逆。\n</think>\n\na"))))
+    first, second = tokenizer.examples(
+        Conversation((QUESTION, thought, AGAIN, Message("assistant", "<think>\n逆。\n</think>\n\na")))
+    )
     assert pieces(tokenizer, first) == [(False, opening), (True, reply)]
     history = f"{opening}b<|im_end|>\n<|im_start|>user\n{AGAIN.content}<|im_end|>\n<|im_start|>assistant\n"
     assert pieces(tokenizer, second) == [(False, history), (True, "<think>\n逆。\n</think>\n\na<|im_end|>")]

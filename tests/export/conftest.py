@@ -76,6 +76,8 @@ def build_base(tokenizer, chat_templates, tmp_path_factory) -> Callable[..., Pat
             for name, parameter in model.named_parameters():
                 if name.endswith("bias"):  # zero when new, and so blind to a lost bias
                     torch.nn.init.normal_(parameter, std=0.05)
+        for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
+            torch.nn.init.normal_(embeddings.weight, std=0.2)  # wide enough for a head that is not trained to be sure
         folder = tmp_path_factory.mktemp(f"{family}-{'tied' if tied else 'untied'}")
         model.to(torch.bfloat16).save_pretrained(folder)
         tokenizer.chat_template = chat_templates[family]

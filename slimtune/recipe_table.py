@@ -1,0 +1,79 @@
+"""The table of recipes in recipes/README.md, generated from the recipes themselves.
+
+    python -m slimtune.recipe_table > recipes/README.md
+
+Memory is the plan's prediction for the recipe's card with lengths estimated from characters, so that the table is
+the same on every machine, whatever models it has downloaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from slimtune import recipe as recipes
+from slimtune.data import loading
+from slimtune.plan import hardware, lengths, make, models
+from slimtune.recipe import Recipe
+
+_HEAD = """\
+# Recipes
+
+Each file opens with the command that runs it. Any value can be overridden: `section.key=value` after the recipe.
+The card's memory is in `budget.vram_gb`; `--dry-run` prints the plan for it.
+
+| recipe | priority | pattern | purpose | model | training data | how it is evaluated | memory |
+|---|---|---|---|---|---|---|---|
+"""
+_FOOT = """
+Memory is predicted for the recipe's card (weights, adapter, optimizer, the largest passing peak and the CUDA context)
+and stays below its budget. "letters": the tuned and the base model answer the same held-out questions by letter
+log-probability on the direct prompt, also where training adds reasoning; "held-out loss": the loss decides which
+checkpoint is kept, and nothing gates the export.
+
+This file is generated: `python -m slimtune.recipe_table > recipes/README.md`.
+"""
+
+
+def render(folder: Path) -> str:
+    """The Markdown for all recipes of a folder, by priority and then by name."""
+    loaded = [recipes.load(path) for path in folder.glob("*.yaml")]
+    loaded.sort(key=lambda recipe: (recipe.about.priority or 0, recipe.name))
+    return _HEAD + "".join(_row(recipe) for recipe in loaded) + _FOOT
+
+
+def _row(recipe: Recipe) -> str:
+    files = ", ".join(
+        f"`{source.path}`" + (f" × {source.weight:g}" if source.weight != 1 else "") for source in recipe.data.train
+    )
+    evaluation = f"letters, `{recipe.evaluate.data}`" if recipe.evaluate else f"held-out loss, `{recipe.data.eval}`"
+    cells = [
+        f"[`{recipe.name}`]({recipe.name}.yaml)",
+        str(recipe.about.priority or "first"),
+        recipe.about.pattern,
+        recipe.about.purpose,
+        f"`{recipe.model.base}`",
+        files,
+        evaluation,
+        _memory(recipe),
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _memory(recipe: Recipe) -> str:
+    shape = models.find(recipe.model.base)
+    if shape is None or recipe.budget.vram_gb is None:
+        return "no card needed"
+    data = recipe.data
+    loaded = loading.load_conversations(
+        [(source.path, source.weight) for source in data.train],
+        mode=data.mode, system=data.system, format=data.format, seed=recipe.run.seed,
+    )  # fmt: skip
+    card = hardware.card(recipe.budget.vram_gb)
+    plan = make.make(recipe, lengths.estimate(loaded.conversations), shape, card)
+    assert plan.memory is not None  # a card has a memory plan
+    return f"{plan.memory.total_bytes / 2**30:.1f} GiB of a {recipe.budget.vram_gb:g} GB card"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render(Path("recipes")))
