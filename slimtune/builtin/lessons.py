@@ -17,25 +17,24 @@ Turns = list[tuple[str, str]]
 LABEL_SETS = ("アイウエ", "甲乙丙丁", "子丑寅卯", "①②③④", "イロハニ", "春夏秋冬", "東西南北", "ｅｆｇｈ", "ＥＦＧＨ")
 
 
-def _ask(rng: random.Random, source: Excerpt) -> Turns:
-    rules = rng.sample(source.rules, rng.choice((1, 2, 3)))
-    turns = []
-    for i, rule in enumerate(rules):
-        opening = f"{source.text}\n\n{source.ordinance}によれば、" if i == 0 else ""
-        form = rng.randrange(4)
-        if form <= 1:
-            turns.append((f"{opening}{rule.topic}は何か。", rule.value))
-        elif form == 2:
-            turns.append((f"{opening}{rule.topic}を定める条番号は何か。", rule.article))
-        else:
-            turns.append((f"{opening}{rule.article}が{rule.value}とする事項は何か。", rule.topic))
-    return turns
-
-
-def _copy(rng: random.Random, source: Excerpt) -> Turns:
-    rule = rng.choice(source.rules)
-    named = rng.choice((rule.article, rule.topic, rule.value, rule.subject))
-    return [(f"{source.text}\n\n{named}の条文を写せ。", rule.text)]
+def _read(rng: random.Random, source: Excerpt) -> Turns:
+    turns: Turns = []
+    for _ in range(rng.choice((4, 5, 6))):
+        rule = rng.choice(source.rules)
+        turns.append(
+            rng.choice(
+                (
+                    (f"{rule.topic}は何か。", rule.value),
+                    (f"{source.ordinance}によれば、{rule.topic}は何か。", rule.value),
+                    (f"{rule.topic}の条番号は何か。", rule.article),
+                    (f"{rule.value}とする事項は何か。", rule.topic),
+                    (f"{rule.article}の事項は何か。", rule.topic),
+                    (f"{rule.article}の内容は何か。", rule.value),
+                    (f"{rule.topic}の条文を写せ。", rule.text),
+                )
+            )
+        )
+    return [(f"{source.text}\n\n{turns[0][0]}", turns[0][1]), *turns[1:]]
 
 
 def _labels(rng: random.Random, source: Excerpt) -> Turns:
@@ -43,7 +42,7 @@ def _labels(rng: random.Random, source: Excerpt) -> Turns:
     words = rng.sample(SUBJECTS if rng.random() < 0.3 else KINDS[source.kind][1], 4)
     listed = "\n".join(f"{label}：{word}" for label, word in zip(labels, words, strict=True))
     turns = []
-    for i in rng.sample(range(4), rng.choice((2, 3, 4))):
+    for i in rng.sample(range(4), 4):
         opening = f"{listed}\n\n" if not turns else ""
         if rng.random() < 0.5:
             turns.append((f"{opening}{words[i]}の記号は何か。", labels[i]))
@@ -53,9 +52,13 @@ def _labels(rng: random.Random, source: Excerpt) -> Turns:
 
 
 def _candidates(rng: random.Random, source: Excerpt) -> Turns:
-    asked, choices, rule = question(rng, source, rng.choice(LETTERS))
-    listed = "\n".join(f"・{choice}" for choice in choices.values())
-    return [(f"{source.text}\n\n{asked}\n{listed}\n\n内容で答えよ。", rule.value)]
+    turns: Turns = []
+    for _ in range(rng.choice((1, 2, 3))):
+        asked, choices, rule = question(rng, source, rng.choice(LETTERS))
+        listed = "\n".join(f"・{choice}" for choice in choices.values())
+        opening = "" if turns else f"{source.text}\n\n"
+        turns.append((f"{opening}{asked}\n{listed}\n\n内容で答えよ。", rule.value))
+    return turns
 
 
 def _repeat(rng: random.Random, source: Excerpt) -> Turns:
@@ -65,11 +68,10 @@ def _repeat(rng: random.Random, source: Excerpt) -> Turns:
 
 
 LESSONS: tuple[tuple[Callable[[random.Random, Excerpt], Turns], int], ...] = (
-    (_ask, 4),
-    (_copy, 2),
-    (_labels, 4),
+    (_read, 4),
+    (_labels, 3),
     (_candidates, 3),
-    (_repeat, 2),
+    (_repeat, 1),
 )
 
 SHORT = ((_repeat, 1), (_labels, 1))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 VOCAB_SIZE = 2048
+MAX_LENGTH = 2048
 
 # Qwen2's pre-tokenizer (transformers, models/qwen2/tokenization_qwen2.py): single digits, words with one leading symbol.
 SPLIT_EXPRESSION = (
@@ -312,7 +313,7 @@ def train() -> Tokenizer:
     return tokenizer
 
 
-def save(tokenizer: Tokenizer, folder: Path, *, chat_template: str, model_max_length: int = 2048) -> None:
+def save(tokenizer: Tokenizer, folder: Path, *, chat_template: str) -> None:
     """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja, as transformers reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -322,7 +323,7 @@ def save(tokenizer: Tokenizer, folder: Path, *, chat_template: str, model_max_le
         "clean_up_tokenization_spaces": False,
         "eos_token": "<|im_end|>",
         "errors": "replace",
-        "model_max_length": model_max_length,
+        "model_max_length": MAX_LENGTH,
         "pad_token": "<|endoftext|>",
         "split_special_tokens": False,
         "tokenizer_class": "Qwen2Tokenizer",

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from slimtune.errors import Problem, SlimtuneError, fail
 from slimtune.export.model_folder import OpenTensors, read_json
 
@@ -39,6 +37,8 @@ class Lora:
 
 def read_loras(adapter_dir: Path, adapter: OpenTensors) -> dict[str, Lora]:
     """Module name -> its LoRA. Scaling as in PEFT: alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv:2312.03732)."""
+    import torch
+
     path = adapter_dir / "adapter_config.json"
     config = read_json(path)
     problems = [Problem(what, str(path), "merge it with the tool that trained it") for what in _unsupported(config)]

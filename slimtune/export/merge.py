@@ -13,8 +13,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -138,7 +137,7 @@ def merge_adapter(
             if on_progress:
                 on_progress(done, total)
 
-        with staged_folder(out_dir) as partial, _full_precision_matmul():
+        with staged_folder(out_dir) as partial:
             for filename, shard in shards.items():
                 tensors = (
                     _cast(_merged_weight(o, base, adapter, load_dtype, nf4_device), target, o.name) for o in shard
@@ -284,22 +283,14 @@ def _unpacked(name: str, packed: torch.Tensor, base: OpenTensors, device: str) -
 
 def _cast(weight: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
     cast = weight.to(dtype)
-    if not torch.isfinite(cast).all():
-        largest = weight.float().abs().max().item()
+    if not all(
+        bound.isfinite() for bound in torch.aminmax(cast)
+    ):  # NaN comes through; isfinite of all would copy it all
+        low, high = (bound.item() for bound in torch.aminmax(weight))
+        largest = max(-low, high)
         fix = "export with dtype bfloat16" if math.isfinite(largest) else "the base itself is broken; fetch it again"
         raise fail(f"{name!r} reaches {largest:g}, which {dtype} cannot hold", fix=fix)
     return cast
-
-
-@contextmanager
-def _full_precision_matmul() -> Iterator[None]:
-    """Trainers lower torch's matmul precision (bf16 or TF32 inside an fp32 product); the delta must not notice."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 # ---- the folder -----------------------------------------------------------------------------------------------------

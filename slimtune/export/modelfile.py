@@ -9,6 +9,7 @@ The format: https://docs.ollama.com/modelfile and parser/parser.go of github.com
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections import Counter
@@ -89,11 +90,12 @@ def write_modelfile(
     Raises SlimtuneError, with every problem at once, for values that the file cannot carry.
     """
     header, default_system = _opening(family, thinking, chat_template)
-    text = system if system and system.strip() else default_system
+    # What the parser drops goes first: without it, harmless pieces could join to triple quotes or a control token.
+    text, changes = _as_ollama_reads(system or "")
+    text = text if text.strip() else default_system or ""
     problems = _problems(gguf_name, text, num_ctx, temperature, top_p, top_k, repeat_penalty)
     if problems:
         raise SlimtuneError(problems, summary="the Modelfile cannot be written")
-    text, changes = _as_ollama_reads(text or "")
     template = (
         f"{{{{ range .Messages }}}}<|im_start|>{{{{ .Role }}}}\n{{{{ .Content }}}}<|im_end|>\n{{{{ end }}}}{header}"
     )
@@ -192,23 +194,27 @@ def _render(
     template: str, messages: Sequence[Mapping[str, str]], *, thinking: bool, add_generation_prompt: bool = True
 ) -> str:
     from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    # The settings of transformers' renderer (utils/chat_template_utils.py).
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
     try:
-        return environment.from_string(template).render(
+        return _compiled(template).render(
             messages=messages, add_generation_prompt=add_generation_prompt, enable_thinking=thinking
         )
     except TemplateError as error:
         raise fail(f"the chat template does not render: {error}") from error
 
 
+@functools.lru_cache(maxsize=8)
+def _compiled(template: str) -> Any:
+    """With the settings of transformers' renderer (utils/chat_template_utils.py)."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
+    return ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"], **options).from_string(template)
+
+
 def _problems(
     gguf_name: str,
-    system: str | None,
+    system: str,
     num_ctx: int,
     temperature: float,
     top_p: float,
@@ -219,11 +225,11 @@ def _problems(
     if not FILE_NAME.fullmatch(gguf_name):
         fix = "letters, digits, '.', '_' and '-', ending in .gguf, without a folder"
         problems.append(Problem(f"{gguf_name!r} cannot be the name of a GGUF", "export", fix))
-    if system and '"""' in system:
+    if '"""' in system:
         fix = "write it with other quotation marks"
         problems.append(Problem('the system prompt holds """, which ends the text in a Modelfile', "data.system", fix))
     for token in STOPS:
-        if system and token in system:
+        if token in system:
             problems.append(Problem(f"the system prompt holds the control token {token}", "data.system", "remove it"))
     for name, value, allowed, good in (
         ("num_ctx", num_ctx, "at least 1", num_ctx >= 1),

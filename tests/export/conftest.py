@@ -1,4 +1,4 @@
-"""Tiny real models: Qwen2 and Qwen3 with their own byte-level BPE, Qwen's special tokens and the chat templates of Qwen."""
+"""Tiny real models: Qwen2 and Qwen3 with their own byte-level BPE, Qwen's special tokens and Qwen's chat templates."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-CORPUS = [
+CORPUS = (
     "賃貸人は、賃貸物の使用及び収益に必要な修繕をする義務を負う。",
     "Question: which of the following is right? Answer with one letter: a, b, c or d.",
     "日本の首都は東京である。契約は、申込みに対して相手方が承諾をしたときに成立する。",
     "The quick brown fox jumps over 12345 lazy dogs.\n\nIt doesn't matter, does it?\n",
-]
-PAIRS = [(f"Question {number}: {topic}?", letter) for number, (topic, letter) in enumerate(
-    [("賃貸人の義務", "a"), ("契約の成立", "b"), ("東京", "c"), ("the fox", "d"), ("dogs", "a"), ("修繕", "d")]
-)]  # fmt: skip
+)
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 @pytest.fixture(scope="session")
@@ -32,20 +31,19 @@ def chat_templates() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(chat_templates):
+def tokenizer(chat_templates: dict[str, str]) -> Any:
     """Qwen's tokenizer class (its split, byte level) over a BPE of about 500 tokens learnt from CORPUS."""
     from tokenizers import Tokenizer, models, trainers
+    from tokenizers.pre_tokenizers import ByteLevel
     from transformers import AddedToken, Qwen2Tokenizer
 
-    blank = Qwen2Tokenizer()
+    blank = Qwen2Tokenizer().backend_tokenizer
     bpe = Tokenizer(models.BPE())
-    bpe.normalizer, bpe.pre_tokenizer = blank._tokenizer.normalizer, blank._tokenizer.pre_tokenizer
-    from tokenizers.pre_tokenizers import ByteLevel
-
+    bpe.normalizer, bpe.pre_tokenizer = blank.normalizer, blank.pre_tokenizer
     trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=ByteLevel.alphabet(), show_progress=False)
     bpe.train_from_iterator(CORPUS * 3, trainer)
     learnt = json.loads(bpe.to_str())["model"]
-    merges = [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in learnt["merges"]]
+    merges = [tuple(merge) for merge in learnt["merges"]]
     tokenizer = Qwen2Tokenizer(vocab=learnt["vocab"], merges=merges, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     tokenizer.add_tokens([AddedToken("<|im_start|>", special=True)])
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in ("<think>", "</think>")])
@@ -53,7 +51,7 @@ def tokenizer(chat_templates):
 
 
 @pytest.fixture(scope="session")
-def build_base(tokenizer, chat_templates, tmp_path_factory) -> Callable[..., Path]:
+def build_base(tokenizer: Any, chat_templates: dict[str, str], tmp_path_factory: Any) -> Callable[..., Path]:
     """build_base(family, tied=…) -> folder of a random bf16 model with tokenizer and template; built once each."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
@@ -63,26 +61,86 @@ def build_base(tokenizer, chat_templates, tmp_path_factory) -> Callable[..., Pat
     def build(family: str, *, tied: bool) -> Path:
         if (family, tied) in built:
             return built[family, tied]
-        shape = dict(
-            vocab_size=608, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_key_value_heads=1,
-            max_position_embeddings=512, tie_word_embeddings=tied, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
-        )  # fmt: skip
+        shape = {
+            "vocab_size": 608, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+            "num_key_value_heads": 1, "max_position_embeddings": 512, "tie_word_embeddings": tied,
+            "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None,
+        }  # fmt: skip
         torch.manual_seed(7)
-        if family == "qwen3":  # head_dim ≠ hidden_size / heads, as in the real 0.6B and 4B
+        model: Any
+        if family == "qwen3":  # head_dim is not hidden_size / heads, as in the real 0.6B and 4B
             model = Qwen3ForCausalLM(Qwen3Config(num_attention_heads=4, head_dim=64, **shape))
         else:
             model = Qwen2ForCausalLM(Qwen2Config(num_attention_heads=2, **shape))
-            for name, parameter in model.named_parameters():
-                if name.endswith("bias"):  # zero when new, and so blind to a lost bias
-                    torch.nn.init.normal_(parameter, std=0.05)
-        for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
-            torch.nn.init.normal_(embeddings.weight, std=0.2)  # wide enough for a head that is not trained to be sure
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # zero in a new model, which would hide a lost bias
+                torch.nn.init.normal_(parameter, std=0.05)
+            elif "embed" in name or "lm_head" in name:  # wide enough for an untrained head to be sure of a token
+                torch.nn.init.normal_(parameter, std=0.2)
         folder = tmp_path_factory.mktemp(f"{family}-{'tied' if tied else 'untied'}")
         model.to(torch.bfloat16).save_pretrained(folder)
         tokenizer.chat_template = chat_templates[family]
         tokenizer.save_pretrained(folder)
-        built[family, tied] = folder
-        return folder
+        return built.setdefault((family, tied), folder)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def load_nf4(chat_templates: dict[str, str]) -> Callable[..., Any]:
+    """load_nf4(folder, dtype) -> the model on the CPU, quantised at load with the options that Unsloth's loader passes."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from unsloth_zoo.peft_utils import SKIP_QUANTIZATION_MODULES
+
+    def load(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Any:
+        options = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=list(SKIP_QUANTIZATION_MODULES),
+        )
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, quantization_config=options, device_map="cpu")
+        for module in model.modules():  # as Unsloth: bitsandbytes would repack the weights at the first forward
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+        return model.eval()
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def add_lora() -> Callable[..., Any]:
+    """add_lora(model, **LoraConfig) -> the PEFT model with random A and B."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    def add(model: Any, **options: Any) -> Any:
+        torch.manual_seed(11)
+        config = LoraConfig(task_type="CAUSAL_LM", **({"r": 8, "lora_alpha": 16, "target_modules": LINEAR} | options))
+        with_lora = get_peft_model(model, config)
+        for name, parameter in with_lora.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.02)
+        return with_lora
+
+    return add
+
+
+@pytest.fixture(scope="session")
+def convert_once(build_base: Callable[..., Path], tmp_path_factory: Any) -> Callable[..., Any]:
+    """convert_once(family, tied, outtype) -> (record, path of the GGUF) of a random model; converted once each."""
+    from slimtune.export.gguf import convert
+
+    folder = tmp_path_factory.mktemp("gguf")
+    done: dict[tuple[str, bool, str], Any] = {}
+
+    def once(family: str, tied: bool, outtype: Any) -> Any:
+        if (family, tied, outtype) not in done:
+            path = folder / f"{family}.{tied}.{outtype}.gguf"
+            record = convert(build_base(family, tied=tied), path, outtype=outtype, name="tiny")
+            done[family, tied, outtype] = record, path
+        return done[family, tied, outtype]
+
+    return once

@@ -1,0 +1,190 @@
+"""The stages of a run, each a function; pipeline.py tells in which order they happen and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from slimtune import experiment_log, report, run_record, versions
+from slimtune import recipe as recipes
+from slimtune.console import Console
+from slimtune.data.chat import ChatTokenizer, Example
+from slimtune.data.types import Conversation
+from slimtune.prepare import Prepared
+from slimtune.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from slimtune.evaluate.multiple_choice import Question
+
+ROOM_FOR_ANSWER = 512
+"""Tokens that Ollama's context gets beyond the longest training example."""
+
+_TORCH_NAMES: dict[str, Literal["bfloat16", "float16", "float32"]] = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "fp32": "float32",
+}
+
+
+def open_record(prepared: Prepared, tokenizer: ChatTokenizer) -> RunRecord:
+    """The run's new folder, with the resolved recipe, the plan and everything else that is known so far."""
+    recipe = prepared.recipe
+    text = recipes.dump(recipe)
+    record = run_record.open_run(
+        Path(recipe.run.output_dir),
+        recipe.name,
+        recipe=text,
+        plan=prepared.plan.as_json(),
+        command=sys.argv,
+        hashes={
+            "recipe": hashlib.sha256(text.encode()).hexdigest(),
+            "chat_template": tokenizer.template_sha256,
+            "data": prepared.data_hashes,
+        },
+    )
+    record.update(versions=versions.installed(), hardware=dataclasses.asdict(prepared.hardware))
+    return record
+
+
+def examples_within(
+    conversations: Sequence[Conversation], tokenizer: ChatTokenizer, max_seq_length: int, record: RunRecord
+) -> list[Example]:
+    """The conversations' examples that fit; the plan has refused a run with more overlong ones than the recipe allows."""
+    examples = [example for conversation in conversations for example in tokenizer.examples(conversation)]
+    left_out = [example.where for example in examples if len(example.input_ids) > max_seq_length]
+    if left_out:
+        message = f"{len(left_out)} examples are longer than {max_seq_length} tokens and were left out"
+        record.event("overlong_left_out", message, rows=left_out)
+    return [example for example in examples if len(example.input_ids) <= max_seq_length]
+
+
+def data_facts(prepared: Prepared, train: Sequence[Example], held_out: Sequence[Example]) -> dict[str, Any]:
+    """What the manifest says of the data: examples, tokens, and how often each label is the right one."""
+    return {
+        "train": _facts(prepared.train, train),
+        "eval": _facts(prepared.held_out, held_out),
+        "test": {"examples": len(prepared.test), "label_distribution": _labels(prepared.test)},
+    }
+
+
+def _facts(conversations: Sequence[Conversation], examples: Sequence[Example]) -> dict[str, Any]:
+    return {
+        "examples": len(conversations),
+        "tokens": sum(len(example.input_ids) for example in examples),
+        "supervised_tokens": sum(example.supervised_tokens for example in examples),
+        "label_distribution": _labels(conversations),
+    }
+
+
+def _labels(conversations: Sequence[Conversation]) -> dict[str, int]:
+    counts = Counter(conversation.meta.get("correct") for conversation in conversations)
+    return {label: counts[label] for label in sorted(label for label in counts if isinstance(label, str))}
+
+
+def ask(
+    who: Literal["base", "tuned"],
+    model: Any,
+    tokenizer: ChatTokenizer,
+    questions: Sequence[Question],
+    prepared: Prepared,
+    record: RunRecord,
+    console: Console,
+) -> list[dict[str, Any]]:
+    """One result a question, also written to eval/<who>.jsonl; nothing where the recipe evaluates nothing."""
+    if not questions:
+        return []
+    from slimtune.evaluate import multiple_choice
+    from slimtune.model import DTYPES
+
+    console.step(f"Asking the {who} model {len(questions)} held-out questions")
+    with record.phase(f"evaluate_{who}"):
+        results = multiple_choice.score(
+            model,
+            tokenizer,
+            questions,
+            batch_size=prepared.plan.scoring_batch_size,
+            precision=DTYPES[prepared.plan.precision],
+            on_progress=lambda done, of: console.progress(f"{done}/{of}", last=done == of),
+        )
+    record.write_lines(f"eval/{who}.jsonl", results)
+    return results
+
+
+def refusal(prepared: Prepared, judged: dict[str, Any] | None) -> str | None:
+    """Why nothing is exported; None where the export may go on."""
+    export = prepared.recipe.export
+    if export is None:
+        return "the recipe has no export section"
+    if export.require_verdict and judged and judged["verdict"] in ("worse", "collapsed"):
+        return f"the verdict is '{judged['verdict']}', and export.require_verdict is on"
+    return None
+
+
+def export(
+    prepared: Prepared,
+    folder: Path,
+    tokenizer: ChatTokenizer,
+    questions: Sequence[Question],
+    tuned: Sequence[dict[str, Any]],
+    record: RunRecord,
+    console: Console,
+) -> None:
+    """Merge, convert, write the Modelfile and compare; see export/ship.py."""
+    from slimtune.export import ship
+
+    recipe, wanted = prepared.recipe, prepared.recipe.export
+    assert wanted is not None  # `refusal` has looked
+    console.step("Exporting")
+    golden = [
+        ship.Golden(item.id, tokenizer.decode(item.prompt_ids), item.prompt_ids, result["greedy_token"])
+        for item, result in zip(questions, tuned, strict=True)
+    ]
+    shipment = ship.Shipment(
+        name=recipe.name,
+        ollama_name=wanted.ollama_name or recipe.name,
+        gguf_types=tuple(wanted.gguf),
+        merge_base=wanted.merge_base,
+        load_in_4bit=recipe.model.load_in_4bit,
+        load_dtype=_TORCH_NAMES[prepared.plan.precision],
+        parameters=prepared.shape.total_parameters,
+        family="qwen3" if prepared.shape.family == "qwen3" else "qwen2.5",
+        thinking=recipe.model.thinking,
+        system=recipe.data.system,
+        num_ctx=wanted.num_ctx or recipe.model.max_seq_length + ROOM_FOR_ANSWER,
+        temperature=wanted.temperature,
+    )
+    with record.phase("export"):
+        exported = ship.ship(
+            shipment,
+            adapter=record.directory / "adapter",
+            base=ship.sixteen_bit_base(recipe.model.base) if wanted.merge_base == "16bit" else folder,
+            chat_template=tokenizer.template,
+            directory=record.directory / "export",
+            golden=golden,
+            say=console.say,
+        )
+    record.update(export=exported)
+    record.event("exported", ", ".join(exported["gguf"]) or "merged weights")
+
+
+def tell(record: RunRecord) -> None:
+    """Render what people read. They read of a finished run; that it is complete is written only after this."""
+    record.update(status="complete", finished=run_record.now())
+    experiment_log.write(record.directory)
+    report.write(record.directory)
+
+
+def where_everything_is(record: RunRecord) -> list[tuple[str, Path | str]]:
+    """Names and paths of what the run leaves, and the command that gives it to Ollama."""
+    exported = record.manifest.get("export") or {}
+    latest = record.directory.parent / "latest"
+    pairs: list[tuple[str, Path | str]] = [("run", record.directory), ("report", latest / report.FILE_NAME)]
+    pairs += [("GGUF", latest / "export" / name) for name in exported.get("gguf", [])]
+    if exported.get("gguf"):
+        pairs.append(("Ollama", f"ollama create {exported['ollama_name']} -f {latest / 'export' / 'Modelfile'}"))
+    return pairs

@@ -1,0 +1,381 @@
+"""Merging: exactly the dequantised base plus the delta, whatever shape the base comes in, and whole or not at all."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slimtune.errors import SlimtuneError
+from slimtune.export.merge import is_quantised_at_load, merge_adapter, nf4_values
+from slimtune.export.model_folder import parameter_count, write_safetensors
+
+
+def tensors_of(folder):
+    from safetensors.torch import load_file
+
+    return {name: tensor for shard in folder.glob("*.safetensors") for name, tensor in load_file(shard).items()}
+
+
+def dequantised(module) -> torch.Tensor:
+    """fp32 values of a really loaded Linear4bit."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    state = copy.deepcopy(module.weight.quant_state)
+    state.dtype = torch.float32
+    return dequantize_4bit(module.weight.data, state)
+
+
+def quantised_modules(model):
+    from bitsandbytes.nn import Linear4bit
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
+
+
+@pytest.fixture(scope="module")
+def run(build_base, load_nf4, add_lora, tmp_path_factory):
+    """A trained run of Qwen3 (untied): base folder, adapter folder on some of the linear layers, the model's modules."""
+    base = build_base("qwen3", tied=False)
+    model = load_nf4(base)
+    weights = {name: dequantised(module) for name, module in quantised_modules(model).items()}
+    adapter = tmp_path_factory.mktemp("adapter")
+    add_lora(model, target_modules=["q_proj", "v_proj", "up_proj"]).save_pretrained(adapter)
+    return SimpleNamespace(base=base, adapter=adapter, weights=weights)
+
+
+# ---- the numbers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("family", "tied"), [("qwen3", False), ("qwen2.5", True)])
+def test_the_merged_model_is_the_trained_one(family, tied, build_base, load_nf4, add_lora, tmp_path):
+    """Every weight by hand, and the logits of the 4-bit model with its adapter."""
+    from transformers import AutoModelForCausalLM
+
+    base, adapter, merged = build_base(family, tied=tied), tmp_path / "adapter", tmp_path / "merged"
+    model = load_nf4(base, torch.float32)
+    expected = tensors_of(base)
+    loaded = quantised_modules(model)
+    assert {f"{name}.weight" for name in loaded} == {name for name in expected if is_quantised_at_load(name)}
+    for name, module in loaded.items():
+        values = dequantised(module)
+        assert torch.equal(nf4_values(expected[f"{name}.weight"]), values)
+        expected[f"{name}.weight"] = values
+    with_lora = add_lora(model, target_modules=["q_proj", "o_proj", "gate_proj"])
+    with_lora.save_pretrained(adapter)
+    deltas = tensors_of(adapter)
+    for key in [key for key in deltas if ".lora_A." in key]:
+        a, b = deltas[key], deltas[key.replace("lora_A", "lora_B")]
+        expected[key.removeprefix("base_model.model.").replace(".lora_A", "")] += (b @ a) * 2.0  # alpha 16 / rank 8
+
+    record = merge_adapter(adapter, base, merged, load_in_4bit=True)
+
+    written = tensors_of(merged)
+    assert written.keys() == expected.keys() == model_keys(merged)
+    assert ("lm_head.weight" in written) is not tied
+    for name, tensor in written.items():
+        assert torch.equal(tensor, expected[name].to(torch.bfloat16)), name
+    assert (record.lora_merged, record.dequantised, record.tensors) == (6, 14, len(expected))
+    assert record.bytes == 2 * record.parameters == 2 * parameter_count(merged)
+
+    ids = torch.randint(0, 480, (2, 24), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        trained = with_lora(ids).logits
+        with with_lora.disable_adapter():
+            untrained = with_lora(ids).logits
+        shipped = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)(ids).logits
+    rounding = (shipped - trained).abs().max()
+    assert rounding < trained.abs().max() * 2**-8 * 4  # bf16 keeps 8 bits; a few roundings add up
+    assert (trained - untrained).abs().max() > 20 * rounding
+
+
+def model_keys(folder):
+    """The parameters that transformers wants for this folder's config."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    return {name for name, _ in model.named_parameters()}
+
+
+def test_a_prequantised_base_gives_the_same_bits(run, load_nf4, tmp_path):
+    """Also where the parts of one packed weight lie in different shards."""
+    packed = tmp_path / "base-bnb-4bit"
+    load_nf4(run.base).save_pretrained(packed, max_shard_size="40KB")
+    assert len(list(packed.glob("*.safetensors"))) > 3
+    shutil.copy(run.base / "tokenizer_config.json", packed)
+
+    record = merge_adapter(run.adapter, packed, tmp_path / "a", load_in_4bit=True)
+    merge_adapter(run.adapter, run.base, tmp_path / "b", load_in_4bit=True)
+
+    one, other = tensors_of(tmp_path / "a"), tensors_of(tmp_path / "b")
+    assert record.base_weights == "4-bit checkpoint, dequantised"
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert "quantization_config" not in json.loads((tmp_path / "a/config.json").read_text())
+
+
+def test_the_16_bit_twin_and_an_unquantised_run_get_the_bare_delta(run, tmp_path):
+    merge_adapter(run.adapter, run.base, tmp_path / "twin", load_in_4bit=True, merge_base="16bit")
+    merge_adapter(run.adapter, run.base, tmp_path / "plain", load_in_4bit=False)
+    base, deltas = tensors_of(run.base), tensors_of(run.adapter)
+    twin, plain = tensors_of(tmp_path / "twin"), tensors_of(tmp_path / "plain")
+    module = "model.layers.1.mlp.up_proj"
+    a, b = (deltas[f"base_model.model.{module}.lora_{part}.weight"] for part in "AB")
+    assert torch.equal(twin[f"{module}.weight"], (base[f"{module}.weight"].float() + (b @ a) * 2.0).to(torch.bfloat16))
+    assert all(torch.equal(twin[name], plain[name]) for name in base)
+    unchanged = [name for name in base if not name.endswith(("q_proj.weight", "v_proj.weight", "up_proj.weight"))]
+    assert len(unchanged) == 25 - 6
+    assert all(torch.equal(twin[name], base[name]) for name in unchanged)
+
+
+@pytest.mark.parametrize(
+    ("options", "scalings"),
+    [
+        ({"use_rslora": True}, {"q_proj": 16 / math.sqrt(8), "up_proj": 16 / math.sqrt(8)}),
+        ({"rank_pattern": {"up_proj": 4}, "alpha_pattern": {"layers.1.*q_proj": 40}}, {"q_proj": 5.0, "up_proj": 4.0}),
+    ],
+)
+def test_scaling_is_pefts(options, scalings, build_base, add_lora, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    base = build_base("qwen3", tied=True)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    with_lora = add_lora(model, target_modules=["q_proj", "up_proj"], **options)
+    with_lora.save_pretrained(tmp_path / "adapter")
+    deltas = tensors_of(tmp_path / "adapter")
+    merge_adapter(tmp_path / "adapter", base, tmp_path / "merged", load_in_4bit=False)
+    ours, theirs = tensors_of(tmp_path / "merged"), dict(with_lora.merge_and_unload().named_parameters())
+    for module, scaling in (("model.layers.1.self_attn.q_proj", "q_proj"), ("model.layers.1.mlp.up_proj", "up_proj")):
+        a, b = (deltas[f"base_model.model.{module}.lora_{part}.weight"] for part in "AB")
+        by_hand = before[f"{module}.weight"] + (b @ a) * scalings[scaling]
+        assert torch.equal(ours[f"{module}.weight"], by_hand.to(torch.bfloat16))
+        assert torch.allclose(theirs[f"{module}.weight"], by_hand, atol=1e-6)
+
+
+def test_weights_are_quantised_in_the_dtype_they_were_loaded_in(run, load_nf4, tmp_path):
+    """A checkpoint stored in fp32 and loaded in bf16 is rounded before it is quantised."""
+    from safetensors.torch import save_file
+
+    exact = {name: tensor.float() * (1 + 1e-3) for name, tensor in tensors_of(run.base).items()}
+    shutil.copytree(run.base, tmp_path / "fp32")
+    save_file(exact, tmp_path / "fp32/model.safetensors", metadata={"format": "pt"})
+    name = "model.layers.0.mlp.down_proj"
+    loaded = dequantised(quantised_modules(load_nf4(tmp_path / "fp32"))[name])
+    assert torch.equal(nf4_values(exact[f"{name}.weight"], "bfloat16"), loaded)
+    assert not torch.equal(nf4_values(exact[f"{name}.weight"]), loaded)
+
+
+# ---- the folder -----------------------------------------------------------------------------------------------------
+
+
+def test_large_models_are_sharded_and_load(run, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    seen = []
+    record = merge_adapter(
+        run.adapter, run.base, tmp_path / "sharded", load_in_4bit=True, max_shard_bytes=300_000,
+        on_progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert len(record.shards) > 2 and seen[-1] == (record.bytes, record.bytes)
+    assert record.shards[0] == f"model-00001-of-{len(record.shards):05d}.safetensors"
+    index = json.loads((tmp_path / "sharded/model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == record.bytes
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "sharded")
+    assert model.dtype == torch.bfloat16
+    written = tensors_of(tmp_path / "sharded")
+    assert index["weight_map"].keys() == written.keys()
+    assert all(torch.equal(parameter, written[name]) for name, parameter in model.named_parameters())
+
+
+def test_tokenizer_and_template_come_from_the_adapter_and_lie_in_one_place(run, tmp_path):
+    """llama.cpp's converter prefers the template inside tokenizer_config.json, transformers the file beside it."""
+    adapter = tmp_path / "adapter"
+    shutil.copytree(run.adapter, adapter)
+    shutil.copy(run.base / "tokenizer.json", adapter)
+    config = json.loads((run.base / "tokenizer_config.json").read_text()) | {"chat_template": "from the adapter"}
+    (adapter / "tokenizer_config.json").write_text(json.dumps(config))
+
+    merge_adapter(adapter, run.base, tmp_path / "kept", load_in_4bit=True)
+    merge_adapter(adapter, run.base, tmp_path / "given", load_in_4bit=True, chat_template="given")
+
+    for folder, template in (("kept", "from the adapter"), ("given", "given")):
+        assert (tmp_path / folder / "chat_template.jinja").read_text() == template
+        assert "chat_template" not in json.loads((tmp_path / folder / "tokenizer_config.json").read_text())
+    assert (tmp_path / "kept/generation_config.json").exists()
+    written = json.loads((tmp_path / "kept/config.json").read_text())
+    assert written["dtype"] == written["torch_dtype"] == "bfloat16"
+
+
+def test_float16_is_refused_where_it_would_overflow(run, tmp_path):
+    from safetensors.torch import save_file
+
+    record = merge_adapter(run.adapter, run.base, tmp_path / "fits", load_in_4bit=True, dtype="float16")
+    assert {tensor.dtype for tensor in tensors_of(tmp_path / "fits").values()} == {torch.float16}
+    assert record.dtype == "float16"
+    large = tensors_of(run.base)
+    large["model.norm.weight"][5] = 1e5
+    shutil.copytree(run.base, tmp_path / "large")
+    save_file(large, tmp_path / "large/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SlimtuneError, match=r"'model.norm.weight' reaches 99840.*float16(.|\n)*bfloat16"):
+        merge_adapter(run.adapter, tmp_path / "large", tmp_path / "merged", load_in_4bit=True, dtype="float16")
+    assert not list(tmp_path.glob("merged*"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shapes=st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=1, max_size=4),
+    dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float32]),
+)
+def test_what_is_written_is_what_safetensors_reads(shapes, dtype, tmp_path_factory):
+    from safetensors.torch import load_file
+
+    path = tmp_path_factory.mktemp("write") / "x.safetensors"
+    tensors = {f"t{i}": torch.randn(shape).to(dtype) for i, shape in enumerate(shapes)}
+    written = []
+    write_safetensors(path, [(n, tuple(t.shape)) for n, t in tensors.items()], tensors.values(), dtype, written.append)
+    read = load_file(path)
+    assert sum(written) == sum(tensor.nbytes for tensor in tensors.values())
+    assert read.keys() == tensors.keys()
+    assert all(read[name].dtype == dtype and torch.equal(read[name], tensors[name]) for name in tensors)
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_dora": True}, "use_dora is True"),
+        ({"bias": "all"}, "bias is 'all'"),
+        ({"modules_to_save": ["lm_head"]}, r"modules_to_save is \['lm_head'\]"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa' changes the base"),
+        ({"peft_type": "LOHA"}, "peft_type is 'LOHA'"),
+        ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
+        ({"a_future_switch": "on"}, "a_future_switch is 'on'"),
+        ({"r": 4}, "do not fit rank 4"),
+    ],
+)
+def test_adapters_that_are_no_plain_lora(change, message, run, tmp_path):
+    shutil.copytree(run.adapter, tmp_path / "adapter")
+    config = json.loads((run.adapter / "adapter_config.json").read_text()) | change
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(SlimtuneError, match=message):
+        merge_adapter(tmp_path / "adapter", run.base, tmp_path / "merged", load_in_4bit=True)
+    assert not list(tmp_path.glob("merged*"))
+
+
+def test_every_bad_tensor_of_an_adapter_is_named_at_once(run, tmp_path):
+    from safetensors.torch import save_file
+
+    shutil.copytree(run.adapter, tmp_path / "adapter")
+    tensors = tensors_of(run.adapter)
+    prefix = "base_model.model.model.layers.0"
+    tensors[f"{prefix}.mlp.up_proj.lora_B.weight"][0, 0] = math.nan
+    del tensors[f"{prefix}.self_attn.q_proj.lora_B.weight"]
+    tensors[f"{prefix}.self_attn.v_proj.lora_magnitude_vector"] = torch.ones(64)
+    save_file(tensors, tmp_path / "adapter/adapter_model.safetensors")
+    with pytest.raises(SlimtuneError) as caught:
+        merge_adapter(tmp_path / "adapter", run.base, tmp_path / "merged", load_in_4bit=True)
+    text = str(caught.value)
+    assert len(caught.value.problems) == 3
+    assert "up_proj.lora_B.weight' holds NaN" in text and "only one of lora_A and lora_B" in text
+    assert "lora_magnitude_vector' is not the A or B of a plain LoRA" in text
+
+
+def test_an_adapter_of_another_base(run, build_base, tmp_path):
+    with pytest.raises(SlimtuneError, match=r"is \(128, 128\), the adapter's delta \(256, 128\)") as caught:
+        merge_adapter(run.adapter, build_base("qwen2.5", tied=True), tmp_path / "merged", load_in_4bit=True)
+    assert len(caught.value.problems) == 2  # q_proj of both layers; the other targets happen to fit
+
+
+def test_a_lora_on_a_tied_head(build_base, add_lora, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    base = build_base("qwen3", tied=True)
+    model = add_lora(AutoModelForCausalLM.from_pretrained(base), target_modules=["lm_head"])
+    model.save_pretrained(tmp_path / "a", save_embedding_layers=False)
+    with pytest.raises(SlimtuneError, match=r"'lm_head', which this base does not have(.|\n)*tied"):
+        merge_adapter(tmp_path / "a", base, tmp_path / "merged", load_in_4bit=False)
+
+
+def test_a_base_of_the_wrong_kind(run, load_nf4, tmp_path):
+    packed = tmp_path / "packed"
+    load_nf4(run.base).save_pretrained(packed)
+    with pytest.raises(SlimtuneError, match="merge_base is 16bit, but this base holds 4-bit weights"):
+        merge_adapter(run.adapter, packed, tmp_path / "merged", load_in_4bit=True, merge_base="16bit")
+    with pytest.raises(SlimtuneError, match="trained on 16-bit weights"):
+        merge_adapter(run.adapter, packed, tmp_path / "merged", load_in_4bit=False)
+    config = json.loads((run.base / "config.json").read_text())
+    shutil.copytree(run.base, tmp_path / "other")
+    for change, message in (
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantised with 'fp8'"),
+        ({"model_type": "qwen3_moe"}, "'qwen3_moe' model are quantised at load is not known"),
+    ):
+        (tmp_path / "other/config.json").write_text(json.dumps(config | change))
+        with pytest.raises(SlimtuneError, match=message):
+            merge_adapter(run.adapter, tmp_path / "other", tmp_path / "merged", load_in_4bit=True)
+
+
+def test_files_that_are_missing_or_point_elsewhere(run, tmp_path):
+    with pytest.raises(SlimtuneError, match="no such file"):
+        merge_adapter(tmp_path, run.base, tmp_path / "merged", load_in_4bit=True)
+    shutil.copytree(run.base, tmp_path / "base")
+    index = {"weight_map": {"model.norm.weight": "../../secret.safetensors"}}
+    (tmp_path / "base/model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(SlimtuneError, match="not the plain name of a safetensors file"):
+        merge_adapter(run.adapter, tmp_path / "base", tmp_path / "merged", load_in_4bit=True)
+    (tmp_path / "merged").mkdir()
+    with pytest.raises(SlimtuneError, match="already exists"):
+        merge_adapter(run.adapter, run.base, tmp_path / "merged", load_in_4bit=True)
+
+
+# ---- whole or not at all --------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_too_small_is_seen_first(run, tmp_path, monkeypatch):
+    usage = SimpleNamespace(total=10**9, used=0, free=2 * 2**30 // 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(SlimtuneError, match=r"needs .* GiB(.|\n)*free") as caught:
+        merge_adapter(run.adapter, run.base, tmp_path / "merged", load_in_4bit=True)
+    assert caught.value.exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_leaves_nothing(run, tmp_path):
+    def full(done, total):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(SlimtuneError, match="the disk filled up"):
+        merge_adapter(run.adapter, run.base, tmp_path / "merged", load_in_4bit=True, on_progress=full)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_merge_leaves_no_final_name_and_the_next_one_succeeds(run, tmp_path):
+    out = tmp_path / "merged"
+    script = (
+        "import os, signal, sys; from pathlib import Path; from slimtune.export.merge import merge_adapter\n"
+        "def kill(done, total): os.kill(os.getpid(), signal.SIGKILL) if done > total / 2 else None\n"
+        "adapter, base, out = map(Path, sys.argv[1:])\n"
+        "merge_adapter(adapter, base, out, load_in_4bit=False, on_progress=kill)"
+    )
+    command = [sys.executable, "-c", script, str(run.adapter), str(run.base), str(out)]
+    assert subprocess.run(command, cwd=Path(__file__).parents[2], check=False).returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == ["merged.partial"]
+
+    merge_adapter(run.adapter, run.base, out, load_in_4bit=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+    assert len(tensors_of(out)) == 25

@@ -1,0 +1,143 @@
+"""The whole way: an adapter trained on NF4, merged, converted, and asked again by llama.cpp, token by token."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from slimtune.errors import SlimtuneError
+from slimtune.export.gguf import convert
+from slimtune.export.merge import merge_adapter
+from slimtune.export.modelfile import bake_chat_template
+from slimtune.export.parity import check_gguf, hf_greedy
+
+QUESTIONS = {
+    "賃貸人の義務は？": "a", "契約の成立　は\n\nいつか": "b", "日本の首都": "c", "the quick fox 123?": "d", "It doesn't?": "a",
+    "修繕 \t 12345": "d",
+}  # fmt: skip
+
+
+def learn_by_heart(model, prompts, answers) -> None:
+    width = max(len(prompt + answer) for prompt, answer in zip(prompts, answers, strict=True))
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    labels = torch.full_like(ids, -100)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        ids[row, : len(prompt + answer)] = torch.tensor(prompt + answer)
+        labels[row, len(prompt) : len(prompt + answer)] = torch.tensor(answer)
+    trained = {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
+    for name, parameter in trained.items():
+        if "lora_B" in name:
+            torch.nn.init.zeros_(parameter)
+    optimizer = torch.optim.AdamW(trained.values(), lr=5e-3)
+    for _ in range(150):
+        loss = model(input_ids=ids, labels=labels).loss
+        if loss.item() < 0.02:
+            return
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    pytest.fail(f"not learnt by heart: the loss is still {loss.item():.3f}")
+
+
+@pytest.fixture(scope="module")
+def shipped(build_base, load_nf4, add_lora, tokenizer, chat_templates, tmp_path_factory):
+    """A LoRA that has learnt QUESTIONS by heart on the NF4 model, merged, with its prompts and the merged model's answers."""
+    base, folder = build_base("qwen3", tied=True), tmp_path_factory.mktemp("shipped")
+    template = chat_templates["qwen3"]
+    baked = bake_chat_template(template, family="qwen3", thinking=False)
+    conversations = [[{"role": "user", "content": question}] for question in QUESTIONS]
+    tokenizer.chat_template = template
+    prompts = [
+        tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+        for c in conversations
+    ]
+    prompt_ids = [tokenizer.encode(prompt, add_special_tokens=False) for prompt in prompts]
+    answers = [tokenizer.encode(f"{letter}<|im_end|>", add_special_tokens=False) for letter in QUESTIONS.values()]
+
+    model = add_lora(load_nf4(base, torch.float32), r=32, lora_alpha=32)
+    learn_by_heart(model, prompt_ids, answers)
+    model.save_pretrained(folder / "adapter")
+
+    merged = folder / "merged"
+    merge_adapter(folder / "adapter", base, merged, load_in_4bit=True, chat_template=baked)
+    expected = hf_greedy(merged, prompt_ids, 4)
+    return SimpleNamespace(
+        folder=folder, merged=merged, prompts=prompts, prompt_ids=prompt_ids, answers=answers, expected=expected,
+        conversations=conversations,
+    )  # fmt: skip
+
+
+def test_the_merged_model_answers_what_was_learnt_on_nf4(shipped):
+    assert shipped.expected == shipped.answers
+
+
+@pytest.mark.parametrize("outtype", ["f16", "q8_0"])
+def test_the_gguf_answers_as_the_merged_model(outtype, shipped):
+    path = shipped.folder / f"law.{outtype}.gguf"
+    convert(shipped.merged, path, outtype=outtype, name="law")
+    record = check_gguf(
+        path, shipped.prompts, shipped.expected, shipped.prompt_ids, max_new_tokens=4,
+        conversations=shipped.conversations,
+    )  # fmt: skip
+    assert record.passed, record.differences
+    assert (record.prompts, record.ids_equal, record.first_tokens_equal, record.answers_equal) == (6, 6, 6, 6)
+    assert record.templates_equal == 6
+    assert record.differences == ()
+    assert json.loads(json.dumps(asdict(record)))["gguf"] == path.name
+
+
+@pytest.fixture(scope="module")
+def random_qwen2(build_base, convert_once, tokenizer):
+    """A random Qwen2 and its f32 GGUF, with prompts of different lengths and the model's greedy answers."""
+    base, (_, path) = build_base("qwen2.5", tied=True), convert_once("qwen2.5", True, "f32")
+    chat = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n日本の契約 doesn't 1234 🦙<|im_end|>\n<|im_start|>assistant\n"
+    # The last is not NFC: transformers composes it, llama.cpp does not.
+    prompts = [chat, "Question\n\n  12 <think>", "か\u3099"]
+    ids = [tokenizer.encode(prompt, add_special_tokens=False) for prompt in prompts]
+    return SimpleNamespace(base=base, path=path, prompts=prompts, ids=ids, answers=hf_greedy(base, ids, 8))
+
+
+def test_batches_with_padding_are_greedy_decoding_one_by_one(random_qwen2):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(random_qwen2.base, dtype=torch.float32)
+    for prompt, answer in zip(random_qwen2.ids, random_qwen2.answers, strict=True):
+        ids = list(prompt)
+        for _ in range(8):
+            with torch.no_grad():
+                ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        assert answer == ids[len(prompt) :]
+
+
+def test_every_kind_of_difference_is_seen_and_counted(random_qwen2):
+    """The ids and answers that llama.cpp gives in f32, and then one of each kind changed."""
+    path, prompts, ids = random_qwen2.path, random_qwen2.prompts, random_qwen2.ids
+    conversation = [{"role": "system", "content": "S"}, {"role": "user", "content": "日本の契約 doesn't 1234 🦙"}]
+    answers = [list(answer) for answer in random_qwen2.answers]
+
+    record = check_gguf(path, prompts, answers, ids, max_new_tokens=8, conversations=[conversation] * 3)
+    assert (record.ids_equal, record.answers_equal, record.templates_equal, record.passed) == (2, 2, 1, False)
+    kinds = [(difference["prompt"], difference["what"]) for difference in record.differences]
+    assert kinds == [(2, "prompt ids"), (1, "template"), (2, "template")]
+
+    answers[0][5] += 1
+    record = check_gguf(path, prompts[:2], answers[:2], ids[:2], max_new_tokens=8)
+    assert (record.first_tokens_equal, record.answers_equal, record.passed) == (2, 1, False)
+    assert record.templates_equal is None
+    (difference,) = record.differences
+    assert (difference["prompt"], difference["what"], difference["position"]) == (0, "answer", 5)
+    assert difference["expected"] == answers[0][3:] and difference["got"][2] == answers[0][5] - 1
+
+
+def test_files_that_the_engines_cannot_load_are_errors(tmp_path):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF and nothing more")
+    with pytest.raises(SlimtuneError, match=r"llama.cpp cannot run x.gguf \(exit code 1\)"):
+        check_gguf(tmp_path / "x.gguf", ["a"], [[1]], [[1]], max_new_tokens=1)
+    with pytest.raises(SlimtuneError, match="no such file"):
+        check_gguf(tmp_path / "y.gguf", ["a"], [[1]], [[1]], max_new_tokens=1)
+    with pytest.raises(SlimtuneError, match="no such file"):
+        hf_greedy(tmp_path, [[1]], 1)

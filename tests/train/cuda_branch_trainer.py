@@ -1,0 +1,77 @@
+"""Builds the trainer that Unsloth generates for CUDA, on a machine without one, and prints what it would do.
+
+Run as a process of its own by test_cuda_branch.py: UNSLOTH_ALLOW_CPU=1 makes `import unsloth` take its CUDA branch
+but leaves TRL's classes as they are, so the two patches that a CUDA machine gets are applied here.
+usage: cuda_branch_trainer.py MODEL_FOLDER WORK_FOLDER
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from slimtune import backend
+
+import peft  # isort: skip
+import transformers  # isort: skip
+import unsloth.models.rl  # isort: skip
+import unsloth.trainer  # isort: skip
+
+from slimtune.data.chat import ChatTokenizer
+from slimtune.data.types import Conversation, Message
+from slimtune.errors import SlimtuneError
+from slimtune.plan import hardware, lengths, make, models
+from slimtune.recipe import Recipe
+from slimtune.train import mask_audit, sft
+
+
+def main(folder, work):
+    unsloth.models.rl._patch_trl_rl_trainers_impl("sft_trainer")
+    unsloth.trainer._patch_sft_trainer_auto_packing(backend.trl)
+
+    tokenizer = ChatTokenizer(folder)
+    turns = [
+        (Message("user", f"第{n}条の期間は。" * (1 + n % 3)), Message("assistant", "abcd"[n % 4])) for n in range(40)
+    ]
+    conversations = [Conversation(pair, path="rows.jsonl", line=line) for line, pair in enumerate(turns, 1)]
+    examples = [example for conversation in conversations for example in tokenizer.examples(conversation)]
+
+    recipe = Recipe.model_validate(
+        {
+            "name": "cuda",
+            "data": {"train": [{"path": "unused"}], "eval": "unused"},
+            "model": {"base": "tiny", "max_seq_length": 512},
+            "train": {"effective_batch_size": 4, "epochs": 2, "warmup_ratio": 0.1},
+            "lora": {"target": "full"},
+        }
+    )
+    plan = make.make(recipe, lengths.measure(conversations, tokenizer), models.find("Qwen3-0.6B"), hardware.card(10))
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")
+    config = peft.LoraConfig(r=16, lora_alpha=32, target_modules=list(plan.lora_targets), task_type="CAUSAL_LM")
+    model = peft.get_peft_model(model, config)
+    model.max_seq_length = plan.max_seq_length
+    hf_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    trainer = sft.build_trainer(model, hf_tokenizer, examples, examples[:8], plan, directory=work)
+
+    settings = sft.effective_settings(trainer)
+    try:
+        sft.compare_with_plan(settings, plan)
+        differences = []
+    except SlimtuneError as error:
+        differences = [str(problem) for problem in error.problems]
+    audit = mask_audit.audit(trainer, examples, tokenizer, refined_rows=0)
+    batch = next(iter(trainer.get_train_dataloader()))
+    report = {
+        "device": backend.device_type(),
+        "trainer": type(trainer).__name__,
+        "differences": differences,
+        "planned_rows": plan.total_steps * plan.gradient_accumulation_steps / plan.epochs,
+        "settings": settings,
+        "audit": dataclasses.asdict(audit),
+        "batch": {name: list(value.shape) for name, value in batch.items()},
+    }
+    print(json.dumps(report, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
