@@ -34,7 +34,9 @@ def new_model(
     Raises ValueError for sizes that do not divide.
     """
     if hidden_size % 64 or intermediate_size % 64 or hidden_size % heads:
-        raise ValueError(f"hidden {hidden_size} and intermediate {intermediate_size} must be multiples of 64 and {heads}")
+        raise ValueError(
+            f"hidden {hidden_size} and intermediate {intermediate_size} must be multiples of 64 and {heads}"
+        )
     shape: dict[str, Any] = {
         "vocab_size": tokenizer.get_vocab_size(),
         "hidden_size": hidden_size,
