@@ -25,7 +25,7 @@ def write_recipe(folder, model, train, held_out, test, **sections):
         json.dumps(
             {
                 "name": "lawqa",
-                "model": {"base": str(model), "max_seq_length": 4096},
+                "model": {"base": str(model), "max_seq_length": 2048},
                 "data": {"train": [{"path": str(train)}], "eval": str(held_out)},
                 "train": {"effective_batch_size": 4, "max_steps": 3, "warmup_ratio": 0.0},
                 "evaluate": {"data": str(test), "max_items": 12},

@@ -26,6 +26,8 @@ from slimtune.train import mask_audit, sft
 
 
 def main(folder, work):
+    # The card that is not here computes in bfloat16; Transformers would ask it.
+    transformers.training_args.is_torch_bf16_gpu_available = lambda: True
     unsloth.models.rl._patch_trl_rl_trainers_impl("sft_trainer")
     unsloth.trainer._patch_sft_trainer_auto_packing(backend.trl)
 
