@@ -68,7 +68,7 @@ class Console:
         hardware = prepared.hardware
         self.step(f"Plan of '{recipe.name}' for {hardware.name}")
         facts = f"{len(prepared.train)} training, {len(prepared.held_out)} held-out, {len(prepared.test)} test examples"
-        self.say(f"{plan.base} ({prepared.shape.total_parameters / 1e9:.2f} B parameters); {facts}")
+        self.say(f"{plan.base} ({_count(prepared.shape.total_parameters)} parameters); {facts}")
         table = Table(box=None, padding=(0, 2), show_header=False)
         for name, setting in plan.as_json()["settings"].items():
             reason = setting["reason"]
@@ -138,6 +138,11 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _count(number: int) -> str:
+    """8190735360 → "8.19 B"; 947072 → "0.95 M"."""
+    return f"{number / 1e9:.2f} B" if number >= 1e8 else f"{number / 1e6:.2f} M"
 
 
 def _shortened(text: str) -> str:

@@ -141,15 +141,20 @@ def _prove(directory: Path, files: dict[GgufType, Path], golden: Sequence[Golden
     merged = directory / "merged"
     if _weights_bytes(merged) > _SHARE_OF_MEMORY * psutil.virtual_memory().available:
         # Too large to be loaded beside everything else: the adapter's own first tokens were recorded when it was judged.
-        reference, expected = "tuned model, first token", [[item.greedy_token] for item in golden]
+        reference, length = "tuned model, first token", 1
+        expected = [[item.greedy_token] for item in golden]
     else:
-        reference, expected = "merged model, greedy", parity.hf_greedy(merged, prompt_ids, _PARITY_TOKENS)
+        reference, length = "merged model, greedy", _PARITY_TOKENS
+        expected = parity.hf_greedy(merged, prompt_ids, length)
     say(f"comparing on {len(golden)} questions with the {reference}")
     checks: dict[str, Any] = {}
     problems = []
     for kind, path in files.items():
-        found = parity.check_gguf(path, prompts, expected, prompt_ids, max_new_tokens=len(expected[0]))
+        found = parity.check_gguf(path, prompts, expected, prompt_ids, max_new_tokens=length)
         checks[path.name] = asdict(found) | {"passed": found.passed}
+        say(
+            f"{path.name}: {found.answers_equal} of {found.prompts} answers and {found.ids_equal} of {found.prompts} prompts equal"
+        )
         # 8-bit blocks may flip a token between two about equally likely ones; that is reported, not an error.
         if not found.passed and kind in _EXACT:
             problems.append(Problem(f"does not answer as the merged model: {found}", path.name))

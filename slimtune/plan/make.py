@@ -150,6 +150,13 @@ def make(recipe: Recipe, lengths: Lengths, shape: ModelShape, hardware: Hardware
     )
     reasons["warmup_steps"] = f"{train.warmup_ratio:.0%} of {total_steps} steps, rounded up"
 
+    reasons["device"] = hardware.name
+    reasons["scoring_batch_size"] = "prompts of similar length share a batch"
+    if not packing:
+        reasons["row_length"] = "longest example allowed; nothing is cut"
+    if eval_steps is None:
+        reasons["eval_steps"] = "the recipe names no held-out data"
+
     micro_tokens = micro * (row_length if packing else min(lengths.longest, row_length))
     reasons["per_device_eval_batch_size"] = "as in training"
     memory, budget = _memory(recipe, shape, hardware, targets, optim, micro_tokens)

@@ -5,7 +5,16 @@ from kura.orders import Line, Order, OrderError, Status
 from kura.stock import Movement, OutOfStock, Stock
 
 __all__ = [
-    "Catalog", "DuplicateItem", "Item", "Line", "Movement", "Order",
-    "OrderError", "OutOfStock", "Status", "Stock", "UnknownItem",
+    "Catalog",
+    "DuplicateItem",
+    "Item",
+    "Line",
+    "Movement",
+    "Order",
+    "OrderError",
+    "OutOfStock",
+    "Status",
+    "Stock",
+    "UnknownItem",
     "normalize_sku",
 ]

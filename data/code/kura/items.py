@@ -76,10 +76,7 @@ class Catalog:
     def find(self, text: str) -> list[Item]:
         """Return items whose name or SKU contains the text, in any case."""
         needle = text.casefold()
-        return [
-            item for item in self
-            if needle in item.name.casefold() or needle in item.sku.casefold()
-        ]
+        return [item for item in self if needle in item.name.casefold() or needle in item.sku.casefold()]
 
     def by_category(self) -> dict[str, list[Item]]:
         """Group the items by category, categories in alphabetical order."""

@@ -34,8 +34,8 @@ def load_catalog(path: Path) -> Catalog:
 def dump_movements(movements: Iterable[Movement]) -> str:
     """Return one JSON object a line, days as ISO dates."""
     return "".join(
-        json.dumps({"sku": m.sku, "delta": m.delta, "reason": m.reason,
-                    "day": m.day.isoformat()}, ensure_ascii=False) + "\n"
+        json.dumps({"sku": m.sku, "delta": m.delta, "reason": m.reason, "day": m.day.isoformat()}, ensure_ascii=False)
+        + "\n"
         for m in movements
     )
 
