@@ -64,7 +64,8 @@ def save(
     """Writes the weights (safetensors, in `dtype`), configuration, tokenizer and template; returns `out_dir`."""
     end, pad = (tokenizer.token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>"))
     model.generation_config = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad)
-    model.to(dtype).save_pretrained(out_dir)
+    torch.nn.Module.to(model, dtype)  # Transformers' own `to` is wrapped in a way that type checkers cannot read
+    model.save_pretrained(out_dir)
     builtin_tokenizer.save(tokenizer, out_dir, chat_template=chat_template)
     return out_dir
 
