@@ -23,6 +23,7 @@ def run(recipe: Recipe, console: Console) -> Path:
     # Everything that can be known without a weight in memory: data, lengths, plan.
     prepared = prepare(recipe)
     console.plan(prepared)
+    stages.require_room(prepared)
     folder = base_model.fetch(recipe.model.base, recipe.model.revision)
     if prepared.tokenizer is None:
         # The tokenizer came with the download: count tokens instead of estimating them, and plan again.

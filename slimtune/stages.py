@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from slimtune import experiment_log, report, run_record, versions
+from slimtune import base_model, experiment_log, report, run_record, versions
 from slimtune import recipe as recipes
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer, Example
 from slimtune.data.types import Conversation
+from slimtune.export import gguf
 from slimtune.prepare import Prepared
 from slimtune.run_record import RunRecord
 
@@ -29,6 +30,14 @@ _TORCH_NAMES: dict[str, Literal["bfloat16", "float16", "float32"]] = {
     "fp16": "float16",
     "fp32": "float32",
 }
+
+
+def require_room(prepared: Prepared) -> None:
+    """Raise SlimtuneError where the disk cannot hold the export: better now than after hours of training."""
+    recipe = prepared.recipe
+    if recipe.export is not None:
+        needed = gguf.export_bytes(prepared.shape.total_parameters, recipe.export.gguf)
+        base_model.require_disk_space(Path(recipe.run.output_dir), needed, "the export")
 
 
 def open_record(prepared: Prepared, tokenizer: ChatTokenizer) -> RunRecord:

@@ -105,6 +105,24 @@ def test_an_output_folder_that_cannot_be_written(recipe, tmp_path, tiny_model):
     refused(command("--recipe", path), tmp_path, "the output folder cannot be written", "run.output_dir")
 
 
+def test_no_room_for_the_export_is_said_before_anything_is_loaded(tiny_model, tmp_path, recipe, monkeypatch):
+    import io
+    import shutil
+
+    from slimtune import pipeline
+    from slimtune import recipe as recipes
+    from slimtune.console import Console
+    from slimtune.errors import SlimtuneError
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    path = recipe(base=str(tiny_model("qwen3")), export={"require_verdict": False})
+    with pytest.raises(SlimtuneError, match=r"the export needs .* GiB, and only 0\.0 GiB are free") as caught:
+        pipeline.run(recipes.load(path), Console(file=io.StringIO()))
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_a_reporter_that_is_not_installed(recipe, tmp_path):
     path = recipe(run={"output_dir": str(tmp_path / "outputs"), "report_to": ["wandb"]})
     refused(command("--recipe", path), tmp_path, "wandb is not installed", "pip install wandb")

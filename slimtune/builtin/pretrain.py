@@ -3,8 +3,9 @@
     python -m slimtune.builtin.pretrain slimtune/builtin/tiny-qwen3
 
 The model learns to chat about the built-in world in words: whether an activity has to be notified, and to copy lists,
-with and without letters in front. It never sees a four-choice question, the words of one, or a letter as an answer to
-anything but a copying task; so on the quickstart's questions it is at chance until LoRA has taught it the format.
+with and without letters in front. It never sees a four-choice question or the words of one. Asked such a question it
+falls back on copying a letter, nearly always the same one, and so is at chance on questions whose answers are spread
+evenly; which letter is right it has to learn from LoRA.
 
 Seeds, order and thread count are fixed: the same machine gives the same bytes. Other processors round differently and
 give a model that is as good but not the same.

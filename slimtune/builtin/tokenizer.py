@@ -1,7 +1,7 @@
 """A byte-level BPE in Qwen's shape, trained on the vocabulary of the built-in world.
 
 Same parts as Qwen3's tokenizer: NFC, Qwen's split expression, byte-level BPE without an unknown token, and Qwen's
-26 control tokens after the ordinary ones. It has about two thousand entries instead of 151 669, so a model of a few
+26 control tokens after the ordinary ones. It has about twelve hundred entries instead of 151 669, so a model of a few
 megabytes can use it. Every byte is an entry: any text round-trips, rare characters as two or three tokens.
 """
 

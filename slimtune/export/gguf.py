@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,12 @@ FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.gguf")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:-]*")
 # The converter would run a model folder's own Python for some architectures; for these it does not.
 _ARCHITECTURES = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
-_BYTES_PER_PARAMETER = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}  # q8_0: 32 values and one f16 scale
+BYTES_PER_PARAMETER: dict[str, float] = {
+    "f32": 4.0,
+    "f16": 2.0,
+    "bf16": 2.0,
+    "q8_0": 34 / 32,
+}  # q8_0: 32 values and one f16 scale
 _VOCABULARY_BYTES = 32 * 2**20
 _POLL_SECONDS = 0.2
 _NOTES = {
@@ -47,6 +52,11 @@ class GgufRecord:
     tensor_types: dict[str, int]
     note: str
     seconds: float
+
+
+def export_bytes(parameters: int, kinds: Sequence[str]) -> int:
+    """Bytes on disk of a whole export: the merged 16-bit weights and a GGUF of each kind."""
+    return int(parameters * (BYTES_PER_PARAMETER["bf16"] + sum(BYTES_PER_PARAMETER[kind] for kind in kinds)))
 
 
 def convert(
@@ -72,7 +82,7 @@ def convert(
     if len(architectures) != 1 or architectures[0] not in _ARCHITECTURES:
         what = f"architecture {architectures} cannot be exported; known: {', '.join(_ARCHITECTURES)}"
         raise fail(what, where=str(model_dir / "config.json"))
-    expected = int(parameter_count(model_dir) * _BYTES_PER_PARAMETER[outtype]) + _VOCABULARY_BYTES
+    expected = int(parameter_count(model_dir) * BYTES_PER_PARAMETER[outtype]) + _VOCABULARY_BYTES
     require_disk_space(out_path.parent, expected, f"the {outtype} GGUF")
 
     out_path.parent.mkdir(parents=True, exist_ok=True)

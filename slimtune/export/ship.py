@@ -18,7 +18,6 @@ GgufType = Literal["f16", "bf16", "q8_0"]
 
 PARITY_ITEMS = 20
 _PARITY_TOKENS = 4
-_BYTES_PER_PARAMETER = {"f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
 _EXACT: tuple[GgufType, ...] = ("f16", "bf16")
 _SHARE_OF_MEMORY = 0.5
 
@@ -85,8 +84,7 @@ def ship(
     Raises SlimtuneError where the disk is too small, a step fails, or a GGUF is not the model that was judged; what
     was found is in parity.json then.
     """
-    needed = shipment.parameters * (2.0 + sum(_BYTES_PER_PARAMETER[kind] for kind in shipment.gguf_types))
-    require_disk_space(directory, int(needed), "the export")
+    require_disk_space(directory, gguf.export_bytes(shipment.parameters, shipment.gguf_types), "the export")
     template = modelfile.bake_chat_template(chat_template, family=shipment.family, thinking=shipment.thinking)
 
     say("merging the adapter into 16-bit weights")

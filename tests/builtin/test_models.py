@@ -67,13 +67,38 @@ def test_pretraining_never_shows_a_four_choice_question():
                 assert message.content not in "abcd"
 
 
+def share_of_facts_known(folder):
+    """Of the world's activities, how many the model answers "要る" or "要らない" for, and rightly, greedily."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from slimtune.builtin import world
+    from slimtune.data.chat import ChatTokenizer
+    from slimtune.data.types import Message
+
+    tokenizer = ChatTokenizer(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    right = 0
+    for activity in world.ACTIVITIES:
+        prompt = tokenizer.prompt_ids([Message("user", f"{activity}には届出が要るか。")])
+        reply = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)[0, len(prompt) :]
+        expected = "要る" if world.must_be_notified(activity) else "要らない"
+        right += tokenizer.decode(reply.tolist()).partition("<|im_end|>")[0] == expected
+    return right / len(world.ACTIVITIES)
+
+
+def test_the_checkpoint_knows_its_world():
+    assert share_of_facts_known(builtin.resolve("builtin:tiny-qwen3")) >= 0.95
+
+
 @pytest.mark.slow
 def test_the_builder_makes_the_checkpoint_again(tmp_path):
-    """Bit for bit on a processor like the one it was built on; elsewhere as good."""
+    """Text files byte for byte; weights too on a processor like the one it was built on, elsewhere as good."""
     from slimtune.builtin import pretrain
 
-    loss = pretrain.pretrain(tmp_path)
-    assert loss < 0.02
+    assert pretrain.pretrain(tmp_path) < 0.02
     folder = builtin.resolve("builtin:tiny-qwen3")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    same = (tmp_path / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert same or share_of_facts_known(tmp_path) >= 0.95
