@@ -57,7 +57,7 @@ def _train_judge_export(
         # Heavy from here on. Unsloth comes first and patches what follows.
         from slimtune import model as models
         from slimtune.evaluate import multiple_choice
-        from slimtune.train import session
+        from slimtune.train import training
 
         model, hf_tokenizer = models.load(folder, plan)
         model = models.add_lora(model, plan)
@@ -67,8 +67,8 @@ def _train_judge_export(
     examples = stages.examples_within(prepared.train, tokenizer, plan.max_seq_length, record)
     held_out = stages.examples_within(prepared.held_out, tokenizer, plan.max_seq_length, record)
     record.update(data=stages.data_facts(prepared, examples, held_out))
-    trainer = session.build(model, hf_tokenizer, examples, held_out, plan, record, console)
-    console.mask_audit(session.check(trainer, hf_tokenizer, examples, tokenizer, plan, record))
+    trainer = training.build(model, hf_tokenizer, examples, held_out, plan, record, console)
+    console.mask_audit(training.check(trainer, hf_tokenizer, examples, tokenizer, plan, record))
 
     # Base first, tuned after, on the same questions rendered the same way.
     questions = multiple_choice.questions(prepared.test, tokenizer, max_length=plan.max_seq_length)
@@ -78,12 +78,12 @@ def _train_judge_export(
     console.step(f"Training {plan.total_steps} steps")
     with record.phase("train"):
         trainer.train()
-    record.event("trained", f"last training loss {session.last_loss(trainer)}", step=trainer.state.global_step)
+    record.event("trained", f"last training loss {training.last_loss(trainer)}", step=trainer.state.global_step)
     models.save_adapter(model, hf_tokenizer, record.directory / "adapter", base=plan.base, revision=plan.revision)
     loss_curve.plot(record.directory / "metrics.jsonl", record.directory / "loss_curve.png", title=prepared.recipe.name)
 
     tuned = stages.ask("tuned", model, tokenizer, questions, prepared, record, console)
-    record.update(memory={"measured": {**models.memory_bytes(model), **session.peak_memory(trainer)}})
+    record.update(memory={"measured": {**models.memory_bytes(model), **training.peak_memory(trainer)}})
     judged = verdict.judge(base, tuned) if questions else None
     if judged:
         record.write_json("eval/verdict.json", judged)
@@ -92,7 +92,7 @@ def _train_judge_export(
 
     # What ships needs the memory that training held.
     del trainer, model
-    session.release_memory()
+    training.release_memory()
     refused = stages.refusal(prepared, judged)
     if refused:
         record.event("not_exported", refused)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from slimtune import run_record
 from slimtune.data.problems import bad_data
 from slimtune.data.questions import Question, repeated_ids
 from slimtune.data.splitting import SPLITS, context_key, split_questions
@@ -144,7 +144,7 @@ def build_files(
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     for name, lines in files.items():
-        _write(out / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        run_record.write_text(out / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     manifest = {
         "seed": seed,
         "dev": dev,
@@ -152,7 +152,7 @@ def build_files(
         "passages_per_question": passages_per_question,
         "splits": {name: _summary(split[name]) for name in SPLITS},
     }
-    _write(out / "split.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+    run_record.write_text(out / "split.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
     return {name: len(lines) for name, lines in files.items()}
 
 
@@ -184,12 +184,3 @@ def _summary(questions: Sequence[Question]) -> dict[str, Any]:
 def _digest(question: Question) -> str:
     canonical = json.dumps(question.to_json(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

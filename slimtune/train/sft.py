@@ -143,6 +143,6 @@ def compare_with_plan(settings: dict[str, Any], plan: Plan) -> None:
     ]
     if differing:
         raise SlimtuneError(
-            [*differing, Problem("please report this with the versions that  slimtune version  prints")],
+            [*differing, Problem("please report this with what  python -m slimtune.cli version  prints")],
             summary="The trainer would not do what the plan says; nothing was trained",
         )
