@@ -17,12 +17,18 @@ LOGGED = ("loss", "grad_norm", "learning_rate", "eval_loss", "tokens_per_second"
 class ProgressCallback(TrainerCallback):
     """Hands every logged value to `write(record)` and one line for the eye to `show(line, last)`.
 
+    memory_in_use: bytes, of the card where there is one and of this process otherwise.
     Tokens per second come from TRL's own token count and the time inside training steps, so that evaluation and
     saving do not make training look slow; the time left includes them.
     """
 
-    def __init__(self, write: Callable[[dict[str, Any]], None], show: Callable[[str, bool], None]):
-        self.write, self.show = write, show
+    def __init__(
+        self,
+        write: Callable[[dict[str, Any]], None],
+        show: Callable[[str, bool], None],
+        memory_in_use: Callable[[], int],
+    ):
+        self.write, self.show, self.memory_in_use = write, show, memory_in_use
         self.values: dict[str, float] = {}
         self.first_step = 0
         self.started = self.step_started = time.monotonic()
@@ -63,6 +69,7 @@ class ProgressCallback(TrainerCallback):
         ):
             if key in self.values:
                 parts.append(f"{name} {self.values[key]:{form}}")
+        parts.append(f"mem {self.memory_in_use() / 2**30:.2f} GiB")
         return "  ".join([*parts, f"{clock(elapsed / done * (state.max_steps - state.global_step))} left"])
 
 

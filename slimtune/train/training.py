@@ -10,6 +10,7 @@ from typing import Any
 
 from slimtune import backend  # before torch: Unsloth patches what follows
 
+import psutil  # isort: skip
 import torch  # isort: skip
 
 from slimtune.console import Console
@@ -42,7 +43,7 @@ def build(
         plan,
         directory=record.directory,
         callbacks=[
-            callbacks.ProgressCallback(record.metric, console.progress),
+            callbacks.ProgressCallback(record.metric, console.progress, memory_in_use),
             callbacks.OverfittingCallback(overfitting),
         ],
     )
@@ -90,6 +91,11 @@ def peak_memory(trainer: Any) -> dict[str, int]:
         tensors = [value for value in states if isinstance(value, torch.Tensor)]
         measured["optimizer"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     return measured
+
+
+def memory_in_use() -> int:
+    """Bytes that the allocator holds on the card, or that this process keeps in memory on a CPU."""
+    return torch.cuda.memory_reserved() if torch.cuda.is_available() else psutil.Process().memory_info().rss
 
 
 def release_memory() -> None:
