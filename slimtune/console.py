@@ -69,14 +69,13 @@ class Console:
         self.step(f"Plan of '{recipe.name}' for {hardware.name}")
         facts = f"{len(prepared.train)} training, {len(prepared.held_out)} held-out, {len(prepared.test)} test examples"
         self.say(f"{plan.base} ({_count(prepared.shape.total_parameters)} parameters); {facts}")
+        self.say(f"LoRA rank {plan.lora_rank}, alpha {plan.lora_alpha}, on {', '.join(plan.lora_targets)}")
+        self.say(f"learning rate {plan.learning_rate:g}, {plan.lr_scheduler_type}")
         table = Table(box=None, padding=(0, 2), show_header=False)
         for name, setting in plan.as_json()["settings"].items():
             reason = setting["reason"]
             if reason != "recipe":
                 table.add_row(f"  {name}", escape(_shown(setting["value"])), Text(reason, style="dim"))
-        lora = f"rank {plan.lora_rank}, alpha {plan.lora_alpha}, on {', '.join(plan.lora_targets)}"
-        table.add_row("  LoRA", lora, "")
-        table.add_row("  learning_rate", f"{plan.learning_rate:g}, {plan.lr_scheduler_type}", "")
         self.out.print(table)
         if plan.memory is not None and plan.budget_bytes is not None:
             self._memory(plan)

@@ -8,7 +8,7 @@ import pytest
 
 from slimtune import pipeline, recipe
 from slimtune.console import Console
-from slimtune.data import build, lawqa
+from slimtune.data import build, lawqa, questions
 from slimtune.errors import SlimtuneError
 
 LAWQA = Path(__file__).parent.parent.parent / "shared/data/lawqa_jp/selection.json"
@@ -44,12 +44,17 @@ def write_rows(path, questions):
     return path
 
 
+def own_questions():
+    paths = sorted((Path(__file__).parent.parent / "data/law/questions").glob("*.jsonl"))
+    return [question for path in paths for question in questions.read_questions(str(path))]
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_model):
-    if not LAWQA.is_file():
-        pytest.skip(f"the lawqa_jp data set is not at {LAWQA}")
+    """A run on lawqa_jp, or where that is not at hand on the project's own questions."""
+    asked = lawqa.read_lawqa(str(LAWQA)) if LAWQA.is_file() else own_questions()
     folder = tmp_path_factory.mktemp("lawqa")
-    split = build.split_questions(lawqa.read_lawqa(str(LAWQA)), dev=0.1, test=0.3, seed=1)
+    split = build.split_questions(asked, dev=0.1, test=0.3, seed=1)
     files = [write_rows(folder / f"{name}.jsonl", split[name]) for name in ("train", "dev", "test")]
     export = {"gguf": ["f16", "q8_0"], "require_verdict": False, "ollama_name": "law"}
     path = write_recipe(folder, tiny_model("qwen3"), *files, export=export)
@@ -59,6 +64,15 @@ def finished(tmp_path_factory, tiny_model):
 
 def load(run, name):
     return json.loads((run / name).read_text(encoding="utf-8"))
+
+
+def test_it_ran_on_the_real_lawqa_questions(finished):
+    if not LAWQA.is_file():
+        pytest.skip(f"the lawqa_jp data set is not at {LAWQA}")
+    run, _, _ = finished
+    sources = {json.loads(line)["source"] for line in (run / "eval/base.jsonl").read_text("utf-8").splitlines()}
+    assert sources <= {question.source for question in lawqa.read_lawqa(str(LAWQA))}
+    assert load(run, "manifest.json")["data"]["train"]["examples"] == 84
 
 
 def test_every_file_of_a_runs_folder_is_there(finished):
