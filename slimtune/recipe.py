@@ -152,6 +152,12 @@ class Recipe(Section):
             raise ValueError("export.require_verdict needs an 'evaluate' section (or set require_verdict: false)")
         return self
 
+    @model_validator(mode="after")
+    def _letters_come_first(self) -> Recipe:
+        if self.model.thinking and self.evaluate:
+            raise ValueError("evaluate reads the first token as the answer, which a thinking model begins with <think>")
+        return self
+
     @property
     def wants_early_stopping(self) -> bool:
         return self.train.early_stopping_patience is not None and self.data.eval is not None

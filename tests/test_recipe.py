@@ -88,6 +88,11 @@ def test_the_gate_needs_an_evaluation(tmp_path):
     recipe.load(path, ["export.require_verdict=false"])
 
 
+def test_letters_cannot_be_read_off_a_thinking_model(tmp_path):
+    path = write(tmp_path, MINIMAL + "model: {thinking: true}\nevaluate: {data: t.jsonl}\n")
+    assert "begins with <think>" in problems(path)[0]
+
+
 def test_the_resolved_recipe_loads_as_itself(tmp_path):
     path = write(tmp_path, MINIMAL + "model: {base: builtin:tiny-qwen3}\nevaluate: {data: t.jsonl}\nexport: {}\n")
     loaded = recipe.load(path, ["data.system=あなたは法律の専門家です。"])
