@@ -25,6 +25,8 @@ def load(path: Path, plan: Plan) -> tuple[Any, Any]:
             f"the plan is for '{plan.device}', but Unsloth trains on '{backend.device_type()}' here",
             fix="check the CUDA driver and torch build (nvidia-smi; python -c 'import torch; print(torch.version.cuda)')",
         )
+    if plan.cpu_threads is not None:
+        torch.set_num_threads(plan.cpu_threads)
     with backend.quiet():
         model, tokenizer = backend.FastLanguageModel.from_pretrained(
             model_name=str(path),

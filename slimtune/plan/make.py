@@ -22,6 +22,7 @@ _GPU_PADDED_TOKENS = 4096
 _ROW_MULTIPLE = 64
 _EVALUATIONS_PER_RUN = 8
 _EVERY_STEP_UP_TO = 200
+_SMALL_MODEL = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Plan:
 
     device: str
     precision: str
+    cpu_threads: int | None
     base: str
     revision: str | None
     load_in_4bit: bool
@@ -109,6 +111,11 @@ def make(recipe: Recipe, lengths: Lengths, shape: ModelShape, hardware: Hardware
         reasons["optim"] = "8-bit Adam needs a GPU; torch's fused AdamW on a CPU"
         if train.optim == "adamw_8bit":
             notes.append("On a CPU: AdamW in 32 bit instead of 8-bit Adam.")
+    threads = None
+    if not on_gpu:
+        threads = 1 if shape.total_parameters < _SMALL_MODEL else hardware.cores
+        small = "a model this small waits longer for a second thread than it gains"
+        reasons["cpu_threads"] = small if threads == 1 else "every core"
     checkpointing: str | bool = train.gradient_checkpointing
     if checkpointing == "unsloth":
         where = "activations of each layer go to CPU memory" if on_gpu else "ordinary checkpointing on a CPU"
@@ -151,6 +158,8 @@ def make(recipe: Recipe, lengths: Lengths, shape: ModelShape, hardware: Hardware
     reasons["warmup_steps"] = f"{train.warmup_ratio:.0%} of {total_steps} steps, rounded up"
 
     reasons["device"] = hardware.name
+    if on_gpu:
+        reasons["cpu_threads"] = "left to torch; the work is on the card"
     reasons["scoring_batch_size"] = "prompts of similar length share a batch"
     if not packing:
         reasons["row_length"] = "longest example allowed; nothing is cut"
@@ -173,6 +182,7 @@ def make(recipe: Recipe, lengths: Lengths, shape: ModelShape, hardware: Hardware
     return Plan(
         device=hardware.kind,
         precision=precision,
+        cpu_threads=threads,
         base=recipe.model.base,
         revision=recipe.model.revision,
         load_in_4bit=recipe.model.load_in_4bit,

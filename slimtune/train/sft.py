@@ -10,6 +10,7 @@ from typing import Any
 from slimtune import backend  # before datasets, transformers and trl: Unsloth patches them
 
 import datasets  # isort: skip
+import torch  # isort: skip
 from transformers import EarlyStoppingCallback  # isort: skip
 from transformers.trainer_callback import PrinterCallback  # isort: skip
 
@@ -106,6 +107,7 @@ def effective_settings(trainer: Any) -> dict[str, Any]:
     precision = "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "fp32"
     return {
         "precision": precision,
+        "cpu_threads": torch.get_num_threads() if arguments.device.type == "cpu" and arguments.use_cpu else None,
         "packing": bool(arguments.packing),
         "row_length": arguments.max_length,
         "per_device_train_batch_size": arguments.per_device_train_batch_size,

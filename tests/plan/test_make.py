@@ -52,6 +52,13 @@ def test_a_cpu_pads_and_says_so():
     assert made.memory is None
 
 
+def test_a_tiny_model_gets_one_thread_and_a_real_one_every_core():
+    tiny = dataclasses.replace(models.find("Qwen3-0.6B"), vocab_size=2048, hidden_size=128, intermediate_size=256)
+    assert plan(equal(10, 100), CPU, tiny).cpu_threads == 1
+    assert plan(equal(10, 100), CPU).cpu_threads == CPU.cores
+    assert plan(equal(10, 100)).cpu_threads is None
+
+
 def test_a_six_step_run_still_has_a_curve():
     made = plan(
         equal(24, 100),
