@@ -2,7 +2,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export PYTHONUTF8 := 1
 
-.PHONY: quickstart test check slow gpu clean
+.PHONY: quickstart test check slow clean
 
 ## The main job on the built-in model: set-up, training, verdict, export. No GPU and no network after set-up.
 quickstart: .venv/installed
