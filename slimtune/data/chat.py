@@ -19,7 +19,7 @@ import datetime
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,8 @@ class ChatTokenizer:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """The text that `tokenizer.apply_chat_template(..., tokenize=False)` gives for the same arguments."""
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        return _compile(self.template).render(
-            messages=turns, add_generation_prompt=add_generation_prompt, enable_thinking=self.thinking
+        return render_template(
+            self.template, turns, add_generation_prompt=add_generation_prompt, thinking=self.thinking
         )
 
     def encode(self, text: str) -> list[int]:
@@ -176,6 +176,24 @@ class ChatTokenizer:
         instruction = full[full.index(END_OF_TURN, full.index(answer)) + len(END_OF_TURN) :].partition(user)[0]
         response = prompt[prompt.index(END_OF_TURN, prompt.index(user)) + len(END_OF_TURN) :]
         return instruction.lstrip("\n"), response.lstrip("\n")
+
+
+def render_template(
+    template: str, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool, thinking: bool
+) -> str:
+    """A Jinja chat template rendered as Transformers does: what training, evaluation and export all use.
+
+    messages: {"role", "content"} each. thinking: the template's `enable_thinking`.
+    Raises SlimtuneError where the template is broken or refuses the messages.
+    """
+    import jinja2
+
+    try:
+        return _compile(template).render(
+            messages=messages, add_generation_prompt=add_generation_prompt, enable_thinking=thinking
+        )
+    except jinja2.TemplateError as error:
+        raise fail(f"the chat template does not render: {error}") from error
 
 
 @functools.lru_cache(maxsize=8)

@@ -9,7 +9,6 @@ The format: https://docs.ollama.com/modelfile and parser/parser.go of github.com
 
 from __future__ import annotations
 
-import functools
 import re
 import unicodedata
 from collections import Counter
@@ -17,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from slimtune.data.chat import render_template
 from slimtune.errors import Problem, SlimtuneError, fail
 from slimtune.export.gguf import FILE_NAME
 from slimtune.export.model_folder import sync
@@ -193,23 +193,7 @@ def _opening(family: Family, thinking: bool, chat_template: str | None) -> tuple
 def _render(
     template: str, messages: Sequence[Mapping[str, str]], *, thinking: bool, add_generation_prompt: bool = True
 ) -> str:
-    from jinja2 import TemplateError
-
-    try:
-        return _compiled(template).render(
-            messages=messages, add_generation_prompt=add_generation_prompt, enable_thinking=thinking
-        )
-    except TemplateError as error:
-        raise fail(f"the chat template does not render: {error}") from error
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(template: str) -> Any:
-    """With the settings of transformers' renderer (utils/chat_template_utils.py)."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
-    return ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"], **options).from_string(template)
+    return render_template(template, messages, add_generation_prompt=add_generation_prompt, thinking=thinking)
 
 
 def _problems(

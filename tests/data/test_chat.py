@@ -161,3 +161,9 @@ def test_a_folder_without_template_or_tokenizer(tmp_path):
         ChatTokenizer(tmp_path).render([QUESTION], add_generation_prompt=True)
     with pytest.raises(SlimtuneError, match=r"no tokenizer\.json"):
         ChatTokenizer(tmp_path).encode("x")
+
+
+def test_a_template_that_refuses_the_messages_is_a_clear_error(tmp_path):
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no system role') }}")
+    with pytest.raises(SlimtuneError, match="the chat template does not render: no system role"):
+        ChatTokenizer(tmp_path).render([QUESTION], add_generation_prompt=True)
