@@ -33,6 +33,9 @@ os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_cache))
 # bitsandbytes looks for an optional CPU kernel package and warns at every import; we never use that kernel,
 # because it repacks weights in a way that breaks training (see unsloth_zoo/cpu/loader.py). Seen in 0.50.2.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# How many layers keep their activations is the plan's decision; where it says none, Unsloth would ask this variable.
+# Seen in 2026.10.9 (models/_utils.py skip_checkpointing); can go when 0 means 0.
+os.environ.pop("UNSLOTH_GC_KEEP_LAYERS", None)
 
 _banner = io.StringIO()
 with contextlib.redirect_stdout(_banner):
@@ -55,6 +58,7 @@ __all__ = [
     "chat_template",
     "device_type",
     "quiet",
+    "set_double_buffer",
     "sixteen_bit_twin",
     "train_on_responses_only",
     "trl",
@@ -72,6 +76,15 @@ def quiet() -> Iterator[None]:
         for line in printed.getvalue().splitlines():
             if line.strip():
                 log.info("unsloth: %s", line)
+
+
+def set_double_buffer(on: bool) -> None:
+    """Two staging buffers for offloaded checkpoints, or one; to be called before the model is loaded.
+
+    Unsloth reads it from the environment once. Left unset it looks at the whole card's free memory, not at the cap.
+    Seen in 2026.10.9 (unsloth_zoo/gradient_checkpointing.py); can go when it is an argument.
+    """
+    os.environ["UNSLOTH_DISABLE_DOUBLE_BUFFER"] = "0" if on else "1"
 
 
 def device_type() -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import Annotated, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from slimtune.errors import SlimtuneError
+from slimtune.errors import SlimtuneError, fail
+
+if TYPE_CHECKING:
+    from slimtune.prepare import Prepared
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -41,6 +46,61 @@ def train(recipe: RecipeOption, overrides: OverridesArgument = None, dry_run: Dr
     from slimtune import pipeline
 
     pipeline.run(loaded, console)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="The recipe, a YAML file (see recipes/).")],
+    overrides: OverridesArgument = None,
+    vram_gb: Annotated[
+        float | None, typer.Option("--vram-gb", help="The card's memory as sold: 8, 10, 12, 16, 24.")
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="Plan for this card: rtx3080, rtx4090, a100, h200, …")
+    ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option("--price-per-hour", help="Of the machine; shows the cost.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw where the memory goes (PNG).")] = None,
+) -> None:
+    """Show what a run would do and why, whether it fits, how long it takes. No weights, no GPU needed."""
+    from slimtune import prepare
+    from slimtune import recipe as recipes
+    from slimtune.console import Console
+    from slimtune.plan import cards
+
+    card = cards.find(gpu) if gpu else None
+    size = vram_gb or (card.vram_gb if card else None)
+    given = [f"budget.vram_gb={size:g}"] if size else []
+    given += [f"budget.price_per_hour={price_per_hour}"] if price_per_hour is not None else []
+    prepared = prepare.prepare(recipes.load(recipe, [*(overrides or []), *given]), assume_card=True, card=card)
+    if as_json:
+        typer.echo(json.dumps(prepared.as_json(), ensure_ascii=False, indent=2))
+    else:
+        Console().plan(prepared)
+    if plot is not None:
+        _draw(prepared, plot)
+        typer.echo(f"Picture: {plot}", err=as_json)
+
+
+def _draw(prepared: Prepared, path: Path) -> None:
+    from slimtune.plan import alternatives, picture, vram
+
+    hardware, made = prepared.hardware, prepared.plan
+    if made.memory is None or made.budget_bytes is None or made.estimate is None:
+        raise fail(
+            "this plan is for the CPU; the picture is of a card's memory", where="--plot", fix="add --vram-gb 10"
+        )
+    picture.plot(
+        path,
+        alternatives.bars(prepared.recipe, prepared.data, prepared.shape, hardware, made),
+        title=f"{prepared.recipe.name}: LoRA of {prepared.shape.name}, rank {made.lora_rank}",
+        subtitle=alternatives.subtitle(made, hardware.name),
+        budget_bytes=made.budget_bytes,
+        visible_bytes=vram.visible_bytes(hardware.memory_bytes / vram.GIB),
+        card=hardware.name.removeprefix("NVIDIA ").removeprefix("GeForce ").removesuffix(" (assumed)"),
+    )
 
 
 @app.command()

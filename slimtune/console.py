@@ -13,7 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from slimtune.plan import vram
+
 if TYPE_CHECKING:
+    from slimtune.plan.make import Plan
+    from slimtune.plan.speed import Estimate
     from slimtune.prepare import Prepared
     from slimtune.train.mask_audit import MaskAudit
 
@@ -75,20 +79,43 @@ class Console:
         for name, setting in plan.as_json()["settings"].items():
             reason = setting["reason"]
             if reason != "recipe":
-                table.add_row(f"  {name}", escape(_shown(setting["value"])), Text(reason, style="dim"))
+                value = setting["value"]
+                shown = _gib(value) if name.endswith("_bytes") and value is not None else _shown(value)
+                table.add_row(f"  {name}", escape(shown), Text(reason, style="dim"))
         self.out.print(table)
         if plan.memory is not None and plan.budget_bytes is not None:
             self._memory(plan)
+        if plan.estimate is not None:
+            self._estimate(plan.estimate)
         for note in plan.notes:
             self.say(f"note: {note}")
 
-    def _memory(self, plan: Any) -> None:
-        total, budget = plan.memory.total_bytes, plan.budget_bytes
-        self.say(f"Predicted peak memory {total / 2**30:.2f} GiB of a budget of {budget / 2**30:.2f} GiB")
+    def _memory(self, plan: Plan) -> None:
+        memory, budget, peak = plan.memory, plan.budget_bytes or 0, plan.peak_bytes or 0
+        assert memory is not None
+        self.out.print(
+            f"  [bold]Predicted peak memory {_gib(peak)} of a budget of {_gib(budget)}, {_gib(budget - peak)} left[/bold]"
+        )
         table = Table(box=None, padding=(0, 2), show_header=False)
-        for item, size in plan.memory.items.items():
-            table.add_row(f"    {item}", f"{size / 2**20:>9,.0f} MiB")
+        for item, size in sorted(memory.items.items(), key=lambda entry: -entry[1]):
+            table.add_row(f"    {item}", f"{size / 2**20:>9,.0f} MiB", Text(vram.FORMULAS.get(item, ""), style="dim"))
         self.out.print(table)
+        by_phase = ", ".join(f"{name} {_gib(size)}" for name, size in plan.phases.items() if name != "train")
+        self.say(f"By phase: {by_phase}")
+        if memory.cpu_items:
+            parts = ", ".join(f"{item} {_gib(size)}" for item, size in memory.cpu_items.items())
+            self.say(f"In the computer's memory instead: {parts}")
+        if plan.longest_context:
+            self.say(f"Longest example that would still fit: {plan.longest_context:,} tokens, every layer recomputed")
+
+    def _estimate(self, estimate: Estimate) -> None:
+        source = f"{estimate.efficiency:.0%} of the card's peak, {estimate.source}"
+        self.say(f"Predicted speed {estimate.tokens_per_second:,.0f} tokens/s ({source})")
+        cost = "" if estimate.cost is None else f"; cost {estimate.cost:,.2f}"
+        self.say(
+            f"Predicted time {_duration(estimate.train_seconds)} for training and "
+            f"{_duration(estimate.evaluation_seconds)} for evaluation, loading and export not counted{cost}"
+        )
 
     def mask_audit(self, audit: MaskAudit) -> None:
         """The audit's figures and, in colour, what carries loss in three examples."""
@@ -125,7 +152,7 @@ class Console:
 
     def error(self, text: str) -> None:
         self._end_line()
-        self.out.print(Text("error: ", style="bold red") + Text(text))
+        self.out.print(Text("error: ", style="bold red") + Text(text), soft_wrap=True)
 
 
 def stderr() -> Console:
@@ -133,9 +160,22 @@ def stderr() -> Console:
     return Console(file=sys.stderr)
 
 
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    """75 → "1 min 15 s"; 5000 → "1 h 23 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    if value is None:
+        return "–"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -9,6 +9,7 @@ from slimtune import backend  # before torch: Unsloth patches what follows
 
 import torch  # isort: skip
 
+from slimtune import memory
 from slimtune.errors import fail
 from slimtune.plan.make import Plan
 
@@ -16,7 +17,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def load(path: Path, plan: Plan) -> tuple[Any, Any]:
-    """The base model and its tokenizer from a local folder.
+    """The base model and its tokenizer from a local folder, the card's allocator capped at the plan's limit.
 
     Raises SlimtuneError where the plan wants a GPU that Unsloth does not find.
     """
@@ -25,8 +26,15 @@ def load(path: Path, plan: Plan) -> tuple[Any, Any]:
             f"the plan is for '{plan.device}', but Unsloth trains on '{backend.device_type()}' here",
             fix="check the CUDA driver and torch build (nvidia-smi; python -c 'import torch; print(torch.version.cuda)')",
         )
+    placing: dict[str, Any] = {}
     if plan.cpu_threads is not None:
         torch.set_num_threads(plan.cpu_threads)
+    if plan.device == "cuda":
+        # Left to itself, Unsloth decides on these by what is free at the moment.
+        placing = {"offload_embedding": plan.offload_embedding, "offload_layers": plan.offload_layers}
+        backend.set_double_buffer(plan.double_buffer)
+    if plan.memory_limit_bytes is not None:
+        memory.cap(plan.memory_limit_bytes)
     with backend.quiet():
         model, tokenizer = backend.FastLanguageModel.from_pretrained(
             model_name=str(path),
@@ -37,6 +45,7 @@ def load(path: Path, plan: Plan) -> tuple[Any, Any]:
             # The repository that the plan was made for, never a look-alike that Unsloth would rather load.
             use_exact_model_name=True,
             trust_remote_code=False,
+            **placing,
         )
     return model, tokenizer
 
@@ -50,6 +59,8 @@ def add_lora(model: Any, plan: Plan) -> Any:
     missing = [target for target in plan.lora_targets if target not in names]
     if missing:
         raise fail(f"the model has no modules named {', '.join(missing)}", where="lora.target", fix="use target: full")
+    # Unsloth's CPU backend has no such setting, and the plan none for a CPU.
+    keeping = {"checkpoint_skip_layers": plan.checkpoint_skip_layers} if plan.device == "cuda" else {}
     with backend.quiet():
         return backend.FastLanguageModel.get_peft_model(
             model,
@@ -61,6 +72,7 @@ def add_lora(model: Any, plan: Plan) -> Any:
             use_gradient_checkpointing=plan.gradient_checkpointing,
             random_state=plan.seed,
             max_seq_length=plan.max_seq_length,
+            **keeping,
         )
 
 

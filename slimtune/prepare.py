@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from slimtune import base_model
 from slimtune.data import loading
 from slimtune.data.chat import ChatTokenizer
 from slimtune.data.types import Conversation
 from slimtune.errors import fail
+from slimtune.plan import cards, jobs, make, models
 from slimtune.plan import hardware as machines
 from slimtune.plan import lengths as counting
-from slimtune.plan import make, models
 from slimtune.recipe import Recipe
 
 
@@ -31,16 +32,27 @@ class Prepared:
     data_hashes: dict[str, str]
     folder: Path | None
     tokenizer: ChatTokenizer | None
+    data: jobs.Data
     shape: models.ModelShape
     hardware: machines.Hardware
     plan: make.Plan
 
+    def as_json(self) -> dict[str, Any]:
+        """The plan with what it was made for."""
+        return {
+            "recipe": self.recipe.name,
+            "model": {"base": self.recipe.model.base, "parameters": self.shape.total_parameters},
+            "hardware": dataclasses.asdict(self.hardware),
+            "examples": {"train": len(self.train), "eval": len(self.held_out), "test": len(self.test)},
+            **self.plan.as_json(),
+        }
 
-def prepare(recipe: Recipe, *, assume_card: bool = False) -> Prepared:
+
+def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | None = None) -> Prepared:
     """Read the data and plan the run, without torch and without a network.
 
     assume_card: on a machine without a GPU, plan for a card of `budget.vram_gb` (a dry run; a real run then trains
-    on the CPU, and its plan says so).
+    on the CPU, and its plan says so). card: plan for this one, whatever the machine has.
     Raises SlimtuneError for bad data, an unknown model, or a plan that does not fit.
     """
     for reporter in recipe.run.report_to:
@@ -55,23 +67,30 @@ def prepare(recipe: Recipe, *, assume_card: bool = False) -> Prepared:
     if folder is not None and (folder / "tokenizer.json").is_file():
         tokenizer = ChatTokenizer(folder, recipe.model.thinking)
     shape = _shape(recipe.model.base, folder)
-    lengths = counting.measure(train.conversations, tokenizer) if tokenizer else counting.estimate(train.conversations)
-
     hardware = machines.detect()
+    if card is not None:
+        hardware = machines.assumed(card, max(card.vram_gb, recipe.budget.vram_gb or 0))
     files = [file for loaded in (train, held_out, test) if loaded for file in loaded.report.files]
     notes = [note for file in files for note in _notes(file)]
     if hardware.kind == "cpu" and assume_card and recipe.budget.vram_gb:
         hardware = machines.card(recipe.budget.vram_gb)
         notes.append(f"No GPU on this machine: this is the plan for a {hardware.name}.")
-    plan = make.make(recipe, lengths, shape, hardware)
+    questions = test.conversations[: recipe.evaluate.max_items] if test and recipe.evaluate else ()
+    data = jobs.Data(
+        train=counting.count(train.conversations, tokenizer),
+        held_out=counting.count(held_out.conversations, tokenizer) if held_out else None,
+        prompts=counting.count(questions, tokenizer).prompts if questions else (),
+    )
+    plan = make.make(recipe, data, shape, hardware)
     return Prepared(
         recipe=recipe,
         train=train.conversations,
         held_out=held_out.conversations if held_out else (),
-        test=test.conversations[: recipe.evaluate.max_items] if test and recipe.evaluate else (),
+        test=questions,
         data_hashes={file.path: file.sha256 for file in files if file.sha256},
         folder=folder,
         tokenizer=tokenizer,
+        data=data,
         shape=shape,
         hardware=hardware,
         plan=dataclasses.replace(plan, notes=(*notes, *plan.notes)),

@@ -43,6 +43,8 @@ class ModelSection(Section):
     load_in_4bit: bool = Field(True, description="NF4 weights; false keeps 16 bit")
     max_seq_length: int = Field(2048, ge=64, le=262144, description="longest example, in tokens")
     thinking: bool = Field(False, description="train and ask with Qwen3's <think> block")
+    offload_embedding: bool | None = Field(None, description="input embedding in CPU memory; null: the plan decides")
+    offload_layers: int | None = Field(None, ge=0, description="layers in CPU memory; null: none, or a last resort")
 
 
 class LoraSection(Section):
@@ -85,6 +87,7 @@ class TrainSection(Section):
     per_device_train_batch_size: int | None = Field(None, ge=1, description="overrides the plan's choice")
     gradient_accumulation_steps: int | None = Field(None, ge=1, description="overrides the plan's choice")
     packing: bool = True
+    row_length: int | None = Field(None, ge=64, description="tokens of a packed row; null: the plan decides")
     learning_rate: float = Field(1e-4, gt=0, lt=1)
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     warmup_ratio: Share = 0.05
@@ -92,6 +95,8 @@ class TrainSection(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     optim: Literal["adamw_8bit", "adamw_torch"] = "adamw_8bit"
     gradient_checkpointing: Literal["unsloth", True, False] = "unsloth"
+    checkpoint_skip_layers: int | None = Field(None, ge=0, description="layers not recomputed; null: the plan decides")
+    double_buffer: bool | None = Field(None, description="two staging buffers; null: the plan decides")
     logging_steps: int | None = Field(None, ge=1, description="null: from the number of steps")
     eval_steps: int | None = Field(None, ge=1, description="null: from the number of steps")
     save_steps: int | None = Field(None, ge=1, description="null: from the number of steps")
@@ -101,6 +106,8 @@ class TrainSection(Section):
 
 class BudgetSection(Section):
     vram_gb: float | None = Field(10, gt=1, le=1024, description="the card as sold; null: what the machine has")
+    last_resorts: bool = Field(False, description="layers in CPU memory and a lower rank where nothing else fits")
+    price_per_hour: float | None = Field(None, ge=0, description="of the machine; the plan then shows the run's cost")
 
 
 class EvaluateSection(Section):

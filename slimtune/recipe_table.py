@@ -13,7 +13,7 @@ from pathlib import Path
 
 from slimtune import recipe as recipes
 from slimtune.data import loading
-from slimtune.plan import hardware, lengths, make, models
+from slimtune.plan import hardware, jobs, lengths, make, models
 from slimtune.recipe import Recipe
 
 _HEAD = """\
@@ -65,14 +65,21 @@ def _memory(recipe: Recipe) -> str:
     if shape is None or recipe.budget.vram_gb is None:
         return "no card needed"
     data = recipe.data
-    loaded = loading.load_conversations(
-        [(source.path, source.weight) for source in data.train],
-        mode=data.mode, system=data.system, format=data.format, seed=recipe.run.seed,
-    )  # fmt: skip
-    card = hardware.card(recipe.budget.vram_gb)
-    plan = make.make(recipe, lengths.estimate(loaded.conversations), shape, card)
-    assert plan.memory is not None  # a card has a memory plan
-    return f"{plan.memory.total_bytes / 2**30:.1f} GiB of a {recipe.budget.vram_gb:g} GB card"
+
+    def read(sources: list[tuple[str, float]], mode: loading.Mode) -> lengths.Lengths:
+        loaded = loading.load_conversations(
+            sources, mode=mode, system=data.system, format=data.format, seed=recipe.run.seed
+        )
+        return lengths.estimate(loaded.conversations)
+
+    known = jobs.Data(
+        train=read([(source.path, source.weight) for source in data.train], data.mode),
+        held_out=read([(data.eval, 1.0)], data.mode) if data.eval else None,
+        prompts=read([(recipe.evaluate.data, 1.0)], recipe.evaluate.mode).prompts if recipe.evaluate else (),
+    )
+    plan = make.make(recipe, known, shape, hardware.card(recipe.budget.vram_gb))
+    assert plan.peak_bytes is not None  # a card has a memory plan
+    return f"{plan.peak_bytes / 2**30:.1f} GiB of a {recipe.budget.vram_gb:g} GB card"
 
 
 if __name__ == "__main__":

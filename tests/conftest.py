@@ -55,7 +55,7 @@ def a_plan():
     """A small CPU plan; keyword arguments change values."""
     import dataclasses
 
-    from slimtune.plan import hardware, lengths, make, models
+    from slimtune.plan import hardware, jobs, lengths, make, models
     from slimtune.recipe import Recipe
 
     def plan(**changes):
@@ -68,7 +68,8 @@ def a_plan():
             }
         )
         cpu = hardware.Hardware("cpu", "test processor", 2**33, hardware.detect().bf16, 2, None)
-        made = make.make(recipe, lengths.Lengths((50,) * 10, (2,) * 10, True), models.find("Qwen3-0.6B"), cpu)
+        data = jobs.Data(lengths.Lengths((50,) * 10, (2,) * 10, True))
+        made = make.make(recipe, data, models.find("Qwen3-0.6B"), cpu)
         return dataclasses.replace(made, **changes)
 
     return plan

@@ -65,7 +65,7 @@ def test_help_is_quick():
 def test_a_dry_run_needs_no_network_and_no_gpu_and_writes_nothing(recipe, tmp_path):
     done = command("--recipe", recipe(), "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "10 GB card" in done.stdout
+    assert "GeForce RTX 3080 (assumed)" in done.stdout
     assert "Predicted peak memory" in done.stdout
     assert not (tmp_path / "outputs").exists()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from slimtune.plan import cards
 from slimtune.plan.vram import GIB, KIB, MIB
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ class Hardware:
 
     memory_bytes: the card's whole memory, or the computer's on a CPU. bf16: in hardware.
     cores: CPU cores that this process may use. compute_capability: of the card, None on a CPU.
+    card: its key in `cards.CARDS`, None for a CPU or a card that is not in that table.
+    used_bytes: of the memory, what other programs held when it was looked at; 0 for an assumed card.
     """
 
     kind: Literal["cuda", "cpu"]
@@ -33,6 +36,8 @@ class Hardware:
     bf16: bool
     cores: int
     compute_capability: tuple[int, int] | None
+    card: str | None = None
+    used_bytes: int = 0
 
 
 def detect() -> Hardware:
@@ -45,8 +50,17 @@ def detect() -> Hardware:
 
 
 def card(vram_gb: float) -> Hardware:
-    """An assumed card of the Ampere generation, sold with that much memory, for planning without one."""
-    return Hardware("cuda", f"{vram_gb:g} GB card (assumed Ampere)", round(vram_gb * GIB), True, _cores(), (8, 6))
+    """An assumed card sold with that much memory, for planning without one: a usual one of that size."""
+    return assumed(cards.typical(vram_gb), vram_gb)
+
+
+def assumed(like: cards.Card, vram_gb: float | None = None) -> Hardware:
+    """A card of the table, for planning without having it; with another amount of memory where that is given."""
+    size = vram_gb or like.vram_gb
+    other = "" if size == like.vram_gb else f" with {size:g} GB"
+    capability = like.compute_capability
+    name = f"{like.name}{other} (assumed)"
+    return Hardware("cuda", name, round(size * GIB), capability >= AMPERE, _cores(), capability, like.key)
 
 
 def _cuda_card() -> Hardware | None:
@@ -57,7 +71,7 @@ def _cuda_card() -> Hardware | None:
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
-    command = [program, "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+    command = [program, "--query-gpu=name,memory.total,memory.used,compute_cap", "--format=csv,noheader,nounits"]
     if first is not None:
         command.append(f"--id={first}")  # an index or a UUID, as CUDA_VISIBLE_DEVICES has it
     try:
@@ -67,17 +81,27 @@ def _cuda_card() -> Hardware | None:
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("nvidia-smi is there but gives no answer, so no CUDA card is used: %s", error)
         return None
-    # One line a card; a card's name may hold a comma, the two figures after it do not.
+    # One line a card; a card's name may hold a comma, the three figures after it do not.
     name, _, figures = answer.stdout.partition("\n")[0].strip().partition(", ")
     try:
-        *more, mebibytes, capability = figures.split(", ")
+        *more, mebibytes, used, capability = figures.split(", ")
         major, minor = (int(part) for part in capability.split("."))
-        memory = int(mebibytes) * MIB
+        memory, used_bytes = int(mebibytes) * MIB, int(used) * MIB
     except ValueError:
         log.warning("nvidia-smi reports no memory size, so no CUDA card is used: %r", answer.stdout)
         return None
     full_name = ", ".join([name, *more])
-    return Hardware("cuda", full_name, memory, (major, minor) >= AMPERE, _cores(), (major, minor))
+    known = cards.recognise(full_name, memory)
+    return Hardware(
+        "cuda",
+        full_name,
+        memory,
+        (major, minor) >= AMPERE,
+        _cores(),
+        (major, minor),
+        known.key if known else None,
+        used_bytes,
+    )
 
 
 def _cpu() -> Hardware:

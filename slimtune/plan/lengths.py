@@ -27,6 +27,11 @@ class Lengths:
     exact: bool
 
     @property
+    def prompts(self) -> tuple[int, ...]:
+        """The examples without their responses."""
+        return tuple(whole - response for whole, response in zip(self.tokens, self.supervised, strict=True))
+
+    @property
     def total(self) -> int:
         return sum(self.tokens)
 
@@ -37,6 +42,11 @@ class Lengths:
     @property
     def longest(self) -> int:
         return max(self.tokens)
+
+
+def count(conversations: Sequence[Conversation], tokenizer: ChatTokenizer | None) -> Lengths:
+    """Counted where there is a tokenizer, else estimated."""
+    return measure(conversations, tokenizer) if tokenizer else estimate(conversations)
 
 
 def estimate(conversations: Sequence[Conversation]) -> Lengths:

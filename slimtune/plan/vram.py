@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from slimtune.errors import fail
+from slimtune.plan import calibration
 from slimtune.plan.models import MLP, ModelShape
 
 Quantisation = Literal["nf4", "int8", "16bit"]
@@ -24,9 +25,7 @@ GradientCheckpointing = Literal["unsloth", "true", "none"]
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
-# Assumptions that a measurement on a GPU replaces.
-CONTEXT_BYTES = 350 * MIB  # CUDA context, cuBLAS workspaces and loaded kernels
-FRAGMENTATION = 0.0  # of everything the allocator holds; 0 to 6 % is usual, and `RESERVE_SHARE` pays for it
+# Assumptions; the CUDA context and fragmentation are measured and live in calibration.json.
 DYNAMIC_SURPLUS = 0.10  # dynamic 4-bit weights over plain ones
 VISIBLE_SHARE = 0.96  # a card sold as 10 GB offers about 9.6 GiB beside driver, ECC and a desktop
 RESERVE_SHARE = 0.05  # fragmentation that the prediction leaves out, and the 5 % by which it may be wrong
@@ -35,6 +34,7 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # code, 8-bit absmax a block of 64, f
 ADAM_8BIT_BYTES = 2 * (1 + 4 / 256)  # two moments, each with an fp32 absmax a block of 256
 OFFLOAD_MIN_BYTES = 2 * MIB  # a checkpoint up to this size stays on the card
 OFFLOAD_MIN_LENGTH = 512  # below this max_seq_length "unsloth" checkpointing becomes the ordinary one
+LAYER_SLOTS = 3  # layers in host memory share as many buffers on the card: two fetched ahead and the running one
 LOSS_ROWS = 4096  # token rows that the fused loss takes at once, at most
 LOSS_COLUMNS = 16384  # vocabulary columns of its fp32 tile
 LOSS_SMALL_CARD_BYTES = int(24.5 * GIB)  # cards up to this size always take the tiled loss
@@ -43,6 +43,7 @@ LOSS_SMALL_CARD_BYTES = int(24.5 * GIB)  # cards up to this size always take the
 FORMULAS = {
     "linear weights": "0.51587·P in NF4, 1·P in 8 bit, 2·P in 16 bit",
     "dynamic surplus": "10 % of all weights, for linears left in 16 bit",
+    "layer slots": "3 layers' weights, where layers stay in the computer's memory",
     "embeddings": "2·V·H, twice where the head is a matrix of its own",
     "norms and biases": "2 bytes each",
     "LoRA weights": "4·P_lora",
@@ -97,10 +98,11 @@ def predict(
     max_seq_length: int | None = None,
     offload_embedding: bool = False,
     double_buffer: bool = True,
+    offload_layers: int = 0,
     dynamic: bool = False,
     tiled_loss: bool = True,
-    context_bytes: int = CONTEXT_BYTES,
-    fragmentation: float = FRAGMENTATION,
+    context_bytes: int | None = None,
+    fragmentation: float | None = None,
 ) -> Breakdown:
     """The peak memory of one training step, attributed.
 
@@ -108,13 +110,17 @@ def predict(
     skip_layers: decoder layers that keep their activations (Unsloth's checkpoint_skip_layers).
     max_seq_length: as the model is loaded with; `tokens` where not given. Decides whether checkpoints are offloaded.
     double_buffer: two staging buffers for offloaded checkpoints; Unsloth takes the second one only while 512 MiB of the
-    card are free. dynamic: the weights are Unsloth's dynamic 4-bit ones. tiled_loss: see `takes_tiled_loss`.
+    card are free. offload_layers: decoder layers whose frozen weights stay in the computer's memory.
+    dynamic: the weights are Unsloth's dynamic 4-bit ones. tiled_loss: see `takes_tiled_loss`.
+    context_bytes, fragmentation: those of calibration.json where not given.
     Raises SlimtuneError for numbers that describe no run.
     """
     if tokens < 1:
         raise fail(f"a micro-batch of {tokens} tokens", fix="at least one token is needed")
     if not 0 <= skip_layers <= shape.layers:
         raise fail(f"cannot skip checkpointing in {skip_layers} layers", fix=f"{shape.name} has {shape.layers}")
+    if not 0 <= offload_layers < shape.layers:
+        raise fail(f"cannot keep {offload_layers} layers off the card", fix=f"at most {shape.layers - 1}")
     if dynamic and quantisation != "nf4":
         raise fail(f"dynamic weights are 4-bit weights, not {quantisation}", fix="set dynamic only with nf4")
     lora = shape.lora_parameters(rank, targets)
@@ -130,6 +136,7 @@ def predict(
     kept_before_last = max(kept_layers - 1, 0) * layer
     last_kept = layer if kept_layers else 0
 
+    swapped = swapped_layer_bytes(shape, quantisation)
     base = linear_weights(shape, quantisation)
     embeddings = embedding_weights(shape, offloaded=offload_embedding)
     surplus = round(DYNAMIC_SURPLUS * (base + embeddings)) if dynamic else 0
@@ -138,7 +145,8 @@ def predict(
     in_ram = (shape.layers - kept_layers) * checkpoint if checkpointing == "unsloth" else 0
 
     allocated = {
-        "linear weights": base,
+        "linear weights": base - offload_layers * swapped,
+        "layer slots": min(LAYER_SLOTS, offload_layers) * swapped,
         "dynamic surplus": surplus,
         "embeddings": embeddings,
         "norms and biases": 2 * (shape.norm_parameters + shape.bias_parameters),
@@ -159,13 +167,15 @@ def predict(
     }
     largest = max(passing, key=passing.__getitem__)
     allocated[largest] = passing[largest]
-    gaps = round(fragmentation * sum(allocated.values()))
-    on_the_card = allocated | {"fragmentation": gaps, "CUDA context": context_bytes}
+    measured = calibration.current()
+    gaps = round((measured.fragmentation if fragmentation is None else fragmentation) * sum(allocated.values()))
+    context = measured.context_bytes if context_bytes is None else context_bytes
+    on_the_card = allocated | {"fragmentation": gaps, "CUDA context": context}
     offloaded = embedding_weights(shape, offloaded=False) - embeddings
     return Breakdown(
         items=_present(on_the_card),
         passing=dict(sorted(passing.items(), key=lambda term: -term[1])),
-        cpu_items=_present({"checkpoints": in_ram, "embeddings": offloaded}),
+        cpu_items=_present({"checkpoints": in_ram, "embeddings": offloaded, "layers": offload_layers * swapped}),
     )
 
 
@@ -188,6 +198,15 @@ def linear_weights(shape: ModelShape, quantisation: Quantisation) -> int:
         rows = shape.layers * sum(outputs for _, outputs in shape.projections.values())
         return shape.linear_parameters + 4 * rows
     return 2 * shape.linear_parameters
+
+
+def swapped_layer_bytes(shape: ModelShape, quantisation: Quantisation) -> int:
+    """What leaves the card with one layer: its frozen linears, without the quantisation's scales, which stay.
+
+    (`_swappable` in `unsloth_zoo/block_swap.py` takes parameters only; absmax and code book are none.)
+    """
+    bytes_each = {"nf4": 0.5, "int8": 1, "16bit": 2}[quantisation]
+    return round(bytes_each * shape.linear_parameters_per_layer)
 
 
 def embedding_weights(shape: ModelShape, *, offloaded: bool) -> int:
@@ -331,9 +350,14 @@ def visible_bytes(vram_gb: float) -> int:
     return round(VISIBLE_SHARE * vram_gb * GIB)
 
 
+def usable_bytes(free_bytes: int) -> int:
+    """What a plan may use of free memory: all but `RESERVE_SHARE` of it."""
+    return round((1 - RESERVE_SHARE) * free_bytes)
+
+
 def budget_bytes(vram_gb: float) -> int:
-    """What a plan may use of such a card: the visible memory less `RESERVE_SHARE` of it. 10 GB -> 9.12 GiB."""
-    return round((1 - RESERVE_SHARE) * visible_bytes(vram_gb))
+    """What a plan may use of a card sold with `vram_gb` GB. 10 GB -> 9.12 GiB."""
+    return usable_bytes(visible_bytes(vram_gb))
 
 
 def flops_per_token(

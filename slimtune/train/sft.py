@@ -104,10 +104,18 @@ def effective_settings(trainer: Any) -> dict[str, Any]:
     arguments = trainer.args
     lora = trainer.model.peft_config["default"]
     targets = lora.target_modules
+    inner = trainer.model.get_base_model()
+    embedding, head = inner.get_input_embeddings(), inner.get_output_embeddings()
+    # Unsloth marks the layers that keep their activations, and hangs the swapped ones on the list of layers.
+    kept = [module for module in inner.modules() if module.__dict__.get("_unsloth_skip_checkpoint")]
+    swapped = getattr(getattr(inner, "_unsloth_block_swap", None), "indices", ())
     precision = "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "fp32"
     return {
         "precision": precision,
         "cpu_threads": torch.get_num_threads() if arguments.device.type == "cpu" and arguments.use_cpu else None,
+        "offload_embedding": embedding.weight.device != head.weight.device,
+        "offload_layers": len(swapped),
+        "checkpoint_skip_layers": len(kept),
         "packing": bool(arguments.packing),
         "row_length": arguments.max_length,
         "per_device_train_batch_size": arguments.per_device_train_batch_size,

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from slimtune.plan import hardware
-from slimtune.plan.hardware import Hardware, card, cpu_bf16, detect
+from slimtune.plan.cards import CARDS
+from slimtune.plan.hardware import Hardware, assumed, card, cpu_bf16, detect
 from slimtune.plan.vram import GIB, MIB
 
-RTX_3080 = "NVIDIA GeForce RTX 3080, 10240, 8.6"
+RTX_3080 = "NVIDIA GeForce RTX 3080, 10240, 312, 8.6"
 
 
 @pytest.fixture
@@ -34,22 +35,24 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 def test_detects_an_ampere_card(nvidia_smi):
     called = nvidia_smi(f"echo '{RTX_3080}'")
     found = detect()
-    assert found == Hardware("cuda", "NVIDIA GeForce RTX 3080", 10240 * MIB, True, found.cores, (8, 6))
+    name, memory, used = "NVIDIA GeForce RTX 3080", 10240 * MIB, 312 * MIB
+    assert found == Hardware("cuda", name, memory, True, found.cores, (8, 6), "rtx3080", used)
     assert found.cores >= 1
     arguments = called.read_text(encoding="utf-8").strip()
-    assert arguments == "--query-gpu=name,memory.total,compute_cap --format=csv,noheader,nounits"
+    assert arguments == "--query-gpu=name,memory.total,memory.used,compute_cap --format=csv,noheader,nounits"
 
 
 def test_a_turing_card_has_no_bf16(nvidia_smi):
-    nvidia_smi("echo 'Tesla T4, 15360, 7.5'")
+    nvidia_smi("echo 'Tesla T4, 15360, 0, 7.5'")
     found = detect()
-    assert (found.name, found.bf16, found.compute_capability) == ("Tesla T4", False, (7, 5))
+    assert (found.name, found.bf16, found.compute_capability, found.card) == ("Tesla T4", False, (7, 5), "t4")
 
 
 def test_the_first_of_several_cards_and_a_comma_in_its_name(nvidia_smi):
-    nvidia_smi(f"echo 'Odd, Card, 24564, 12.0'; echo '{RTX_3080}'")
+    nvidia_smi(f"echo 'Odd, Card, 24564, 5, 12.0'; echo '{RTX_3080}'")
     found = detect()
     assert (found.name, found.memory_bytes, found.compute_capability) == ("Odd, Card", 24564 * MIB, (12, 0))
+    assert found.card is None
 
 
 @pytest.mark.parametrize("hidden", ["", "-1", " -1", "-1,0"])
@@ -70,7 +73,12 @@ def test_the_first_visible_card_is_asked_for(nvidia_smi, monkeypatch, visible: s
 
 @pytest.mark.parametrize(
     "body",
-    ["echo 'driver/library mismatch' >&2; exit 18", "exit 0", "echo 'NVIDIA GB10, [N/A], 12.1'", "echo nonsense"],
+    [
+        "echo 'driver/library mismatch' >&2; exit 18",
+        "exit 0",
+        "echo 'NVIDIA GB10, [N/A], [N/A], 12.1'",
+        "echo nonsense",
+    ],
 )
 def test_a_card_that_gives_no_figures_is_none_and_the_log_says_so(nvidia_smi, caplog, body: str):
     nvidia_smi(body)
@@ -132,8 +140,9 @@ def test_system_memory(tmp_path):
 
 
 def test_an_assumed_card():
-    assumed = card(10)
-    assert assumed.name == "10 GB card (assumed Ampere)"
-    assert (assumed.kind, assumed.memory_bytes, assumed.bf16) == ("cuda", 10 * GIB, True)
-    assert assumed.compute_capability == (8, 6)
-    assert card(7.5).name == "7.5 GB card (assumed Ampere)"
+    usual = card(10)
+    assert usual.name == "GeForce RTX 3080 (assumed)"
+    assert (usual.kind, usual.memory_bytes, usual.bf16, usual.card) == ("cuda", 10 * GIB, True, "rtx3080")
+    assert usual.compute_capability == (8, 6)
+    assert card(7.5).name == "GeForce RTX 3070 with 7.5 GB (assumed)"
+    assert assumed(CARDS["t4"]).bf16 is False

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from slimtune.errors import SlimtuneError
-from slimtune.plan import hardware, make, models
+from slimtune.plan import hardware, jobs, make, models
 from slimtune.plan.lengths import Lengths
 from slimtune.recipe import Recipe
 
@@ -19,7 +19,7 @@ def recipe(**sections):
 
 
 def plan(lengths, where=CARD, shape=QWEN3_8B, **sections):
-    return make.make(recipe(**sections), lengths, shape, where)
+    return make.make(recipe(**sections), jobs.Data(lengths), shape, where)
 
 
 def equal(count, tokens):
@@ -29,16 +29,74 @@ def equal(count, tokens):
 def test_packed_rows_hold_the_effective_batch():
     made = plan(equal(96, 128), train={"effective_batch_size": 8})
     assert made.packing
-    assert made.row_length == 8 * 128  # eight examples of 128 tokens
-    assert (made.per_device_train_batch_size, made.gradient_accumulation_steps) == (1, 1)
-    assert made.total_steps == 12 * 3  # 96 / 8 rows, three epochs
+    # 8 · 128 = 1024 tokens a step, whole or in two rows, never in another number of examples.
+    assert made.per_device_train_batch_size * made.gradient_accumulation_steps * made.row_length == 1024
+    assert made.total_steps == 12 * 3  # 96 examples, 8 a step, three epochs
 
 
 def test_long_batches_are_accumulated():
     made = plan(equal(64, 1000), train={"effective_batch_size": 16}, model={"max_seq_length": 2048})
-    assert made.row_length == 2048  # two examples fit
-    assert made.gradient_accumulation_steps == 8
-    assert made.total_steps == 32 // 8 * 3
+    examples_per_row = made.row_length // 1000
+    assert made.per_device_train_batch_size * examples_per_row * made.gradient_accumulation_steps == 16
+    assert made.total_steps == 4 * 3
+
+
+def test_what_the_recipe_fixes_is_kept():
+    fixed = {"row_length": 2048, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 3}
+    kept = {"checkpoint_skip_layers": 1, "double_buffer": False}
+    made = plan(equal(64, 500), train={**fixed, **kept}, model={"offload_embedding": True})
+    assert {name: getattr(made, name) for name in fixed | kept} == fixed | kept
+    assert made.offload_embedding and made.micro_batch_tokens == 4096
+    assert all(made.reasons[name].startswith("recipe") for name in ("row_length", "checkpoint_skip_layers"))
+
+
+def test_rows_are_long_enough_for_held_out_examples():
+    data = jobs.Data(equal(96, 100), held_out=Lengths((700,), (2,), exact=True))
+    made = make.make(recipe(train={"effective_batch_size": 4}), data, QWEN3_8B, CARD)
+    assert made.row_length >= 700
+
+
+@pytest.mark.parametrize(
+    ("sections", "complaint"),
+    [
+        ({"train": {"row_length": 256}}, "256 tokens a row, but the longest example has 500"),
+        ({"train": {"checkpoint_skip_layers": 37}}, "37 layers, but Qwen3-8B has 36"),
+        ({"model": {"offload_layers": 36}}, "at most 35"),
+        ({"model": {"offload_layers": 2}, "train": {"gradient_checkpointing": True}}, "set it to unsloth"),
+    ],
+)
+def test_knobs_that_this_model_cannot_have(sections, complaint):
+    with pytest.raises(SlimtuneError, match=complaint):
+        plan(equal(10, 500), **sections)
+
+
+def test_a_tied_embedding_cannot_leave_the_card():
+    with pytest.raises(SlimtuneError, match="one matrix for embedding and head"):
+        plan(equal(10, 500), shape=models.find("Qwen3-4B"), model={"offload_embedding": True})
+
+
+def test_the_budget_is_the_smaller_of_recipe_and_card():
+    small = dataclasses.replace(CARD, memory_bytes=8 * 2**30)
+    made = plan(equal(96, 128), small)
+    assert made.budget_bytes == plan(equal(96, 128), budget={"vram_gb": 8}).budget_bytes
+    assert "the card has 8.0 GiB" in " ".join(made.notes)
+    busy = dataclasses.replace(CARD, used_bytes=2**30)
+    made = plan(equal(96, 128), busy)
+    assert made.budget_bytes == round(0.95 * 9 * 2**30)
+    assert "Other programs hold 1.00 GiB" in " ".join(made.notes)
+    assert made.memory_limit_bytes == made.budget_bytes - made.memory.items["CUDA context"]
+
+
+def test_a_last_resort_is_taken_only_where_it_is_allowed_and_says_so():
+    with pytest.raises(SlimtuneError, match="does not fit"):
+        plan(equal(96, 128), budget={"vram_gb": 5})
+    made = plan(equal(96, 128), budget={"vram_gb": 5, "last_resorts": True})
+    assert made.offload_layers > 0 and made.checkpoint_skip_layers == 0
+    assert made.peak_bytes <= made.budget_bytes
+    assert "Last resort" in " ".join(made.notes)
+    tiny = plan(equal(96, 128), budget={"vram_gb": 4.2, "last_resorts": True}, lora={"rank": 64, "alpha": 128})
+    assert tiny.lora_rank < 64 and tiny.lora_alpha == 2 * tiny.lora_rank
+    assert "LoRA rank 32 instead of 64" in " ".join(tiny.notes)
 
 
 def test_a_cpu_pads_and_says_so():
@@ -89,7 +147,7 @@ def test_max_steps_wins():
 
 def test_the_memory_of_a_card_is_predicted_and_kept_to():
     made = plan(equal(96, 128))
-    assert made.memory.total_bytes <= made.budget_bytes
+    assert made.memory.total_bytes <= made.peak_bytes <= made.budget_bytes
     with pytest.raises(SlimtuneError, match="does not fit") as caught:
         plan(equal(96, 128), shape=models.find("Qwen3-32B"))
     assert caught.value.exit_code == 3

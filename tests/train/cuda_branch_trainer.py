@@ -20,7 +20,7 @@ import unsloth.trainer  # isort: skip
 from slimtune.data.chat import ChatTokenizer
 from slimtune.data.types import Conversation, Message
 from slimtune.errors import SlimtuneError
-from slimtune.plan import hardware, lengths, make, models
+from slimtune.plan import hardware, jobs, lengths, make, models
 from slimtune.recipe import Recipe
 from slimtune.train import mask_audit, sft
 
@@ -47,7 +47,8 @@ def main(folder, work):
             "lora": {"target": "full"},
         }
     )
-    plan = make.make(recipe, lengths.measure(conversations, tokenizer), models.find("Qwen3-0.6B"), hardware.card(10))
+    data = jobs.Data(lengths.measure(conversations, tokenizer))
+    plan = make.make(recipe, data, models.find("Qwen3-0.6B"), hardware.card(10))
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")
     config = peft.LoraConfig(r=16, lora_alpha=32, target_modules=list(plan.lora_targets), task_type="CAUSAL_LM")
     model = peft.get_peft_model(model, config)

@@ -1,0 +1,153 @@
+"""The ways to cut an optimizer step's examples into micro-batches. No torch.
+
+The effective batch, counted in examples, is the recipe's and stays; row length, rows per micro-batch and
+accumulation are what a plan may choose among.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slimtune.plan.lengths import packed_rows
+
+_ROW_MULTIPLE = 64
+_GPU_PADDED_TOKENS = 4096
+_FEWEST_USEFUL_TOKENS = 512
+_SAMPLED_BATCHES = 200
+
+
+@dataclass(frozen=True)
+class Batching:
+    """row_length: tokens of a row at most. micro: rows of a micro-batch. rows: of the whole data, once.
+
+    peak_tokens: of the largest micro-batch, which decides the memory. computed_tokens: what one holds on average, padding
+    included, which decides the time; useful_tokens: without padding. examples_per_row: 1 where nothing is packed.
+    filled: share of the rows' places in use.
+    """
+
+    row_length: int
+    micro: int
+    accumulation: int
+    rows: int
+    peak_tokens: int
+    computed_tokens: float
+    useful_tokens: float
+    examples_per_row: float
+    filled: float
+
+    @property
+    def micro_batches(self) -> int:
+        return math.ceil(self.rows / self.micro)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, math.ceil(self.micro_batches / self.accumulation))
+
+
+def packed(
+    tokens: Sequence[int],
+    *,
+    longest: int,
+    max_seq_length: int,
+    effective_batch_size: int,
+    row_length: int | None = None,
+    micro: int | None = None,
+    accumulation: int | None = None,
+) -> list[Batching]:
+    """Every sensible way to pack: from the whole step in one micro-batch down to one row that holds the longest example.
+
+    tokens: the lengths of the examples that are trained on. longest: of all examples, held-out ones included, since
+    a row that is too short would cut them. row_length, micro, accumulation: fixed by the recipe where given.
+    """
+    wanted = effective_batch_size * sum(tokens) / len(tokens)
+    found: dict[tuple[int, int, int], Batching] = {}
+    for rows_per_step in _rows_per_step(wanted, longest, max_seq_length, micro, accumulation):
+        length = row_length or min(max(wanted / rows_per_step, longest), max_seq_length)
+        length = min(math.ceil(length / _ROW_MULTIPLE) * _ROW_MULTIPLE, max_seq_length)
+        rows = packed_rows(tokens, length)
+        per_row = len(tokens) / rows
+        in_step = max(1, round(effective_batch_size / per_row))
+        for size in [micro] if micro else _divisors(in_step):
+            times = accumulation or max(1, round(effective_batch_size / (size * per_row)))
+            found.setdefault(
+                (length, size, times),
+                Batching(
+                    row_length=length,
+                    micro=size,
+                    accumulation=times,
+                    rows=rows,
+                    peak_tokens=min(size * length, sum(tokens)),
+                    computed_tokens=sum(tokens) / math.ceil(rows / size),
+                    useful_tokens=sum(tokens) / math.ceil(rows / size),
+                    examples_per_row=per_row,
+                    filled=sum(tokens) / (rows * length),
+                ),
+            )
+    return list(found.values())
+
+
+def _rows_per_step(
+    wanted: float, longest: int, max_seq_length: int, micro: int | None, accumulation: int | None
+) -> list[int]:
+    """How many rows a step may have: as few as `max_seq_length` allows, then twice as many, while they are long enough."""
+    if micro and accumulation:
+        return [micro * accumulation]
+    fewest = max(1, math.ceil(wanted / max_seq_length))
+    counts = [fewest]
+    while wanted / counts[-1] > max(longest, _FEWEST_USEFUL_TOKENS):
+        counts.append(counts[-1] * 2)
+    # The shortest row that still holds the longest example: the last thing to try where memory is short.
+    return [*counts, max(counts[-1], round(wanted / longest))]
+
+
+def padded(
+    tokens: Sequence[int],
+    *,
+    longest: int,
+    max_seq_length: int,
+    effective_batch_size: int,
+    on_gpu: bool,
+    most_cpu: int,
+    micro: int | None = None,
+    accumulation: int | None = None,
+) -> list[Batching]:
+    """Padded micro-batches of every size that divides the effective batch; arguments as for `packed`.
+
+    most_cpu: examples of a micro-batch at most where the CPU trains.
+    """
+    most = max(1, _GPU_PADDED_TOKENS // longest) if on_gpu else most_cpu
+    sizes = [micro] if micro else [size for size in _divisors(effective_batch_size) if size <= most]
+    result = []
+    for size in sizes:
+        computed = size * _mean_padded_length(tokens, size)
+        useful = size * sum(tokens) / len(tokens)
+        result.append(
+            Batching(
+                row_length=max_seq_length,
+                micro=size,
+                accumulation=accumulation or max(1, round(effective_batch_size / size)),
+                rows=len(tokens),
+                peak_tokens=size * min(longest, max_seq_length),
+                computed_tokens=computed,
+                useful_tokens=useful,
+                examples_per_row=1.0,
+                filled=useful / computed,
+            )
+        )
+    return result
+
+
+def _mean_padded_length(tokens: Sequence[int], size: int) -> float:
+    """The mean over random batches of their longest example: the same batches every time."""
+    if size == 1:
+        return sum(tokens) / len(tokens)
+    draw = random.Random(0)
+    return sum(max(draw.choices(tokens, k=size)) for _ in range(_SAMPLED_BATCHES)) / _SAMPLED_BATCHES
+
+
+def _divisors(number: int) -> list[int]:
+    """Largest first."""
+    return [size for size in range(number, 0, -1) if number % size == 0]

@@ -1,0 +1,77 @@
+"""What only a measurement can tell a prediction: constants of one data file, each with where it comes from.
+
+`calibration.json` lies beside this file. `benchmarks/gpu_acceptance.py --write-calibration` measures and writes the
+parts "card" and "speed" on a CUDA machine, `benchmarks/cpu_memory.py --write-calibration` the part "computer".
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).with_name("calibration.json")
+ANY_CARD = "any card"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The constants, in bytes, shares and bytes per second.
+
+    context_bytes: CUDA context, cuBLAS workspaces and loaded kernels, outside PyTorch's allocator.
+    fragmentation: what the allocator reserves beyond what it hands out, as a share of the latter.
+    activation_margin: how much larger than predicted kept activations may be, as long as nobody has measured them.
+    efficiency: card -> the share of its arithmetic peak that a training step reaches; `ANY_CARD` for all others.
+    host_bytes_per_second: between the computer's memory and the card.
+    runtime_bytes: resident memory of Python with every library loaded, before a model is.
+    card_source, speed_source, computer_source: how each group came about.
+    """
+
+    card_source: str
+    context_bytes: int
+    fragmentation: float
+    activation_margin: float
+    speed_source: str
+    efficiency: dict[str, float]
+    host_bytes_per_second: float
+    computer_source: str
+    runtime_bytes: int
+
+    def efficiency_of(self, card: str) -> tuple[float, str]:
+        """The share of the peak for a card (a key of `plan.cards.CARDS`), and how it is known."""
+        if card in self.efficiency:
+            return self.efficiency[card], "measured on this card"
+        return self.efficiency[ANY_CARD], "assumed, not measured on this card"
+
+
+def read(path: Path = FILE) -> Calibration:
+    """The constants of a calibration file. Raises KeyError for one that lacks a part."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    card, speed, computer = content["card"], content["speed"], content["computer"]
+    return Calibration(
+        card_source=card["source"],
+        context_bytes=card["context_bytes"],
+        fragmentation=card["fragmentation"],
+        activation_margin=card["activation_margin"],
+        speed_source=speed["source"],
+        efficiency=speed["efficiency"],
+        host_bytes_per_second=speed["host_bytes_per_second"],
+        computer_source=computer["source"],
+        runtime_bytes=computer["runtime_bytes"],
+    )
+
+
+@functools.cache
+def current() -> Calibration:
+    """The constants that come with the package."""
+    return read()
+
+
+def update(part: str, values: dict[str, Any], path: Path = FILE) -> None:
+    """Write measured values, with their `source`, over one part of the file; what is not given stays."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content[part] = {**content[part], **values}
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    current.cache_clear()

@@ -1,0 +1,272 @@
+"""The fastest way to run a job within a memory budget: every batching with every knob, predicted and compared.
+
+Knobs that change only where things lie or whether they are kept are turned freely. Those that cost much time or change
+what is learned (layers kept off the card, a lower rank) are last resorts: taken only where the recipe allows it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from slimtune.plan import phases, speed, vram
+from slimtune.plan.batching import Batching
+from slimtune.plan.calibration import Calibration
+from slimtune.plan.cards import Card
+from slimtune.plan.models import ModelShape
+
+# A plan with fewer knobs turned is preferred to one that is faster by less than this.
+SIMPLER_WITHIN = 0.01
+_LOWEST_RANK = 4
+_PROMPTS_SCORED_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What a plan may turn; None in a recipe's own means that the plan chooses."""
+
+    skip_layers: int | None = None
+    offload_embedding: bool | None = None
+    double_buffer: bool | None = None
+    offload_layers: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training job whatever the batching and the knobs: what is trained, how, on which card."""
+
+    shape: ModelShape
+    quantisation: vram.Quantisation
+    rank: int
+    targets: tuple[str, ...]
+    optimizer: vram.Optimizer
+    checkpointing: vram.GradientCheckpointing
+    max_seq_length: int
+    dynamic: bool
+    batchings: tuple[Batching, ...]
+    longest_prompt: int
+    card: Card
+    card_bytes: int
+    compute_capability: tuple[int, int]
+    work: speed.Work
+    calibration: Calibration
+    fixed: Knobs = field(default_factory=Knobs)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to run a job, with its prediction.
+
+    phases: peak bytes by phase; peak_bytes: the largest of them. margin_bytes: what the budget must offer beyond
+    that, because kept activations are the part of the prediction that the fewest measurements stand behind.
+    """
+
+    batching: Batching
+    skip_layers: int
+    offload_embedding: bool
+    double_buffer: bool
+    offload_layers: int
+    rank: int
+    memory: vram.Breakdown
+    phases: dict[str, int]
+    margin_bytes: int
+    scoring_batch: int
+    micro_batch_seconds: float
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.phases.values())
+
+    @property
+    def required_bytes(self) -> int:
+        """What a budget has to offer."""
+        return self.peak_bytes + self.margin_bytes
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The examples' own tokens a second, padding not counted."""
+        return self.batching.useful_tokens / self.micro_batch_seconds
+
+    @property
+    def knobs_turned(self) -> int:
+        return sum([self.skip_layers > 0, self.offload_embedding, not self.double_buffer, self.offload_layers > 0])
+
+
+def best(job: Job, budget_bytes: int) -> Choice | None:
+    """The fastest choice within the budget, or a simpler one that is nearly as fast; None where nothing fits."""
+    fitting = [
+        choice
+        for batching in job.batchings
+        for offload, double in _placements(job)
+        if (choice := _filled_up(job, batching, offload, double, budget_bytes)) is not None
+    ]
+    return _preferred(fitting)
+
+
+def best_with_last_resorts(job: Job, budget_bytes: int) -> Choice | None:
+    """As `best`, but with as few layers off the card as it takes, and if that is not enough, with a lower rank."""
+    rank = job.rank
+    while True:
+        lower = dataclasses.replace(job, rank=rank)
+        found = best(lower, budget_bytes) or _with_layers_off(lower, budget_bytes)
+        if found or rank // 2 < _LOWEST_RANK:
+            return found
+        rank //= 2
+
+
+def smallest(job: Job) -> Choice:
+    """The choice that needs the least memory without last resorts: what a budget has to offer at least."""
+    return min(
+        (
+            evaluate(job, batching, job.fixed.skip_layers or 0, offload, double, job.fixed.offload_layers or 0)
+            for batching in job.batchings
+            for offload, double in _placements(job)
+        ),
+        key=lambda choice: choice.peak_bytes,
+    )
+
+
+def longest_context(job: Job, budget_bytes: int) -> int:
+    """Tokens of the longest single example that would still fit, every layer recomputed and the cheap knobs turned.
+
+    At most the model's positions; 0 where not even one token fits.
+    """
+
+    def fits(tokens: int) -> bool:
+        alone = Batching(tokens, 1, 1, 1, tokens, tokens, tokens, 1.0, 1.0)
+        longer = dataclasses.replace(job, max_seq_length=tokens, longest_prompt=tokens)
+        return any(
+            evaluate(longer, alone, 0, offload, double, job.fixed.offload_layers or 0).required_bytes <= budget_bytes
+            for offload, double in _placements(job)
+        )
+
+    return _largest(job.shape.max_position_embeddings, fits)
+
+
+def evaluate(
+    job: Job, batching: Batching, skip_layers: int, offload_embedding: bool, double_buffer: bool, offload_layers: int
+) -> Choice:
+    """Memory and speed of one choice."""
+    memory = vram.predict(
+        job.shape,
+        quantisation=job.quantisation,
+        rank=job.rank,
+        targets=job.targets,
+        tokens=batching.peak_tokens,
+        optimizer=job.optimizer,
+        gradient_checkpointing=job.checkpointing,
+        skip_layers=skip_layers,
+        max_seq_length=job.max_seq_length,
+        offload_embedding=offload_embedding,
+        double_buffer=double_buffer,
+        offload_layers=offload_layers,
+        dynamic=job.dynamic,
+        tiled_loss=vram.takes_tiled_loss(job.card_bytes, job.compute_capability, batching.peak_tokens),
+        context_bytes=job.calibration.context_bytes,
+        fragmentation=job.calibration.fragmentation,
+    )
+    checkpointing = vram.effective_checkpointing(
+        job.checkpointing, batching.peak_tokens, job.shape.hidden_size, job.max_seq_length
+    )
+    seconds = speed.micro_batch_seconds(
+        job.shape,
+        job.card,
+        job.calibration,
+        job.work,
+        tokens=batching.computed_tokens,
+        rank=job.rank,
+        targets=job.targets,
+        quantisation=job.quantisation,
+        checkpointing=checkpointing,
+        skip_layers=skip_layers,
+        offload_embedding=offload_embedding,
+        double_buffer=double_buffer,
+        offload_layers=offload_layers,
+    )
+    # Questions are asked in batches that hold no more tokens than a micro-batch, so that asking is never the peak.
+    scored = max(1, min(_PROMPTS_SCORED_AT_ONCE, batching.peak_tokens // max(1, job.longest_prompt)))
+    return Choice(
+        batching=batching,
+        skip_layers=skip_layers,
+        offload_embedding=offload_embedding,
+        double_buffer=double_buffer,
+        offload_layers=offload_layers,
+        rank=job.rank,
+        memory=memory,
+        phases=phases.peaks(
+            job.shape,
+            memory,
+            offload_embedding=offload_embedding,
+            scoring_tokens=scored * job.longest_prompt,
+            scoring_batch=scored,
+        ),
+        margin_bytes=round(job.calibration.activation_margin * memory.items.get("kept activations", 0)),
+        scoring_batch=scored,
+        micro_batch_seconds=seconds,
+    )
+
+
+def _placements(job: Job) -> Iterator[tuple[bool, bool]]:
+    """Embedding off the card or on it, one staging buffer or two, as far as the recipe leaves it open."""
+    fixed = job.fixed
+    off = [False, True] if fixed.offload_embedding is None else [fixed.offload_embedding]
+    double = [True, False] if fixed.double_buffer is None else [fixed.double_buffer]
+    for offload in off if not job.shape.tied else [False]:  # a tied head needs the same matrix on the card
+        for buffers in double if job.checkpointing == "unsloth" else [True]:
+            yield offload, buffers
+
+
+def _filled_up(job: Job, batching: Batching, offload: bool, double: bool, budget_bytes: int) -> Choice | None:
+    """The choice with as many layers kept (not recomputed) as the budget holds; None where it does not hold any."""
+    off_card = job.fixed.offload_layers or 0
+
+    def with_kept(layers: int) -> Choice:
+        return evaluate(job, batching, layers, offload, double, off_card)
+
+    lowest = job.fixed.skip_layers or 0
+    if with_kept(lowest).required_bytes > budget_bytes:
+        return None
+    open_to_choice = job.fixed.skip_layers is None and job.checkpointing != "none" and off_card == 0
+    most = job.shape.layers if open_to_choice else lowest
+    return with_kept(_largest(most, lambda layers: with_kept(layers).required_bytes <= budget_bytes, lowest))
+
+
+def _with_layers_off(job: Job, budget_bytes: int) -> Choice | None:
+    """The fastest choice with just as many layers off the card as each batching needs."""
+    if job.checkpointing != "unsloth" or job.fixed.skip_layers:
+        return None
+    most = job.shape.layers - 1
+    fitting = []
+    for batching in job.batchings:
+        for offload, double in _placements(job):
+
+            def spare(
+                on_card: int, batching: Batching = batching, offload: bool = offload, double: bool = double
+            ) -> Choice:
+                return evaluate(job, batching, 0, offload, double, most - on_card)
+
+            if spare(0).required_bytes <= budget_bytes:
+                fitting.append(spare(_largest(most, lambda on_card: spare(on_card).required_bytes <= budget_bytes)))
+    return _preferred(fitting)
+
+
+def _preferred(choices: list[Choice]) -> Choice | None:
+    """The simplest of those that are nearly as fast as the fastest; of equally simple ones the fastest."""
+    if not choices:
+        return None
+    fastest = max(choice.tokens_per_second for choice in choices)
+    near = [choice for choice in choices if choice.tokens_per_second >= (1 - SIMPLER_WITHIN) * fastest]
+    return min(near, key=lambda choice: (choice.offload_layers, choice.knobs_turned, -choice.tokens_per_second))
+
+
+def _largest(most: int, fits: Callable[[int], bool], least: int = 0) -> int:
+    """The largest number up to `most` for which `fits` holds, given that it holds for `least` and below a threshold."""
+    low, high = least, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low
