@@ -105,6 +105,8 @@ class Console:
         if memory.cpu_items:
             parts = ", ".join(f"{item} {_gib(size)}" for item, size in memory.cpu_items.items())
             self.say(f"In the computer's memory instead: {parts}")
+        if plan.least_bytes:
+            self.say(f"At least {_gib(plan.least_bytes)} are needed; the rest buys speed")
         if plan.longest_context:
             self.say(f"Longest example that would still fit: {plan.longest_context:,} tokens, every layer recomputed")
 

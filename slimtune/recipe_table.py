@@ -27,7 +27,7 @@ The card's memory is in `budget.vram_gb`; `--dry-run` prints the plan for it.
 """
 _FOOT = """
 Memory is predicted for the recipe's card (weights, adapter, optimizer, the largest passing peak and the CUDA context)
-and stays below its budget. "letters": the tuned and the base model answer the same held-out questions by letter
+and stays below its budget; what a run does not need is spent on speed. "letters": the tuned and the base model answer the same held-out questions by letter
 log-probability on the direct prompt, also where training adds reasoning; "held-out loss": the loss decides which
 checkpoint is kept, and nothing gates the export.
 
@@ -78,8 +78,9 @@ def _memory(recipe: Recipe) -> str:
         prompts=read([(recipe.evaluate.data, 1.0)], recipe.evaluate.mode).prompts if recipe.evaluate else (),
     )
     plan = make.make(recipe, known, shape, hardware.card(recipe.budget.vram_gb))
-    assert plan.peak_bytes is not None  # a card has a memory plan
-    return f"{plan.peak_bytes / 2**30:.1f} GiB of a {recipe.budget.vram_gb:g} GB card"
+    assert plan.least_bytes is not None and plan.peak_bytes is not None  # a card has a memory plan
+    card = f"{plan.peak_bytes / 2**30:.1f} GiB of a {recipe.budget.vram_gb:g} GB card"
+    return f"{card}, {plan.least_bytes / 2**30:.1f} needed"
 
 
 if __name__ == "__main__":

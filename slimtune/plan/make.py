@@ -28,7 +28,8 @@ class Plan:
 
     micro_batch_tokens: places of the largest micro-batch. memory: the predicted peak of a training step, by term;
     phases: predicted peaks by phase. budget_bytes: what the run may use, memory_limit_bytes: of that, what PyTorch's
-    allocator may reserve. estimate, longest_context: None on a CPU.
+    allocator may reserve. least_bytes: what the run would need if speed did not matter. estimate: of the run's time.
+    The last four are None on a CPU.
     """
 
     device: str
@@ -76,6 +77,7 @@ class Plan:
     memory: vram.Breakdown | None = None
     phases: dict[str, int] = field(default_factory=dict)
     budget_bytes: int | None = None
+    least_bytes: int | None = None
     longest_context: int | None = None
     estimate: speed.Estimate | None = None
     notes: tuple[str, ...] = ()
@@ -83,7 +85,7 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """The plain settings, without reasons and predictions."""
-        apart = {"reasons", "memory", "phases", "budget_bytes", "longest_context", "estimate", "notes"}
+        apart = {"reasons", "memory", "phases", "budget_bytes", "least_bytes", "longest_context", "estimate", "notes"}
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in apart}
 
     @property
@@ -111,6 +113,7 @@ class Plan:
                 "peak_bytes": self.peak_bytes,
                 "budget_bytes": self.budget_bytes,
                 "left_bytes": None if self.budget_bytes is None else self.budget_bytes - (self.peak_bytes or 0),
+                "least_bytes": self.least_bytes,
                 "longest_context": self.longest_context,
             }
         estimate = self.estimate.as_json() if self.estimate else None
@@ -169,6 +172,7 @@ def _on_card(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardw
         memory=choice.memory,
         phases=choice.phases,
         budget_bytes=budget,
+        least_bytes=min(search.smallest(job).peak_bytes, choice.peak_bytes),
         longest_context=search.longest_context(job, budget),
         estimate=_estimate(recipe, data, job, choice, steps),
     )

@@ -14,6 +14,7 @@ from slimtune import backend
 
 import peft  # isort: skip
 import transformers  # isort: skip
+import unsloth.models._utils  # isort: skip
 import unsloth.models.rl  # isort: skip
 import unsloth.trainer  # isort: skip
 
@@ -48,11 +49,14 @@ def main(folder, work):
         }
     )
     data = jobs.Data(lengths.measure(conversations, tokenizer))
-    plan = make.make(recipe, data, models.find("Qwen3-0.6B"), hardware.card(10))
+    shape = models.from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), "tiny")
+    plan = make.make(recipe, data, shape, hardware.card(10))
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")
     config = peft.LoraConfig(r=16, lora_alpha=32, target_modules=list(plan.lora_targets), task_type="CAUSAL_LM")
     model = peft.get_peft_model(model, config)
     model.max_seq_length = plan.max_seq_length
+    # What get_peft_model(checkpoint_skip_layers=…) does at its end.
+    unsloth.models._utils.skip_checkpointing(model, plan.checkpoint_skip_layers)
     hf_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     trainer = sft.build_trainer(model, hf_tokenizer, examples, examples[:8], plan, directory=work)
 
@@ -68,7 +72,9 @@ def main(folder, work):
         "device": backend.device_type(),
         "trainer": type(trainer).__name__,
         "differences": differences,
-        "planned_rows": plan.total_steps * plan.gradient_accumulation_steps / plan.epochs,
+        "planned_rows": int(plan.reasons["packing"].split()[0]),
+        "planned_tokens": plan.micro_batch_tokens,
+        "kept_layers": plan.checkpoint_skip_layers,
         "settings": settings,
         "audit": dataclasses.asdict(audit),
         "batch": {name: list(value.shape) for name, value in batch.items()},

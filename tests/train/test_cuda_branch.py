@@ -32,13 +32,14 @@ def test_every_planned_setting_is_in_force(report):
     assert report["differences"] == []
     assert report["settings"]["packing"] is True
     assert report["settings"]["optim"] == "adamw_8bit"
+    assert report["settings"]["checkpoint_skip_layers"] == report["kept_layers"] > 0
 
 
 def test_packing_makes_the_rows_that_were_planned(report):
     assert report["settings"]["train_rows"] == report["planned_rows"]
     rows, tokens = report["batch"]["input_ids"]
     assert rows == 1
-    assert tokens <= report["settings"]["row_length"]
+    assert tokens <= report["planned_tokens"]
     assert "packed_seq_lengths" in report["batch"]  # what keeps packed examples apart in Unsloth's attention
 
 
