@@ -2,7 +2,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export PYTHONUTF8 := 1
 
-.PHONY: quickstart test check slow clean
+.PHONY: quickstart test check slow gpu clean
 
 ## The main job on the built-in model: set-up, training, verdict, export. No GPU and no network after set-up.
 quickstart: .venv/installed
@@ -19,6 +19,10 @@ check: .venv/installed
 
 slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+## On a machine with a CUDA card: predicted and measured memory, speed, packing; see benchmarks/README.md.
+gpu: .venv/installed
+	$(BIN)/python benchmarks/gpu_acceptance.py --write-calibration
 
 # uv resolves in seconds; its override lets the set install where an index has no newer certifi (see overrides.txt).
 .venv/installed: requirements.txt requirements-dev.txt overrides.txt

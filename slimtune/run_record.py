@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.errors import fail
+from slimtune.memory import Meter
 
 _TOKEN = re.compile(r"\b(hf_|sk-|wandb_v1_)[A-Za-z0-9_-]{6,}")
 
@@ -26,9 +27,10 @@ _TOKEN = re.compile(r"\b(hf_|sk-|wandb_v1_)[A-Za-z0-9_-]{6,}")
 class RunRecord:
     """A run's folder while the run is being written. Make one with `open_run`."""
 
-    def __init__(self, directory: Path, manifest: dict[str, Any]):
+    def __init__(self, directory: Path, manifest: dict[str, Any], meter: Meter):
         self.directory = directory
         self.manifest = manifest
+        self.meter = meter
 
     def event(self, event: str, message: str, *, step: int | None = None, **details: Any) -> None:
         """Append to events.jsonl: what happened, in words, with its details."""
@@ -61,12 +63,14 @@ class RunRecord:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a phase of the run into the manifest's `timings`, in seconds."""
+        """Measure a phase of the run: seconds into the manifest's `timings`, peak bytes into `memory.phases`."""
         started = time.monotonic()
         try:
-            yield
+            with self.meter.phase(name):
+                yield
         finally:
-            self.update(timings={name: round(time.monotonic() - started, 3)})
+            seconds = round(time.monotonic() - started, 3)
+            self.update(timings={name: seconds}, memory={"phases": self.meter.phases})
 
     def close(self, status: str) -> None:
         """The last write: `complete` is true only for a run that came to its end."""
@@ -78,11 +82,19 @@ class RunRecord:
 
 
 def open_run(
-    output_dir: Path, name: str, *, recipe: str, plan: dict[str, Any], command: Sequence[str], hashes: dict[str, Any]
+    output_dir: Path,
+    name: str,
+    *,
+    recipe: str,
+    plan: dict[str, Any],
+    command: Sequence[str],
+    hashes: dict[str, Any],
+    meter: Meter | None = None,
 ) -> RunRecord:
     """A new folder `output_dir/name/<UTC time>` with recipe.yaml and plan.json, and `latest` pointing to it.
 
-    Raises SlimtuneError where the folder cannot be written. An existing folder is never reused.
+    meter: measures the phases' memory. Raises SlimtuneError where the folder cannot be written. An existing folder is
+    never reused.
     """
     parent = output_dir / name
     directory = parent / datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -115,6 +127,7 @@ def open_run(
             "timings": {},
             "differences": list(plan.get("notes", [])),
         },
+        meter or Meter(),
     )
     record.update()
     record.event("run_opened", f"run {record.manifest['run_id']} of recipe {name}")

@@ -16,6 +16,7 @@ from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer, Example
 from slimtune.data.types import Conversation
 from slimtune.export import gguf
+from slimtune.memory import Meter
 from slimtune.prepare import Prepared
 from slimtune.run_record import RunRecord
 
@@ -55,6 +56,7 @@ def open_record(prepared: Prepared, tokenizer: ChatTokenizer) -> RunRecord:
             "chat_template": tokenizer.template_sha256,
             "data": prepared.data_hashes,
         },
+        meter=Meter(used_before_bytes=prepared.hardware.used_bytes),
     )
     record.update(versions=versions.installed(), hardware=dataclasses.asdict(prepared.hardware))
     return record

@@ -1,7 +1,7 @@
 """The graphics cards that a plan can be made for without having one: memory, arithmetic peak, bandwidth.
 
 Figures are the makers' data sheets: dense bf16 (fp16 before Ampere) tensor operations with fp32 accumulation, which
-is half of the figure with fp16 accumulation on GeForce cards, and never the one "with sparsity".
+is half of the figure with fp16 accumulation on GeForce cards (not on others), and never the one "with sparsity".
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ CARDS: dict[str, Card] = {
         ("rtx3080", "GeForce RTX 3080", 10, _AMPERE, 59.5, 760),
         ("rtx3080ti", "GeForce RTX 3080 Ti", 12, _AMPERE, 68.2, 912),
         ("rtx3090", "GeForce RTX 3090", 24, _AMPERE, 71.2, 936),
-        ("rtxa4000", "RTX A4000", 16, _AMPERE, 38.3, 448),
-        ("rtxa5000", "RTX A5000", 24, _AMPERE, 55.6, 768),
-        ("rtxa6000", "RTX A6000", 48, _AMPERE, 77.4, 768),
+        ("rtxa4000", "RTX A4000", 16, _AMPERE, 76.7, 448),
+        ("rtxa5000", "RTX A5000", 24, _AMPERE, 111.1, 768),
+        ("rtxa6000", "RTX A6000", 48, _AMPERE, 154.8, 768),
         ("a10", "A10", 24, _AMPERE, 125.0, 600),
         ("a10g", "A10G", 24, _AMPERE, 70.0, 600),
         ("a100", "A100", 40, (8, 0), 312.0, 1555),
