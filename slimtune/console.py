@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from slimtune.plan import vram
+from slimtune.memory import Comparison, sentences, shown
+from slimtune.plan import ram, vram
 
 if TYPE_CHECKING:
     from slimtune.plan.make import Plan
@@ -97,8 +98,9 @@ class Console:
             f"  [bold]Predicted peak memory {_gib(peak)} of a budget of {_gib(budget)}, {_gib(budget - peak)} left[/bold]"
         )
         table = Table(box=None, padding=(0, 2), show_header=False)
+        formulas = vram.FORMULAS if plan.device == "cuda" else ram.FORMULAS
         for item, size in sorted(memory.items.items(), key=lambda entry: -entry[1]):
-            table.add_row(f"    {item}", f"{size / 2**20:>9,.0f} MiB", Text(vram.FORMULAS.get(item, ""), style="dim"))
+            table.add_row(f"    {item}", f"{size / 2**20:>9,.0f} MiB", Text(formulas.get(item, ""), style="dim"))
         self.out.print(table)
         by_phase = ", ".join(f"{name} {_gib(size)}" for name, size in plan.phases.items() if name != "train")
         self.say(f"By phase: {by_phase}")
@@ -134,6 +136,20 @@ class Console:
                 shown = segment["text"] if segment["supervised"] else _shortened(segment["text"])
                 text.append(shown.replace("\n", "⏎"), style="bold green" if segment["supervised"] else "dim")
             self.out.print(text, soft_wrap=True)
+
+    def memory(self, compared: Sequence[Comparison]) -> None:
+        """Prediction beside measurement, and in words what is too far apart."""
+        if not compared:
+            return
+        self.step("Memory: predicted and measured")
+        table = Table(box=None, padding=(0, 2))
+        for heading in ("", "predicted", "measured", "difference"):
+            table.add_column(heading, justify="left" if not heading else "right")
+        for one in compared:
+            table.add_row(f"  {one.name}", shown(one.predicted), shown(one.measured), f"{one.error:+.1%}")
+        self.out.print(table)
+        for sentence in sentences(compared):
+            self.warn(sentence)
 
     def verdict(self, rows: Sequence[Sequence[str]], sentence: str) -> None:
         """The before/after table and the verdict in a sentence."""

@@ -17,7 +17,18 @@ from slimtune.errors import fail
 TOLERANCE = 0.05
 """A measurement may differ from its prediction by this share before it is worth a sentence."""
 
+EXPORT = "export"
 RESIDENT_SET, RESIDENT_SET_SO_FAR = "peak_resident_set", "peak_resident_set_so_far"
+PLAIN_NAMES = {
+    "peak_allocated": "peak allocated",
+    "peak_reserved": "peak reserved",
+    "context": "CUDA context",
+    RESIDENT_SET: "peak resident set",
+    RESIDENT_SET_SO_FAR: "peak resident set",
+}
+
+ON_THE_CARD = "peak on the card"
+"""What the allocator reserved and the context together, in the phase where they were largest."""
 
 _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -83,11 +94,6 @@ class Meter:
         self._keep_peaks()
         del self._open[self._open.index(name) :]
 
-    def peak(self, figure: str, phases: Sequence[str]) -> int | None:
-        """The largest such figure of the given phases; None where none of them has it."""
-        sizes = [self.phases[name][figure] for name in phases if figure in self.phases.get(name, {})]
-        return max(sizes, default=None)
-
     def _keep_peaks(self) -> None:
         if not self._open:
             return
@@ -116,6 +122,22 @@ class Meter:
         return max(0, total - free - card.memory_reserved() - self._used_before)
 
 
+def peaks(phases: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """The largest figures of a meter's phases, under the names of a prediction.
+
+    The export is left out: it converts the model on the CPU, and no prediction is made of that.
+    """
+    measured: dict[str, int] = {}
+    for phase, figures in phases.items():
+        if phase == EXPORT:
+            continue
+        named = {PLAIN_NAMES[figure]: size for figure, size in figures.items()}
+        if "peak_reserved" in figures:
+            named[ON_THE_CARD] = figures["peak_reserved"] + figures["context"]
+        measured = {name: max(named.get(name, 0), measured.get(name, 0)) for name in {**measured, **named}}
+    return measured
+
+
 def _forget_resident_peak() -> bool:
     """Let the peak of the resident set start anew from what is resident now; False where the system cannot.
 
@@ -140,6 +162,23 @@ def _resident_peak() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def trim() -> bool:
+    """Give back to the system what has been freed but is kept for later; False where the C library cannot.
+
+    glibc's malloc_trim(3). After loading it lowers the resident set by what passed through several threads' heaps, where
+    training would not find it again, and makes a run's peak repeatable.
+    """
+    import ctypes
+
+    if sys.platform != "linux":
+        return False
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is None:  # musl
+        return False
+    malloc_trim(0)
+    return True
 
 
 def _cuda() -> Any | None:
@@ -187,7 +226,7 @@ class Comparison:
 
     @property
     def within_tolerance(self) -> bool:
-        return abs(self.error) <= TOLERANCE
+        return abs(self.measured - self.predicted) <= TOLERANCE * self.predicted
 
 
 def compare(predicted: Mapping[str, int], measured: Mapping[str, int]) -> list[Comparison]:

@@ -92,22 +92,26 @@ def save_adapter(model: Any, tokenizer: Any, directory: Path, *, base: str, revi
 
 
 def memory_bytes(model: Any) -> dict[str, int]:
-    """Bytes of the frozen weights as stored (quantised or not) and of the trainable ones."""
-    frozen = trainable = 0
+    """Bytes of the frozen "weights" as stored, quantised or not, and of the trainable "LoRA weights".
+
+    A tensor that is used twice, such as a tied head, counts once.
+    """
+    sizes = {"weights": 0, "LoRA weights": 0}
+    seen = set()
     for parameter in model.parameters():
-        size = parameter.numel() * parameter.element_size()
-        state = getattr(parameter, "quant_state", None)
-        if state is not None:
-            size += sum(value.numel() * value.element_size() for value in _quantisation_tensors(state))
-        if parameter.requires_grad:
-            trainable += size
-        else:
-            frozen += size
-    return {"weights": frozen, "lora": trainable}
+        kind = "LoRA weights" if parameter.requires_grad else "weights"
+        for tensor in (parameter, *_quantisation_tensors(getattr(parameter, "quant_state", None))):
+            if tensor.data_ptr() not in seen:
+                seen.add(tensor.data_ptr())
+                sizes[kind] += tensor.nbytes
+    return sizes
 
 
 def _quantisation_tensors(state: Any) -> list[torch.Tensor]:
-    """The block scales of an NF4 weight, and with double quantisation the scales of those."""
+    """What bitsandbytes keeps beside the codes of a 4-bit weight: block scales and code book, and with double
+    quantisation the offset of the scales, their own scales and their table (`QuantState`)."""
+    if state is None:
+        return []
     nested = getattr(state, "state2", None)
-    tensors = [state.absmax, nested.absmax if nested is not None else None]
+    tensors = [state.absmax, state.code, state.offset, *([nested.absmax, nested.code] if nested is not None else [])]
     return [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]

@@ -61,7 +61,6 @@ def _train_judge_export(
 
         model, hf_tokenizer = models.load(folder, plan)
         model = models.add_lora(model, plan)
-    record.update(memory={"measured": models.memory_bytes(model)})
 
     # A run whose trainer differs from the plan, or whose batches teach the wrong tokens, does not start.
     examples = stages.examples_within(prepared.train, tokenizer, plan.max_seq_length, record)
@@ -83,7 +82,8 @@ def _train_judge_export(
     loss_curve.plot(record.directory / "metrics.jsonl", record.directory / "loss_curve.png", title=prepared.recipe.name)
 
     tuned = stages.ask("tuned", model, tokenizer, questions, prepared, record, console)
-    record.update(memory={"measured": {**models.memory_bytes(model), **training.peak_memory(trainer)}})
+    used = {**models.memory_bytes(model), **training.peak_memory(trainer, record.meter.phases)}
+    console.memory(stages.compare_memory(used, prepared, record))
     judged = verdict.judge(base, tuned) if questions else None
     if judged:
         record.write_json("eval/verdict.json", judged)

@@ -17,9 +17,11 @@ from typing import Any
 
 import yaml
 
-from slimtune import loss_curve, run_record
+from slimtune import loss_curve, report_memory, run_record
 from slimtune.errors import SlimtuneError
 from slimtune.evaluate import verdict as verdicts
+from slimtune.memory import shown
+from slimtune.run_folder import as_dict, as_list, lines, mapping
 
 FILE_NAME = "report.html"
 _EVENTS_SHOWN = 200
@@ -42,30 +44,30 @@ def render(run_dir: Path) -> str:
     import jinja2
 
     unreadable: list[str] = []
-    manifest = _mapping(run_dir, "manifest.json", unreadable)
-    plan = _mapping(run_dir, "plan.json", unreadable)
-    recipe = _mapping(run_dir, "recipe.yaml", unreadable)
-    verdict = _mapping(run_dir, "eval/verdict.json", unreadable)
-    audit = _mapping(run_dir, "mask_audit.json", unreadable)
-    events = _lines(run_dir, "events.jsonl", unreadable)
-    differences = _list(manifest.get("differences"))
+    manifest = mapping(run_dir, "manifest.json", unreadable)
+    plan = mapping(run_dir, "plan.json", unreadable)
+    recipe = mapping(run_dir, "recipe.yaml", unreadable)
+    verdict = mapping(run_dir, "eval/verdict.json", unreadable)
+    audit = mapping(run_dir, "mask_audit.json", unreadable)
+    events = lines(run_dir, "events.jsonl", unreadable)
+    differences = as_list(manifest.get("differences"))
     view = {
         "run": _run(run_dir, manifest),
         "headline": _headline(manifest, verdict, events),
         "summary": verdicts.summary_rows(verdict) if "labels" in verdict else [],
         "histogram": _histogram(verdict),
         "curve": _curve(run_dir, unreadable),
-        "memory": _memory(manifest, plan),
+        "memory": report_memory.section(manifest, plan),
         "mask": _mask(audit),
         "planned": bool(plan.get("settings")),
-        "settings": _settings(plan, _dict(manifest.get("trainer"))),
-        "notes": [note for note in _list(plan.get("notes")) if note not in differences],
+        "settings": _settings(plan, as_dict(manifest.get("trainer"))),
+        "notes": [note for note in as_list(plan.get("notes")) if note not in differences],
         "differences": differences,
         "events": events[-_EVENTS_SHOWN:],
         "earlier_events": max(0, len(events) - _EVENTS_SHOWN),
-        "data": [(part, _counts(_dict(counts))) for part, counts in _dict(manifest.get("data")).items()],
+        "data": [(part, _counts(as_dict(counts))) for part, counts in as_dict(manifest.get("data")).items()],
         "provenance": _provenance(manifest),
-        "timings": [(phase, _duration(seconds)) for phase, seconds in _dict(manifest.get("timings")).items()],
+        "timings": [(phase, _duration(seconds)) for phase, seconds in as_dict(manifest.get("timings")).items()],
         "not_exported": next((event.get("message") for event in events if event.get("event") == "not_exported"), ""),
         "export": _export(run_dir, recipe, unreadable),
         "recipe": yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False) if recipe else "",
@@ -78,51 +80,6 @@ def render(run_dir: Path) -> str:
     return environment.from_string(template).render(view)
 
 
-# Reading -------------------------------------------------------------------------------------------------------------
-
-
-def _mapping(run_dir: Path, name: str, unreadable: list[str]) -> dict[str, Any]:
-    """A file's mapping; empty if the file is missing, or unreadable and then named in `unreadable`."""
-    path = run_dir / name
-    if not path.is_file():
-        return {}
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
-        unreadable.append(f"{name}: {error}")
-        return {}
-    if not isinstance(content, dict):
-        unreadable.append(f"{name}: not a mapping")
-        return {}
-    return content
-
-
-def _lines(run_dir: Path, name: str, unreadable: list[str]) -> list[dict[str, Any]]:
-    """The objects of a JSONL file. A last line that the end of the process cut off is left out."""
-    path = run_dir / name
-    if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
-        try:
-            row = json.loads(line) if line.strip() else {}
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            unreadable.append(f"{name}:{number}: {error}")
-            continue
-        if isinstance(row, dict) and row:
-            rows.append(row)
-    return rows
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
 # What each section shows ---------------------------------------------------------------------------------------------
 
 
@@ -133,7 +90,7 @@ def _run(run_dir: Path, manifest: dict[str, Any]) -> dict[str, str]:
         "status": str(manifest.get("status") or "unknown: no manifest.json"),
         "started": _time(manifest.get("started")),
         "finished": _time(manifest.get("finished")),
-        "command": shlex.join(str(part) for part in _list(manifest.get("command"))),
+        "command": shlex.join(str(part) for part in as_list(manifest.get("command"))),
     }
 
 
@@ -151,9 +108,9 @@ def _headline(manifest: dict[str, Any], verdict: dict[str, Any], events: list[di
 def _histogram(verdict: dict[str, Any]) -> list[dict[str, Any]]:
     """For each label, the counts in gold, base and tuned, with the width of their bars in percent."""
     columns = {
-        "gold": _dict(verdict.get("gold")),
-        "base": _dict(_dict(verdict.get("base")).get("histogram")),
-        "tuned": _dict(_dict(verdict.get("tuned")).get("histogram")),
+        "gold": as_dict(verdict.get("gold")),
+        "base": as_dict(as_dict(verdict.get("base")).get("histogram")),
+        "tuned": as_dict(as_dict(verdict.get("tuned")).get("histogram")),
     }
     most = max((count for counts in columns.values() for count in counts.values()), default=0) or 1
     return [
@@ -161,7 +118,7 @@ def _histogram(verdict: dict[str, Any]) -> list[dict[str, Any]]:
             "label": label,
             "bars": [(who, counts.get(label, 0), 100 * counts.get(label, 0) / most) for who, counts in columns.items()],
         }
-        for label in _list(verdict.get("labels"))
+        for label in as_list(verdict.get("labels"))
     ]
 
 
@@ -190,41 +147,12 @@ def _curve(run_dir: Path, unreadable: list[str]) -> dict[str, str]:
     return {"image": f"data:image/png;base64,{image}" if image else "", "figures": "; ".join(figures)}
 
 
-def _memory(manifest: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
-    """Predicted beside measured, item by item; bars are in percent of the largest value, the budget included."""
-    planned = _dict(plan.get("memory"))
-    recorded = _dict(manifest.get("memory"))
-    predicted = _numbers(recorded.get("predicted")) or _numbers(planned.get("items"))
-    if "total" not in predicted and isinstance(planned.get("total_bytes"), int):
-        predicted["total"] = planned["total_bytes"]
-    measured = _numbers(recorded.get("measured"))
-    budget = planned.get("budget_bytes") if isinstance(planned.get("budget_bytes"), int) else 0
-    most = max([*predicted.values(), *measured.values(), budget or 0], default=0) or 1
-    rows = []
-    for name in dict.fromkeys([*(key for key in [*predicted, *measured] if key != "total"), "total"]):
-        before, after = predicted.get(name), measured.get(name)
-        if before is None and after is None:
-            continue
-        rows.append(
-            {
-                "name": name,
-                "predicted": "–" if before is None else _bytes(before),
-                "measured": "–" if after is None else _bytes(after),
-                "difference": f"{100 * (after / before - 1):+.1f} %" if before and after is not None else "–",
-                "bars": [
-                    (who, 100 * size / most) for who, size in (("base", before), ("tuned", after)) if size is not None
-                ],
-            }
-        )
-    return {"rows": rows, "measured": bool(measured), "budget": _bytes(budget) if budget else ""}
-
-
 def _mask(audit: dict[str, Any]) -> dict[str, Any]:
     """The figures of the audit, and the previews with line ends that carry loss made visible."""
     previews = []
-    for preview in map(_dict, _list(audit.get("preview"))):
+    for preview in map(as_dict, as_list(audit.get("preview"))):
         segments = []
-        for segment in map(_dict, _list(preview.get("segments"))):
+        for segment in map(as_dict, as_list(preview.get("segments"))):
             text, supervised = str(segment.get("text", "")), bool(segment.get("supervised"))
             segments.append({"text": text.replace("\n", "⏎\n") if supervised else text, "supervised": supervised})
         previews.append({"where": str(preview.get("where", "")), "segments": segments})
@@ -242,8 +170,8 @@ def _mask(audit: dict[str, Any]) -> dict[str, Any]:
 def _settings(plan: dict[str, Any], trainer: dict[str, Any]) -> list[dict[str, Any]]:
     """Every planned setting with its reason, and what the trainer used where that is another value."""
     rows = []
-    for name, setting in _dict(plan.get("settings")).items():
-        value, reason = _dict(setting).get("value"), str(_dict(setting).get("reason", ""))
+    for name, setting in as_dict(plan.get("settings")).items():
+        value, reason = as_dict(setting).get("value"), str(as_dict(setting).get("reason", ""))
         used = trainer.get(name, value)
         changed = _comparable(used) != _comparable(value)
         rows.append(
@@ -266,20 +194,20 @@ def _comparable(value: Any) -> Any:
 def _counts(counts: dict[str, Any]) -> str:
     """{"examples": 311, "label_distribution": {"a": 78}} → "311 examples; a: 78"."""
     facts = [f"{_show(value)} {key.replace('_', ' ')}" for key, value in counts.items() if key != "label_distribution"]
-    labels = _dict(counts.get("label_distribution"))
+    labels = as_dict(counts.get("label_distribution"))
     return "; ".join([*facts, ", ".join(f"{label}: {count}" for label, count in labels.items())]).removesuffix("; ")
 
 
 def _provenance(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    git = _dict(manifest.get("git"))
-    hashes = _dict(manifest.get("hashes"))
+    git = as_dict(manifest.get("git"))
+    hashes = as_dict(manifest.get("hashes"))
     hardware = {
-        key.removesuffix("_bytes"): _bytes(value) if key.endswith("_bytes") and isinstance(value, int) else value
-        for key, value in _dict(manifest.get("hardware")).items()
+        key.removesuffix("_bytes"): shown(value) if key.endswith("_bytes") and isinstance(value, int) else value
+        for key, value in as_dict(manifest.get("hardware")).items()
     }
-    data = {f"data: {path}": digest for path, digest in _dict(hashes.get("data")).items()}
+    data = {f"data: {path}": digest for path, digest in as_dict(hashes.get("data")).items()}
     groups: list[tuple[str, Mapping[str, Any]]] = [
-        ("Versions", _dict(manifest.get("versions"))),
+        ("Versions", as_dict(manifest.get("versions"))),
         ("SHA-256", {**{key: value for key, value in hashes.items() if key != "data"}, **data}),
         ("Hardware", hardware),
         ("Git", {"commit": git.get("commit"), "uncommitted changes": git.get("dirty")} if git else {}),
@@ -294,12 +222,12 @@ def _export(run_dir: Path, recipe: dict[str, Any], unreadable: list[str]) -> dic
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         parts = [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]
         if parts and not path.name.startswith("."):
-            files.append((path.name + ("/" if path.is_dir() else ""), _bytes(sum(p.stat().st_size for p in parts))))
-    name = _dict(recipe.get("export")).get("ollama_name")
+            files.append((path.name + ("/" if path.is_dir() else ""), shown(sum(p.stat().st_size for p in parts))))
+    name = as_dict(recipe.get("export")).get("ollama_name")
     has_modelfile = (folder / "Modelfile").is_file()
     return {
         "files": files,
-        "parity": _flat(_mapping(run_dir, "export/parity.json", unreadable)),
+        "parity": _flat(mapping(run_dir, "export/parity.json", unreadable)),
         "command": shlex.join(["ollama", "create", str(name), "-f", "export/Modelfile"])
         if name and has_modelfile
         else "",
@@ -316,10 +244,6 @@ def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     return [(name, _show(value))]
 
 
-def _numbers(value: Any) -> dict[str, int]:
-    return {str(key): size for key, size in _dict(value).items() if isinstance(size, int)}
-
-
 def _show(value: Any) -> str:
     if value is None:
         return "not set"
@@ -333,13 +257,6 @@ def _show(value: Any) -> str:
 def _time(text: Any) -> str:
     """The manifest's ISO 8601 in UTC, spaced for the eye."""
     return str(text).replace("T", " ").replace("Z", " UTC") if text else "not recorded"
-
-
-def _bytes(size: float) -> str:
-    for unit, factor, digits in (("GiB", 2**30, 2), ("MiB", 2**20, 1), ("KiB", 2**10, 1)):
-        if size >= factor:
-            return f"{size / factor:.{digits}f} {unit}"
-    return f"{size} B"
 
 
 def _duration(seconds: Any) -> str:

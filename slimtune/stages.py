@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from slimtune import base_model, experiment_log, report, run_record, versions
+from slimtune import base_model, experiment_log, memory, report, run_record, versions
 from slimtune import recipe as recipes
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer, Example
 from slimtune.data.types import Conversation
 from slimtune.export import gguf
-from slimtune.memory import Meter
 from slimtune.prepare import Prepared
 from slimtune.run_record import RunRecord
 
@@ -56,7 +55,7 @@ def open_record(prepared: Prepared, tokenizer: ChatTokenizer) -> RunRecord:
             "chat_template": tokenizer.template_sha256,
             "data": prepared.data_hashes,
         },
-        meter=Meter(used_before_bytes=prepared.hardware.used_bytes),
+        meter=memory.Meter(used_before_bytes=prepared.hardware.used_bytes),
     )
     record.update(versions=versions.installed(), hardware=dataclasses.asdict(prepared.hardware))
     return record
@@ -95,6 +94,23 @@ def _facts(conversations: Sequence[Conversation], examples: Sequence[Example]) -
 def _labels(conversations: Sequence[Conversation]) -> dict[str, int]:
     counts = Counter(conversation.meta.get("correct") for conversation in conversations)
     return {label: counts[label] for label in sorted(label for label in counts if isinstance(label, str))}
+
+
+def compare_memory(measured: dict[str, int], prepared: Prepared, record: RunRecord) -> list[memory.Comparison]:
+    """Set what the run has measured beside what was predicted; what is more than 5 % apart becomes an event."""
+    compared = memory.compare(prepared.plan.predicted, measured)
+    differences = memory.sentences(compared)
+    record.update(
+        memory={
+            "predicted": prepared.plan.predicted,
+            "measured": measured,
+            "predicted_phases": prepared.plan.phases,
+            "differences": differences,
+        }
+    )
+    for sentence in differences:
+        record.event("memory_differs", sentence)
+    return compared
 
 
 def ask(

@@ -25,7 +25,8 @@ class Calibration:
     activation_margin: how much larger than predicted kept activations may be, as long as nobody has measured them.
     efficiency: card -> the share of its arithmetic peak that a training step reaches; `ANY_CARD` for all others.
     host_bytes_per_second: between the computer's memory and the card.
-    runtime_bytes: resident memory of Python with every library loaded, before a model is.
+    runtime_bytes: resident memory of Python with every library that training loads, without a model.
+    heap_gaps: what freed tensors leave unusable in a CPU run's heap, as a multiple of what all layers save.
     card_source, speed_source, computer_source: how each group came about.
     """
 
@@ -38,6 +39,7 @@ class Calibration:
     host_bytes_per_second: float
     computer_source: str
     runtime_bytes: int
+    heap_gaps: float
 
     def efficiency_of(self, card: str) -> tuple[float, str]:
         """The share of the peak for a card (a key of `plan.cards.CARDS`), and how it is known."""
@@ -60,6 +62,7 @@ def read(path: Path = FILE) -> Calibration:
         host_bytes_per_second=speed["host_bytes_per_second"],
         computer_source=computer["source"],
         runtime_bytes=computer["runtime_bytes"],
+        heap_gaps=computer["heap_gaps"],
     )
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimtune.errors import Problem, SlimtuneError
-from slimtune.plan import batching, cards, search, speed, vram
+from slimtune.plan import batching, cards, ram, search, speed, vram
 from slimtune.plan.calibration import Calibration
 from slimtune.plan.hardware import Hardware
 from slimtune.plan.lengths import Lengths
-from slimtune.plan.models import TARGETS, ModelShape, is_dynamic
+from slimtune.plan.models import TARGETS, ModelShape, is_dynamic, is_prequantised
 from slimtune.recipe import Recipe
 
 _CPU_MICRO_BATCH = 8
@@ -99,6 +99,25 @@ def build(recipe: Recipe, data: Data, shape: ModelShape, hardware: Hardware, cal
             double_buffer=train.double_buffer,
             offload_layers=recipe.model.offload_layers,
         ),
+    )
+
+
+def cpu_memory(
+    recipe: Recipe, data: Data, shape: ModelShape, hardware: Hardware, chosen: batching.Batching
+) -> vram.Breakdown:
+    """The predicted peak resident set of a run on the CPU."""
+    responses = max(data.train.supervised, default=0)
+    return ram.predict(
+        shape,
+        quantisation="nf4" if recipe.model.load_in_4bit else "16bit",
+        precision="bf16" if hardware.bf16 else "fp32",
+        rank=recipe.lora.rank,
+        targets=targets(recipe),
+        tokens=chosen.peak_tokens,
+        rows=chosen.micro,
+        labelled_tokens=max(1, chosen.micro * responses),
+        gradient_checkpointing=_CHECKPOINTING[recipe.train.gradient_checkpointing],
+        prequantised=is_prequantised(recipe.model.base),
     )
 
 

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from slimtune.errors import fail
-from slimtune.plan import advice, calibration, explain, jobs, search, speed, vram
+from slimtune.errors import DOES_NOT_FIT, fail
+from slimtune.plan import advice, calibration, explain, jobs, phases, ram, search, speed, vram
 from slimtune.plan.batching import Batching
 from slimtune.plan.hardware import Hardware
 from slimtune.plan.models import ModelShape
@@ -27,7 +27,7 @@ class Plan:
     """What the machine will do. Lengths are tokens, sizes are bytes, intervals are optimizer steps.
 
     micro_batch_tokens: places of the largest micro-batch. memory: the predicted peak of a training step, by term;
-    phases: predicted peaks by phase. budget_bytes: what the run may use, memory_limit_bytes: of that, what PyTorch's
+    phases: predicted peaks by phase; predicted: what the run will measure, under the same names. budget_bytes: what the run may use, memory_limit_bytes: of that, what PyTorch's
     allocator may reserve. least_bytes: what the run would need if speed did not matter. estimate: of the run's time.
     The last four are None on a CPU.
     """
@@ -76,6 +76,7 @@ class Plan:
     reasons: dict[str, str] = field(default_factory=dict)
     memory: vram.Breakdown | None = None
     phases: dict[str, int] = field(default_factory=dict)
+    predicted: dict[str, int] = field(default_factory=dict)
     budget_bytes: int | None = None
     least_bytes: int | None = None
     longest_context: int | None = None
@@ -85,7 +86,17 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """The plain settings, without reasons and predictions."""
-        apart = {"reasons", "memory", "phases", "budget_bytes", "least_bytes", "longest_context", "estimate", "notes"}
+        apart = {
+            "reasons",
+            "memory",
+            "phases",
+            "predicted",
+            "budget_bytes",
+            "least_bytes",
+            "longest_context",
+            "estimate",
+            "notes",
+        }
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in apart}
 
     @property
@@ -171,6 +182,7 @@ def _on_card(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardw
         memory_limit_bytes=limit,
         memory=choice.memory,
         phases=choice.phases,
+        predicted=phases.comparable(choice.memory),
         budget_bytes=budget,
         least_bytes=min(search.smallest(job).peak_bytes, choice.peak_bytes),
         longest_context=search.longest_context(job, budget),
@@ -180,13 +192,26 @@ def _on_card(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardw
 
 def _on_cpu(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardware, reasons: dict[str, str]) -> Plan:
     batching = jobs.batchings(recipe, data, on_gpu=False)[0]
+    memory = jobs.cpu_memory(recipe, data, shape, hardware, batching)
+    budget = vram.usable_bytes(hardware.memory_bytes)
+    if memory.total_bytes > budget:
+        raise fail(
+            f"{shape.name} does not fit into this computer: {memory.total_bytes / vram.GIB:.2f} GiB predicted, "
+            f"{budget / vram.GIB:.2f} GiB may be used",
+            where="model.base",
+            fix="use a smaller model, or train.per_device_train_batch_size=1",
+            exit_code=DOES_NOT_FIT,
+        )
     steps = schedule(recipe, batching, reasons)
     reasons.update(explain.on_cpu(recipe, batching))
     notes = []
     if recipe.train.optim == "adamw_8bit":
-        notes.append("On a CPU: AdamW in 32 bit instead of 8-bit Adam.")
+        notes.append("On a CPU: torch's AdamW instead of 8-bit Adam.")
     if recipe.train.packing:
         notes.append("On a CPU: padded batches instead of packing.")
+    if recipe.model.load_in_4bit:
+        # `SFTTrainer.__init__` of TRL 1.15 casts it; Unsloth takes that out of the trainer that it generates for CUDA.
+        notes.append("On a CPU: the adapter of a 4-bit model is trained in bfloat16, on a card in float32.")
     threads = 1 if shape.total_parameters < _SMALL_MODEL else hardware.cores
     small = "a model this small waits longer for a second thread than it gains"
     reasons["cpu_threads"] = small if threads == 1 else "every core"
@@ -208,6 +233,10 @@ def _on_cpu(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardwa
         double_buffer=False,
         scoring_batch_size=_CPU_SCORING_BATCH,
         cpu_threads=threads,
+        memory=memory,
+        phases=ram.phases(memory),
+        predicted=ram.comparable(memory),
+        budget_bytes=budget,
     )
 
 

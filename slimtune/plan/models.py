@@ -248,6 +248,11 @@ def is_dynamic(name: str) -> bool:
     return repository.endswith(_DYNAMIC) and repository != "qwen3-32b" + _DYNAMIC
 
 
+def is_prequantised(name: str) -> bool:
+    """Whether a repository, by its name, holds 4-bit weights already."""
+    return _repository(name).lower().endswith(_PLAIN)
+
+
 def dynamic_redirect(name: str) -> str | None:
     """The larger repository that Unsloth loads when asked for this 16-bit one in 4 bit; None where it does not.
 

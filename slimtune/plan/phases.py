@@ -41,6 +41,22 @@ def peaks(
     }
 
 
+def comparable(memory: vram.Breakdown) -> dict[str, int]:
+    """The predictions that a run on a card can hold against a measurement, under the names of both."""
+    item = memory.items.get
+    context = item("CUDA context", 0)
+    reserved = memory.total_bytes - context
+    return {
+        "weights": sum(item(name, 0) for name in _WEIGHTS),
+        "LoRA weights": item("LoRA weights", 0),
+        "optimizer state": item("optimizer state", 0),
+        "peak allocated": reserved - item("fragmentation", 0),
+        "peak reserved": reserved,
+        "CUDA context": context,
+        "peak on the card": memory.total_bytes,
+    }
+
+
 def forward_pass(shape: ModelShape, tokens: int) -> int:
     """A decoder layer's forward without gradients: 2·N·(3H + 3I), the MLP being the widest place.
 

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: metrics as JSON lines, one progress line, a warning when it overfits."""
+"""What a run tells while it trains: metrics as JSON lines, one progress line, a warning when it overfits, its memory."""
 
 from __future__ import annotations
 
@@ -97,6 +97,27 @@ class OverfittingCallback(TrainerCallback):
                 f"the evaluation loss has risen {self.rises} times in a row: the model starts to memorise. The best "
                 "checkpoint is kept; fewer epochs, a lower learning rate or more data would help",
             )
+
+
+class MemoryCallback(TrainerCallback):
+    """Calls `begin()` before this process's first optimizer step and `end()` after it, for a memory figure of its own.
+
+    The step that a resumed run begins with is a first step too: the optimizer's state comes to be in it.
+    """
+
+    def __init__(self, begin: Callable[[], None], end: Callable[[], None]):
+        self.begin, self.end = begin, end
+        self.begun = self.ended = False
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self.begun:
+            self.begun = True
+            self.begin()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.begun and not self.ended:
+            self.ended = True
+            self.end()
 
 
 def clock(seconds: float) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import resource
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimtune import backend  # before torch: Unsloth patches what follows
@@ -13,6 +11,7 @@ from slimtune import backend  # before torch: Unsloth patches what follows
 import psutil  # isort: skip
 import torch  # isort: skip
 
+from slimtune import memory
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer, Example
 from slimtune.plan.make import Plan
@@ -45,6 +44,10 @@ def build(
         callbacks=[
             callbacks.ProgressCallback(record.metric, console.progress, memory_in_use),
             callbacks.OverfittingCallback(overfitting),
+            callbacks.MemoryCallback(
+                lambda: record.meter.begin("first_step"),
+                lambda: record.meter.end("first_step"),
+            ),
         ],
     )
 
@@ -77,20 +80,13 @@ def last_loss(trainer: Any) -> str:
     return f"{losses[-1]:.4f}" if losses else "unknown"
 
 
-def peak_memory(trainer: Any) -> dict[str, int]:
-    """Peak bytes of the run so far: the process's resident set, and the card's where there is one; optimizer state."""
-    # ru_maxrss is in KiB on Linux and in bytes on macOS (getrusage(2)).
-    unit = 1 if sys.platform == "darwin" else 1024
-    measured = {"peak_resident_set": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if torch.cuda.is_available():
-        measured["peak_allocated"] = torch.cuda.max_memory_allocated()
-        measured["peak_reserved"] = torch.cuda.max_memory_reserved()
+def peak_memory(trainer: Any, phases: Mapping[str, Mapping[str, int]] | None = None) -> dict[str, int]:
+    """Bytes of the optimizer's state, and with a meter's `phases` the peaks of training, under the plan's names."""
     optimizer = trainer.optimizer
-    if optimizer is not None:
-        states = [value for state in optimizer.state.values() for value in state.values()]
-        tensors = [value for value in states if isinstance(value, torch.Tensor)]
-        measured["optimizer"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    return measured
+    states = [value for state in optimizer.state.values() for value in state.values()] if optimizer else []
+    # 8-bit optimizers share one table of values among all parameters.
+    tensors = {value.data_ptr(): value.nbytes for value in states if isinstance(value, torch.Tensor)}
+    return {"optimizer state": sum(tensors.values()), **memory.peaks(phases or {})}
 
 
 def memory_in_use() -> int:
@@ -101,5 +97,6 @@ def memory_in_use() -> int:
 def release_memory() -> None:
     """Give back what the trainer held, before the export needs it."""
     gc.collect()
+    memory.trim()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

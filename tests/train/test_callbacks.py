@@ -52,3 +52,23 @@ def test_speed_is_tokens_over_the_time_inside_steps(monkeypatch):
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (75, "1:15"), (3723, "1:02:03"), (-1, "0:00")])
 def test_the_clock(seconds, text):
     assert callbacks.clock(seconds) == text
+
+
+def test_the_first_step_of_this_process_is_marked_once():
+    marks = []
+    callback = callbacks.MemoryCallback(lambda: marks.append("begin"), lambda: marks.append("end"))
+    callback.on_step_end(None, state(3), None)  # nothing has begun
+    for step in (4, 5, 6):  # a resumed run
+        callback.on_step_begin(None, state(step - 1), None)
+        marks.append(step)
+        callback.on_step_end(None, state(step), None)
+    assert marks == ["begin", 4, "end", 5, 6]
+
+
+def test_a_first_step_that_failed_is_gone_on_with():
+    marks = []
+    callback = callbacks.MemoryCallback(lambda: marks.append("begin"), lambda: marks.append("end"))
+    callback.on_step_begin(None, state(0), None)  # out of memory; the trainer begins the step again
+    callback.on_step_begin(None, state(0), None)
+    callback.on_step_end(None, state(1), None)
+    assert marks == ["begin", "end"]

@@ -1,0 +1,102 @@
+"""From measurements to the constants of `slimtune/plan/calibration.json`. Pure functions; no torch.
+
+A measurement is an entry of a case's "measurements" as `measured_training.measure` makes it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmarks.acceptance_cases import shape_of
+from slimtune.plan import speed, vram
+from slimtune.plan.cards import Card
+
+Measurement = Mapping[str, Any]
+
+_TRAINING = ("first_step", "train")
+
+
+def fit(
+    cases: Sequence[Mapping[str, Any]], *, card: Card | None, efficiency: Mapping[str, float], source: str
+) -> dict[str, dict[str, Any]]:
+    """Values for `calibration.update`, by part; a part that nothing was measured for is left out.
+
+    cases: results of cases on a card. card: the machine's; None for one whose peak nobody knows. efficiency: what the
+    calibration has for other cards, which stays. source: where and when, in words.
+    """
+    complete = [(case, entry) for case in cases for entry in case["measurements"] if entry["status"] == "complete"]
+    if not complete:
+        return {}
+    measured = [entry["measured"] for _, entry in complete]
+    contexts = [phase["context"] for phases in measured for phase in phases.values() if "context" in phase]
+    gaps = [gap for phases in measured for gap in _gaps(phases)]
+    parts: dict[str, dict[str, Any]] = {
+        "card": {"source": source, "context_bytes": max(contexts), "fragmentation": round(max(gaps), 4)}
+    }
+    margin = activation_margin(cases)
+    if margin is not None:
+        parts["card"]["activation_margin"] = margin
+    if card is not None:
+        reached = list(efficiencies(cases, card))
+        if reached:
+            found = {card.key: round(statistics.median(reached), 3)}
+            parts["speed"] = {"source": source, "efficiency": {**efficiency, **found}}
+    return parts
+
+
+def _gaps(phases: Mapping[str, Mapping[str, int]]) -> Iterator[float]:
+    """What the allocator reserved beyond what it handed out, as a share of the latter, in the phases of training."""
+    for name in _TRAINING:
+        phase = phases.get(name, {})
+        if "peak_reserved" in phase:
+            yield phase["peak_reserved"] / phase["peak_allocated"] - 1
+
+
+def activation_margin(cases: Sequence[Mapping[str, Any]]) -> float | None:
+    """By which share the activations of layers that are not recomputed are larger than predicted; at least 0.
+
+    The difference between a case with such layers and its model's baseline at the same tokens; None without both.
+    """
+    baselines = {(case["case"]["model"], entry["tokens"]): entry for case, entry in _baselines(cases)}
+    margins = []
+    for case in cases:
+        if not case["case"]["values"].get("train.checkpoint_skip_layers"):
+            continue
+        for entry in case["measurements"]:
+            plain = baselines.get((case["case"]["model"], entry["tokens"]))
+            if plain is None or entry["status"] != "complete":
+                continue
+            measured = entry["measured"]["train"]["peak_allocated"] - plain["measured"]["train"]["peak_allocated"]
+            predicted = entry["predicted"]["total_bytes"] - plain["predicted"]["total_bytes"]
+            margins.append(max(0.0, round(measured / predicted - 1, 3)))
+    return max(margins, default=None)
+
+
+def efficiencies(cases: Sequence[Mapping[str, Any]], card: Card) -> Iterator[float]:
+    """The share of the card's peak that each model's baseline reached at its largest micro-batch.
+
+    Small micro-batches are bound by launching kernels; a knob that moves data is bound by the bus.
+    """
+    largest: dict[str, Measurement] = {}
+    for case, entry in _baselines(cases):
+        model = case["case"]["model"]
+        if model not in largest or entry["tokens"] > largest[model]["tokens"]:
+            largest[model] = entry
+    for model, entry in largest.items():
+        yield efficiency_of(model, entry, card)
+
+
+def efficiency_of(model: str, entry: Measurement, card: Card) -> float:
+    """`slimtune.plan.speed.micro_batch_seconds` solved for the efficiency: FLOPs over the time beside dequantisation."""
+    shape, plan, measured = shape_of(model), entry["plan"], entry["speed"]
+    flops = vram.flops_per_token(shape, rank=plan["lora_rank"], targets=plan["lora_targets"], **entry["work"])
+    seconds = measured["seconds_per_micro_batch"] - speed.dequantisation_seconds(shape, card, "nf4", 1.0)
+    return measured["tokens_per_micro_batch"] * flops / (seconds * card.tflops * 1e12)
+
+
+def _baselines(cases: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Measurement]]:
+    for case in cases:
+        if not case["case"]["knob"]:
+            yield from ((case, entry) for entry in case["measurements"] if entry["status"] == "complete")

@@ -1,0 +1,53 @@
+"""Reading a run's folder, whatever is missing from it or broken in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def mapping(run_dir: Path, name: str, unreadable: list[str]) -> dict[str, Any]:
+    """A JSON or YAML file's mapping; empty if the file is missing, or unreadable and then named in `unreadable`."""
+    path = run_dir / name
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        unreadable.append(f"{name}: {error}")
+        return {}
+    if not isinstance(content, dict):
+        unreadable.append(f"{name}: not a mapping")
+        return {}
+    return content
+
+
+def lines(run_dir: Path, name: str, unreadable: list[str]) -> list[dict[str, Any]]:
+    """The objects of a JSONL file. A last line that the end of the process cut off is left out."""
+    path = run_dir / name
+    if not path.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            unreadable.append(f"{name}:{number}: {error}")
+            continue
+        if isinstance(row, dict) and row:
+            rows.append(row)
+    return rows
+
+
+def as_dict(value: Any) -> dict[str, Any]:
+    """The value if it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    """The value if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []

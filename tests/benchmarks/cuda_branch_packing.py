@@ -1,0 +1,100 @@
+"""Holds the acceptance's looks at packing, attention and loss against Unsloth's CUDA side, on a machine without a card.
+
+Run as a process of its own by test_packing_check.py, like tests/train/cuda_branch_trainer.py: UNSLOTH_ALLOW_CPU=1 makes
+`import unsloth` take its CUDA branch; the two patches of TRL's classes that a CUDA machine gets are applied here.
+usage: cuda_branch_packing.py MODEL_FOLDER WORK_FOLDER
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from slimtune import backend
+
+import peft  # isort: skip
+import torch  # isort: skip
+import transformers  # isort: skip
+import unsloth.models.rl  # isort: skip
+import unsloth.trainer  # isort: skip
+from unsloth.utils import attention_dispatch  # isort: skip
+from unsloth_zoo.fused_losses import fused_linear  # isort: skip
+
+from benchmarks import acceptance_recipe, measured_training, packing_check, what_ran
+from benchmarks.acceptance_cases import Case
+from slimtune.plan import cards
+from slimtune.train import mask_audit, sft
+
+TOKENS = 1024
+
+
+def main(folder, work):
+    transformers.training_args.is_torch_bf16_gpu_available = lambda: True
+    unsloth.models.rl._patch_trl_rl_trainers_impl("sft_trainer")
+    unsloth.trainer._patch_sft_trainer_auto_packing(backend.trl)
+
+    case = Case("tiny", (TOKENS,))
+    stand_in = cards.CARDS["rtx3080"]
+    prepared = acceptance_recipe.prepared(
+        case, TOKENS, folder=folder, work=work, vram_gb=10, on_card=True, stand_in=stand_in
+    )
+    plan, tokenizer = prepared.plan, prepared.tokenizer
+    examples = [example for conversation in prepared.train for example in tokenizer.examples(conversation)]
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")
+    config = peft.LoraConfig(r=16, lora_alpha=32, target_modules=list(plan.lora_targets), task_type="CAUSAL_LM")
+    model = peft.get_peft_model(model, config)
+    model.max_seq_length = plan.max_seq_length
+    hf_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    trainer = sft.build_trainer(model, hf_tokenizer, examples, (), plan, directory=work)
+    audit = mask_audit.audit(trainer, examples, tokenizer, refined_rows=0)
+
+    few = examples[1:5]
+    batch, how = packing_check.packed_batch(trainer, few)
+    spoiled = {**batch, "labels": batch["labels"].clone()}
+    spoiled["labels"][0, 2] = 7
+    report = {
+        "packed_by": how,
+        "batch": {name: list(value.shape) for name, value in batch.items()},
+        "lengths": [len(example.input_ids) for example in few],
+        "labels_survive": packing_check.labels_survive(batch, few),
+        "spoiled_labels_survive": packing_check.labels_survive(spoiled, few),
+        "check": packing_check.check(model, trainer, few, torch.bfloat16),
+        "rows": measured_training.rows(trainer, plan.row_length),
+        "audited": [audit.rows, audit.batches],
+        "steps": case.steps,
+        "attention": attention(),
+        "attention_names": [name for name in what_ran.ATTENTION if hasattr(attention_dispatch, name)],
+        "loss": loss(),
+    }
+    print(json.dumps(report))
+
+
+def attention():
+    """Unsloth's dispatcher on CPU tensors: two packed examples of three and five tokens."""
+    torch.manual_seed(0)
+    queries, keys, values = (torch.randn(1, heads, 8, 64) for heads in (4, 2, 2))
+    lengths = torch.tensor([3, 5], dtype=torch.int32)
+    bounds = torch.tensor([0, 3, 8], dtype=torch.int32)
+    config = attention_dispatch.AttentionConfig(backend=attention_dispatch.SDPA, n_kv_heads=2, n_groups=2)
+    context = attention_dispatch.AttentionContext(
+        bsz=1, q_len=8, kv_seq_len=8, n_heads=4, head_dim=64, requires_grad=False, seq_info=(lengths, bounds, 5),
+        attention_mask=None, causal_mask=None,
+    )  # fmt: skip
+    with what_ran.attention_calls() as calls:
+        attention_dispatch.run_attention(config=config, context=context, Q=queries, K=keys, V=values)
+    return dict(calls)
+
+
+def loss():
+    """Unsloth's fused loss counts itself; on a CPU it goes in chunks of rows."""
+    from unsloth_zoo.fused_losses.cross_entropy_loss import unsloth_fused_ce_loss
+
+    hidden = torch.randn(1, 16, 64, requires_grad=True)
+    head, labels = torch.randn(128, 64), torch.randint(0, 128, (1, 16))
+    before = what_ran.loss_counters()
+    unsloth_fused_ce_loss(None, hidden, head, None, labels, torch_compile=False).backward()
+    assert fused_linear.CALLS  # the counters that `what_ran` reads
+    return what_ran.loss_path(before, what_ran.loss_counters())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
