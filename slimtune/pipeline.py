@@ -68,6 +68,7 @@ def _train_judge_export(
     record.update(data=stages.data_facts(prepared, examples, held_out))
     trainer = training.build(model, hf_tokenizer, examples, held_out, plan, record, console)
     console.mask_audit(training.check(trainer, hf_tokenizer, examples, tokenizer, plan, record))
+    stored = models.memory_bytes(model)
 
     # Base first, tuned after, on the same questions rendered the same way.
     questions = multiple_choice.questions(prepared.test, tokenizer, max_length=plan.max_seq_length)
@@ -82,8 +83,8 @@ def _train_judge_export(
     loss_curve.plot(record.directory / "metrics.jsonl", record.directory / "loss_curve.png", title=prepared.recipe.name)
 
     tuned = stages.ask("tuned", model, tokenizer, questions, prepared, record, console)
-    used = {**models.memory_bytes(model), **training.peak_memory(trainer, record.meter.phases)}
-    console.memory(stages.compare_memory(used, prepared, record))
+    measured = {**stored, **training.peak_memory(trainer, record.meter.phases)}
+    console.memory(stages.compare_memory(measured, prepared, record))
     judged = verdict.judge(base, tuned) if questions else None
     if judged:
         record.write_json("eval/verdict.json", judged)

@@ -1,5 +1,6 @@
 """The whole run on the CPU: real lawqa questions through a tiny model, a few steps, every file of a run's folder."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -10,6 +11,7 @@ from slimtune import pipeline, recipe
 from slimtune.console import Console
 from slimtune.data import build, lawqa, questions
 from slimtune.errors import SlimtuneError
+from slimtune.train import sft
 
 LAWQA = Path(__file__).parent.parent.parent / "shared/data/lawqa_jp/selection.json"
 RUN_FILES = {
@@ -144,8 +146,17 @@ def test_a_run_that_fails_says_so_and_keeps_what_it_has(tmp_path, tiny_model, mo
     rows = [{"input": f"第{n}条は。", "output": "abcd"[n % 4]} for n in range(8)]
     data = tmp_path / "train.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    path = write_recipe(tmp_path, tiny_model("qwen3"), data, data, data, evaluate=None, lora={"target": ["nowhere"]})
-    with pytest.raises(SlimtuneError, match="no modules named nowhere"):
+    path = write_recipe(tmp_path, tiny_model("qwen3"), data, data, data, evaluate=None)
+
+    # The trainer is handed one example with a label that its response mask does not have.
+    build_trainer = sft.build_trainer
+
+    def with_a_wrong_label(model, tokenizer, examples, *arguments, **options):
+        wrong = dataclasses.replace(examples[0], labels=examples[0].input_ids)
+        return build_trainer(model, tokenizer, [wrong, *examples[1:]], *arguments, **options)
+
+    monkeypatch.setattr(sft, "build_trainer", with_a_wrong_label)
+    with pytest.raises(SlimtuneError, match="The labels that the trainer would learn from are wrong"):
         pipeline.run(recipe.load(path), Console(file=io.StringIO()))
     manifest = load(tmp_path / "outputs/lawqa/latest", "manifest.json")
     assert (manifest["status"], manifest["complete"]) == ("failed", False)

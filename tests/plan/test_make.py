@@ -107,7 +107,15 @@ def test_a_cpu_pads_and_says_so():
     assert made.total_steps == 7 * 2  # ceil(98/8) = 13 batches, ceil(13/2) = 7 steps
     assert "padded batches instead of packing" in " ".join(made.notes)
     assert "CPU backend" in made.reasons["packing"]
-    assert made.memory is None
+    assert made.memory.total_bytes <= made.budget_bytes
+    assert made.estimate is None and made.memory_limit_bytes is None
+
+
+def test_what_does_not_fit_into_the_computer_is_refused_too():
+    small = dataclasses.replace(CPU, memory_bytes=2**30)
+    with pytest.raises(SlimtuneError, match="does not fit into this computer") as caught:
+        plan(equal(10, 100), small)
+    assert caught.value.exit_code == 3
 
 
 def test_a_tiny_model_gets_one_thread_and_a_real_one_every_core():
