@@ -19,7 +19,9 @@ def show(report: Mapping[str, Any], console: Console) -> None:
             "loss is that of a small card; the speed is its own."
         )
     _print(
-        console, ("case", "tokens", "predicted GiB", "measured GiB", "error", "tokens/s", "rows full"), measured(report)
+        console,
+        ("case", "tokens", "predicted GiB", "measured GiB", "error", "of tensors", "tokens/s", "full"),
+        measured(report),
     )
     _print(console, ("knob", "tokens", "GiB", "predicted", "speed"), knob_rows(report["knobs"]))
     for case in report["cases"]:
@@ -50,23 +52,26 @@ def _print(console: Console, headings: Sequence[str], rows: Sequence[Sequence[st
 
 
 def measured(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """A row for each measurement; on a CPU the measured size is the process's resident set."""
+    """A row for each measurement; on a CPU the measured size is the process's resident set.
+
+    Two errors: of everything the run held, gaps and context included, and of what its tensors took alone.
+    """
     rows: list[tuple[str, ...]] = []
     for case in report["cases"]:
         for entry in case["measurements"]:
             name, tokens = case["case"]["name"], str(entry["tokens"] or "")
             if entry["status"] != "complete":
-                rows.append((name, tokens, entry["status"], "", "", "", ""))
+                rows.append((name, tokens, entry["status"], "", "", "", "", ""))
                 continue
             predicted = entry["predicted"]["total_bytes"] if entry["predicted"] else None
-            error = entry["errors"]["total"] if entry["errors"] else None
+            errors = entry["errors"] or {}
             rows.append(
                 (
                     name,
                     tokens,
                     "–" if predicted is None else f"{predicted / GIB:.2f}",
                     f"{peak_bytes(entry) / GIB:.2f}",
-                    "–" if error is None else f"{error:+.1%}",
+                    *(f"{errors[of]:+.1%}" if of in errors else "–" for of in ("total", "allocated")),
                     f"{entry['speed']['tokens_per_second']:,.0f}",
                     f"{entry['rows']['efficiency']:.0%}",
                 )

@@ -16,6 +16,7 @@ from slimtune.plan.cards import Card
 Measurement = Mapping[str, Any]
 
 _TRAINING = ("first_step", "train")
+_NEAR_THE_LIMIT = 0.8
 
 
 def fit(
@@ -29,11 +30,13 @@ def fit(
     complete = [(case, entry) for case in cases for entry in case["measurements"] if entry["status"] == "complete"]
     if not complete:
         return {}
-    measured = [entry["measured"] for _, entry in complete]
-    contexts = [phase["context"] for phases in measured for phase in phases.values() if "context" in phase]
-    gaps = [gap for phases in measured for gap in _gaps(phases)]
+    contexts = [phase["context"] for _, entry in complete for phase in entry["measured"].values() if "context" in phase]
     parts: dict[str, dict[str, Any]] = {
-        "card": {"source": source, "context_bytes": max(contexts), "fragmentation": round(max(gaps), 4)}
+        "card": {
+            "source": source,
+            "context_bytes": max(contexts),
+            "fragmentation": round(fragmentation([entry for _, entry in complete]), 4),
+        }
     }
     margin = activation_margin(cases)
     if margin is not None:
@@ -46,12 +49,20 @@ def fit(
     return parts
 
 
-def _gaps(phases: Mapping[str, Mapping[str, int]]) -> Iterator[float]:
-    """What the allocator reserved beyond what it handed out, as a share of the latter, in the phases of training."""
-    for name in _TRAINING:
-        phase = phases.get(name, {})
-        if "peak_reserved" in phase:
-            yield phase["peak_reserved"] / phase["peak_allocated"] - 1
+def fragmentation(entries: Sequence[Measurement]) -> float:
+    """What the allocator reserved beyond what it handed out, as a share of the latter, where it was short of room.
+
+    Far below its limit the allocator keeps freed blocks instead of using them again, and that would count as gaps. So
+    only the phases that came near the limit count, or where none did, the one that came nearest.
+    """
+    seen: list[tuple[float, float]] = []  # share of the limit in use, share of gaps
+    for entry in entries:
+        for phase in (entry["measured"].get(name, {}) for name in _TRAINING):
+            if "peak_reserved" in phase:
+                reserved = phase["peak_reserved"]
+                seen.append((reserved / entry["plan"]["memory_limit_bytes"], reserved / phase["peak_allocated"] - 1))
+    _, gap_there = max(seen)
+    return max((gap for full, gap in seen if full >= _NEAR_THE_LIMIT), default=gap_there)
 
 
 def activation_margin(cases: Sequence[Mapping[str, Any]]) -> float | None:

@@ -77,13 +77,15 @@ class Case:
 QUICKSTART = Case("quickstart")
 CASES = (
     Case("smallest", fits="runtime", hidden=128, inner=128, layers=1, rows=2),
-    Case("middle", fits="gaps"),
-    Case("middle, recomputed", fits="gaps", recomputed=True),
+    # Tensors below 1 MiB, and many of them.
+    Case("narrow", fits="gaps", hidden=256, inner=512, layers=16, rows=4),
+    Case("narrow, recomputed", fits="gaps", hidden=256, inner=512, layers=16, rows=4, recomputed=True),
     QUICKSTART,
+    Case("middle"),
+    Case("middle, recomputed", recomputed=True),
     Case("more tokens", length=256),
-    Case("more tokens, recomputed", length=256, recomputed=True),
     Case("deeper, recomputed", layers=16, recomputed=True),
-    Case("wider, recomputed", hidden=1024, inner=3072, layers=4, recomputed=True),
+    Case("wider, recomputed", hidden=1024, inner=3072, layers=4, length=256, recomputed=True),
     Case("larger vocabulary", vocabulary=32768),
     Case("prequantised", prequantised=True),
 )
@@ -180,7 +182,9 @@ def entry(case: Case, found: dict[str, Any], runtime: int, gaps: float) -> dict[
     return {
         "case": case.name,
         "fits": case.fits,
-        "model": {key: value for key, value in dataclasses.asdict(models.from_config(found["config"], case.name)).items()},
+        "model": {
+            key: value for key, value in dataclasses.asdict(models.from_config(found["config"], case.name)).items()
+        },
         "job": found["job"],
         "predicted": {one.name: one.predicted for one in compared},
         "measured": {one.name: one.measured for one in compared},

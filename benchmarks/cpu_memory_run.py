@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cpu_memory import QUICKSTART, ROOT, Case
-from slimtune import base_model, memory, prepare, recipe, stages
+from slimtune import base_model, prepare, recipe, stages
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer
 
@@ -99,7 +99,6 @@ def measure(case: Case, work: Path) -> dict[str, Any]:
 
         model, hf_tokenizer = models.load(folder, plan)
         model = models.add_lora(model, plan)
-    memory.trim()
     examples = stages.examples_within(prepared.train, tokenizer, plan.max_seq_length, record)
     held_out = stages.examples_within(prepared.held_out, tokenizer, plan.max_seq_length, record)
     trainer = training.build(model, hf_tokenizer, examples, held_out, plan, record, console)

@@ -19,6 +19,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 def load(path: Path, plan: Plan) -> tuple[Any, Any]:
     """The base model and its tokenizer from a local folder, the card's allocator capped at the plan's limit.
 
+    On a CPU the C library's allocator is set, for the whole process, to hold no more than it must.
+
     Raises SlimtuneError where the plan wants a GPU that Unsloth does not find.
     """
     if plan.device != backend.device_type():
@@ -33,6 +35,8 @@ def load(path: Path, plan: Plan) -> tuple[Any, Any]:
         # Left to itself, Unsloth decides on these by what is free at the moment.
         placing = {"offload_embedding": plan.offload_embedding, "offload_layers": plan.offload_layers}
         backend.set_double_buffer(plan.double_buffer)
+    if plan.device == "cpu":
+        memory.map_large_tensors()
     if plan.memory_limit_bytes is not None:
         memory.cap(plan.memory_limit_bytes)
     with backend.quiet():
@@ -47,6 +51,7 @@ def load(path: Path, plan: Plan) -> tuple[Any, Any]:
             trust_remote_code=False,
             **placing,
         )
+    memory.trim()
     return model, tokenizer
 
 

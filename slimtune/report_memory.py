@@ -71,7 +71,7 @@ def _phases(phases: dict[str, Any], predicted: dict[str, int]) -> dict[str, Any]
     if any(memory.RESIDENT_SET_SO_FAR in figures for figures in measured.values()):
         resident = memory.RESIDENT_SET_SO_FAR
     of_process = {memory.RESIDENT_SET: "resident set", memory.RESIDENT_SET_SO_FAR: "resident set so far"}[resident]
-    columns = ["predicted", "reserved + context", "allocated", of_process] if on_card else ["predicted", of_process]
+    columns = ["predicted", "on the card", "allocated", of_process] if on_card else ["predicted", of_process]
     rows = []
     for name in names:
         figures = measured.get(name, {})
@@ -81,7 +81,7 @@ def _phases(phases: dict[str, Any], predicted: dict[str, int]) -> dict[str, Any]
             cells += [None if reserved is None else reserved + figures.get("context", 0), figures.get("peak_allocated")]
         cells.append(figures.get(resident))
         rows.append((name.replace("_", " "), [_shown(cell) for cell in cells]))
-    return {"columns": columns, "rows": rows}
+    return {"columns": columns, "rows": rows, "on_card": on_card}
 
 
 def _breakdown(items: dict[str, int]) -> list[dict[str, Any]]:

@@ -16,6 +16,26 @@ EVIL = "<script>alert(1)</script>"
 RUN_ID = "20261122T050000Z"
 GOLD = "abcd" * 30
 _NEXT = {"a": "b", "b": "c", "c": "d", "d": "a"}
+_ITEMS = {
+    "linear weights": 3_583_382_256,
+    "embeddings": 2_489_319_424,
+    "norms and biases": 616_448,
+    "LoRA weights": 174_604_288,
+    "LoRA gradients": 174_604_288,
+    "optimizer state": 88_666_240,
+    "checkpoint staging": 33_554_432,
+    "MLP backward": 1_272_971_264,
+    "CUDA context": 367_001_600,
+}
+_PREDICTED_PHASES = {"load": 6_614_924_016, "first_step": 8_184_720_240, "train": 8_184_720_240, "export": 367_001_600}
+# Of each phase: allocated, reserved, context, resident set.
+_MEASURED_PHASES = {
+    "load": (6_272_604_288, 6_293_553_152, 398_458_880, 4_831_838_208),
+    "evaluate_base": (6_700_000_000, 6_817_841_152, 411_041_792, 3_221_225_472),
+    "train": (7_310_000_000, 7_396_655_104, 411_041_792, 3_758_096_384),
+    "first_step": (7_290_000_000, 7_396_655_104, 411_041_792, 3_758_096_384),
+    "evaluate_tuned": (6_800_000_000, 7_396_655_104, 411_041_792, 3_758_096_384),
+}
 
 
 def write(folder: Path) -> Path:
@@ -84,6 +104,15 @@ def _recipe() -> dict[str, Any]:
     }
 
 
+def _figures(allocated: int, reserved: int, context: int, resident: int) -> dict[str, int]:
+    return {
+        "peak_allocated": allocated,
+        "peak_reserved": reserved,
+        "context": context,
+        "peak_resident_set": resident,
+    }
+
+
 def _plan() -> dict[str, Any]:
     settings = {
         "device": ("cuda", "a CUDA device is present"),
@@ -107,22 +136,28 @@ def _plan() -> dict[str, Any]:
         "optim": ("adamw_8bit", f"recipe {EVIL}"),
         "seed": (42, "recipe"),
     }
-    memory = {
-        "weights (NF4 and 16 bit)": 6_120_000_000,
-        "LoRA weights, gradients, optimizer": 436_000_000,
-        "activations": 612_000_000,
-        "logits": 1_240_000_000,
-        "CUDA context": 600_000_000,
-    }
     return {
         "settings": {name: {"value": value, "reason": reason} for name, (value, reason) in settings.items()},
-        "memory": {"items": memory, "total_bytes": sum(memory.values()), "budget_bytes": 10_307_921_510},
+        "memory": {
+            "items": _ITEMS,
+            "total_bytes": sum(_ITEMS.values()),
+            "budget_bytes": 10_307_921_510,
+            "phases": _PREDICTED_PHASES,
+        },
         "notes": ["thinking is off: the empty think block belongs to the prompt"],
     }
 
 
 def _manifest() -> dict[str, Any]:
-    predicted = _plan()["memory"]["items"]
+    context = _ITEMS["CUDA context"]
+    predicted = {
+        "weights": _ITEMS["linear weights"] + _ITEMS["embeddings"] + _ITEMS["norms and biases"],
+        "LoRA weights": _ITEMS["LoRA weights"],
+        "optimizer state": _ITEMS["optimizer state"],
+        "peak allocated": sum(_ITEMS.values()) - context,
+        "peak reserved": sum(_ITEMS.values()) - context,
+        "CUDA context": context,
+    }
     return {
         "name": "direct",
         "run_id": RUN_ID,
@@ -169,8 +204,22 @@ def _manifest() -> dict[str, Any]:
         "differences": ["per_device_train_batch_size: plan 2, trainer 1, after an out-of-memory error at step 4"],
         "timings": {"load": 41.2, "evaluate base": 12.9, "train": 2111.4, "evaluate tuned": 13.3, "export": 201.0},
         "memory": {
-            "predicted": {**predicted, "total": sum(predicted.values())},
-            "measured": {"weights (NF4 and 16 bit)": 6_098_000_000, "total": 8_731_000_000},
+            "predicted": predicted,
+            "measured": {
+                "weights": 6_098_000_000,
+                "LoRA weights": 174_604_288,
+                "optimizer state": 88_700_000,
+                "peak allocated": 7_310_000_000,
+                "peak reserved": 7_396_655_104,
+                "CUDA context": 411_041_792,
+                "peak resident set": 4_831_838_208,
+            },
+            "phases": {phase: _figures(*sizes) for phase, sizes in _MEASURED_PHASES.items()},
+            "predicted_phases": _PREDICTED_PHASES,
+            "differences": [
+                f"{EVIL} peak allocated: 6.81 GiB measured, 7.28 GiB predicted, 6 % less than predicted",
+                "CUDA context: 392.0 MiB measured, 350.0 MiB predicted, 12 % more than predicted",
+            ],
         },
         "export": {"gguf": ["model.q8_0.gguf"], "merged": None},
     }

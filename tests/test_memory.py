@@ -177,13 +177,14 @@ def test_peaks_are_those_up_to_the_export():
     phases = {
         "load": {"peak_allocated": 5, "peak_reserved": 6, "context": 3, "peak_resident_set": 80},
         "train": {"peak_allocated": 9, "peak_reserved": 10, "context": 2, "peak_resident_set": 70},
+        "evaluate_tuned": {"peak_allocated": 8, "peak_reserved": 9, "context": 4, "peak_resident_set": 90},
         "export": {"peak_allocated": 1, "peak_reserved": 99, "context": 4, "peak_resident_set": 500},
     }
     assert memory.peaks(phases) == {
         "peak allocated": 9,
         "peak reserved": 10,
-        "CUDA context": 3,
-        "peak on the card": 12,
+        "CUDA context": 4,
+        "peak on the card": 13,  # evaluate_tuned
         "peak resident set": 80,
     }
     assert memory.peaks({}) == {}
@@ -220,7 +221,8 @@ def test_comparison_by_hand():
 
 def test_sentences_in_both_directions_and_without_a_prediction():
     compared = memory.compare(
-        {"weights": 200 * MIB, "LoRA weights": 0, "CUDA context": 100}, {"weights": 100 * MIB, "LoRA weights": 2048, "CUDA context": 106}
+        {"weights": 200 * MIB, "LoRA weights": 0, "CUDA context": 100},
+        {"weights": 100 * MIB, "LoRA weights": 2048, "CUDA context": 106},
     )
     assert memory.sentences(compared) == [
         "weights: 100.0 MiB measured, 200.0 MiB predicted, 50 % less than predicted",

@@ -128,7 +128,8 @@ def next_token_logprobs(model: Any, prompts: Sequence[Sequence[int]], precision:
     holds (prompts × length × vocabulary) logits.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    device = inner.get_input_embeddings().weight.device
+    # Not the embedding's: that one may live in the computer's memory.
+    device = inner.lm_head.weight.device
     longest = max(len(prompt) for prompt in prompts)
     input_ids = torch.zeros((len(prompts), longest), dtype=torch.long)
     for row, prompt in enumerate(prompts):

@@ -32,17 +32,18 @@ FORMULAS = {
     "norms and biases": "b each",
     "LoRA weights": "a·P_lora",
     "LoRA gradients": "a·P_lora",
+    "LoRA in 16 bit": "2·P_lora, in bf16 on 16-bit weights",
     "optimizer state": "2a·P_lora and 4 bytes a matrix",
     "kept activations": "what every layer saves for its backward",
     "checkpoints": "b·N·H a layer",
     "recomputed layer": "what one layer saves for its backward",
     "backward": "the larger of 20·N·H and N·(3b·I + 2b·H) + b·H·I",
     "logits and loss": "10 bytes for each of 16,777,216 logits, 6 where one piece holds them all",
-    "heap gaps": "measured, as a multiple of what all layers save (and two more where they are recomputed)",
+    "heap gaps": "measured, as a multiple of the tensors below 1 MiB that all layers save",
 }
 
 LOSS_PIECE = 16 * MIB  # logits that the loss takes at once
-LARGEST_IN_HEAP = 32 * MIB  # glibc maps anything larger apart, and gives it back when it is freed
+MAPPED_FROM = MIB  # tensors from here on are mapped apart and given back when freed (`memory.map_large_tensors`)
 
 _WEIGHTS = ("linear weights", "embeddings", "norms and biases")
 _NF4_BLOCK, _NF4_SCALE_BLOCK = 64, 256
@@ -93,6 +94,8 @@ def predict(
         "norms and biases": number * (shape.norm_parameters + shape.bias_parameters),
         "LoRA weights": adapter,
         "LoRA gradients": adapter,
+        # Autocast keeps what it has cast until the end of the pass.
+        "LoRA in 16 bit": 2 * lora if quantisation == "16bit" and precision == "bf16" else 0,
         "optimizer state": optimizer_state(shape, rank, targets, quantisation),
         "kept activations": 0 if recomputed else shape.layers * sum(layer),
         "checkpoints": shape.layers * number * tokens * shape.hidden_size if recomputed else 0,
@@ -241,13 +244,13 @@ def logits_and_loss(shape: ModelShape, precision: Precision, labelled_tokens: in
 
 
 def heap_tensors(shape: ModelShape, layer: Collection[int], *, recomputed: bool) -> int:
-    """What the heap gaps are a multiple of: the tensors of up to 32 MiB that all layers save.
+    """What the heap gaps are a multiple of: the tensors below 1 MiB that all layers save.
 
     Between tensors that stay, freed ones leave holes: glibc's `memalign`, which PyTorch calls, asks for a little more
     than the size of a tensor, so that a hole of exactly that size is not used again. Layers that are recomputed have left
     their holes in the forward pass already; the recomputation and its gradients leave about two layers' more (measured).
     """
-    in_heap = sum(tensor for tensor in layer if tensor <= LARGEST_IN_HEAP)
+    in_heap = sum(tensor for tensor in layer if tensor < MAPPED_FROM)
     return (shape.layers + (2 if recomputed else 0)) * in_heap
 
 

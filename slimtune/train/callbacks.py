@@ -11,15 +11,16 @@ from slimtune import backend  # noqa: F401  before transformers: Unsloth patches
 from transformers import TrainerCallback  # isort: skip
 
 RISES_BEFORE_WARNING = 3
-LOGGED = ("loss", "grad_norm", "learning_rate", "eval_loss", "tokens_per_second", "num_tokens", "train_runtime")
+LOGGED = ("loss", "grad_norm", "learning_rate", "eval_loss", "tokens_per_second", "num_input_tokens_seen", "train_runtime")
 
 
 class ProgressCallback(TrainerCallback):
     """Hands every logged value to `write(record)` and one line for the eye to `show(line, last)`.
 
     memory_in_use: bytes, of the card where there is one and of this process otherwise.
-    Tokens per second come from TRL's own token count and the time inside training steps, so that evaluation and
-    saving do not make training look slow; the time left includes them.
+    Tokens per second come from the Trainer's count of tokens that are no padding (TRL's own count stays at 0 in the
+    trainer that Unsloth generates for CUDA, which computes the loss by itself) and the time inside training steps, so
+    that evaluation and saving do not make training look slow; the time left includes them.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class ProgressCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         logs = dict(logs or {})
         if "loss" in logs and self.step_seconds > self.logged_seconds:
-            tokens = float(logs.get("num_tokens", 0)) - self.logged_tokens
+            tokens = float(logs.get("num_input_tokens_seen", 0)) - self.logged_tokens
             logs["tokens_per_second"] = round(tokens / (self.step_seconds - self.logged_seconds), 1)
             self.logged_tokens += tokens
             self.logged_seconds = self.step_seconds

@@ -69,6 +69,7 @@ def build_trainer(
         metric_for_best_model="eval_loss" if plan.eval_steps else None,
         greater_is_better=False if plan.eval_steps else None,
         prediction_loss_only=True,
+        include_num_input_tokens_seen="non_padding",
         seed=plan.seed,
         data_seed=plan.seed,
         report_to=list(plan.report_to) or "none",

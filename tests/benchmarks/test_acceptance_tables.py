@@ -59,15 +59,15 @@ def test_a_row_shows_prediction_beside_measurement():
     left_out = {"tokens": 8192, "status": "left out", "reason": "does not fit"}
     rows = acceptance_tables.measured({"cases": [case("large", "L", BASE, left_out)]})
     assert rows == [
-        ("large", "4096", "7.25", "7.50", "-3.4%", "10,000", "97%"),
-        ("large", "8192", "left out", "", "", "", ""),
+        ("large", "4096", "7.25", "7.50", "-3.4%", "+0.0%", "10,000", "97%"),
+        ("large", "8192", "left out", "", "", "", "", ""),
     ]
 
 
 def test_a_cpus_row_has_its_resident_set_and_no_prediction():
     on_cpu = BASE | {"predicted": None, "errors": None, "measured": {"train": {"peak_resident_set": 2 * GIB}}}
     assert acceptance_tables.measured({"cases": [case("toy", "T", on_cpu)]}) == [
-        ("toy", "4096", "–", "2.00", "–", "10,000", "97%")
+        ("toy", "4096", "–", "2.00", "–", "–", "10,000", "97%")
     ]
 
 

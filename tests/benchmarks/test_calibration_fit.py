@@ -32,7 +32,7 @@ def measurement(model, tokens, *, efficiency=0.6, allocated=6_000, reserved=6_30
     return {
         "tokens": tokens,
         "status": "complete",
-        "plan": {"lora_rank": 16, "lora_targets": list(TARGETS["full"])},
+        "plan": {"lora_rank": 16, "lora_targets": list(TARGETS["full"]), "memory_limit_bytes": 7_000},
         "predicted": {"total_bytes": predicted},
         "measured": {"first_step": figures, "train": figures, "evaluate_tuned": {**figures, "context": context - 50}},
         "speed": {"seconds_per_micro_batch": seconds, "tokens_per_micro_batch": tokens},
@@ -70,6 +70,14 @@ def test_the_card_part_takes_the_worst_that_was_seen():
     ]
     # 6,240 reserved of 6,000 handed out: 4 % in gaps.
     assert fit(*cases)["card"] == {"source": "a test", "context_bytes": 512, "fragmentation": 0.04}
+
+
+def test_gaps_count_where_the_allocator_was_short_of_room():
+    roomy = measurement("Qwen3-4B", 1024, allocated=3_000, reserved=4_200)  # 60 % of the limit, 40 % kept for later
+    tight = measurement("Qwen3-8B", 8192, allocated=6_000, reserved=6_180)
+    assert fit(case("Qwen3-4B", roomy), case("Qwen3-8B", tight))["card"]["fragmentation"] == 0.03
+    roomier = measurement("Qwen3-4B", 2048, allocated=4_000, reserved=4_400)
+    assert fit(case("Qwen3-4B", roomy, roomier))["card"]["fragmentation"] == 0.1
 
 
 def test_the_margin_of_kept_activations_is_the_surplus_over_their_prediction():

@@ -1,10 +1,6 @@
-"""Whether packed examples see each other: the verdict by hand, on a CPU's trainer, and on Unsloth's CUDA side."""
+"""Whether packed examples see each other: the verdict by hand, and on a CPU's trainer."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +11,6 @@ import torch  # isort: skip
 from benchmarks import packing_check, random_data
 from slimtune.data import loading
 from slimtune.data.chat import IGNORE_INDEX, ChatTokenizer, Example
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def same(mean):
@@ -104,49 +98,3 @@ def test_a_model_whose_examples_see_each_other_is_told_apart(make_trainer, tiny_
 def test_labels_survive(labels, survive):
     examples = [Example((1, 2, 3), (IGNORE_INDEX, IGNORE_INDEX, 3), "a"), Example((4, 5, 6), (4, 5, 6), "b")]
     assert packing_check.labels_survive({"labels": torch.tensor([labels])}, examples) is survive
-
-
-@pytest.fixture(scope="module")
-def cuda_side(tiny_model, tmp_path_factory):
-    """The report of cuda_branch_packing.py: Unsloth's CUDA trainer, dispatcher and loss, on CPU tensors."""
-    work = tmp_path_factory.mktemp("cuda")
-    done = subprocess.run(
-        [sys.executable, "tests/benchmarks/cuda_branch_packing.py", tiny_model("qwen3"), work],
-        cwd=ROOT,
-        env={**os.environ, "UNSLOTH_ALLOW_CPU": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def test_the_cuda_trainers_own_collator_packs_the_row(cuda_side):
-    assert cuda_side["packed_by"] == "the trainer's collator"
-    assert cuda_side["batch"]["input_ids"] == [1, sum(cuda_side["lengths"])]
-    assert cuda_side["batch"]["packed_seq_lengths"] == [len(cuda_side["lengths"])]
-
-
-def test_labels_survive_the_cuda_trainers_packing(cuda_side):
-    assert cuda_side["labels_survive"] is True
-    assert cuda_side["spoiled_labels_survive"] is False
-
-
-def test_the_whole_check_runs_on_the_cuda_trainer(cuda_side):
-    assert cuda_side["check"]["apart"] is True
-    assert cuda_side["check"]["noise"]["mean"] < cuda_side["check"]["control"]["mean"] / 10
-
-
-def test_the_data_make_exactly_as_many_rows_as_there_are_steps_one_of_them_full(cuda_side):
-    assert cuda_side["rows"]["rows"] == cuda_side["steps"] == cuda_side["audited"][1]
-    assert cuda_side["rows"]["longest"] == 1024
-    assert cuda_side["rows"]["examples"] == cuda_side["audited"][0]
-    assert 0.85 < cuda_side["rows"]["efficiency"] <= 1
-
-
-def test_unsloths_dispatcher_and_loss_are_where_they_are_looked_for(cuda_side):
-    from benchmarks import what_ran
-
-    assert cuda_side["attention_names"] == list(what_ran.ATTENTION)
-    assert cuda_side["attention"] == {"torch SDPA, segment by segment": 1}
-    assert cuda_side["loss"] == "fused, in chunks of rows"

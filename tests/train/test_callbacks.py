@@ -41,11 +41,19 @@ def test_speed_is_tokens_over_the_time_inside_steps(monkeypatch):
         clock[0] += 2.0
         callback.on_step_end(None, state(step), None)
         arguments = SimpleNamespace(eval_steps=1)
-        callback.on_log(arguments, state(step), None, logs={"loss": 1.5, "num_tokens": 100.0 * step, "ignored": "x"})
+        callback.on_log(
+            arguments, state(step), None, logs={"loss": 1.5, "num_input_tokens_seen": 100.0 * step, "ignored": "x"}
+        )
         clock[0] += 30.0  # an evaluation
         callback.on_log(arguments, state(step), None, logs={"eval_loss": 1.25})
     assert [record.get("tokens_per_second") for record in written] == [50.0, None, 50.0, None]
-    assert written[0] == {"step": 1, "epoch": 0.1, "loss": 1.5, "num_tokens": 100.0, "tokens_per_second": 50.0}
+    assert written[0] == {
+        "step": 1,
+        "epoch": 0.1,
+        "loss": 1.5,
+        "num_input_tokens_seen": 100.0,
+        "tokens_per_second": 50.0,
+    }
     assert shown[-1][0].startswith("step 2/10  epoch 0.20  loss 1.5000  eval 1.2500  tok/s 50  mem 1.50 GiB  ")
 
 

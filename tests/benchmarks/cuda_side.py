@@ -1,8 +1,8 @@
-"""Holds the acceptance's looks at packing, attention and loss against Unsloth's CUDA side, on a machine without a card.
+"""Holds what the acceptance does and looks at against Unsloth's CUDA side, on a machine without a card.
 
-Run as a process of its own by test_packing_check.py, like tests/train/cuda_branch_trainer.py: UNSLOTH_ALLOW_CPU=1 makes
+Run as a process of its own by test_cuda_side.py, like tests/train/cuda_branch_trainer.py: UNSLOTH_ALLOW_CPU=1 makes
 `import unsloth` take its CUDA branch; the two patches of TRL's classes that a CUDA machine gets are applied here.
-usage: cuda_branch_packing.py MODEL_FOLDER WORK_FOLDER
+usage: cuda_side.py MODEL_FOLDER WORK_FOLDER
 """
 
 import json
@@ -19,9 +19,17 @@ import unsloth.trainer  # isort: skip
 from unsloth.utils import attention_dispatch  # isort: skip
 from unsloth_zoo.fused_losses import fused_linear  # isort: skip
 
-from benchmarks import acceptance_recipe, measured_training, packing_check, what_ran
+from benchmarks import (
+    acceptance_cases,
+    acceptance_recipe,
+    measured_training,
+    packing_check,
+    random_model,
+    what_ran,
+)
 from benchmarks.acceptance_cases import Case
 from slimtune.plan import cards
+from slimtune.plan.models import TARGETS
 from slimtune.train import mask_audit, sft
 
 TOKENS = 1024
@@ -64,6 +72,7 @@ def main(folder, work):
         "attention": attention(),
         "attention_names": [name for name in what_ran.ATTENTION if hasattr(attention_dispatch, name)],
         "loss": loss(),
+        "loaded": {name: loaded(shape, work) for name, shape in acceptance_cases.TOY_SHAPES.items()},
     }
     print(json.dumps(report))
 
@@ -94,6 +103,55 @@ def loss():
     unsloth_fused_ce_loss(None, hidden, head, None, labels, torch_compile=False).backward()
     assert fused_linear.CALLS  # the counters that `what_ran` reads
     return what_ran.loss_path(before, what_ran.loss_counters())
+
+
+def loaded(shape, work):
+    """A folder of random_model, loaded and adapted by Unsloth's CUDA loader; a played card answers what it asks."""
+    from unittest.mock import patch
+
+    import unsloth.models._utils as utils
+    import unsloth.models.llama as llama
+    import unsloth.models.loader as loader
+
+    folder = random_model.build(shape, work / f"{shape.name}-bnb-4bit")
+    empty = torch.empty
+
+    def empty_on_the_cpu(*size, device=None, pin_memory=False, **options):
+        return empty(*size, **options)  # buffers for offloaded checkpoints, the RoPE tables' first places
+
+    card = {"get_device_capability": lambda *args: (8, 6), "device_count": lambda: 1, "current_device": lambda: 0}
+    with (
+        patch.multiple(torch.cuda, **card),
+        patch.multiple(loader, ALLOW_PREQUANTIZED_MODELS=True, ALLOW_BITSANDBYTES=True),
+        patch.multiple(llama, get_device_stats=lambda: ("a card", "", 10), DEVICE_TYPE_TORCH="cpu"),
+        patch.multiple(utils, DEVICE_TYPE_TORCH="cpu"),
+        patch.object(torch, "empty", empty_on_the_cpu),
+        backend.quiet(),
+    ):
+        model, tokenizer = backend.FastLanguageModel.from_pretrained(
+            str(folder),
+            max_seq_length=TOKENS,
+            dtype=torch.float16,
+            load_in_4bit=True,
+            device_map={"": "cpu"},
+            use_gradient_checkpointing="unsloth",
+            use_exact_model_name=True,
+            offload_embedding=False,
+            offload_layers=0,
+        )
+        targets = list(TARGETS["full"])
+        adapted = backend.FastLanguageModel.get_peft_model(
+            model, r=16, lora_alpha=32, target_modules=targets, checkpoint_skip_layers=1, max_seq_length=TOKENS
+        )
+    linears = [module for module in adapted.modules() if type(module).__name__ == "Linear4bit" and module.bias is None]
+    return {
+        "model": type(adapted.get_base_model()).__name__,
+        "nf4": all(linear.weight.quant_state.nested for linear in linears),
+        "trainable": sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad),
+        "expected": shape.lora_parameters(16, TARGETS["full"]),
+        "tokens": len(tokenizer),
+        "template": tokenizer.chat_template == (folder / "chat_template.jinja").read_text(encoding="utf-8"),
+    }
 
 
 if __name__ == "__main__":
