@@ -28,22 +28,26 @@ def cuda_side(tiny_model, tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_cuda_trainers_own_collator_packs_the_row(cuda_side):
     assert cuda_side["packed_by"] == "the trainer's collator"
     assert cuda_side["batch"]["input_ids"] == [1, sum(cuda_side["lengths"])]
     assert cuda_side["batch"]["packed_seq_lengths"] == [len(cuda_side["lengths"])]
 
 
+@pytest.mark.slow
 def test_labels_survive_the_cuda_trainers_packing(cuda_side):
     assert cuda_side["labels_survive"] is True
     assert cuda_side["spoiled_labels_survive"] is False
 
 
+@pytest.mark.slow
 def test_the_whole_check_runs_on_the_cuda_trainer(cuda_side):
     assert cuda_side["check"]["apart"] is True
     assert cuda_side["check"]["noise"]["mean"] < cuda_side["check"]["control"]["mean"] / 10
 
 
+@pytest.mark.slow
 def test_the_data_make_exactly_as_many_rows_as_there_are_steps_one_of_them_full(cuda_side):
     assert cuda_side["rows"]["rows"] == cuda_side["steps"] == cuda_side["audited"][1]
     assert cuda_side["rows"]["longest"] == 1024
@@ -51,6 +55,7 @@ def test_the_data_make_exactly_as_many_rows_as_there_are_steps_one_of_them_full(
     assert 0.85 < cuda_side["rows"]["efficiency"] <= 1
 
 
+@pytest.mark.slow
 def test_unsloths_dispatcher_and_loss_are_where_they_are_looked_for(cuda_side):
     assert cuda_side["attention_names"] == list(what_ran.ATTENTION)
     assert cuda_side["attention"] == {"torch SDPA, segment by segment": 1}
@@ -58,6 +63,7 @@ def test_unsloths_dispatcher_and_loss_are_where_they_are_looked_for(cuda_side):
 
 
 @pytest.mark.parametrize("model", acceptance_cases.TOY_SHAPES)
+@pytest.mark.slow
 def test_unsloths_cuda_loader_takes_a_random_model_for_a_pre_quantised_one(cuda_side, model):
     found = cuda_side["loaded"][model]
     family = {"qwen3": "Qwen3", "qwen2": "Qwen2"}[acceptance_cases.TOY_SHAPES[model].family]

@@ -31,6 +31,7 @@ def toy(tmp_path_factory):
     return done.stdout, json.loads((work / "toy.json").read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_all_three_train_on_the_same_labels_of_the_same_examples(toy):
     _, report = toy
     responses = [max(2, response // 6) for _, response in peers_data.read_lengths("cot")[:16]]
@@ -42,6 +43,7 @@ def test_all_three_train_on_the_same_labels_of_the_same_examples(toy):
     assert report["differences"] == []
 
 
+@pytest.mark.slow
 def test_all_three_train_the_same_adapter_for_the_same_number_of_examples(toy):
     _, report = toy
     for name, result in report["contenders"].items():
@@ -56,12 +58,14 @@ def test_all_three_train_the_same_adapter_for_the_same_number_of_examples(toy):
         assert one["memory"]["peak_resident_set"] > 2**27, name
 
 
+@pytest.mark.slow
 def test_only_trl_runs_without_unsloth(toy):
     _, report = toy
     imported = {name: result["process"]["unsloth_imported"] for name, result in report["contenders"].items()}
     assert imported == {"trl": False, "unsloth": True, "slimtune": True}
 
 
+@pytest.mark.slow
 def test_a_cpu_tries_a_few_lengths_and_says_so(toy):
     _, report = toy
     for result in report["contenders"].values():
@@ -71,6 +75,7 @@ def test_a_cpu_tries_a_few_lengths_and_says_so(toy):
         assert {tokens: one["trained"] for tokens, one in context["tried"].items()} == {"64": True, "256": True}
 
 
+@pytest.mark.slow
 def test_the_report_says_where_and_of_what_it_is(toy):
     _, report = toy
     assert report["complete"] and report["toy"]
@@ -83,6 +88,7 @@ def test_the_report_says_where_and_of_what_it_is(toy):
     assert {goal["state"] for goal in report["goals"]} == {"not measured"}
 
 
+@pytest.mark.slow
 def test_the_table_comes_last_and_a_toy_run_claims_nothing(toy):
     printed, _ = toy
     goals, _, rest = printed.partition("results: ")
