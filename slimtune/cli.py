@@ -31,8 +31,19 @@ OverridesArgument = Annotated[
 ]
 
 
+ResumeOption = Annotated[
+    str | None,
+    typer.Option("--resume", metavar="auto|FOLDER", help="Go on with the latest run of this recipe, or with this one."),
+]
+
+
 @app.command()
-def train(recipe: RecipeOption, overrides: OverridesArgument = None, dry_run: DryRunOption = False) -> None:
+def train(
+    recipe: RecipeOption,
+    overrides: OverridesArgument = None,
+    dry_run: DryRunOption = False,
+    resume: ResumeOption = None,
+) -> None:
     """Train, judge and export as a recipe says."""
     from slimtune import prepare
     from slimtune import recipe as recipes
@@ -45,7 +56,7 @@ def train(recipe: RecipeOption, overrides: OverridesArgument = None, dry_run: Dr
         return
     from slimtune import pipeline
 
-    pipeline.run(loaded, console)
+    pipeline.run(loaded, console, resume)
 
 
 @app.command()

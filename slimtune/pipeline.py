@@ -2,54 +2,76 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-from slimtune import base_model, loss_curve, run_record, stages
+from slimtune import base_model, loss_curve, resume, stages
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer
 from slimtune.errors import fail
 from slimtune.evaluate import verdict
 from slimtune.prepare import Prepared, prepare
 from slimtune.recipe import Recipe
+from slimtune.run_lock import RunLock
 from slimtune.run_record import RunRecord
+from slimtune.train.interrupts import Interrupts
 
 
-def run(recipe: Recipe, console: Console) -> Path:
+def run(recipe: Recipe, console: Console, resume_from: str | None = None) -> Path:
     """Train, judge and export; returns the run's folder.
 
-    Raises SlimtuneError for what a person can mend. What was reached until then stays in the run's folder, whose
-    manifest then says "failed".
+    resume_from: "auto" for the latest run of this recipe, or a run's folder; it must be the same run still.
+    Raises SlimtuneError for what a person can mend, and SystemExit(130 or 143) after a signal. What was reached until
+    then stays in the run's folder, whose manifest then says "failed" or "interrupted".
     """
+    earlier = resume.find(resume_from, recipe) if resume_from else None
+    if earlier is not None and earlier.complete:
+        console.say(f"{earlier.directory} is complete already; without --resume a new run begins")
+        return earlier.directory
+
     # Everything that can be known without a weight in memory: data, lengths, plan.
-    prepared = prepare(recipe)
-    console.plan(prepared)
+    prepared = _planned(recipe, earlier, console)
     stages.require_room(prepared)
     folder = base_model.fetch(recipe.model.base, recipe.model.revision)
     if prepared.tokenizer is None:
         # The tokenizer came with the download: count tokens instead of estimating them, and plan again.
-        prepared = prepare(recipe)
-        console.plan(prepared)
+        prepared = _planned(recipe, earlier, console)
     tokenizer = prepared.tokenizer
     if tokenizer is None:
         raise fail(f"{recipe.model.base} has no tokenizer.json", where="model.base", fix="use a model that has one")
 
-    record = stages.open_record(prepared, tokenizer)
+    record = stages.open_record(prepared, tokenizer) if earlier is None else stages.reopen_record(prepared, earlier)
     console.say(f"Run folder: {record.directory}")
-    try:
-        _train_judge_export(prepared, folder, tokenizer, record, console)
-        stages.tell(record)
-        record.close("complete")
-    except BaseException as error:
-        ending = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        record.event(ending, run_record.redact(str(error) or type(error).__name__))
-        record.close(ending)
-        raise
+    with RunLock(record.directory, console.say), Interrupts(console.warn) as interrupts:
+        try:
+            if earlier is not None:
+                stages.go_on(record, console)
+            _train_judge_export(prepared, folder, tokenizer, record, console, interrupts)
+            stages.tell(record)
+            record.close("complete")
+        except BaseException as error:
+            stages.ended(record, error, console)
+            raise
     console.paths(stages.where_everything_is(record))
     return record.directory
 
 
+def _planned(recipe: Recipe, earlier: resume.Earlier | None, console: Console) -> Prepared:
+    prepared = prepare(recipe)
+    if earlier is not None:
+        resume.require_same(earlier, recipe, prepared.data_hashes)
+        prepared = dataclasses.replace(prepared, plan=resume.recorded_plan(prepared.plan, earlier))
+    console.plan(prepared)
+    return prepared
+
+
 def _train_judge_export(
-    prepared: Prepared, folder: Path, tokenizer: ChatTokenizer, record: RunRecord, console: Console
+    prepared: Prepared,
+    folder: Path,
+    tokenizer: ChatTokenizer,
+    record: RunRecord,
+    console: Console,
+    interrupts: Interrupts,
 ) -> None:
     plan = prepared.plan
     console.step("Loading Unsloth and the base model")
@@ -57,7 +79,7 @@ def _train_judge_export(
         # Heavy from here on. Unsloth comes first and patches what follows.
         from slimtune import model as models
         from slimtune.evaluate import multiple_choice
-        from slimtune.train import training
+        from slimtune.train import safeguards, training
 
         model, hf_tokenizer = models.load(folder, plan)
         model = models.add_lora(model, plan)
@@ -69,6 +91,7 @@ def _train_judge_export(
     trainer = training.build(model, hf_tokenizer, examples, held_out, plan, record, console)
     console.mask_audit(training.check(trainer, hf_tokenizer, examples, tokenizer, plan, record))
     stored = models.memory_bytes(model)
+    safeguards.put_on(trainer, examples, record, console, interrupts)
 
     # Base first, tuned after, on the same questions rendered the same way.
     questions = multiple_choice.questions(prepared.test, tokenizer, max_length=plan.max_seq_length)
@@ -76,8 +99,10 @@ def _train_judge_export(
         base = stages.ask("base", model, tokenizer, questions, prepared, record, console)
 
     console.step(f"Training {plan.total_steps} steps")
-    with record.phase("train"):
-        trainer.train()
+    with record.phase("train"), interrupts.training():
+        trainer.train(resume_from_checkpoint=stages.checkpoint(record))
+    if interrupts.exit_code is not None:
+        raise SystemExit(interrupts.exit_code)
     record.event("trained", f"last training loss {training.last_loss(trainer)}", step=trainer.state.global_step)
     models.save_adapter(model, hf_tokenizer, record.directory / "adapter", base=plan.base, revision=plan.revision)
     loss_curve.plot(record.directory / "metrics.jsonl", record.directory / "loss_curve.png", title=prepared.recipe.name)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from slimtune import base_model, experiment_log, memory, report, run_record, versions
+from slimtune import base_model, experiment_log, memory, report, resume, run_record, versions
 from slimtune import recipe as recipes
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer, Example
@@ -18,6 +20,7 @@ from slimtune.data.types import Conversation
 from slimtune.export import gguf
 from slimtune.prepare import Prepared
 from slimtune.run_record import RunRecord
+from slimtune.train import checkpoints
 
 if TYPE_CHECKING:
     from slimtune.evaluate.multiple_choice import Question
@@ -59,6 +62,48 @@ def open_record(prepared: Prepared, tokenizer: ChatTokenizer) -> RunRecord:
     )
     record.update(versions=versions.installed(), hardware=dataclasses.asdict(prepared.hardware))
     return record
+
+
+def reopen_record(prepared: Prepared, earlier: resume.Earlier) -> RunRecord:
+    """The record of a run that is to go on. Nothing is written yet: another process may hold the run."""
+    return RunRecord(earlier.directory, earlier.manifest, memory.Meter(used_before_bytes=prepared.hardware.used_bytes))
+
+
+def go_on(record: RunRecord, console: Console) -> None:
+    """Bring a run's folder back to its newest valid checkpoint, and say where it goes on and what was broken."""
+    folder = record.directory / "checkpoints"
+    for sentence in checkpoints.clear_leftovers(folder):
+        record.event("leftover", sentence)
+    found = checkpoints.newest_valid(folder)
+    for name, reason in found.skipped:
+        told = f"{name} is not used: {reason}"
+        record.event("checkpoint_skipped", told)
+        console.warn(told)
+    resume.forget_after(record.directory / "metrics.jsonl", found.step or 0)
+    record.update(status="running", finished=None, complete=False)
+    told = (
+        f"Resumed after step {found.step}" if found.step else "Resumed from the beginning: there is no checkpoint yet"
+    )
+    record.event("resumed", told, step=found.step)
+    console.say(told)
+
+
+def checkpoint(record: RunRecord) -> str | None:
+    """The checkpoint that training goes on from; None for a new run, or one that was stopped before its first."""
+    found = checkpoints.newest_valid(record.directory / "checkpoints")
+    return str(found.path) if found.path else None
+
+
+def ended(record: RunRecord, error: BaseException, console: Console) -> None:
+    """Write down why a run did not come to its end, and say how to go on with it."""
+    status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+    why = "stopped by a signal" if status == "interrupted" else str(error) or type(error).__name__
+    program, *arguments = record.manifest["command"]
+    python = ["python"] if program.endswith(".py") else []
+    command = shlex.join([*python, program, *arguments, "--resume", "auto"])
+    record.event(status, run_record.redact(why), resume=command)
+    record.close(status)
+    console.say(f"To go on with this run: {command}")
 
 
 def examples_within(
@@ -128,6 +173,10 @@ def ask(
     from slimtune.evaluate import multiple_choice
     from slimtune.model import DTYPES
 
+    stored = _stored_answers(record, questions) if who == "base" else None
+    if stored is not None:
+        console.step(f"The base model's {len(stored)} answers are there already")
+        return stored
     console.step(f"Asking the {who} model {len(questions)} held-out questions")
     with record.phase(f"evaluate_{who}"):
         results = multiple_choice.score(
@@ -140,6 +189,15 @@ def ask(
         )
     record.write_lines(f"eval/{who}.jsonl", results)
     return results
+
+
+def _stored_answers(record: RunRecord, questions: Sequence[Question]) -> list[dict[str, Any]] | None:
+    """What the base model answered to exactly these prompts before the run was resumed; None where it has to be asked."""
+    path = record.directory / "eval" / "base.jsonl"
+    if not path.is_file():
+        return None
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return rows if [row["prompt_sha256"] for row in rows] == [item.prompt_sha256 for item in questions] else None
 
 
 def refusal(prepared: Prepared, judged: dict[str, Any] | None) -> str | None:

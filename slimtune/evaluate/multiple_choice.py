@@ -31,6 +31,11 @@ class Question:
     mode: str
     source: str
 
+    @property
+    def prompt_sha256(self) -> str:
+        """Of the rendered prompt's ids."""
+        return hashlib.sha256(repr(self.prompt_ids).encode()).hexdigest()
+
 
 def questions(conversations: Sequence[Conversation], tokenizer: ChatTokenizer, *, max_length: int) -> list[Question]:
     """The questions of a multiple-choice file.
@@ -154,5 +159,5 @@ def _result(item: Question, logprobs: torch.Tensor, variants: dict[str, list[int
         "label_mass": round(sum(math.exp(value) for value in by_letter.values()), 6),
         "mode": item.mode,
         "source": item.source,
-        "prompt_sha256": hashlib.sha256(repr(item.prompt_ids).encode()).hexdigest(),
+        "prompt_sha256": item.prompt_sha256,
     }

@@ -11,7 +11,14 @@ from slimtune import backend  # noqa: F401  before transformers: Unsloth patches
 from transformers import TrainerCallback  # isort: skip
 
 RISES_BEFORE_WARNING = 3
-LOGGED = ("loss", "grad_norm", "learning_rate", "eval_loss", "tokens_per_second", "num_input_tokens_seen", "train_runtime")
+LOGGED = (
+    "loss",
+    "grad_norm",
+    "learning_rate",
+    "eval_loss",
+    "tokens_per_second",
+    "num_input_tokens_seen",
+)
 
 
 class ProgressCallback(TrainerCallback):
@@ -37,6 +44,7 @@ class ProgressCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started, self.first_step = time.monotonic(), state.global_step
+        self.logged_tokens = float(state.num_input_tokens_seen)  # of a resumed run
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.step_started = time.monotonic()
@@ -51,10 +59,12 @@ class ProgressCallback(TrainerCallback):
             logs["tokens_per_second"] = round(tokens / (self.step_seconds - self.logged_seconds), 1)
             self.logged_tokens += tokens
             self.logged_seconds = self.step_seconds
+        if "train_loss" in logs:  # the Trainer's summary of the whole run, which has been told step by step
+            return
         record = {key: float(logs[key]) for key in LOGGED if key in logs}
         self.write({"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), **record})
         self.values.update(record)
-        if state.global_step > self.first_step and "train_runtime" not in logs:
+        if state.global_step > self.first_step:
             self.show(self._line(state), state.global_step >= state.max_steps and not args.eval_steps)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -8,7 +8,7 @@ from slimtune.train import callbacks
 
 
 def state(step, of=10):
-    return SimpleNamespace(global_step=step, max_steps=of, epoch=step / of)
+    return SimpleNamespace(num_input_tokens_seen=0, global_step=step, max_steps=of, epoch=step / of)
 
 
 def test_three_rising_evaluation_losses_warn_once():
