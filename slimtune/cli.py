@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from slimtune.errors import SlimtuneError, fail
+from slimtune.errors import INTERRUPTED, SlimtuneError, fail
 
 if TYPE_CHECKING:
     from slimtune.prepare import Prepared
@@ -143,6 +143,8 @@ def _run(application: typer.Typer, arguments: list[str] | None) -> NoReturn:
 
         console.stderr().error(str(error))
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     sys.exit(0)
 
 

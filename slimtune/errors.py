@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 BAD_INPUT = 2
 DOES_NOT_FIT = 3
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint  # isort: skip
 
 from slimtune.data.chat import Example
 from slimtune.errors import Problem, SlimtuneError
-from slimtune.train.mask_audit import _documents
+from slimtune.train.mask_audit import documents
 
 OVERFLOWS_IN_A_ROW = 20
 """A GradScaler halves its scale, 65,536 at first, at every overflow: after 20 it is 1/16, and scaling is not the cause."""
@@ -170,7 +170,7 @@ class FiniteGuard(TrainerCallback):
         suspects = [batch for batch, loss in zip(self._batches, losses, strict=True) if not math.isfinite(loss)]
         rows = []
         for batch in suspects or self._batches:
-            for ids, _ in _documents(batch):
+            for ids, _ in documents(batch):
                 rows.append(" or ".join(self.where.get(ids, ["a row that is no example of the data"])))
         return list(dict.fromkeys(rows))
 

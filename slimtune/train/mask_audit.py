@@ -61,7 +61,7 @@ def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, *
     with torch.random.fork_rng(devices=[]):
         for batch in trainer.get_train_dataloader():
             batches += 1
-            for ids, labels in _documents(batch):
+            for ids, labels in documents(batch):
                 example = expected.get(ids)
                 if example is None:
                     unknown.append(ids)
@@ -108,7 +108,7 @@ def count_refined(examples: Sequence[Example], mask: Any) -> int:
     return sum(tuple(row) != example.labels for row, example in zip(labels, examples, strict=True))
 
 
-def _documents(batch: dict[str, Any]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+def documents(batch: dict[str, Any]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The single examples in a collated batch, padded or packed.
 
     batch: input_ids and labels of shape (rows, tokens), with attention_mask (padded rows) or position_ids (packed:

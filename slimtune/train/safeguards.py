@@ -37,7 +37,8 @@ def put_on(
     # The guard comes after the recovery, so that it sees a micro-batch once, however often it had to be computed.
     limits = out_of_memory.Limits(**record.manifest.get(_LIMITS, {}))
     out_of_memory.survive(trainer, recovered, limits=limits)
+    trainer.add_callback(interrupts.callback)
+    # Last: it looks at the weights before they are saved, also where a signal asked for it.
     finite.guard(
         trainer, examples, newest_checkpoint=lambda: checkpoints.newest_valid(record.directory / "checkpoints").path
     )
-    trainer.add_callback(interrupts.callback)
