@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cpu_memory import QUICKSTART, ROOT, Case
+from benchmarks.cpu_memory import ROOT
+from benchmarks.cpu_memory_cases import QUICKSTART, Case
 from slimtune import base_model, prepare, recipe, stages
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer

@@ -115,6 +115,23 @@ def _draw(prepared: Prepared, path: Path) -> None:
 
 
 @app.command()
+def doctor(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run's folder, e.g. outputs/direct/latest; without one, the machine.")
+    ] = None,
+    online: Annotated[bool, typer.Option("--online", help="Also ask whether the hub answers.")] = False,
+) -> None:
+    """Check this machine or a run's folder, and say what to do. Changes nothing; exit code 1 for a problem."""
+    from slimtune import doctor as doctors
+    from slimtune import doctor_run
+
+    findings = doctors.machine(online=online) if run is None else doctor_run.run(run)
+    typer.echo(doctors.render(findings))
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
 def version() -> None:
     """Print Slimtune's version and those of the libraries that decide a run's result."""
     from slimtune import versions

@@ -13,6 +13,12 @@ from slimtune.run_folder import as_dict, as_list
 # In the order in which a run goes through them; others follow.
 _PHASES = ("load", "evaluate_base", "first_step", "train", "evaluate_tuned", "export")
 _NONE = "–"
+_LETTERS = (
+    "N tokens of a micro-batch, H hidden size, I intermediate size, L layers, V vocabulary, Hq query features, Hk key "
+    "features, P parameters of the linears, P_lora of the adapter"
+)
+_LETTERS_ON_CARD = f"{_LETTERS}, R rows of the loss."
+_LETTERS_ON_CPU = f"{_LETTERS}; b bytes of a number in the run's precision, a of one in the adapter's."
 
 
 def section(manifest: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,7 +28,7 @@ def section(manifest: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, A
     differences = [str(sentence) for sentence in as_list(recorded.get("differences"))]
     if "differences" not in recorded:
         differences = memory.sentences(memory.compare(predicted, measured))
-    budget = planned.get("budget_bytes")
+    items, budget = _sizes(planned.get("items")), planned.get("budget_bytes")
     return {
         "rows": _compared(predicted, measured),
         "differences": differences,
@@ -32,7 +38,8 @@ def section(manifest: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, A
         "phases": _phases(
             as_dict(recorded.get("phases")), _sizes(recorded.get("predicted_phases")) or _sizes(planned.get("phases"))
         ),
-        "breakdown": _breakdown(_sizes(planned.get("items"))),
+        "breakdown": _breakdown(items),
+        "letters": _LETTERS_ON_CPU if ram.RUNTIME in items else _LETTERS_ON_CARD,
         "total": shown(planned["total_bytes"]) if isinstance(planned.get("total_bytes"), int) else "",
         "budget": shown(budget) if isinstance(budget, int) else "",
     }

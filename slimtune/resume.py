@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,13 @@ class Earlier:
 def latest(output_dir: Path, name: str) -> Earlier | None:
     """The newest run of a recipe's name, finished or not; None where there is none."""
     folders = [path.parent for path in (output_dir / name).glob("*/manifest.json") if not path.parent.is_symlink()]
-    return read(max(folders, key=lambda folder: folder.name)) if folders else None
+    return read(max(folders, key=_age)) if folders else None
+
+
+def _age(folder: Path) -> tuple[str, int]:
+    """Runs of the same second are numbered: …Z, …Z-2, …Z-10."""
+    time, _, number = folder.name.partition("-")
+    return time, int(number) if number.isdigit() else 1
 
 
 def read(directory: Path) -> Earlier:
@@ -107,6 +115,19 @@ def recorded_plan(plan: Plan, earlier: Earlier) -> Plan:
             fix="resume it where it began, or start a new run",
         )
     return dataclasses.replace(plan, **values)
+
+
+def command(started_with: Sequence[str], wanted: str = "auto") -> str:
+    """The command line that goes on with a run, from the one that began it (its program first)."""
+    program, *arguments = started_with
+    if program.endswith("slimtune/cli.py"):
+        begin = ["python", "-m", "slimtune.cli"]
+    else:
+        begin = ["python", program] if program.endswith(".py") else [program]
+    if "--resume" in arguments:
+        at = arguments.index("--resume")
+        del arguments[at : at + 2]
+    return shlex.join([*begin, *arguments, "--resume", wanted])
 
 
 def forget_after(metrics: Path, step: int) -> None:

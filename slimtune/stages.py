@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -79,6 +78,11 @@ def go_on(record: RunRecord, console: Console) -> None:
         told = f"{name} is not used: {reason}"
         record.event("checkpoint_skipped", told)
         console.warn(told)
+    changed = versions.differing(record.manifest.get("versions", {}))
+    if changed:
+        told = f"other versions than when the run began: {changed}; it may go on a little differently"
+        record.event("versions_changed", told)
+        console.warn(told)
     resume.forget_after(record.directory / "metrics.jsonl", found.step or 0)
     record.update(status="running", finished=None, complete=False)
     told = (
@@ -98,9 +102,7 @@ def ended(record: RunRecord, error: BaseException, console: Console) -> None:
     """Write down why a run did not come to its end, and say how to go on with it."""
     status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
     why = "stopped by a signal" if status == "interrupted" else str(error) or type(error).__name__
-    program, *arguments = record.manifest["command"]
-    python = ["python"] if program.endswith(".py") else []
-    command = shlex.join([*python, program, *arguments, "--resume", "auto"])
+    command = resume.command(record.manifest["command"])
     record.event(status, run_record.redact(why), resume=command)
     record.close(status)
     console.say(f"To go on with this run: {command}")

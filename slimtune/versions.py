@@ -30,6 +30,13 @@ def installed() -> dict[str, str]:
     return {"slimtune": __version__} | {name: _version(name) for name in _LIBRARIES}
 
 
+def differing(earlier: dict[str, str]) -> str:
+    """What is installed in another version than before: "torch 2.10.0 → 2.11.0, …"; empty where nothing is."""
+    now = installed()
+    changed = [name for name in now.keys() & earlier.keys() if now[name] != earlier[name]]
+    return ", ".join(f"{name} {earlier[name]} → {now[name]}" for name in sorted(changed))
+
+
 def _version(name: str) -> str:
     try:
         return metadata.version(name)

@@ -257,7 +257,7 @@ def test_memory_on_a_cpu(run):
     assert "Everything that was predicted and measured is within 5 %." in lines
     assert "phasepredictedresident set so far" in lines
     assert "load1.00 GiB940.0 MiB" in lines
-    assert "measured, as a multiple of what all layers save (and two more where they are recomputed)" in lines
+    assert "calibrated, as a multiple of the tensors below 1 MiB that all layers save" in lines
     assert "budget" not in text
 
 

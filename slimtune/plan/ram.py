@@ -25,7 +25,7 @@ RUNTIME = "Python and libraries"
 
 # What a CPU run's breakdown can name.
 FORMULAS = {
-    RUNTIME: "measured",
+    RUNTIME: "calibrated (benchmarks/cpu_memory.py)",
     "linear weights": "0.51587·P in NF4, b·P otherwise",
     "checkpoint file": "2·P: the 16-bit weights that NF4 was made from stay mapped, in bf16",
     "embeddings": "b·V·H, twice where the head is a matrix of its own",
@@ -39,7 +39,7 @@ FORMULAS = {
     "recomputed layer": "what one layer saves for its backward",
     "backward": "the larger of 20·N·H and N·(3b·I + 2b·H) + b·H·I",
     "logits and loss": "10 bytes for each of 16,777,216 logits, 6 where one piece holds them all",
-    "heap gaps": "measured, as a multiple of the tensors below 1 MiB that all layers save",
+    "heap gaps": "calibrated, as a multiple of the tensors below 1 MiB that all layers save",
 }
 
 LOSS_PIECE = 16 * MIB  # logits that the loss takes at once

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from benchmarks import cpu_memory
+from benchmarks import cpu_memory_cases as cases
 from slimtune.plan import calibration, ram
 from slimtune.plan.models import TARGETS
 
@@ -44,20 +45,20 @@ def measured(case, runtime, gaps, off=0):
     return {"config": config(case), "job": job, "phases": PHASES, "measured": predicted}
 
 
-FITTED = [case for case in cpu_memory.CASES if case.fits]
+FITTED = [case for case in cases.CASES if case.fits]
 
 
 def test_the_fit_finds_the_constants():
     assert {case.fits for case in FITTED} == {"runtime", "gaps"}
     found = [(case, measured(case, 950 * MIB, 1.25)) for case in FITTED]
-    runtime, gaps = cpu_memory.fit(found)
+    runtime, gaps = cases.fit(found)
     assert runtime == pytest.approx(950 * MIB, abs=MIB // 10)
     assert gaps == pytest.approx(1.25, abs=0.002)
 
 
 def test_the_shape_of_a_case_is_the_models():
-    for case in cpu_memory.CASES:
-        shape = cpu_memory.models.from_config(config(case), case.name)
+    for case in cases.CASES:
+        shape = cases.models.from_config(config(case), case.name)
         assert dataclasses.replace(shape, name="") == dataclasses.replace(case.shape, name="")
 
 
@@ -71,7 +72,7 @@ def test_errors_are_shown_and_written(monkeypatch, tmp_path, capsys):
         calibration, "update", lambda part, values, update=calibration.update: update(part, values, file)
     )
     output = tmp_path / "results" / "cpu.json"
-    names = [case.name for case in cpu_memory.CASES if case != cpu_memory.QUICKSTART]
+    names = [case.name for case in cases.CASES if case != cases.QUICKSTART]
     code = cpu_memory.main(["--only", *names, "--write-calibration", "--output", str(output)])
     assert code == 0
     written = calibration.read(file)
@@ -80,8 +81,7 @@ def test_errors_are_shown_and_written(monkeypatch, tmp_path, capsys):
     assert written.computer_source.startswith("measured by benchmarks/cpu_memory.py on 20")
     result = json.loads(output.read_text(encoding="utf-8"))
     assert result["runtime_bytes"] == written.runtime_bytes
-    cases = {case["case"]: case for case in result["cases"]}
-    middle = cases["middle"]
+    middle = next(case for case in result["cases"] if case["case"] == "middle")
     assert middle["errors"]["weights"] == 0
     error = middle["measured"]["peak resident set"] / middle["predicted"]["peak resident set"] - 1
     assert middle["errors"]["peak resident set"] == round(error, 4) == pytest.approx(0.07, abs=0.02)
@@ -94,14 +94,16 @@ def test_errors_are_shown_and_written(monkeypatch, tmp_path, capsys):
 def test_no_calibration_without_the_cases_that_it_needs(capsys):
     assert cpu_memory.main(["--write-calibration", "--only", "middle"]) == 2
     assert "needs the cases" in capsys.readouterr().err
+    assert cpu_memory.main(["--only", "midle"]) == 2
+    assert "no case called midle; there are: smallest; narrow;" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_the_smallest_case_for_real(tmp_path):
-    case = cpu_memory.CASES[0]
+    case = cases.CASES[0]
     found = cpu_memory.run(case, tmp_path / "case")
     known = calibration.current()
-    entry = cpu_memory.entry(case, found, known.runtime_bytes, known.heap_gaps)
+    entry = cases.entry(case, found, known.runtime_bytes, known.heap_gaps)
     assert [entry["errors"][name] for name in ("weights", "LoRA weights", "optimizer state")] == [0, 0, 0]
     assert set(entry["phases"]) == {"load", "evaluate_base", "first_step", "train"}
     # Another machine's libraries may take more or less.
