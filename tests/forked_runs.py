@@ -169,7 +169,8 @@ def nan_loss(step):
 
 
 def short_of_memory(training, evaluation):
-    """At most so many tokens at once: training is [[first step, tokens], …]; evaluation may be None."""
+    """At most so many tokens at once: training is [[first step, tokens], …]; evaluation may be None. In float32."""
+    os.environ["UNSLOTH_CPU_BF16"] = "0"
 
     def change(trainer):
         compute_loss = trainer.compute_loss
