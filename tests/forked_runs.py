@@ -174,6 +174,9 @@ def short_of_memory(training, evaluation):
 
     def change(trainer):
         compute_loss = trainer.compute_loss
+        for module in trainer.model.float().modules():
+            if hasattr(module, "compute_dtype"):
+                module.compute_dtype = torch.float32  # of bitsandbytes' 4-bit layers
 
         def limited(model, inputs, *arguments, **more):
             limits = [tokens for step, tokens in training if trainer.state.global_step + 1 >= step]
@@ -214,7 +217,7 @@ class Moments:
 
     def audit(self, event, arguments):
         if event == "open":
-            path, mode, flags = arguments
+            path, _, flags = arguments
             writes = isinstance(path, str) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         elif event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir"):
             path, writes = os.fspath(arguments[0]), True

@@ -7,7 +7,6 @@ forward and backward pass, optimizer step, evaluation and answer (`Moments` in t
 import random
 import shutil
 import signal
-from collections import Counter
 
 import pytest
 from short_run import DATA, Runs, differences

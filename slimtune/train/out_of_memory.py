@@ -70,7 +70,8 @@ def survive(trainer: Any, on_event: OnEvent, *, tries: int = TRIES, limits: Limi
 
     A training step that still does not fit as single examples, or after `tries` changes, raises SlimtuneError
     (DOES_NOT_FIT) from the trainer; weights, optimizer state, counters and random state are then as before the step.
-    Any other error passes through. Memory that the optimizer's own step lacks is not looked after.
+    Any other error passes through, and so does a lack of memory in the optimizer's own step, which cannot be taken
+    back. A wrapper that is to see whole micro-batches and their losses is put on after this one.
 
     Leans on transformers 5.17 Trainer._run_epoch: `on_step_begin` comes before a step's first micro-batch,
     `training_step(model, inputs, num_items_in_batch)` adds to the gradients and its result is only summed up for the
@@ -104,7 +105,8 @@ def _surviving_training(trainer: Any, running: _RunningStep, limits: Limits, on_
             return _sum(losses)
 
         running.add(inputs)
-        number, tried = trainer.state.global_step + 1, list[str]()
+        number = trainer.state.global_step + 1
+        tried: list[str] = []
         loss = run([inputs])
         while isinstance(loss, _Failure):
             model.zero_grad()
@@ -141,7 +143,8 @@ def _surviving_evaluation(trainer: Any, limits: Limits, on_event: OnEvent, tries
         def compute(piece: Batch, share: float) -> torch.Tensor:
             return step(model, piece, True, ignore_keys)[0] * share
 
-        number, tried = trainer.state.global_step, list[str]()
+        number = trainer.state.global_step
+        tried: list[str] = []
         counters = _counters(trainer, "eval")
         loss = _in_pieces(trainer, inputs, limits.evaluation_tokens, "eval", compute)
         while isinstance(loss, _Failure):
@@ -413,17 +416,13 @@ def _details(remedy: str, failure: _Failure, limit: int | None) -> dict[str, Any
 
 def _does_not_fit(where: str, failure: _Failure, tried: Sequence[str]) -> SlimtuneError:
     done = "; ".join(tried) if tried else "nothing was left to try"
-    mend = [
-        f"model.max_seq_length below {failure.tokens} (see data.max_overlong)" if failure.examples == 1 else "",
-        "a lower lora.rank",
-        "a smaller base",
-    ]
+    shorter = f"model.max_seq_length below {failure.tokens} (see data.max_overlong), " if failure.examples == 1 else ""
     return SlimtuneError(
         Problem(
             f"out of memory at {failure} ({failure.message}). Tried: {done}",
             where,
-            f"end what else uses this memory, or set {', '.join(filter(None, mend))}",
+            f"end what else uses this memory, or take one of: {shorter}a lower lora.rank, a smaller base",
         ),
-        summary="Training does not fit into the memory; nothing of this step was applied",
+        summary="The run does not fit into the memory; the weights are those of the last finished step",
         exit_code=DOES_NOT_FIT,
     )
