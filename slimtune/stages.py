@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -84,6 +85,11 @@ def go_on(record: RunRecord, console: Console) -> None:
         record.event("versions_changed", told)
         console.warn(told)
     resume.forget_after(record.directory / "metrics.jsonl", found.step or 0)
+    # What comes after training is made anew, and neither an adapter nor a merged model is written over another.
+    for name in ("adapter", "adapter.partial", "export"):
+        if (record.directory / name).exists():
+            shutil.rmtree(record.directory / name)
+    (record.directory / "export").mkdir()
     record.update(status="running", finished=None, complete=False)
     told = (
         f"Resumed after step {found.step}" if found.step else "Resumed from the beginning: there is no checkpoint yet"

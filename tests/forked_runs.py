@@ -125,6 +125,17 @@ def kill_while_writing(step):
     before(checkpoints, "seal", lambda folder, at: kill() if at == step else None)
 
 
+def kill_after_training():
+    """Every step is taken and saved, and an adapter of an earlier try may be there."""
+    save = models.save_adapter
+
+    def save_and_die(*arguments, **more):
+        save(*arguments, **more)
+        kill()
+
+    models.save_adapter = save_and_die
+
+
 def send(number, step, times=1):
     """Signals in the middle of a step, as from a keyboard or a scheduler."""
 
@@ -244,7 +255,17 @@ class Moments:
 
 
 FAULTS = {
-    fault.__name__: fault for fault in (nothing, kill_while_writing, send, no_space, nan_loss, short_of_memory, kill_at)
+    fault.__name__: fault
+    for fault in (
+        nothing,
+        kill_while_writing,
+        kill_after_training,
+        send,
+        no_space,
+        nan_loss,
+        short_of_memory,
+        kill_at,
+    )
 }
 
 if __name__ == "__main__":

@@ -71,6 +71,5 @@ def tell(place, seed):
 def test_killed_at_any_moment_it_ends_with_the_same_bits(runs, seed):
     place = runs.place(str(seed))
     done = tell(place, seed)
-    print(done)
     assert differences(place.run(), runs.undisturbed) == [], f"seed {seed}: {done}"
     shutil.rmtree(place.folder)

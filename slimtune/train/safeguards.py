@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from slimtune import backend  # noqa: F401  before transformers: Unsloth patches it
+
+from transformers import EarlyStoppingCallback  # isort: skip
+
 from slimtune.console import Console
 from slimtune.data.chat import Example
 from slimtune.run_record import RunRecord
@@ -38,7 +42,29 @@ def put_on(
     limits = out_of_memory.Limits(**record.manifest.get(_LIMITS, {}))
     out_of_memory.survive(trainer, recovered, limits=limits)
     trainer.add_callback(interrupts.callback)
+    _train_no_further(trainer)
     # Last: it looks at the weights before they are saved, also where a signal asked for it.
     finite.guard(
         trainer, examples, newest_checkpoint=lambda: checkpoints.newest_valid(record.directory / "checkpoints").path
     )
+
+
+def _train_no_further(trainer: Any) -> None:
+    """A run that is resumed after its last step, or after it was stopped early, takes no other step.
+
+    transformers 5.17, trainer.py: _inner_training_loop calls _run_epoch for the epoch of the checkpoint, unless its
+    step was the epoch's last, and _run_epoch asks whether training is to stop only after a step. on_train_begin has
+    cleared the flag by then. The count of early stopping comes back with the checkpoint only where that is asked for.
+    """
+    trainer.args.restore_callback_states_from_checkpoint = True
+    run_epoch = trainer._run_epoch
+
+    def run_epoch_unless_over(*arguments: Any, **more: Any) -> None:
+        early = [found for found in trainer.callback_handler.callbacks if isinstance(found, EarlyStoppingCallback)]
+        stopped = any(found.early_stopping_patience_counter >= found.early_stopping_patience for found in early)
+        if stopped or trainer.state.global_step >= trainer.state.max_steps:
+            trainer.control.should_training_stop = True
+        else:
+            run_epoch(*arguments, **more)
+
+    trainer._run_epoch = run_epoch_unless_over
