@@ -105,12 +105,16 @@ def checkpoint(record: RunRecord) -> str | None:
 
 
 def ended(record: RunRecord, error: BaseException, console: Console) -> None:
-    """Write down why a run did not come to its end, and say how to go on with it."""
+    """Write down why a run did not come to its end, render its report, and say how to go on with it."""
     status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
     why = "stopped by a signal" if status == "interrupted" else str(error) or type(error).__name__
     command = resume.command(record.manifest["command"])
-    record.event(status, run_record.redact(why), resume=command)
-    record.close(status)
+    try:
+        record.event(status, run_record.redact(why), resume=command)
+        record.close(status)
+        report.write(record.directory)
+    except OSError as failure:  # a full disk, which may be the very reason
+        console.warn(f"the run's record could not be completed: {failure.strerror or failure}")
     console.say(f"To go on with this run: {command}")
 
 

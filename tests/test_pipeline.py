@@ -94,7 +94,13 @@ def test_the_manifest_says_what_was_really_done(finished):
     assert any("padded batches" in text for text in manifest["differences"])
     assert set(manifest["hashes"]["data"]) == {str(path.parent / f"{name}.jsonl") for name in ("train", "dev", "test")}
     assert manifest["versions"]["unsloth"] == "2026.10.9"
-    assert manifest["memory"]["measured"]["peak_resident_set"] > manifest["memory"]["measured"]["lora"] > 0
+    predicted, measured = manifest["memory"]["predicted"], manifest["memory"]["measured"]
+    for exact in ("weights", "LoRA weights", "optimizer state"):
+        assert predicted[exact] == measured[exact] > 0
+    assert measured["peak resident set"] > measured["weights"]
+    assert {"load", "first_step", "train", "evaluate_tuned", "export"} <= set(manifest["memory"]["phases"])
+    report = (run / "report.html").read_text(encoding="utf-8")
+    assert all(name in report for name in measured)
     assert recipe.load(run / "recipe.yaml") == recipe.load(path)
 
 
@@ -160,3 +166,4 @@ def test_a_run_that_fails_says_so_and_keeps_what_it_has(tmp_path, tiny_model, mo
         pipeline.run(recipe.load(path), Console(file=io.StringIO()))
     manifest = load(tmp_path / "outputs/lawqa/latest", "manifest.json")
     assert (manifest["status"], manifest["complete"]) == ("failed", False)
+    assert "The run failed." in (tmp_path / "outputs/lawqa/latest/report.html").read_text(encoding="utf-8")
