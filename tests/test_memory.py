@@ -1,5 +1,6 @@
 """Peaks by phase, on a real process and on a card that is none; prediction beside measurement, by hand."""
 
+import mmap
 import subprocess
 import sys
 from pathlib import Path
@@ -120,17 +121,22 @@ def test_the_context_is_never_negative():
     assert card_figures(meter, "load") == (10, 100, 0)
 
 
+def touch(size):
+    """Make so many bytes resident for a moment: fresh pages, not what the heap still holds from earlier tests."""
+    with mmap.mmap(-1, size) as pages:
+        for place in range(0, size, mmap.PAGESIZE):
+            pages[place] = 1
+
+
 @pytest.mark.skipif(not CLEARS, reason="this system cannot forget a peak of the resident set")
 def test_the_resident_set_of_a_phase():
     meter = memory.Meter()
     with meter.phase("wide"):
-        held = b"x" * (64 * MIB)
-        del held
+        touch(64 * MIB)
     with meter.phase("narrow"):
         pass
     with meter.phase("outer"):
-        held = b"x" * (32 * MIB)
-        del held
+        touch(32 * MIB)
         with meter.phase("inner"):
             pass
     sizes = {name: figures["peak_resident_set"] for name, figures in meter.phases.items()}
@@ -145,8 +151,7 @@ def test_a_peak_that_cannot_be_forgotten_has_another_name(monkeypatch, tmp_path,
     monkeypatch.setattr(memory, "_STATUS", Path(status))
     meter = memory.Meter()
     with meter.phase("wide"):
-        held = b"x" * (64 * MIB)
-        del held
+        touch(64 * MIB)
     with meter.phase("narrow"):
         pass
     assert [list(figures) for figures in meter.phases.values()] == [["peak_resident_set_so_far"]] * 2
