@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.cpu_memory import ROOT
 from benchmarks.cpu_memory_cases import QUICKSTART, Case
-from slimtune import base_model, prepare, recipe, stages
+from slimtune import base_model, judging, prepare, recipe, stages
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer
 
@@ -92,10 +92,9 @@ def measure(case: Case, work: Path) -> dict[str, Any]:
     prepared = prepare.prepare(_recipe(case, work))
     plan, tokenizer, folder = prepared.plan, prepared.tokenizer, prepared.folder
     assert tokenizer is not None and folder is not None
-    record, console = stages.open_record(prepared, tokenizer), Console(io.StringIO())
+    record, console = stages.open_record(prepared, tokenizer, {}), Console(io.StringIO())
     with record.phase("load"):
         from slimtune import model as models
-        from slimtune.evaluate import multiple_choice
         from slimtune.train import training
 
         model, hf_tokenizer = models.load(folder, plan)
@@ -105,9 +104,9 @@ def measure(case: Case, work: Path) -> dict[str, Any]:
     trainer = training.build(model, hf_tokenizer, examples, held_out, plan, record, console)
     stored = models.memory_bytes(model)
     training.check(trainer, hf_tokenizer, examples, tokenizer, plan, record)
-    questions = multiple_choice.questions(prepared.test, tokenizer, max_length=plan.max_seq_length)
+    items, settings = judging.questions(prepared, tokenizer, record)
     with model.disable_adapter():
-        stages.ask("base", model, tokenizer, questions, prepared, record, console)
+        judging.ask("base", judging.target_of(model, tokenizer, prepared), items, settings, record, console)
     with record.phase("train"):
         trainer.train()
     config = base_model.read_config(folder)

@@ -10,11 +10,10 @@ from typing import Any
 from benchmarks.acceptance_cases import Case
 from benchmarks.failures import failure
 from benchmarks.step_watch import StepWatch
-from slimtune import memory, stages
+from slimtune import judging, memory, stages
 from slimtune import model as models
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer
-from slimtune.evaluate import multiple_choice
 from slimtune.prepare import Prepared
 from slimtune.run_record import RunRecord
 from slimtune.train import training
@@ -81,8 +80,9 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Ask the questions, for the phase's memory; what training showed is worth keeping also where this fails."""
     try:
-        questions = multiple_choice.questions(prepared.test, tokenizer, max_length=prepared.plan.max_seq_length)
-        answers = stages.ask("tuned", model, tokenizer, questions, prepared, record, console)
+        items, settings = judging.questions(prepared, tokenizer, record)
+        target = judging.target_of(model, tokenizer, prepared)
+        answers = judging.ask("tuned", target, items, settings, record, console)
     except Exception as error:  # noqa: BLE001  as above
         return failure(error)
     return {"status": "complete", "answers": len(answers)}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from slimtune import cli_evaluate
 from slimtune.errors import INTERRUPTED, SlimtuneError, fail
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def train(
         return
     from slimtune import pipeline
 
-    pipeline.run(loaded, console, resume)
+    pipeline.run(loaded, console, resume, sources=recipes.sources(recipe, overrides or []))
 
 
 @app.command()
@@ -138,6 +139,9 @@ def version() -> None:
 
     for name, found in versions.installed().items():
         typer.echo(f"{name} {found}")
+
+
+cli_evaluate.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -153,14 +153,23 @@ class Console:
 
     def verdict(self, rows: Sequence[Sequence[str]], sentence: str) -> None:
         """The before/after table and the verdict in a sentence."""
-        self.step("Before and after, on the same held-out questions")
-        table = Table(box=None, padding=(0, 2))
-        for heading in ("", "base", "tuned"):
-            table.add_column(heading)
-        for row in rows:
+        self.table("Before and after, on the same held-out questions", [("", "base", "tuned"), *rows])
+        self.out.print(f"  [bold]Verdict:[/bold] {escape(sentence)}")
+
+    def figures(self, rows: Sequence[Sequence[str]]) -> None:
+        """What one model reached: (measure, value) each."""
+        self.table("Figures", [("", ""), *rows])
+
+    def table(self, title: str, rows: Sequence[Sequence[str]]) -> None:
+        """A step whose result is a table; the first row is its heading."""
+        self.step(title)
+        heading, *body = rows
+        table = Table(box=None, padding=(0, 2), show_header=any(heading))
+        for cell in heading:
+            table.add_column(escape(cell))
+        for row in body:
             table.add_row(*(escape(str(cell)) for cell in row))
         self.out.print(table)
-        self.out.print(f"  [bold]Verdict:[/bold] {escape(sentence)}")
 
     def paths(self, pairs: Sequence[tuple[str, Path | str]]) -> None:
         """Where everything is."""

@@ -219,9 +219,40 @@ def _evaluation(manifest: dict[str, Any], recipe: dict[str, Any], verdict: dict[
     if "sentence" not in verdict:
         return "\n".join([*lines, f"- 判定: {MISSING}"])
     lines.append(f"- 判定: {_cell(verdict['sentence'])}")
-    if "labels" in verdict:
+    lines.append(_bullets((f"差: {_difference(verdict)}", f"学習データとの重複: {_contamination(verdict)}")))
+    if verdict.get("base") and verdict.get("tuned"):
         lines += ["", _table(("指標", "ベース", "チューニング後"), verdicts.summary_rows(verdict))]
     return "\n".join(lines)
+
+
+def _difference(verdict: dict[str, Any]) -> str:
+    """Tuned minus base with its interval."""
+    value, unit = verdict.get("difference_points"), "ポイント"
+    if value is None:
+        value, unit = verdict.get("difference"), verdict.get("difference_unit", "")
+    if value is None:
+        return MISSING
+    ends = verdict.get("difference_interval")
+    digits = 3 if verdict.get("kind") == "perplexity" else 1
+    confidence = 100 * (1 - verdict.get("alpha", 0.05))
+    interval = f"{confidence:g} % 区間 {ends[0]:+.{digits}f} ～ {ends[1]:+.{digits}f}" if ends else f"区間 {MISSING}"
+    return f"{value:+.{digits}f} {unit}（{interval}）"
+
+
+def _contamination(verdict: dict[str, Any]) -> str:
+    """What was found of the evaluation set in the training data, and the score without it."""
+    found = verdict.get("contamination")
+    if not found:
+        return "検査なし"
+    shared = f"、文脈のみ共通 {found['shared_context']} 件" if found.get("shared_context") else ""
+    if not found["items"]:
+        return f"なし{shared}"
+    kinds = ", ".join(f"{kind} {count}" for kind, count in found["by_kind"].items())
+    clean = found.get("clean") or {}
+    apart = ""
+    if "base_correct" in clean:
+        apart = f"。重複のない {clean['n']} 問の正解: ベース {clean['base_correct']}、チューニング後 {clean['tuned_correct']}"
+    return f"{found['items']} 件（{kinds}）{shared}{apart}"
 
 
 def _labels(manifest: dict[str, Any], verdict: dict[str, Any]) -> str:

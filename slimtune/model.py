@@ -9,8 +9,10 @@ from slimtune import backend  # before torch: Unsloth patches what follows
 
 import torch  # isort: skip
 
-from slimtune import memory
+from slimtune import base_model, memory
 from slimtune.errors import fail
+from slimtune.plan import hardware, make
+from slimtune.plan import models as shapes
 from slimtune.plan.make import Plan
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -53,6 +55,51 @@ def load(path: Path, plan: Plan) -> tuple[Any, Any]:
         )
     memory.trim()
     return model, tokenizer
+
+
+def load_to_ask(
+    path: Path, *, load_in_4bit: bool, max_seq_length: int, memory_limit_bytes: int | None = None
+) -> tuple[Any, torch.dtype]:
+    """A model from a local folder for evaluation alone, on whatever this machine has, and the precision it computes in.
+
+    memory_limit_bytes: cap of the card's allocator.
+    """
+    here = hardware.detect()
+    precision, _ = make.precision(here)
+    if here.kind == "cpu":
+        shape = shapes.from_config(base_model.read_config(path), str(path))
+        torch.set_num_threads(make.cpu_threads(shape.total_parameters, here.cores))
+    elif memory_limit_bytes is not None:
+        memory.cap(memory_limit_bytes)
+    with backend.quiet():
+        model, _ = backend.FastLanguageModel.from_pretrained(
+            model_name=str(path),
+            max_seq_length=max_seq_length,
+            dtype=DTYPES[precision],
+            load_in_4bit=load_in_4bit,
+            use_gradient_checkpointing=False,
+            use_exact_model_name=True,
+            trust_remote_code=False,
+        )
+    return model, DTYPES[precision]
+
+
+def add_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
+    """The model with a saved adapter on it, in the number format it was saved in; more can follow under other names.
+
+    Raises SlimtuneError where the folder has no adapter_model.safetensors: pickled adapters are not loaded.
+    """
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise fail("has no adapter_model.safetensors", where=str(adapter), fix="save the adapter as safetensors")
+    from peft import PeftModel
+
+    with backend.quiet():
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(adapter), name, is_trainable=False, autocast_adapter_dtype=False)
+            return model
+        return PeftModel.from_pretrained(
+            model, str(adapter), adapter_name=name, is_trainable=False, autocast_adapter_dtype=False
+        )
 
 
 def add_lora(model: Any, plan: Plan) -> Any:

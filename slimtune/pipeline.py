@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
-from slimtune import base_model, loss_curve, resume, stages
+from slimtune import base_model, judging, loss_curve, resume, shipping, stages
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer
 from slimtune.errors import fail
-from slimtune.evaluate import verdict
 from slimtune.prepare import Prepared, prepare
 from slimtune.recipe import Recipe
 from slimtune.run_lock import RunLock
@@ -17,10 +17,13 @@ from slimtune.run_record import RunRecord
 from slimtune.train.interrupts import Interrupts
 
 
-def run(recipe: Recipe, console: Console, resume_from: str | None = None) -> Path:
+def run(
+    recipe: Recipe, console: Console, resume_from: str | None = None, *, sources: Mapping[str, str] | None = None
+) -> Path:
     """Train, judge and export; returns the run's folder.
 
     resume_from: "auto" for the latest run of this recipe, or a run's folder; it must be the same run still.
+    sources: where each value of the recipe comes from (`recipe.sources`), for the record.
     Raises SlimtuneError for what a person can mend, and SystemExit(130 or 143) after a signal. What was reached until
     then stays in the run's folder, whose manifest then says "failed" or "interrupted".
     """
@@ -40,7 +43,10 @@ def run(recipe: Recipe, console: Console, resume_from: str | None = None) -> Pat
     if tokenizer is None:
         raise fail(f"{recipe.model.base} has no tokenizer.json", where="model.base", fix="use a model that has one")
 
-    record = stages.open_record(prepared, tokenizer) if earlier is None else stages.reopen_record(prepared, earlier)
+    if earlier is None:
+        record = stages.open_record(prepared, tokenizer, sources or {})
+    else:
+        record = stages.reopen_record(prepared, earlier)
     console.say(f"Run folder: {record.directory}")
     with RunLock(record.directory, console.say), Interrupts(console.warn) as interrupts:
         try:
@@ -74,11 +80,11 @@ def _train_judge_export(
     interrupts: Interrupts,
 ) -> None:
     plan = prepared.plan
+    items, asking = judging.questions(prepared, tokenizer, record)
     console.step("Loading Unsloth and the base model")
     with record.phase("load"):
         # Heavy from here on. Unsloth comes first and patches what follows.
         from slimtune import model as models
-        from slimtune.evaluate import multiple_choice
         from slimtune.train import safeguards, training
 
         model, hf_tokenizer = models.load(folder, plan)
@@ -94,9 +100,10 @@ def _train_judge_export(
     safeguards.put_on(trainer, examples, record, console, interrupts)
 
     # Base first, tuned after, on the same questions rendered the same way.
-    questions = multiple_choice.questions(prepared.test, tokenizer, max_length=plan.max_seq_length)
+    target = judging.target_of(model, tokenizer, prepared)
     with model.disable_adapter():
-        base = stages.ask("base", model, tokenizer, questions, prepared, record, console)
+        base = judging.ask("base", target, items, asking, record, console)
+        base_samples = judging.samples(target, prepared, console)
 
     console.step(f"Training {plan.total_steps} steps")
     with record.phase("train"), interrupts.training():
@@ -107,21 +114,14 @@ def _train_judge_export(
     models.save_adapter(model, hf_tokenizer, record.directory / "adapter", base=plan.base, revision=plan.revision)
     loss_curve.plot(record.directory / "metrics.jsonl", record.directory / "loss_curve.png", title=prepared.recipe.name)
 
-    tuned = stages.ask("tuned", model, tokenizer, questions, prepared, record, console)
+    tuned = judging.ask("tuned", target, items, asking, record, console)
+    judging.record_samples(prepared, base_samples, judging.samples(target, prepared, console), record)
+    judging.record_golden(target, items, record)
     measured = {**stored, **training.peak_memory(trainer, record.meter.phases)}
     console.memory(stages.compare_memory(measured, prepared, record))
-    judged = verdict.judge(base, tuned) if questions else None
-    if judged:
-        record.write_json("eval/verdict.json", judged)
-        record.event("verdict", judged["sentence"])
-        console.verdict(verdict.summary_rows(judged), judged["sentence"])
+    judging.judge(base, tuned, prepared, record, console)
 
     # What ships needs the memory that training held.
-    del trainer, model
+    del trainer, model, target
     training.release_memory()
-    refused = stages.refusal(prepared, judged)
-    if refused:
-        record.event("not_exported", refused)
-        console.warn(f"nothing is exported: {refused}")
-    else:
-        stages.export(prepared, folder, tokenizer, questions, tuned, record, console)
+    shipping.export(record, folder, console)

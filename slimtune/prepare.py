@@ -12,17 +12,19 @@ from slimtune.data import loading
 from slimtune.data.chat import ChatTokenizer
 from slimtune.data.types import Conversation
 from slimtune.errors import fail
+from slimtune.evaluate import contamination
 from slimtune.plan import cards, jobs, make, models
 from slimtune.plan import hardware as machines
 from slimtune.plan import lengths as counting
-from slimtune.recipe import Recipe
+from slimtune.recipe import EvaluateSection, Recipe
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """A recipe with its data read and its plan made.
 
-    folder, tokenizer: None where the base is on the hub and not in the cache yet.
+    folder, tokenizer: None where the base is on the hub and not in the cache yet. contamination: what the test shares
+    with the training data (evaluate/contamination.py), None without a test.
     """
 
     recipe: Recipe
@@ -36,6 +38,7 @@ class Prepared:
     shape: models.ModelShape
     hardware: machines.Hardware
     plan: make.Plan
+    contamination: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The plan with what it was made for."""
@@ -60,7 +63,7 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
             raise fail(f"{reporter} is not installed", where="run.report_to", fix=f"pip install {reporter}")
     train = _load(recipe, [(source.path, source.weight) for source in recipe.data.train])
     held_out = _load(recipe, [(recipe.data.eval, 1.0)]) if recipe.data.eval else None
-    test = _load(recipe, [(recipe.evaluate.data, 1.0)], mode=recipe.evaluate.mode) if recipe.evaluate else None
+    test = _load(recipe, [(recipe.evaluate.data, 1.0)], mode=test_mode(recipe.evaluate)) if recipe.evaluate else None
 
     folder = base_model.locate(recipe.model.base, recipe.model.revision)
     tokenizer = None
@@ -76,6 +79,12 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
         hardware = machines.card(recipe.budget.vram_gb)
         notes.append(f"No GPU on this machine: this is the plan for a {hardware.name}.")
     questions = test.conversations[: recipe.evaluate.max_items] if test and recipe.evaluate else ()
+    overlap = contamination.check(train.conversations, questions) if questions else None
+    if overlap and (seen := contamination.contaminated_ids(overlap)):
+        notes.append(
+            f"{len(seen)} of {len(questions)} test questions are in the training data: the verdict will be 'contaminated'. "
+            "Take them out of one of the two; slimtune evaluate lists them."
+        )
     data = jobs.Data(
         train=counting.count(train.conversations, tokenizer),
         held_out=counting.count(held_out.conversations, tokenizer) if held_out else None,
@@ -94,6 +103,7 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
         shape=shape,
         hardware=hardware,
         plan=dataclasses.replace(plan, notes=(*notes, *plan.notes)),
+        contamination=overlap,
     )
 
 
@@ -102,6 +112,11 @@ def _load(recipe: Recipe, sources: list[tuple[str, float]], mode: loading.Mode |
     return loading.load_conversations(
         sources, mode=mode or data.mode, system=data.system, format=data.format, seed=recipe.run.seed
     )
+
+
+def test_mode(evaluate: EvaluateSection) -> loading.Mode:
+    """Free-form data has no `meta.mode` to choose by."""
+    return evaluate.mode if evaluate.kind == "multiple_choice" else "auto"
 
 
 def _notes(file: loading.FileReport) -> list[str]:

@@ -112,9 +112,33 @@ class BudgetSection(Section):
 
 class EvaluateSection(Section):
     data: str = Field(min_length=1)
-    kind: Literal["multiple_choice"] = "multiple_choice"
-    mode: Literal["direct"] = "direct"
+    kind: Literal["multiple_choice", "perplexity", "generation"] = "multiple_choice"
+    mode: Literal["direct", "cot"] = Field("direct", description="letters after the prompt, or an argued reply")
     max_items: int | None = Field(None, ge=1)
+    permutations: int = Field(1, ge=1, le=24, description="orders of the choices that each question is asked in")
+    votes: int = Field(1, ge=1, le=64, description="replies per question in cot mode; the majority answers")
+    temperature: float = Field(0.7, gt=0, le=2, description="of several votes; a single reply is greedy")
+    top_p: float = Field(0.8, gt=0, le=1, description="of several votes")
+    max_new_tokens: int = Field(512, ge=1, le=32768, description="of a reply in cot mode and for generation")
+    samples: int | None = Field(
+        None, ge=0, le=20, description="prompts answered before and after; null: 3, none where letters answer"
+    )
+
+    @property
+    def samples_wanted(self) -> int:
+        letters = self.kind == "multiple_choice" and self.mode == "direct"
+        return self.samples if self.samples is not None else 0 if letters else 3
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> EvaluateSection:
+        choices = self.kind == "multiple_choice"
+        if self.votes > 1 and not (choices and self.mode == "cot"):
+            raise ValueError("votes need kind: multiple_choice and mode: cot, where replies differ")
+        if self.permutations > 1 and not choices:
+            raise ValueError("permutations need kind: multiple_choice, which has choices to permute")
+        if self.mode == "cot" and not choices:
+            raise ValueError("mode: cot is for kind: multiple_choice; a free reply is judged whole")
+        return self
 
 
 class ExportSection(Section):
@@ -161,8 +185,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _letters_come_first(self) -> Recipe:
-        if self.model.thinking and self.evaluate:
-            raise ValueError("evaluate reads the first token as the answer, which a thinking model begins with <think>")
+        letters = self.evaluate and self.evaluate.kind == "multiple_choice" and self.evaluate.mode == "direct"
+        if self.model.thinking and letters:
+            raise ValueError(
+                "evaluate reads the first token as the answer, which a thinking model begins with <think>; "
+                "set evaluate.mode: cot"
+            )
         return self
 
     @property
@@ -190,6 +218,16 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise SlimtuneError(problems, summary=f"{count} in recipe {path}")
     return recipe
+
+
+def sources(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Where each value that a recipe sets comes from: {"train.epochs": "recipes/direct.yaml:14"}; the others are defaults.
+
+    Raises SlimtuneError as `load` does for a file that cannot be read.
+    """
+    values, places = _with_parent(Path(path), ())
+    _apply_overrides(values, places, overrides)
+    return {yaml_lines.dotted(where): place for where, place in places.items()}
 
 
 def dump(recipe: Recipe) -> str:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from slimtune import prepare
 from slimtune import recipe as recipes
 from slimtune.data import loading
 from slimtune.plan import hardware, jobs, lengths, make, models
-from slimtune.recipe import Recipe
+from slimtune.recipe import EvaluateSection, Recipe
 
 _HEAD = """\
 # Recipes
@@ -27,9 +28,10 @@ The card's memory is in `budget.vram_gb`; `--dry-run` prints the plan for it.
 """
 _FOOT = """
 Memory is predicted for the recipe's card (weights, adapter, optimizer, the largest passing peak and the CUDA context)
-and stays below its budget; what a run does not need is spent on speed. "letters": the tuned and the base model answer the same held-out questions by letter
-log-probability on the direct prompt, also where training adds reasoning; "held-out loss": the loss decides which
-checkpoint is kept, and nothing gates the export.
+and stays below its budget; what a run does not need is spent on speed. Base and tuned model are given the same held-out
+items. "letters": they answer by letter log-probability; "argued answers": they argue, and the answer is taken from the
+reply; "perplexity": of the answers in the file, which no training saw. A worse, collapsed or contaminated result stops
+the export.
 
 This file is generated: `python -m slimtune.recipe_table > recipes/README.md`.
 """
@@ -46,7 +48,9 @@ def _row(recipe: Recipe) -> str:
     files = ", ".join(
         f"`{source.path}`" + (f" × {source.weight:g}" if source.weight != 1 else "") for source in recipe.data.train
     )
-    evaluation = f"letters, `{recipe.evaluate.data}`" if recipe.evaluate else f"held-out loss, `{recipe.data.eval}`"
+    evaluation = f"held-out loss, `{recipe.data.eval}`"
+    if recipe.evaluate:
+        evaluation = f"{_measure(recipe.evaluate)}, `{recipe.evaluate.data}`"
     cells = [
         f"[`{recipe.name}`]({recipe.name}.yaml)",
         str(recipe.about.priority or "first"),
@@ -58,6 +62,12 @@ def _row(recipe: Recipe) -> str:
         _memory(recipe),
     ]
     return f"| {' | '.join(cells)} |\n"
+
+
+def _measure(evaluate: EvaluateSection) -> str:
+    if evaluate.kind != "multiple_choice":
+        return evaluate.kind
+    return "letters" if evaluate.mode == "direct" else "argued answers"
 
 
 def _memory(recipe: Recipe) -> str:
@@ -75,7 +85,7 @@ def _memory(recipe: Recipe) -> str:
     known = jobs.Data(
         train=read([(source.path, source.weight) for source in data.train], data.mode),
         held_out=read([(data.eval, 1.0)], data.mode) if data.eval else None,
-        prompts=read([(recipe.evaluate.data, 1.0)], recipe.evaluate.mode).prompts if recipe.evaluate else (),
+        prompts=read([(recipe.evaluate.data, 1.0)], prepare.test_mode(recipe.evaluate)).prompts if recipe.evaluate else (),
     )
     plan = make.make(recipe, known, shape, hardware.card(recipe.budget.vram_gb))
     assert plan.least_bytes is not None and plan.peak_bytes is not None  # a card has a memory plan

@@ -58,7 +58,7 @@ class RunRecord:
         """Write a JSONL file of the run, whole or not at all."""
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        write_lines(path, records)
         return path
 
     @contextmanager
@@ -167,6 +167,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Write a JSONL file, whole or not at all."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def now() -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from slimtune import base_model, experiment_log, memory, report, resume, run_record, versions
+from slimtune import base_model, experiment_log, judging, memory, report, resume, run_record, versions
 from slimtune import recipe as recipes
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer, Example
@@ -21,18 +20,6 @@ from slimtune.export import gguf
 from slimtune.prepare import Prepared
 from slimtune.run_record import RunRecord
 from slimtune.train import checkpoints
-
-if TYPE_CHECKING:
-    from slimtune.evaluate.multiple_choice import Question
-
-ROOM_FOR_ANSWER = 512
-"""Tokens that Ollama's context gets beyond the longest training example."""
-
-_TORCH_NAMES: dict[str, Literal["bfloat16", "float16", "float32"]] = {
-    "bf16": "bfloat16",
-    "fp16": "float16",
-    "fp32": "float32",
-}
 
 
 def require_room(prepared: Prepared) -> None:
@@ -43,8 +30,11 @@ def require_room(prepared: Prepared) -> None:
         base_model.require_disk_space(Path(recipe.run.output_dir), needed, "the export")
 
 
-def open_record(prepared: Prepared, tokenizer: ChatTokenizer) -> RunRecord:
-    """The run's new folder, with the resolved recipe, the plan and everything else that is known so far."""
+def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[str, str]) -> RunRecord:
+    """The run's new folder, with the resolved recipe, the plan and everything else that is known so far.
+
+    sources: where each value of the recipe comes from, as `recipe.sources` tells.
+    """
     recipe = prepared.recipe
     text = recipes.dump(recipe)
     record = run_record.open_run(
@@ -60,7 +50,11 @@ def open_record(prepared: Prepared, tokenizer: ChatTokenizer) -> RunRecord:
         },
         meter=memory.Meter(used_before_bytes=prepared.hardware.used_bytes),
     )
-    record.update(versions=versions.installed(), hardware=dataclasses.asdict(prepared.hardware))
+    record.update(
+        versions=versions.installed(),
+        hardware=dataclasses.asdict(prepared.hardware),
+        recipe_sources=dict(sources),
+    )
     return record
 
 
@@ -90,6 +84,7 @@ def go_on(record: RunRecord, console: Console) -> None:
         if (record.directory / name).exists():
             shutil.rmtree(record.directory / name)
     (record.directory / "export").mkdir()
+    judging.forget_answers(record)
     record.update(status="running", finished=None, complete=False)
     told = (
         f"Resumed after step {found.step}" if found.step else "Resumed from the beginning: there is no checkpoint yet"
@@ -168,105 +163,6 @@ def compare_memory(measured: dict[str, int], prepared: Prepared, record: RunReco
     for sentence in differences:
         record.event("memory_differs", sentence)
     return compared
-
-
-def ask(
-    who: Literal["base", "tuned"],
-    model: Any,
-    tokenizer: ChatTokenizer,
-    questions: Sequence[Question],
-    prepared: Prepared,
-    record: RunRecord,
-    console: Console,
-) -> list[dict[str, Any]]:
-    """One result a question, also written to eval/<who>.jsonl; nothing where the recipe evaluates nothing."""
-    if not questions:
-        return []
-    from slimtune.evaluate import multiple_choice
-    from slimtune.model import DTYPES
-
-    stored = _stored_answers(record, questions) if who == "base" else None
-    if stored is not None:
-        console.step(f"The base model's {len(stored)} answers are there already")
-        return stored
-    console.step(f"Asking the {who} model {len(questions)} held-out questions")
-    with record.phase(f"evaluate_{who}"):
-        results = multiple_choice.score(
-            model,
-            tokenizer,
-            questions,
-            batch_size=prepared.plan.scoring_batch_size,
-            precision=DTYPES[prepared.plan.precision],
-            on_progress=lambda done, of: console.progress(f"{done}/{of}", last=done == of),
-        )
-    record.write_lines(f"eval/{who}.jsonl", results)
-    return results
-
-
-def _stored_answers(record: RunRecord, questions: Sequence[Question]) -> list[dict[str, Any]] | None:
-    """What the base model answered to exactly these prompts before the run was resumed; None where it has to be asked."""
-    path = record.directory / "eval" / "base.jsonl"
-    if not path.is_file():
-        return None
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return rows if [row["prompt_sha256"] for row in rows] == [item.prompt_sha256 for item in questions] else None
-
-
-def refusal(prepared: Prepared, judged: dict[str, Any] | None) -> str | None:
-    """Why nothing is exported; None where the export may go on."""
-    export = prepared.recipe.export
-    if export is None:
-        return "the recipe has no export section"
-    if export.require_verdict and judged and judged["verdict"] in ("worse", "collapsed"):
-        return f"the verdict is '{judged['verdict']}', and export.require_verdict is on"
-    return None
-
-
-def export(
-    prepared: Prepared,
-    folder: Path,
-    tokenizer: ChatTokenizer,
-    questions: Sequence[Question],
-    tuned: Sequence[dict[str, Any]],
-    record: RunRecord,
-    console: Console,
-) -> None:
-    """Merge, convert, write the Modelfile and compare; see export/ship.py."""
-    from slimtune.export import ship
-
-    recipe, wanted = prepared.recipe, prepared.recipe.export
-    assert wanted is not None  # `refusal` has looked
-    console.step("Exporting")
-    golden = [
-        ship.Golden(item.id, tokenizer.decode(item.prompt_ids), item.prompt_ids, result["greedy_token"])
-        for item, result in zip(questions, tuned, strict=True)
-    ]
-    shipment = ship.Shipment(
-        name=recipe.name,
-        ollama_name=wanted.ollama_name or recipe.name,
-        gguf_types=tuple(wanted.gguf),
-        merge_base=wanted.merge_base,
-        load_in_4bit=recipe.model.load_in_4bit,
-        load_dtype=_TORCH_NAMES[prepared.plan.precision],
-        parameters=prepared.shape.total_parameters,
-        family="qwen3" if prepared.shape.family == "qwen3" else "qwen2.5",
-        thinking=recipe.model.thinking,
-        system=recipe.data.system,
-        num_ctx=wanted.num_ctx or recipe.model.max_seq_length + ROOM_FOR_ANSWER,
-        temperature=wanted.temperature,
-    )
-    with record.phase("export"):
-        exported = ship.ship(
-            shipment,
-            adapter=record.directory / "adapter",
-            base=ship.sixteen_bit_base(recipe.model.base) if wanted.merge_base == "16bit" else folder,
-            chat_template=tokenizer.template,
-            directory=record.directory / "export",
-            golden=golden,
-            say=console.say,
-        )
-    record.update(export=exported)
-    record.event("exported", ", ".join(exported["gguf"]) or "merged weights")
 
 
 def tell(record: RunRecord) -> None:

@@ -10,12 +10,24 @@ from typing import Any
 import yaml
 
 from slimtune import loss_curve
-from slimtune.evaluate import verdict
+from slimtune.evaluate import text_quality, verdict
 
 EVIL = "<script>alert(1)</script>"
 RUN_ID = "20261122T050000Z"
 GOLD = "abcd" * 30
+LOST = 116
 _NEXT = {"a": "b", "b": "c", "c": "d", "d": "a"}
+_STATUTE = (
+    "民法\n第五条　未成年者が法律行為をするには、その法定代理人の同意を得なければならない。ただし、単に権利を得、又は義務を"
+    "免れる法律行為については、この限りでない。\n２　前項の規定に反する法律行為は、取り消すことができる。\n"
+)
+_STEM = "17歳のXは、親権者の同意を得ないで、叔父Yから負担のない腕時計の贈与を受ける契約を結んだ。正しいものはどれか。"
+_CHOICES = {
+    "a": "Xは、この契約を取り消すことができる。",
+    "b": "この契約は、初めから無効である。",
+    "c": "Xも親権者も、この契約を取り消すことができない。",
+    "d": f"この契約が効力を生じるには、親権者の追認を要する。{EVIL}",
+}
 _ITEMS = {
     "linear weights": 3_583_382_256,
     "embeddings": 2_489_319_424,
@@ -38,8 +50,11 @@ _MEASURED_PHASES = {
 }
 
 
-def write(folder: Path) -> Path:
-    """A complete run: 120 questions, base 32 right, tuned 115 right."""
+def write(folder: Path, *, contaminated: bool = False) -> Path:
+    """A complete run: 120 questions, base 32 right, tuned 115 right, one of them lost.
+
+    contaminated: three of the questions are in the training data; else two only share their context with it.
+    """
     run = folder / "direct" / RUN_ID
     for name in ("eval", "export", "adapter"):
         (run / name).mkdir(parents=True)
@@ -55,7 +70,11 @@ def write(folder: Path) -> Path:
     base = [{**item, "correct": item["predicted"] == item["gold"]} for item in base]
     _jsonl(run / "eval" / "base.jsonl", base)
     _jsonl(run / "eval" / "tuned.jsonl", tuned)
-    _json(run / "eval" / "verdict.json", verdict.judge(base, tuned, labels="abcd"))
+    shared = _contamination(contaminated)
+    _json(run / "eval" / "contamination.json", shared)
+    _json(run / "eval" / "verdict.json", verdict.judge(base, tuned, labels="abcd", contamination=shared))
+    _jsonl(run / "eval" / "items.jsonl", _asked())
+    _jsonl(run / "eval" / "samples.jsonl", _samples())
     (run / "export" / "model.q8_0.gguf").write_bytes(b"GGUF" + bytes(3_000_000))
     (run / "export" / "Modelfile").write_text("FROM ./model.q8_0.gguf\n", encoding="utf-8")
     _json(
@@ -70,8 +89,9 @@ def items(right: Any, mass: float, gold: str = GOLD) -> list[dict[str, Any]]:
     rows = []
     for index, letter in enumerate(gold):
         predicted = letter if index in right else _NEXT[letter]
-        rest = (1 - 0.7) / 3
-        logprobs = {label: math.log(mass * (0.7 if label == predicted else rest)) for label in "abcd"}
+        confidence = 0.4 + 0.59 * math.sqrt(index * 37 % 100 / 100)
+        rest = (1 - confidence) / 3
+        logprobs = {label: math.log(mass * (confidence if label == predicted else rest)) for label in "abcd"}
         rows.append(
             {
                 "id": f"minpo-{index:03d}",
@@ -85,6 +105,99 @@ def items(right: Any, mass: float, gold: str = GOLD) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def write_generation(run: Path) -> None:
+    """Put free replies in the place of the run's letters: of 12, base gets one other than tuned gets 6 right."""
+    base = _replies("わかりません。", right=(11,))
+    tuned = _replies(f"取り消すことができる。{EVIL}", right=range(6))
+    _json(run / "eval" / "verdict.json", verdict.judge(base, tuned))
+    _jsonl(run / "eval" / "base.jsonl", base)
+    _jsonl(run / "eval" / "tuned.jsonl", tuned)
+    _jsonl(run / "eval" / "items.jsonl", _asked()[:12])
+
+
+def write_perplexity(run: Path) -> None:
+    """Put texts that are read in the place of the run's letters."""
+    sides = {"base": 31.0, "tuned": 18.0}
+    rows = {
+        side: [
+            {"id": f"minpo-{index:03d}", "kind": "perplexity", "nll": nll + index % 5, "tokens": 10 + index % 3}
+            for index in range(12)
+        ]
+        for side, nll in sides.items()
+    }
+    for side in sides:
+        _jsonl(run / "eval" / f"{side}.jsonl", rows[side])
+    _json(run / "eval" / "verdict.json", verdict.judge(rows["base"], rows["tuned"]))
+
+
+def _replies(wrong: str, right: Any) -> list[dict[str, Any]]:
+    rows = []
+    for index in range(12):
+        reference = f"取り消すことができない。第{index}問の理由は、単に権利を得る行為だからである。"
+        text = reference if index in right else wrong
+        row = {"id": f"minpo-{index:03d}", "kind": "generation", "source": "民法", "status": "answered"}
+        rows.append({**row, "text": text, "reference": reference, **text_quality.compare(text, reference)})
+    return rows
+
+
+def _asked() -> list[dict[str, Any]]:
+    """The items of eval/items.jsonl. The one that is lost has a long prompt with a hostile string in it."""
+    choices = "\n".join(f"{label}: {text}" for label, text in _CHOICES.items())
+    rows = []
+    for index, letter in enumerate(GOLD):
+        context = f"{_STATUTE * 12}{EVIL}\n\n" if index == LOST else ""
+        user = f"{context}【問題{index}】\n{_STEM}\n\n【選択肢】\n{choices}\n\n選択肢の記号1文字だけで答えてください。"
+        rows.append(
+            {
+                "id": f"minpo-{index:03d}",
+                "where": f"data/law/test.jsonl:{index + 1}",
+                "messages": [
+                    {"role": "system", "content": "あなたは日本の法律に詳しい助手です。"},
+                    {"role": "user", "content": user},
+                ],
+                "choices": _CHOICES,
+                "gold": letter,
+                "reference": letter,
+            }
+        )
+    return rows
+
+
+def _contamination(contaminated: bool) -> dict[str, Any]:
+    found = [(7, "shared context", 0.31, 12), (8, "shared context", 0.29, 12)]
+    if contaminated:
+        found = [(3, "exact", 1.0, 40), (4, "normalised", 1.0, 41), (5, "near duplicate", 0.93, 42), *found]
+    return {
+        "checked": {"train": [{"path": "data/law/direct_norag.train.jsonl", "rows": 311}], "test": 120},
+        "threshold": 0.8,
+        "items": [
+            {
+                "id": f"minpo-{index:03d}",
+                "where": f"data/law/test.jsonl:{index + 1}",
+                "kind": kind,
+                "similarity": similarity,
+                "train_where": f"data/law/direct_norag.train.jsonl:{line}",
+                "test_text": f"{_STEM}（{index}）",
+                "train_text": f"{_STEM}（{index}） {EVIL}",
+            }
+            for index, kind, similarity, line in found
+        ],
+    }
+
+
+def _samples() -> list[dict[str, str]]:
+    return [
+        {
+            "where": f"data/law/test.jsonl:{index + 1}",
+            "prompt": f"【問題{index}】\n{_STEM}",
+            "reference": GOLD[index],
+            "base": f"この問題は難しいですね。{EVIL}\n\nまず、未成年者の法律行為について考えます。" * 3,
+            "tuned": GOLD[index],
+        }
+        for index in range(3)
+    ]
 
 
 def _recipe() -> dict[str, Any]:
@@ -167,6 +280,16 @@ def _manifest() -> dict[str, Any]:
         "started": "2026-11-22T05:00:00Z",
         "finished": "2026-11-22T05:41:17Z",
         "git": {"commit": "b0a3fa9c0ffee0000000000000000000000000ab", "dirty": True},
+        "recipe_sources": {
+            "name": "recipes/direct.yaml:6",
+            "model": "recipes/direct.yaml:8",
+            "model.base": "recipes/direct.yaml:8",
+            "data.train[0].path": "recipes/direct.yaml:11",
+            "data.eval": "recipes/direct.yaml:12",
+            "data.system": f"recipes/direct.yaml:13 {EVIL}",
+            "train.epochs": "command line",
+            "evaluate.data": "recipes/direct.yaml:16",
+        },
         "versions": {"python": "3.11.7", "torch": "2.10.0", "unsloth": "2026.10.9", "trl": "1.15.0"},
         "hardware": {
             "kind": "cuda",

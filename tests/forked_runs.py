@@ -25,7 +25,7 @@ from transformers import TrainerCallback  # isort: skip
 
 from slimtune import cli, run_record
 from slimtune import model as models
-from slimtune.evaluate import multiple_choice
+from slimtune.evaluate.local_target import LocalTarget
 from slimtune.train import checkpoints, training
 
 AT_MOST_SECONDS = 240
@@ -216,7 +216,7 @@ class Moments:
         self.seen, self.watching = 0, True
         sys.addaudithook(self.audit)
         with_trainer(self.put_on)
-        before(multiple_choice, "score", self.moment)
+        before(LocalTarget, "score", self.moment)
         before(models, "save_adapter", self.moment)
         before(run_record.RunRecord, "event", self.moment)
 

@@ -48,9 +48,36 @@ def test_a_complete_run(run):
     assert "better: 26.7 % → 95.8 %" in log["評価コマンドと結果"]
     assert "p < 0.001" in log["評価コマンドと結果"]
     assert "| correct / n | 32 / 120 | 115 / 120 |" in log["評価コマンドと結果"]
+    assert "- 差: +69.2 ポイント（95 % 区間 +" in log["評価コマンドと結果"]
+    assert "- 学習データとの重複: なし、文脈のみ共通 2 件" in log["評価コマンドと結果"]
     assert "| 学習データ | 78 | 77 | 79 | 77 |" in log["ラベル分布"]
     assert "| 評価問題の正解 | 30 | 30 | 30 | 30 |" in log["ラベル分布"]
     assert log["所感・次のアクション"] == ""
+
+
+def test_contamination_is_told_with_the_score_without_it(tmp_path):
+    run = fake_run.write(tmp_path, contaminated=True)
+    log = sections(experiment_log.write(run).read_text(encoding="utf-8"))["評価コマンドと結果"]
+    found = "3 件（exact 1, normalised 1, near duplicate 1）、文脈のみ共通 2 件"
+    assert f"- 学習データとの重複: {found}。重複のない 117 問の正解: ベース 31、チューニング後 112" in log
+
+
+def test_an_old_verdict_has_neither_interval_nor_contamination(run):
+    path = run / "eval" / "verdict.json"
+    verdict = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("difference_interval", "contamination", "kind"):
+        del verdict[key]
+    path.write_text(json.dumps(verdict), encoding="utf-8")
+    log = sections(experiment_log.write(run).read_text(encoding="utf-8"))["評価コマンドと結果"]
+    assert "- 差: +69.2 ポイント（区間 記録なし）" in log
+    assert "- 学習データとの重複: 検査なし" in log
+
+
+def test_texts_are_judged_by_their_own_measure(run):
+    fake_run.write_perplexity(run)
+    log = sections(experiment_log.write(run).read_text(encoding="utf-8"))["評価コマンドと結果"]
+    assert "| perplexity | 19.63 | 6.02 |" in log
+    assert "- 差: -1.182 nats per token（95 % 区間 -" in log
 
 
 def test_the_trainers_value_beats_the_planned_one(run):

@@ -1,79 +1,37 @@
 """The report: one page from the folder alone, whatever is missing from it."""
 
-import base64
 import json
-from html.parser import HTMLParser
+import shutil
 
 import fake_run
 import pytest
+from report_page import Page, assert_self_contained, page
 
 from slimtune import report
 
-VOID = {"meta", "link", "img", "br"}
 
-
-class Page(HTMLParser):
-    """Elements with their attributes, text by section, and every tag that does not close as it should."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.elements, self.unbalanced, self.sections, self.marked, self.styles = [], [], {}, [], ""
-        self._open, self._section = [], ""
-        self.feed(html)
-        self.close()
-        self.unbalanced += self._open
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-        if tag in ("section", "header"):
-            self._section = dict(attrs).get("id", tag)
-
-    def handle_endtag(self, tag):
-        if not self._open or self._open.pop() != tag:
-            self.unbalanced.append(tag)
-
-    def handle_data(self, data):
-        if "style" in self._open:
-            self.styles += data
-        self.sections[self._section] = self.sections.get(self._section, "") + data
-        if "mark" in self._open:
-            self.marked.append(data)
+@pytest.fixture(scope="module")
+def complete_run(tmp_path_factory):
+    return fake_run.write(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture
-def run(tmp_path):
-    return fake_run.write(tmp_path)
-
-
-def page(run):
-    path = report.write(run)
-    assert path == run / "report.html"
-    return Page(path.read_text(encoding="utf-8"))
-
-
-def assert_self_contained(seen):
-    assert seen.unbalanced == []
-    tags = [tag for tag, _ in seen.elements]
-    assert not {"script", "iframe", "object", "embed", "base", "form"} & set(tags)
-    for tag, attributes in seen.elements:
-        assert not [name for name in attributes if name.startswith("on")], tag
-        for name in ("src", "href"):
-            assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
-    assert "url(" not in seen.styles
-    assert "@import" not in seen.styles
-    ids = [attributes["id"] for _, attributes in seen.elements if "id" in attributes]
-    assert len(ids) == len(set(ids))
+def run(complete_run, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(complete_run, tmp_path / complete_run.parent.name / complete_run.name)
 
 
 def test_a_complete_run(run):
     seen = page(run)
     assert_self_contained(seen)
     text = seen.sections
-    sentence = "better: 26.7 % → 95.8 % on 120 questions (majority baseline 25.0 %, exact McNemar p < 0.001)"
-    assert sentence in text["header"]
-    assert list(text).index("header") < list(text).index("before-after")
+    assert "better: 26.7 % → 95.8 % (90.6 to 98.2) on 120 questions" in text["header"]
+    assert "exact McNemar p < 0.001; majority baseline 25.0 %)" in text["header"]
+    order = [name for name in text if name]
+    assert order == [
+        *("header", "before-after", "intervals", "labels", "calibration", "flipped", "contamination", "samples"),
+        *("loss", "memory", "mask", "plan", "recipe", "differences", "export", "provenance"),
+    ]
     assert "115 / 120" in text["before-after"]
     assert "budget 9.60 GiB" in text["memory"]
     assert "622 of 98,304 tokens (0.63 %) carry loss" in text["mask"]
@@ -86,7 +44,7 @@ def test_a_complete_run(run):
     assert "ollama create law-direct -f export/Modelfile" in text["export"]
     assert "2026.10.9" in text["provenance"]
     assert "33" * 32 in text["provenance"]
-    assert "あなたは日本の法律に詳しい助手です。" in text["provenance"]
+    assert "あなたは日本の法律に詳しい助手です。" in text["recipe"]
     assert "unreadable" not in text
 
 
@@ -96,14 +54,6 @@ def test_supervised_text_alone_is_marked(run):
         "回答: 取り消すことができない。⏎\n<|im_end|>",
         f"{fake_run.EVIL}<|im_end|>",
     ]
-
-
-def test_the_picture_is_inside(run):
-    images = [attributes["src"] for tag, attributes in page(run).elements if tag == "img"]
-    assert len(images) == 1
-    kind, content = images[0].split(",")
-    assert kind == "data:image/png;base64"
-    assert base64.b64decode(content) == (run / "loss_curve.png").read_bytes()
 
 
 def test_bars_are_as_long_as_the_counts(run):
@@ -118,12 +68,16 @@ def test_bars_are_as_long_as_the_counts(run):
 
 
 def test_hostile_text_stays_text(run):
-    for name in ("manifest.json", "plan.json", "eval/verdict.json", "export/parity.json"):
+    for name in ("manifest.json", "plan.json", "eval/verdict.json", "eval/contamination.json", "export/parity.json"):
         content = json.loads((run / name).read_text(encoding="utf-8"))
         (run / name).write_text(json.dumps(_poisoned(content)), encoding="utf-8")
+    for name in ("events", "eval/base", "eval/tuned", "eval/items", "eval/samples"):
+        path = run / f"{name}.jsonl"
+        rows = [_poisoned(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     html = report.write(run).read_text(encoding="utf-8")
     assert "<script" not in html
-    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 50
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 700
     assert_self_contained(Page(html))
 
 
@@ -141,12 +95,14 @@ def _poisoned(value):
     [
         ("manifest.json", "header", "unknown: no manifest.json"),
         ("plan.json", "plan", "No plan in this folder."),
-        ("recipe.yaml", "provenance", "No recipe in this folder."),
+        ("recipe.yaml", "recipe", "No recipe in this folder."),
         ("eval/verdict.json", "header", "Not judged: no evaluation."),
         ("eval/verdict.json", "before-after", "base and tuned model were not compared"),
         ("mask_audit.json", "mask", "No mask audit in this folder."),
         ("events.jsonl", "differences", "No events in this folder."),
-        ("loss_curve.png", "loss", "No loss curve in this folder."),
+        ("metrics.jsonl", "loss", "No loss curve in this folder."),
+        ("eval/items.jsonl", "flipped", "The prompts are not in this folder"),
+        ("eval/tuned.jsonl", "flipped", "No answers in this folder that are right or wrong."),
         ("export/parity.json", "export", "No parity check in this folder."),
     ],
 )
@@ -179,13 +135,61 @@ def test_a_failed_run_tells_why(run):
     assert ("header", {"class": "wide bad"}) in seen.elements
 
 
+def add_event(run, event, message):
+    row = {"time": "2026-11-22T05:40:00Z", "event": event, "step": None, "message": message}
+    with (run / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def change_manifest(run, **values):
+    path = run / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}), encoding="utf-8")
+
+
 def test_why_nothing_was_exported(run):
     for path in (run / "export").iterdir():
         path.unlink()
-    event = {"time": "2026-11-22T05:40:00Z", "event": "not_exported", "step": None, "message": "the verdict is 'worse'"}
-    with (run / "events.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(event) + "\n")
-    assert "Nothing was exported: the verdict is 'worse'." in page(run).sections["export"]
+    add_event(run, "not_exported", "the verdict is 'worse'")
+    text = page(run).sections
+    assert "Nothing was exported: the verdict is 'worse'." in text["export"]
+    assert "Nothing was exported: the verdict is 'worse'." in text["header"]
+
+
+def test_an_export_by_force_says_what_it_overrode(run):
+    add_event(run, "not_exported", "the verdict is 'worse'")
+    add_event(run, "export_forced", "the verdict is 'worse'")
+    add_event(run, "exported", "model.q8_0.gguf")
+    change_manifest(run, export={"gguf": ["model.q8_0.gguf"], "forced": "the verdict is 'worse'"})
+    text = page(run).sections
+    assert "Exported by force: the verdict is 'worse'." in text["export"]
+    assert "Exported by force: the verdict is 'worse'." in text["header"]
+    assert "Nothing was exported" not in text["export"]
+
+
+def test_an_export_that_passed_its_gate_says_nothing_of_it(run):
+    add_event(run, "not_exported", "the verdict is 'worse'")
+    add_event(run, "exported", "model.q8_0.gguf")
+    text = page(run).sections
+    assert "Nothing was exported" not in text["header"] + text["export"]
+    assert "by force" not in text["header"] + text["export"]
+
+
+def test_every_value_of_the_recipe_has_its_source(run):
+    rows = rows_of(page(run).sections["recipe"])
+    assert "train.epochs3command line" in rows
+    assert "data.train[0].pathdata/law/direct_norag.train.jsonlrecipes/direct.yaml:11" in rows
+    assert "data.train[0].weight1.0default" in rows
+    assert "model.revisionnot setdefault" in rows
+    # 24 values, of which the recipe and the command line give seven; the section "model" is no value.
+    assert "16 defaults" in rows
+
+
+def test_without_recorded_sources_nothing_is_said_to_be_a_default(run):
+    change_manifest(run, recipe_sources={})
+    text = page(run).sections["recipe"]
+    assert "did not record which values its recipe sets" in text
+    assert "train.epochs3" in rows_of(text)
+    assert "default" not in text.replace("which are defaults", "")
 
 
 def test_a_broken_file_is_named_and_the_rest_shown(run):

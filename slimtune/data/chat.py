@@ -114,6 +114,14 @@ class ChatTokenizer:
         """The prompt as inference sees it: history, then the generation prompt."""
         return self.encode(self.render(messages, add_generation_prompt=True))
 
+    def prompt_and_response_ids(self, prompt: Sequence[Message], reference: str) -> tuple[list[int], list[int]]:
+        """The prompt as inference sees it, and the last turn's response up to and including the end-of-turn token.
+
+        Raises SlimtuneError as `examples` does.
+        """
+        rendered, response = self._split([*prompt, Message("assistant", reference)], where="")
+        return self.encode(rendered), self.encode(response)
+
     def examples(self, conversation: Conversation) -> list[Example]:
         """The training examples of a conversation (see the module's docstring).
 

@@ -1,8 +1,8 @@
 """Whether the GGUF says what the merged model says: the same prompt ids, and the same greedy answer, token by token.
 
-The GGUF runs in llama.cpp's server as `xllamacpp` embeds it (the engine of Ollama ≥ 0.30), the merged model in stock
-transformers. Both run in processes of their own: a crash of either is an error here and not the end of the run, their
-logs stay out of the way, and transformers is not the one that a trainer has patched.
+The GGUF runs in llama.cpp's server (slimtune/llama_server.py), the merged model in stock transformers. Both run in
+processes of their own: a crash of either is an error here and not the end of the run, their logs stay out of the way,
+and transformers is not the one that a trainer has patched.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slimtune import llama_server
 from slimtune.errors import SlimtuneError, fail
 from slimtune.export.model_folder import existing_file, parameter_count
 
@@ -63,19 +64,12 @@ def check_gguf(
     """
     if not prompts or max_new_tokens < 1:
         raise ValueError("parity needs at least one prompt and one new token")
-    request = {
-        "gguf": str(existing_file(gguf_path)),
-        "prompts": list(prompts),
-        "prompt_ids": [list(ids) for ids in prompt_ids],
-        "max_new_tokens": max_new_tokens,
-        "conversations": [list(messages) for messages in conversations or ()],
-    }
-    found = _in_worker("gguf", request, len(prompts), what=f"llama.cpp cannot run {gguf_path.name}")
-    ends = set(found["end_ids"])
+    found = _ask_llama_cpp(existing_file(gguf_path), prompts, prompt_ids, max_new_tokens, conversations or ())
+    ends = set(found.end_ids)
     ids_equal = first_equal = answers_equal = 0
     differences: list[dict[str, Any]] = []
     for index, (ids, wanted) in enumerate(zip(prompt_ids, expected, strict=True)):
-        got_ids, got = found["ids"][index], found["answers"][index]
+        got_ids, got = found.ids[index], found.answers[index]
         if got_ids != list(ids):
             differences.append(_difference(index, "prompt ids", list(ids), got_ids))
             continue
@@ -87,7 +81,7 @@ def check_gguf(
             differences.append(_difference(index, "answer", wanted_answer, got_answer))
     templates_equal = None
     if conversations is not None:
-        pairs = list(enumerate(zip(prompts, found["rendered"], strict=True)))
+        pairs = list(enumerate(zip(prompts, found.rendered, strict=True)))
         templates_equal = sum(prompt == rendered for _, (prompt, rendered) in pairs)
         differences += [_difference(i, "template", list(p), list(r)) for i, (p, r) in pairs if p != r]
     total = len(prompts)
@@ -116,8 +110,51 @@ def hf_greedy(model_dir: Path, prompt_ids: Sequence[Sequence[int]], max_new_toke
         "max_new_tokens": max_new_tokens,
     }
     what = f"transformers cannot run {model_dir.name}"
-    answers: list[list[int]] = _in_worker("transformers", request, len(prompt_ids), what=what)["answers"]
-    return answers
+    return _in_worker(request, len(prompt_ids), what=what)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """ids: of each prompt, by the GGUF's vocabulary. answers: greedy ids; none for prompts with other ids."""
+
+    ids: list[list[int]]
+    answers: list[list[int]]
+    end_ids: list[int]
+    rendered: list[str]
+
+
+def _ask_llama_cpp(
+    gguf_path: Path,
+    prompts: Sequence[str],
+    prompt_ids: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    conversations: Sequence[Sequence[Mapping[str, str]]],
+) -> _Found:
+    context_length = max(len(ids) for ids in prompt_ids) + max_new_tokens + 8
+    with llama_server.start(gguf_path, context_length=context_length, answer_seconds=_LOAD_SECONDS) as server:
+
+        def tokenize(text: str) -> list[int]:
+            body = {"content": text, "add_special": True, "parse_special": True}
+            tokens: list[int] = server.post("/tokenize", body)["tokens"]
+            return tokens
+
+        def greedy(ids: list[int]) -> list[int]:
+            options = {"n_predict": max_new_tokens, "temperature": 0, "repeat_penalty": 1.0}
+            body = {"prompt": ids, "return_tokens": True, **options}
+            tokens: list[int] = server.post("/completion", body)["tokens"]
+            return tokens
+
+        ids = [tokenize(prompt) for prompt in prompts]
+        same = [mine == list(theirs) for mine, theirs in zip(ids, prompt_ids, strict=True)]
+        return _Found(
+            ids=ids,
+            answers=[greedy(tokens) if equal else [] for tokens, equal in zip(ids, same, strict=True)],
+            end_ids=[tokens[0] for tokens in map(tokenize, _END_TOKENS) if len(tokens) == 1],
+            rendered=[
+                server.post("/apply-template", {"messages": list(map(dict, messages))})["prompt"]
+                for messages in conversations
+            ],
+        )
 
 
 def _closed(ids: Sequence[int], ends: set[int], max_new_tokens: int) -> list[int]:
@@ -140,10 +177,10 @@ def _difference(index: int, what: str, expected: list[Any], got: list[Any]) -> d
     }
 
 
-def _in_worker(engine: str, request: dict[str, Any], prompts: int, *, what: str) -> dict[str, Any]:
+def _in_worker(request: dict[str, Any], prompts: int, *, what: str) -> list[list[int]]:
     root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": root, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-P", "-m", "slimtune.export.parity", engine]
+    command = [sys.executable, "-P", "-m", "slimtune.export.parity"]
     with tempfile.TemporaryFile() as messages:
         try:
             done = subprocess.run(
@@ -162,59 +199,14 @@ def _in_worker(engine: str, request: dict[str, Any], prompts: int, *, what: str)
             lines = [line for line in messages.read().decode("utf-8", "replace").splitlines() if line.strip()]
             tail = "\n    ".join(lines[-6:]) or "(it printed nothing)"
             raise fail(f"{what} (exit code {done.returncode}):\n    {tail}")
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    answers: list[list[int]] = json.loads(done.stdout)
+    return answers
 
 
 # ---- inside the worker ----------------------------------------------------------------------------------------------
 
 
-def _run_gguf(request: dict[str, Any]) -> dict[str, Any]:
-    import secrets
-    import urllib.request
-
-    import xllamacpp
-
-    key = secrets.token_urlsafe()
-    params = xllamacpp.CommonParams()
-    params.model.path = request["gguf"]
-    params.n_ctx = max(len(ids) for ids in request["prompt_ids"]) + request["max_new_tokens"] + 8
-    params.n_parallel = 1
-    params.use_jinja = True
-    params.warmup = False
-    params.verbosity = -1
-    params.ui = False
-    params.port = 0  # any free one, on the loopback interface
-    params.api_keys = [key]
-    server = xllamacpp.Server(params)
-
-    def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-        call = urllib.request.Request(server.listening_address + path, json.dumps(body).encode(), headers)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(call) as response:
-            answer: dict[str, Any] = json.load(response)
-        return answer
-
-    def tokenize(text: str) -> list[int]:
-        tokens: list[int] = post("/tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"]
-        return tokens
-
-    def greedy(ids: list[int]) -> list[int]:
-        options = {"n_predict": request["max_new_tokens"], "temperature": 0, "repeat_penalty": 1.0}
-        tokens: list[int] = post("/completion", {"prompt": ids, "return_tokens": True, **options})["tokens"]
-        return tokens
-
-    ids = [tokenize(prompt) for prompt in request["prompts"]]
-    same = [mine == theirs for mine, theirs in zip(ids, request["prompt_ids"], strict=True)]
-    return {
-        "ids": ids,
-        "answers": [greedy(tokens) if equal else [] for tokens, equal in zip(ids, same, strict=True)],
-        "end_ids": [tokens[0] for tokens in map(tokenize, _END_TOKENS) if len(tokens) == 1],
-        "rendered": [post("/apply-template", {"messages": c})["prompt"] for c in request["conversations"]],
-    }
-
-
-def _run_transformers(request: dict[str, Any]) -> dict[str, Any]:
+def _run_transformers(request: dict[str, Any]) -> list[list[int]]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -241,7 +233,7 @@ def _run_transformers(request: dict[str, Any]) -> dict[str, Any]:
         for index, row in zip(batch, output[:, width:].tolist(), strict=True):
             stop = next((position for position, token in enumerate(row) if token in ends), len(row))
             answers[index] = row[: stop + 1]
-    return {"answers": answers}
+    return answers
 
 
 def _roomiest(parameters: int) -> tuple[str, str]:
@@ -261,16 +253,13 @@ def _roomiest(parameters: int) -> tuple[str, str]:
 
 
 def _main() -> None:
-    # The engines print to standard output: they get standard error, and the result the real one.
+    # The engine may print to standard output: it gets standard error, and the result the real one.
     result = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    engine = {"gguf": _run_gguf, "transformers": _run_transformers}[sys.argv[1]]
     try:
-        json.dump(engine(json.load(sys.stdin)), result)
+        json.dump(_run_transformers(json.load(sys.stdin)), result)
     except SlimtuneError as error:
         sys.exit(str(error))
-    result.flush()
-    os._exit(0)  # llama.cpp's server has threads that do not always end
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def _on_cpu(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardwa
     if recipe.model.load_in_4bit:
         # `SFTTrainer.__init__` of TRL 1.15 casts it; Unsloth takes that out of the trainer that it generates for CUDA.
         notes.append("On a CPU: the adapter of a 4-bit model is trained in bfloat16, on a card in float32.")
-    threads = 1 if shape.total_parameters < _SMALL_MODEL else hardware.cores
+    threads = cpu_threads(shape.total_parameters, hardware.cores)
     small = "a model this small waits longer for a second thread than it gains"
     reasons["cpu_threads"] = small if threads == 1 else "every core"
     return _plan(
@@ -253,12 +253,12 @@ def _plan(
     """The plan from what was chosen and what the recipe says outright."""
     model, lora, train = recipe.model, recipe.lora, recipe.train
     reasons["device"] = hardware.name
-    precision, reasons["precision"] = _precision(hardware)
+    number_format, reasons["precision"] = precision(hardware)
     if not data.train.exact:
         notes.append("The model's tokenizer is not on this machine yet: lengths are estimated from characters.")
     return Plan(
         device=hardware.kind,
-        precision=precision,
+        precision=number_format,
         base=model.base,
         revision=model.revision,
         load_in_4bit=model.load_in_4bit,
@@ -345,7 +345,12 @@ def _check_length(recipe: Recipe, data: jobs.Data, shape: ModelShape) -> None:
         )
 
 
-def _precision(hardware: Hardware) -> tuple[str, str]:
+def cpu_threads(parameters: int, cores: int) -> int:
+    """How many threads a model of so many parameters gains from."""
+    return 1 if parameters < _SMALL_MODEL else cores
+
+
+def precision(hardware: Hardware) -> tuple[str, str]:
     """The number format, and why."""
     if hardware.bf16:
         return "bf16", f"{hardware.name} computes in bfloat16"

@@ -43,9 +43,10 @@ def test_lengths_fill_the_rows(row_length):
 
 
 def test_questions_can_be_scored(tokenizer, tmp_path):
-    from slimtune.evaluate import multiple_choice
+    from slimtune import judging
+    from slimtune.evaluate.asking import Settings
 
     path = random_data.write_questions(tmp_path / "questions.jsonl", 8, 200, tokenizer)
-    items = multiple_choice.questions(load(path, mode="direct"), tokenizer, max_length=512)
+    items = judging.items_of(load(path, mode="direct"), Settings(), tokenizer, 512)
     assert [item.gold for item in items] == ["a", "b", "c", "d"] * 2
-    assert all(150 <= len(item.prompt_ids) <= 250 for item in items)
+    assert all(150 <= len(tokenizer.prompt_ids(item.prompt)) <= 250 for item in items)

@@ -1,0 +1,47 @@
+"""Draw the README's pictures: the top of a run's report, and a plan.
+
+python docs/make_pictures.py outputs/quickstart/latest
+
+Needs Chromium on the PATH (or named by $SLIMTUNE_CHROMIUM). Writes docs/report.png and docs/plan.png.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import browser  # noqa: E402  (tests/browser.py)
+
+from slimtune import cli, report  # noqa: E402
+
+RECIPE = ROOT / "recipes" / "direct.yaml"
+WIDTH, HEIGHT, SCALE = 1280, 1100, 1.5
+
+
+def draw_report(run: Path, out: Path) -> None:
+    """The top of the run's report, rendered anew, as on a desktop in the light."""
+    chromium = browser.find()
+    if chromium is None:
+        sys.exit("no Chromium on the PATH; $SLIMTUNE_CHROMIUM can name one")
+    with tempfile.TemporaryDirectory() as folder, browser.Browser(chromium) as opened:
+        page = Path(folder) / report.FILE_NAME
+        page.write_text(report.render(run), encoding="utf-8")
+        opened.visit(page, width=WIDTH, height=HEIGHT, scale=SCALE)
+        opened.screenshot(out)
+
+
+def draw_plan(out: Path) -> None:
+    """Where the card's memory goes, as `slimtune plan recipes/direct.yaml --plot` draws it."""
+    cli.app(["plan", str(RECIPE), "--plot", str(out)], standalone_mode=False)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        sys.exit(__doc__)
+    draw_report(Path(sys.argv[1]), DOCS / "report.png")
+    draw_plan(DOCS / "plan.png")

@@ -1,0 +1,63 @@
+"""Result rows on disk while they come in: appended batch by batch, so that an evaluation that is killed goes on. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from slimtune import run_record
+from slimtune.errors import fail
+
+Row = dict[str, Any]
+
+
+class AnswerFile:
+    """A JSONL file of result rows, each with its `id`. A last line that a kill cut off is taken back."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: dict[str, Row] = {}
+        if path.is_file():
+            whole = path.read_bytes()
+            complete = whole[: whole.rfind(b"\n") + 1]
+            if complete != whole:
+                with path.open("r+b") as file:
+                    file.truncate(len(complete))
+            self.rows = {row["id"]: row for row in parse(complete, path)}
+
+    def keep(self, rows: Sequence[Row]) -> None:
+        """Append rows in one write, and see them to the disk."""
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with self.path.open("ab", buffering=0) as file:
+            file.write(lines.encode())
+            os.fsync(file.fileno())
+        self.rows |= {row["id"]: row for row in rows}
+
+    def finish(self, ids: Sequence[str]) -> list[Row]:
+        """All rows in the order of `ids`, which the file then has too; rows of other ids are dropped."""
+        ordered = [self.rows[identifier] for identifier in ids]
+        run_record.write_lines(self.path, ordered)
+        return ordered
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a finished file. Raises SlimtuneError where it is missing or a line is no result row."""
+    if not path.is_file():
+        raise fail("there are no answers", where=str(path), fix="run slimtune evaluate first")
+    return parse(path.read_bytes(), path)
+
+
+def parse(content: bytes, path: Path) -> list[Row]:
+    rows = []
+    for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise fail(f"not JSON: {error.msg}", where=f"{path}:{number}", fix="delete the file and evaluate again") from None
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+            raise fail("not a result row with an id", where=f"{path}:{number}", fix="evaluate again")
+        rows.append(row)
+    return rows

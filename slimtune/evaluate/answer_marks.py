@@ -1,0 +1,262 @@
+"""Where a reply names a choice: "Ｃ", "（ｃ）", "選択肢3", "③番", "ウ", "\\boxed{\\text{c}}" all become one mark. No torch.
+
+A mark is a private-use character, so that the rules in `extract` are regular expressions over text in which a label
+cannot be mistaken for a word. What only looks like a label is left as it is: the article "a", the "1" of 1文字, 第2条,
+Bさん, A4, e.g.; and what is named only to be turned down, or as an example, becomes `REJECTED`.
+"""
+
+from __future__ import annotations
+
+import re
+
+KANA = "アイウエオカキクケコ"
+
+LETTERS, DIGITS = "\ue000-\ue009", "\ue010-\ue019"
+FOREIGN = "\ue00f"
+"""A label that this question does not have: e or 5 of four."""
+OPEN, CLOSE = "\ue020", "\ue021"
+"""Around the marks of labels that are named together: "a または c"."""
+LISTING = "\ue022"
+"""All the labels, as an instruction names them: "a〜d"."""
+REJECTED = "\ue023"
+BOXED = "\ue024"
+ONE = rf"[{LETTERS}{DIGITS}{FOREIGN}]"
+ANY = rf"(?:{ONE}|{OPEN}[^{CLOSE}]*{CLOSE})"
+SYMBOL = r"[^\w\s\ue000-\ue0ff]"
+
+_FIRST_LETTER, _FIRST_DIGIT = 0xE000, 0xE010
+
+
+def positions(mark: str) -> list[int]:
+    """The labels that a mark, or a group of marks, stands for: 0 for the first one; -1 for a foreign one."""
+    return [
+        -1 if char == FOREIGN else ord(char) - (_FIRST_DIGIT if char >= chr(_FIRST_DIGIT) else _FIRST_LETTER)
+        for char in mark
+        if char not in (OPEN, CLOSE)
+    ]
+
+
+def position(name: str) -> int | None:
+    """0 for "a", "A", "1" and "ア", 1 for "b" …, up to the tenth; None for what is no label's name. Half width only."""
+    if name.isascii() and name.isdecimal():
+        return int(name) - 1 if 1 <= int(name) <= 10 else None
+    if len(name) != 1:
+        return None
+    found = KANA.find(name) if name in KANA else ord(name.lower()) - ord("a")
+    return found if 0 <= found < 10 else None
+
+
+def mark_labels(text: str, count: int) -> str:
+    """Folded text without markup, in which the first `count` labels are marks and everything else is as it was."""
+    text = _without_instructions(_without_markup(text))
+    text = _MENTION.sub(lambda match: _mark(match, count), text)
+    text = _without_examples(_NUMBERING.sub("", text))
+    return _reject(_group(text, count))
+
+
+# Markup ---------------------------------------------------------------------------------------------------------------
+
+_MARKUP = [
+    (re.compile(pattern, re.IGNORECASE | re.MULTILINE), replacement)
+    for pattern, replacement in (
+        (r"~~[^~\n]{1,80}~~", ""),
+        (r"^[ \t]*```[\w-]*[ \t]*$", ""),
+        (
+            r"<(b|i|u|em|strong|mark|code|span|p|div|big|small|sub|sup|font|center|h\d)\b[^<>]{0,80}>([^<>]{0,200})</\1>",
+            r"\2",
+        ),
+        (r"<br[ ]*/?>|</?(?:p|div|li|ul|ol|tr|td|th|table|details|summary)\b[^<>]{0,80}>|</[\w-]{1,30}>", "\n"),
+        (r"\\n(?![a-z])", "\n"),
+        (r"\\f?boxed(?![a-z])", BOXED),
+        # Twice: \textbf{\text{c}}.
+        *[(r"\\(?:text\w{0,6}|math\w{0,6}|operatorname|mbox|bf|rm)[ ]*\{([^{}]*)\}", r"\1")] * 2,
+        (r"\\therefore(?![a-z])", "∴"),
+        (r"\\(?:right|long)\w{0,14}arrow(?![a-z])|\\(?:to|implies)(?![a-z])|[-=]{1,2}>|[⇒➡⟹⟶➜]", "→"),
+        (r"\\[a-z]{1,20}|\\[,;:! ]|\$", " "),
+        (r"\\[()\[\]]", "\n"),
+        (r"(?<=[a-z0-9])(?:\*+|`+)(?=[a-z0-9])|_+", " "),
+        (r"\*+|`+|\"+", ""),
+    )
+]
+_BRACKETS = str.maketrans(
+    dict.fromkeys("[{「『【〔〈《〖<⟨", "(") | dict.fromkeys("]}」』】〕〉》〗>⟩", ")") | {"･": "・"}
+)
+_LINE_START = re.compile(r"^[ \t\-+•・●■◆◇★☆◎○◯※#|)→✓✔✅]+", re.MULTILINE)
+
+
+def _without_markup(text: str) -> str:
+    """Markdown, LaTeX, HTML and JSON quoting taken away; every bracket is a round one."""
+    for pattern, replacement in _MARKUP:
+        text = pattern.sub(replacement, text)
+    return _LINE_START.sub("", text.translate(_BRACKETS))
+
+
+# Labels in running text -----------------------------------------------------------------------------------------------
+
+_COUNTED = r"""(?![ \t]*(?:文字|字|[つ個条項号章節編款目日年月週時分秒人名者社件回度点枚本冊円万億千百割倍歳才級位階行段文種箇択問対次期世代]
+    |語|通り|か[月所国年条]|[ヶヵケカ][月所国年条]|肢択|以[上下内]|未満|パーセント|ドル|ページ|ポイント|番[地線手組館]
+    |-?(?:letters?|characters?|words?|days?|years?|months?|weeks?|hours?|minutes?|persons?|people|percent|points?|options?
+    |choices?|questions?|sentences?|lines?|times|of)\b))"""
+_NAME = rf"(?:[A-Ja-j]|10|[1-9]|[{KANA}])"
+_MENTION = re.compile(
+    rf"""(?:
+    # What says itself that a label follows: 選択肢ウ, 第3肢, option (b)
+    (?: (?:選択[肢枝]|(?<![一-鿿])肢|記号|番号)(?:番号)?の? | 第(?=[ \t]*(?:10|[1-9])[ \t]*(?:番|肢|選択肢))
+        | (?<![A-Za-z])(?i:(?:answer[ ])?(?:option|choice|alternative|letter|statement|number|no\.)) | \#
+      )[ \t]*[('(]*[ \t]*(?P<named>{_NAME})(?![A-Za-z0-9À-ӿァ-ヺー]){_COUNTED}[ \t]*[)']*
+    | (?<![\d条項号第(])\(+[ \t]*(?P<enclosed>{_NAME})[ \t]*\)+{_COUNTED}
+    | '(?P<quoted>{_NAME})'
+    | (?<![A-Za-z0-9À-ӿァ-ヺー@])(?<![k-zK-Z]&)(?<![A-Za-z]')(?<![A-Za-z]\.)(?P<letter>[A-Ja-j])
+      (?![A-Za-z0-9À-ӿァ-ヺー@])(?!'[A-Za-z])(?!\.[A-Za-z](?![A-Za-z]))(?!-[A-Za-z]{{2}})
+      (?!さん|ちゃん|くん|さま|たち|ら[はがのにをも、])
+      (?!(?![以又若及並番第選肢正誤不適妥該最一解理根問])[㐀-鿿々])  # A社, B案: a name, no label
+    | (?<![ァ-ヺー0-9条項号])(?P<kana>[{KANA}])(?![ァ-ヺー])(?![月所国年条箇])
+    | (?<![A-Za-z0-9第条項号¥$])(?<!\d\.)(?P<digit>10|[1-9])(?![0-9A-Za-z%°])(?!\.\d|,\d{{3}}|:\d\d){_COUNTED}
+    )
+    (?:[ \t]*番目?(?![地線手組館号])(?:の(?:選択肢|肢))? | の(?:選択肢|肢) | 肢(?!択))?
+    """,
+    re.VERBOSE,
+)
+# Behind "a" as an English article stands a word that does not begin with a vowel, other than these.
+_BEHIND_A_LABEL = frozenset(
+    ["because", "but", "was", "would", "which", "with", "since", "so", "the", "this", "that", "has", "does", "matches", "states", "says", "for", "from", "to", "through", "then", "than", "therefore", "thus", "not", "nor"]
+)
+_NEXT_WORD = re.compile(r"[ \t]+(?:([A-Za-z]+)|\d+[- ]?[A-Za-z])")
+
+
+def _mark(match: re.Match[str], count: int) -> str:
+    kind = str(match.lastgroup)
+    name = match[kind]
+    if kind == "letter" and name in "aAiI" and _is_word(name, match.string, match.end("letter")):
+        return match[0]
+    index = position(name)
+    if index is None or index >= count:
+        return FOREIGN
+    return chr((_FIRST_DIGIT if name.isdecimal() else _FIRST_LETTER) + index)
+
+
+def _is_word(name: str, text: str, end: int) -> bool:
+    """Whether an "a" or "I" that ends there is the English article or pronoun."""
+    following = _NEXT_WORD.match(text, end)
+    if not following:
+        return False
+    word = (following[1] or "").lower()
+    if name in "iI":
+        return word not in ("is", "and", "or", "") and len(word) > 1
+    if not word:
+        return True
+    if len(word) == 1:
+        return word not in "bcdefghij"
+    sounds_like_consonant = word.startswith(("one", "eu", "uni", "use", "usu"))
+    return word not in _BEHIND_A_LABEL and (word[0] not in "aeiou" or sounds_like_consonant)
+
+
+# "1. c": the number of the question, not a second answer.
+_NUMBERING = re.compile(rf"(?<![^\s(:])[{DIGITS}][ \t]*[.):、]?[ \t]*(?=[{LETTERS}][^\w\n\ue000-\ue0ff]*$)", re.MULTILINE)
+
+
+# Labels named together ------------------------------------------------------------------------------------------------
+
+_JOINT_WORD = r"(?:と|や|か|も|または|又は|若しくは|もしくは|あるいは|及び|および|並びに|ならびに|and/or|or|and|nor|vs\.?)"
+_JOINT = rf"[ \t()]*(?:{_JOINT_WORD}[ \t]*[,、]?|[,、/・|&+;][ \t]*{_JOINT_WORD}?)[ \t()]*"
+_RANGE = re.compile(rf"({ONE})[ \t()]*(?:[-~…]|\.{{2,3}}|から|to|through|thru|ないし|乃至)[ \t()]*({ONE})", re.IGNORECASE)
+_SPACED = re.compile(rf"[{LETTERS}](?:[ \t]+[{LETTERS}])+|[{DIGITS}](?:[ \t]+[{DIGITS}])+")
+_JOINED = re.compile(rf"{ONE}(?:{_JOINT}{ONE})+", re.IGNORECASE)
+# "正解は c、a と b は誤り": a new clause begins behind the comma.
+_NEW_CLAUSE = re.compile(
+    rf"((?:[は:→]|\bis)[ \t(]*{ONE}[ \t)]*)[,、;](?=[ \t]*{ONE}(?:{_JOINT}{ONE}){{0,9}}[ \t)]*(?:[はもが]|is\b|are\b))",
+    re.IGNORECASE,
+)
+
+
+def _group(text: str, count: int) -> str:
+    def together(marks: str) -> str:
+        distinct = dict.fromkeys(positions(marks))
+        if set(distinct) >= set(range(count)):
+            return LISTING
+        written = dict.fromkeys(re.findall(ONE, marks))
+        return marks[0] if len(distinct) == 1 else OPEN + "".join(written) + CLOSE
+
+    def whole_range(match: re.Match[str]) -> str:
+        first, last = positions(match[1] + match[2])
+        if first == 0 and last == -1:
+            return LISTING
+        if not 0 <= first < last:
+            return match[0]
+        return together("".join(chr(_FIRST_LETTER + index) for index in range(first, last + 1)))
+
+    text = _NEW_CLAUSE.sub(r"\1。", _RANGE.sub(whole_range, text))
+    text = _SPACED.sub(lambda match: together(match[0]), text)
+    return _JOINED.sub(lambda match: together("".join(re.findall(ONE, match[0]))), text)
+
+
+# Labels named to be turned down ---------------------------------------------------------------------------------------
+
+_BUT_ANOTHER = re.compile(
+    rf"(?:{ANY}(?:だけ|のみ)?[ \t]*で(?:は|も)?[、,]?[ \t]*)+なく(?:て)?[、,]?[ \t]*|{ANY}[ \t]*(?:じゃなくて?|というより)[、,]?[ \t]*"
+    rf"|\b(?:not|neither)[ \t]+(?:the[ \t]+)?{ANY}[ \t]*,?[ \t]*but(?:[ \t]+rather)?\b",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(
+    rf"""{ANY}(?=(?:だけ|のみ)?[ \t]*(?:で(?:は|も)?|じゃ)[ \t]*(?:な[いか]|あり(?:ません|得)|ござ|あるまい)
+        (?!か|ろうか|でしょうか|だろうか|のでは|のだろうか)  # 「aではないでしょうか」 means a
+      | [ \t]*(?:以外|を除|は除))""",
+    re.VERBOSE,
+)
+_DENIED_EN = re.compile(
+    rf"""((?:\b(?:not|cannot|never|neither|nor|than|instead[ ]of|except(?:[ ]for)?|excluding|without|unlike|ruled?s?[ ]out
+        |ruling[ ]out|eliminat\w{{1,4}})|n't)[ \t]+(?:(?:be|the|either|both)[ \t]+)*){ANY}""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def _reject(text: str) -> str:
+    text = _DENIED.sub(REJECTED, _BUT_ANOTHER.sub("", text))
+    return _DENIED_EN.sub(rf"\1{REJECTED}", text)
+
+
+# Instructions and examples --------------------------------------------------------------------------------------------
+
+_REQUEST = re.compile(
+    r"""(?:答え|回答し|解答し|回答を?|解答を?|選[びん]|選択し|出力し|記入し|記載し|記述し|入力し|示し|書[いき]|述べ|返し|従い|従っ)
+        [てで]?[ \t]*(?:ください|下さい|なさい|くださ|ほしい|欲しい|いただ|もらえ|願い)
+      | (?:答え|選択せ|回答せ|解答せ)よ | 選べ | (?:する|答える|選ぶ|書く)こと(?=[。\n(]|$)""",
+    re.VERBOSE,
+)
+_REQUEST_EN = re.compile(
+    r"""(?:^|(?<=[.。!?)]))[ \t('"]*(?:(?:please|now|then|finally|and)[ ,]+)*
+        (?:answer|respond|reply|output|choose|select|pick|write|provide|give|return|enter|indicate|end|conclude|think|use|state)[ ]
+        (?:with|only|one|the|an|by|using|from|among|your|just|in|me|back|step|exactly|as|between
+          |a[ ](?:single|letter|one|word|number|short|brief|choice|option|line))\b[^.:\n]*[.: \t]*""",
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
+_SENTENCE = re.compile(r"[^。\n]+[。\n]*")
+_EXAMPLE = re.compile(
+    rf"""((?:(?<![一-鿿ァ-ヺ])例えば?|(?<![一-鿿ァ-ヺ])例(?=[ \t]*[:は)\d]|[ \t]+)|たとえば|(?:回答|解答|出力|記入|入力|記載)例
+        |\b(?:for[ ]example|example|e\.?g\.?))[^\n。{LETTERS}{DIGITS}{FOREIGN}{OPEN}]{{0,16}}){ANY}""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_NAMES = re.compile(_NAME + r"(?![A-Za-z])")
+
+
+def has_request(text: str) -> bool:
+    """Whether a folded text repeats what it was asked to do."""
+    return bool(_REQUEST.search(text) or _REQUEST_EN.search(text))
+
+
+def _without_instructions(text: str) -> str:
+    """Requests emptied of what could be taken for labels; what follows one begins a new line."""
+
+    def sentence(match: re.Match[str]) -> str:
+        ends = [request.end() for request in _REQUEST.finditer(match[0])]
+        if not ends:
+            return match[0]
+        asked, rest = match[0][: ends[-1]], match[0][ends[-1] :]
+        return _NAMES.sub("□", asked) + "\n" + rest.lstrip(" \t:。.,、")
+
+    text = _SENTENCE.sub(sentence, text)
+    return _REQUEST_EN.sub(lambda match: _NAMES.sub("□", match[0]) + "\n", text)
+
+
+def _without_examples(text: str) -> str:
+    return _EXAMPLE.sub(rf"\1{REJECTED}", text)

@@ -1,0 +1,242 @@
+"""Several members answered the same multiple-choice items; their answers become one, by vote or by mean probability.
+
+Weights must come from other items than those on which the ensemble is judged, e.g. from the dev file by
+`weights_from`: weights chosen on the test set make any ensemble look better than its members.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any, Literal
+
+from slimtune.errors import Problem, SlimtuneError, fail
+from slimtune.evaluate import statistics
+from slimtune.evaluate.contenders import Row, some
+from slimtune.evaluate.figures import labels_in
+
+How = Literal["vote", "mean"]
+# Sums of weights that differ by rounding alone are equal: 0.1 + 0.2 ties with 0.3.
+_ROUNDING = 1e-9
+
+
+def combine(
+    members: Sequence[Sequence[Row]],
+    *,
+    how: How,
+    weights: Sequence[float] | None = None,
+    names: Sequence[str] | None = None,
+) -> list[Row]:
+    """One result row an item from the rows of every member, in the order of the first member.
+
+    members: multiple-choice result rows of the same items, each member's in any order.
+    how: "vote": the label that most members answered. Members without an answer do not vote. `tied` says that labels
+        had equal votes; then the higher summed probability decides where members have `logprobs`, else the vote of
+        the earliest member. The row has `votes` (label → votes, or summed weight).
+        "mean": each member's label probabilities are renormalised to 1 and averaged; `logprobs` is the log of that
+        average. Labels with equal averages are `tied`, and decided by the votes, then by the order of the labels.
+    weights: one a member, non-negative, not all 0; they are normalised to a sum of 1. A member of weight 0 does not
+        take part. By default all count alike.
+    names: of the members, for messages.
+
+    Each row also has `members` (what each of them answered), the mean `label_mass` and `rule`. Members may have mixed
+    the choices: their `permutations` are dropped, since each member has combined its own already. A row is "cot" as
+    soon as one member's is. Raises SlimtuneError if members do not answer the same items with the same golds, if the
+    weights do not fit, and for "mean" if a member has rows without `logprobs`; with all problems at once.
+    """
+    names = list(names) if names else [f"member {number}" for number in range(1, len(members) + 1)]
+    problems = _item_problems(members, names)
+    if weights is not None:
+        problems += _weight_problems(weights, len(members))
+    if not problems and how == "mean":
+        problems = [
+            Problem(f"no logprobs to average in {without} of {len(rows)} rows", name, "combine these members by vote")
+            for name, rows in zip(names, members, strict=True)
+            if (without := sum(not _has_logprobs(row) for row in rows))
+        ]
+    if problems:
+        raise SlimtuneError(problems, summary="the members cannot be combined")
+
+    shares: list[float] = [1] * len(members)
+    if weights is not None:
+        shares = [weight / math.fsum(weights) for weight in weights]
+    by_id = [{row["id"]: row for row in rows} for rows in members]
+    combined = []
+    for row in members[0]:
+        answers = [rows[row["id"]] for rows in by_id]
+        taking_part = [(answer, share) for answer, share in zip(answers, shares, strict=True) if share > 0]
+        decided = _vote(taking_part) if how == "vote" else _average(taking_part)
+        combined.append({**_common(answers, taking_part), **decided})
+        combined[-1]["correct"] = decided["predicted"] == row["gold"]
+    return combined
+
+
+def table(
+    members: Sequence[Sequence[Row]], names: Sequence[str], weights: Sequence[float] | None = None
+) -> list[tuple[str, list[Row]]]:
+    """Every member and every way to combine them, as (name, rows), ready to be compared.
+
+    The means are left out where a member has no `logprobs`: replies in words can only be voted on. Raises as `combine`.
+    """
+    ways: list[tuple[str, How, Sequence[float] | None]] = [("majority vote", "vote", None)]
+    averageable = all(_has_logprobs(row) for rows in members for row in rows)
+    if averageable:
+        ways.append(("mean probability", "mean", None))
+    if weights is not None:
+        ways.append(("weighted vote", "vote", weights))
+        if averageable:
+            ways.append(("weighted mean probability", "mean", weights))
+    combined = [(name, combine(members, how=how, weights=use, names=names)) for name, how, use in ways]
+    return [(name, list(rows)) for name, rows in zip(names, members, strict=True)] + combined
+
+
+def weights_from(members: Sequence[Sequence[Row]]) -> list[float]:
+    """Weights from each member's accuracy on a dev file: its log-odds against a guess.
+
+    With accuracy p, smoothed to (correct + 1) / (n + 2) so that a perfect member stays finite, and K labels:
+
+        w = max(0, ln(p / (1 - p)) + ln(K - 1))
+
+    Best for a vote of independent members. Source: S. Nitzan and J. Paroush, International Economic Review 23 (1982)
+    289–297, for two labels; J. Zhu et al., Statistics and Its Interface 2 (2009) 349–360, for K. A member that is no
+    better than guessing gets 0. Raises SlimtuneError if no member is better, or a member has no rows.
+    """
+    if not all(members):
+        raise fail("a member has no rows to take its weight from", fix="let it answer the dev file first")
+    choices = len(labels_in([row for rows in members for row in rows]))
+    weights = []
+    for rows in members:
+        accuracy = (sum(row["predicted"] == row["gold"] for row in rows) + 1) / (len(rows) + 2)
+        weights.append(max(0.0, math.log(accuracy / (1 - accuracy)) + math.log(max(choices - 1, 1))))
+    if not any(weights):
+        raise fail("no member is better than guessing", fix="there is nothing to weigh: look at the members first")
+    return weights
+
+
+def _vote(answers: Sequence[tuple[Row, float]]) -> Row:
+    votes = _votes(answers)
+    if not votes:
+        # Members that failed in the same way say how; else all that is known is that there is no answer.
+        statuses = {row.get("status", "unknown") for row, _ in answers}
+        status = statuses.pop() if len(statuses) == 1 else "unknown"
+        return {"predicted": None, "status": status, "rule": "vote", "votes": {}, "tied": False}
+    tied = _largest(votes)
+    means = _mean_logprobs([(row, weight) for row, weight in answers if _has_logprobs(row)])
+    # Without probabilities the earliest member's label stays first: the votes stand in the order of the members.
+    likeliest = _largest({label: math.exp(means[label]) for label in tied}) if means else tied
+    return {"predicted": likeliest[0], "status": "answered", "rule": "vote", "votes": votes, "tied": len(tied) > 1}
+
+
+def _average(answers: Sequence[tuple[Row, float]]) -> Row:
+    means = _mean_logprobs(answers)
+    tied = _largest({label: math.exp(value) for label, value in means.items()})
+    votes = _votes(answers)
+    return {
+        "predicted": max(tied, key=lambda label: votes.get(label, 0)),
+        "status": "answered",
+        "rule": "mean probability",
+        "logprobs": {label: round(value, 6) for label, value in means.items()},
+        "tied": len(tied) > 1,
+    }
+
+
+def _votes(answers: Sequence[tuple[Row, float]]) -> dict[str, float]:
+    votes: dict[str, float] = {}
+    for row, weight in answers:
+        if row["predicted"] is not None:
+            votes[row["predicted"]] = votes.get(row["predicted"], 0) + weight
+    return votes
+
+
+def _mean_logprobs(answers: Sequence[tuple[Row, float]]) -> dict[str, float]:
+    """Log of the weighted mean of the label probabilities, each row's renormalised to 1; in logs, nothing underflows."""
+    if not answers:
+        return {}
+    import numpy
+    from scipy.special import log_softmax, logsumexp
+
+    labels = list(answers[0][0]["logprobs"])
+    logprobs = numpy.array([[row["logprobs"][label] for label in labels] for row, _ in answers])
+    weights = numpy.array([[weight] for _, weight in answers])
+    means = logsumexp(log_softmax(logprobs, axis=1), axis=0, b=weights / weights.sum())
+    return dict(zip(labels, means.tolist(), strict=True))
+
+
+def _largest(shares: dict[str, float]) -> list[str]:
+    """The keys of the largest value, more than one if they tie."""
+    most = max(shares.values())
+    return [key for key, value in shares.items() if math.isclose(value, most, rel_tol=_ROUNDING)]
+
+
+def _common(answers: Sequence[Row], taking_part: Sequence[tuple[Row, float]]) -> Row:
+    """What an item's combined row has however its answer was found."""
+    first = answers[0]
+    prompts = {row.get("prompt_sha256") for row in answers}
+    masses = [(row["label_mass"], weight) for row, weight in taking_part if row.get("label_mass") is not None]
+    row = {
+        "id": first["id"],
+        "source": first.get("source", ""),
+        "where": first.get("where", ""),
+        "kind": "multiple_choice",
+        "mode": "cot" if any(row.get("mode") == "cot" for row in answers) else "direct",
+        "prompt_sha256": prompts.pop() if len(prompts) == 1 else None,
+        "gold": first["gold"],
+        "labels": labels_in(answers),
+        "members": [row["predicted"] for row in answers],
+    }
+    if masses:
+        row["label_mass"] = round(fmean([mass for mass, _ in masses], [weight for _, weight in masses]), 6)
+    return row
+
+
+def _has_logprobs(row: Row) -> bool:
+    return statistics.probabilities(row.get("logprobs")) is not None
+
+
+def _item_problems(members: Sequence[Sequence[Row]], names: Sequence[str]) -> list[Problem]:
+    if len(members) < 2:
+        return [Problem("an ensemble has at least two members", fix="name several adapters or result files")]
+    problems = []
+    fix = "let every member answer the same, complete question file"
+    for name, rows in zip(names, members, strict=True):
+        if not rows:
+            problems.append(Problem("no rows", name, fix))
+        counts = Counter(row.get("id") for row in rows)
+        if repeated := [str(key) for key, count in counts.items() if count > 1]:
+            problems.append(Problem(f"repeated ids: {some(repeated)}", name, "give every question an id of its own"))
+        lacking = [row for row in rows if "predicted" not in row or row.get("id") is None or row.get("gold") is None]
+        if lacking:
+            what = f"no id, gold or predicted in {len(lacking)} of {len(rows)} rows"
+            problems.append(Problem(what, name, "only multiple-choice results can be combined"))
+    if problems:
+        return problems
+    golds = {row["id"]: row for row in members[0]}
+    for name, rows in zip(names[1:], members[1:], strict=True):
+        theirs = {row["id"]: row for row in rows}
+        if unpaired := [str(key) for key in golds.keys() ^ theirs.keys()]:
+            what = f"answered by only one of {names[0]} and {name}: {some(sorted(unpaired))}"
+            problems.append(Problem(what, name, fix))
+        both = [(mine, theirs[key]) for key, mine in golds.items() if key in theirs]
+        if differ := [str(mine["id"]) for mine, other in both if mine["gold"] != other["gold"]]:
+            problems.append(Problem(f"other gold answers than {names[0]}: {some(differ)}", name, fix))
+    choices: dict[Any, set[frozenset[str]]] = {}
+    for row in (row for rows in members for row in rows):
+        told = (row.get("labels"), row.get("logprobs"))
+        choices.setdefault(row["id"], set()).update(frozenset(labels) for labels in told if labels)
+    if differ := [str(key) for key, sets in choices.items() if len(sets) > 1]:
+        problems.append(Problem(f"the members chose between different labels: {some(differ)}", fix=fix))
+    return problems
+
+
+def _weight_problems(weights: Sequence[float], count: int) -> list[Problem]:
+    fix = "one weight a member, not negative, at least one above 0"
+    problems = []
+    if len(weights) != count:
+        problems.append(Problem(f"{len(weights)} weights for {count} members", "weights", fix))
+    if bad := [f"{weight:g}" for weight in weights if not (math.isfinite(weight) and weight >= 0)]:
+        problems.append(Problem(f"impossible weights: {', '.join(bad)}", "weights", fix))
+    elif not any(weights):
+        problems.append(Problem("all weights are 0", "weights", fix))
+    return problems

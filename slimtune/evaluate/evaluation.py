@@ -1,0 +1,265 @@
+"""`slimtune evaluate`: one target, one file, one folder of results; for a tuned model base and tuned, and the verdict.
+
+An evaluation that was stopped goes on when the same command is given again: evaluation.json says what it is of, and a
+folder that holds another one is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from slimtune import resume, run_record, versions
+from slimtune.console import Console
+from slimtune.data import loading
+from slimtune.data.types import Conversation
+from slimtune.errors import Problem, SlimtuneError, fail
+from slimtune.evaluate import asking, contamination, figures, items, opening, permutations, summary_table, verdict
+from slimtune.evaluate.answer_file import AnswerFile
+from slimtune.evaluate.asking import Row, Settings
+from slimtune.evaluate.items import Item
+from slimtune.evaluate.opening import Loading, Opened
+from slimtune.evaluate.target import Target
+from slimtune.evaluate.target_spec import Spec
+from slimtune.run_folder import mapping
+
+RECORD = "evaluation.json"
+ANSWERS = "answers.jsonl"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate and on what.
+
+    data: a held-out file; None takes the run's own. system: for a model that is no run. train: files that the model was
+    tuned on, to look for the items in; None takes the run's own. out: the folder of the results; None makes one up
+    from the names. fresh: begin anew where the folder holds an evaluation already. alone: the tuned model without
+    its base, and so without a verdict.
+    """
+
+    spec: Spec
+    settings: Settings
+    loading: Loading = field(default_factory=Loading)
+    data: str | None = None
+    system: str | None = None
+    train: tuple[str, ...] | None = None
+    max_items: int | None = None
+    out: Path | None = None
+    fresh: bool = False
+    alone: bool = False
+
+
+def evaluate(request: Request, console: Console) -> Path:
+    """Ask the target every item and write the results; returns their folder.
+
+    Raises SlimtuneError for a target that cannot be opened or cannot do what is asked, and for data that are no items.
+    """
+    request = with_the_runs_own(request)
+    found = conversations(request)
+    asked = items.read(found.conversations, request.settings.kind)[: request.max_items]
+    if request.settings.permutations > 1:
+        permutations.check(asked)
+    overlap = _contamination(request, found.conversations[: request.max_items])
+    folder = request.out or default_folder(request)
+
+    console.step(f"Opening {request.spec.place}")
+    with opening.open_target(request.spec, request.loading) as opened:
+        request = replace(request, settings=_possible(request.settings, opened.target, console))
+        record = Record.open(folder, _identity(request, found, len(asked), opened), fresh=request.fresh)
+        if record.complete:
+            console.say(f"{folder} is complete already; --fresh asks everything again")
+        else:
+            run_record.write_lines(folder / "items.jsonl", [item.as_json() for item in asked])
+            rows = _ask_everyone(opened, asked, request, folder, console)
+            _conclude(rows, overlap, folder)
+            record.close(versions=versions.installed())
+    _tell(folder, console)
+    return folder
+
+
+def run_evaluates(spec: Spec) -> dict[str, Any]:
+    """What a run's recipe evaluates, for whoever asks it again without saying how; {} for anything else."""
+    return (resume.read(Path(spec.place)).recipe.get("evaluate") or {}) if spec.kind == "run" else {}
+
+
+def default_folder(request: Request) -> Path:
+    """In a run's folder for a run, else under outputs/evaluations; named by the data and what is special."""
+    settings, stem = request.settings, Path(str(request.data)).stem
+    parts = [stem, settings.mode if settings.kind == "multiple_choice" else settings.kind]
+    parts += [f"{settings.permutations}orders"] if settings.permutations > 1 else []
+    parts += [f"{settings.votes}votes"] if settings.votes > 1 else []
+    name = "-".join(parts)
+    if request.spec.kind == "run":
+        return Path(request.spec.place).resolve() / "evaluations" / name
+    return Path("outputs") / "evaluations" / request.spec.slug / name
+
+
+def with_the_runs_own(request: Request) -> Request:
+    """Data, system prompt and training files of a run, where none are given."""
+    if request.spec.kind != "run":
+        if request.data is None:
+            raise fail("which questions?", where="--data", fix="name a file of held-out questions or examples")
+        return request
+    recipe = resume.read(Path(request.spec.place)).recipe
+    own = recipe.get("evaluate") or {}
+    data = request.data or own.get("data")
+    if data is None:
+        raise fail("the run's recipe evaluates nothing", where="--data", fix="name a file of held-out questions")
+    return replace(
+        request,
+        data=data,
+        system=request.system if request.system is not None else recipe["data"]["system"],
+        train=request.train if request.train is not None else tuple(file["path"] for file in recipe["data"]["train"]),
+    )
+
+
+def conversations(request: Request) -> loading.Loaded:
+    """The file's rows of the asked mode; rows that do not say their mode are of any."""
+    loaded = loading.load_conversations([(str(request.data), 1.0)], system=request.system)
+    if request.settings.kind != "multiple_choice":
+        return loaded
+    wanted = request.settings.mode
+    kept = tuple(row for row in loaded.conversations if row.meta.get("mode") in (None, wanted))
+    if not kept:
+        raise fail(f"no row is of mode {wanted}", where=str(request.data), fix="name another file, or another --mode")
+    return replace(loaded, conversations=kept)
+
+
+def _contamination(request: Request, test: Sequence[Conversation]) -> dict[str, Any] | None:
+    """None where it is not known what the model was tuned on."""
+    if not request.train:
+        return None
+    problems = [
+        Problem(
+            "a training file of this run is not there", path, "run from the folder that the run began in, or --train"
+        )
+        for path in request.train
+        if not Path(path).is_file() and not loading.is_hub_id(path)
+    ]
+    if problems:
+        raise SlimtuneError(problems)
+    train = loading.load_conversations([(path, 1.0) for path in request.train]).conversations
+    return contamination.check(train, test)
+
+
+def _possible(settings: Settings, target: Target, console: Console) -> Settings:
+    """The settings as the target can do them. Raises SlimtuneError where it cannot at all."""
+    if settings.kind == "perplexity" and "likelihood" not in target.abilities:
+        target.likelihood([], [])  # says why
+    letters = settings.kind == "multiple_choice" and settings.mode == "direct" and settings.by == "letters"
+    if letters and "score" not in target.abilities:
+        console.warn("this server tells no log-probabilities: the answer is read from the reply's text instead")
+        return replace(settings, by="text")
+    return settings
+
+
+def _identity(request: Request, found: loading.Loaded, count: int, opened: Opened) -> dict[str, Any]:
+    facts = opened.target.facts()
+    return {
+        "target": {"name": facts.name, **facts.values},
+        "with_base": opened.adapted and not request.alone,
+        "data": {"path": request.data, "sha256": found.report.files[0].sha256, "items": count},
+        "system": request.system,
+        "train": list(request.train) if request.train is not None else None,
+        "settings": request.settings.as_json(),
+    }
+
+
+@dataclass
+class Record:
+    """evaluation.json: what the folder holds, written first; complete, last."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path, identity: dict[str, Any], *, fresh: bool) -> Record:
+        """The record of a new evaluation, or of the same one from before.
+
+        identity: all that makes it the same. Raises SlimtuneError where the folder holds another one; fresh: replace it.
+        """
+        path = folder / RECORD
+        unreadable: list[str] = []
+        earlier = mapping(folder, RECORD, unreadable)
+        if (earlier or unreadable) and not fresh:
+            changed = [key for key in identity if earlier.get(key) != identity[key]]
+            if changed:
+                raise fail(
+                    f"the folder holds another evaluation: {', '.join(changed)} differ",
+                    where=str(folder),
+                    fix="--fresh replaces it, --out writes elsewhere",
+                )
+            return cls(path, earlier)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (*folder.glob("*.jsonl"), folder / "verdict.json", folder / "figures.json"):
+            old.unlink(missing_ok=True)
+        record = cls(path, {**identity, "started": run_record.now(), "complete": False})
+        run_record.write_json(path, record.content)
+        return record
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.content["complete"])
+
+    def close(self, **values: Any) -> None:
+        self.content |= {**values, "finished": run_record.now(), "complete": True}
+        run_record.write_json(self.path, self.content)
+
+
+def _ask_everyone(
+    opened: Opened, asked: Sequence[Item], request: Request, folder: Path, console: Console
+) -> dict[str, list[Row]]:
+    """File stem to rows: "base" and "tuned" where there is an adapter, else "answers"."""
+    if not opened.adapted:
+        return {"answers": _ask("answers", opened.target, asked, request.settings, folder, console)}
+    rows = {}
+    if not request.alone:
+        with opened.without_adapter() as base:
+            rows["base"] = _ask("base", base, asked, request.settings, folder, console)
+    rows["tuned"] = _ask("tuned", opened.target, asked, request.settings, folder, console)
+    return rows
+
+
+def _ask(
+    who: str, target: Target, asked: Sequence[Item], settings: Settings, folder: Path, console: Console
+) -> list[Row]:
+    answers = AnswerFile(folder / f"{who}.jsonl")
+    done = [item.id for item in asked if item.id in answers.rows]
+    named = {"base": "the base model", "tuned": "the tuned model", "answers": "the model"}[who]
+    console.step(f"Asking {named} {len(asked)} items" + (f", {len(done)} of them answered already" if done else ""))
+    asking.ask(
+        target,
+        asked,
+        settings,
+        done=done,
+        keep=answers.keep,
+        on_progress=lambda count, of: console.progress(f"{count}/{of}", last=count == of),
+    )
+    return answers.finish([item.id for item in asked])
+
+
+def _conclude(rows: dict[str, list[Row]], overlap: dict[str, Any] | None, folder: Path) -> None:
+    if overlap is not None:
+        run_record.write_json(folder / "contamination.json", overlap)
+    if "base" in rows:
+        run_record.write_json(
+            folder / "verdict.json", verdict.judge(rows["base"], rows["tuned"], contamination=overlap)
+        )
+    else:
+        (alone,) = rows.values()
+        run_record.write_json(folder / "figures.json", figures.measure(alone))
+
+
+def _tell(folder: Path, console: Console) -> None:
+    """The figures on the screen, from the folder."""
+    judged = mapping(folder, "verdict.json", [])
+    if judged:
+        console.verdict(verdict.summary_rows(judged), judged["sentence"])
+    else:
+        console.figures(summary_table.figure_rows(mapping(folder, "figures.json", [])))
+    found = mapping(folder, "contamination.json", [])
+    for line in contamination.lines(found) if found else []:
+        console.warn(line)
+    console.paths([("results", folder)])

@@ -1,0 +1,227 @@
+"""A GGUF as an evaluation target: what llama.cpp, and so Ollama, answers with the file that ships.
+
+llama.cpp runs in a process of its own (slimtune/llama_server.py says why). Prompts are rendered by the GGUF's embedded
+chat template and tokenised by its embedded vocabulary, so that a template or a tokenizer that went wrong on the way
+into the file shows in the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from slimtune import llama_server, versions
+from slimtune.errors import Problem, SlimtuneError, fail
+from slimtune.evaluate.gguf_header import read_header
+from slimtune.evaluate.prefixes import group_by_prefix
+from slimtune.evaluate.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
+from slimtune.evaluate.threads import in_threads
+from slimtune.evaluate.told_tokens import Told, letters_of
+from slimtune.run_record import sha256_file
+
+# The whole distribution of a small vocabulary; of a large one enough for every spelling of a letter that matters.
+_WHOLE_VOCABULARY, _LIKELIEST = 4096, 512
+# Nothing of what a GGUF or llama.cpp would add on its own, such as top_k 40 and min_p 0.05.
+_PLAIN_SAMPLING = {"samplers": ["temperature", "top_p"], "cache_prompt": True}
+
+
+def open_gguf(
+    path: Path,
+    *,
+    context_length: int,
+    batch_size: int = 4,
+    threads: int | None = None,
+    thinking: bool | None = None,
+) -> GgufTarget:
+    """Load a GGUF into llama.cpp.
+
+    context_length: tokens of prompt and reply together. batch_size: how many prompts are answered at a time; the
+    key-value cache has batch_size × context_length positions. threads: None lets llama.cpp choose. thinking: the
+    template's `enable_thinking`; None leaves it to the template, as Ollama does, and templates that Slimtune exports
+    do not ask for it. Of a split GGUF, `path` is the first file.
+    Raises SlimtuneError where the file is no GGUF, has no chat template, or cannot be loaded.
+    """
+    header = read_header(path)
+    if not header.get("tokenizer.chat_template"):
+        raise fail(
+            "the GGUF has no chat template", where=str(path), fix="export an instruction-tuned model, not a bare base"
+        )
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise fail("llama.cpp is not installed", fix="pip install -r requirements.txt (xllamacpp)")
+    server = llama_server.start(
+        path,
+        context_length=context_length,
+        slots=batch_size,
+        threads=threads,
+        flash_attention=False,  # on a CPU it adds up in 16 bits, and errs twice as much as the 16-bit cache
+    )
+    return GgufTarget(path, server, header["general.architecture"], batch_size, thinking)
+
+
+class GgufTarget:
+    """llama.cpp with a GGUF, as a Target. Make one with `open_gguf`.
+
+    Log-probabilities of the same prompt differ in the fourth digit with what is computed beside it.
+    """
+
+    abilities: frozenset[Ability] = frozenset({"score", "generate"})
+
+    def __init__(
+        self, path: Path, server: llama_server.LlamaServer, architecture: str, batch_size: int, thinking: bool | None
+    ):
+        self.batch_size = batch_size
+        self._path, self._server = path, server
+        self._architecture, self._thinking = architecture, thinking
+        self._model = server.model()
+        self._whole_token = self._tokens("a", special=False)[-1]
+        self._spelled: dict[str, frozenset[int]] = {}
+        self._facts: Facts | None = None
+
+    def facts(self) -> Facts:
+        """Reads the whole file once, for its hash."""
+        if self._facts is None:
+            values = {
+                "file": self._path.name,
+                "sha256": sha256_file(self._path),
+                "bytes": self._path.stat().st_size,
+                "architecture": self._architecture,
+                "quantisation": self._model["ftype"],
+                "parameters": self._model["n_params"],
+                "context_length": self._model["n_ctx"],
+                "thinking": self._thinking,
+                "xllamacpp": versions.installed()["xllamacpp"],
+            }
+            self._facts = Facts(self._path.name, values)
+        return self._facts
+
+    def close(self) -> None:
+        self._server.close()
+
+    def score(self, prompts: Sequence[Prompt]) -> list[Letters]:
+        """Prompts with a long common beginning are computed one after the other in one slot, which keeps it.
+
+        Of a vocabulary of more than 4,096 tokens llama.cpp tells the likeliest 512; a label without one among them is
+        `bounded`. Raises SlimtuneError for prompts that leave no room for an answer, labels that no single token
+        spells, and where llama.cpp fails.
+        """
+        ids = self._prompt_ids(prompts, room=1)
+        self._look_up({label for prompt in prompts for label in prompt.labels})
+        chains = [
+            members
+            for group in group_by_prefix(ids)
+            for members in ([group.members] if group.shared else [(index,) for index in group.members])
+        ]
+
+        def score_chain(chain: tuple[int, Sequence[int]]) -> list[tuple[int, Letters]]:
+            slot, members = chain
+            return [(index, self._letters(prompts[index], ids[index], slot % self.batch_size)) for index in members]
+
+        found = dict(pair for pairs in self._at_once(score_chain, enumerate(chains)) for pair in pairs)
+        return [found[index] for index in range(len(prompts))]
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Reply]]:
+        """Reply number i of a prompt is drawn with seed `sampling.seed + i`; a prompt is computed once for its replies.
+
+        stop_at_answer is not possible here: llama.cpp stops at fixed text only.
+        Raises SlimtuneError for prompts that leave no room for `max_new_tokens`, and where llama.cpp fails.
+        """
+        ids = self._prompt_ids(prompts, room=sampling.max_new_tokens)
+        starts = range(0, sampling.replies, self.batch_size)
+        requests = [(row, start) for row in ids for start in starts]
+        answers = iter(self._at_once(lambda request: self._replies(request[0], request[1], sampling), requests))
+        return [[reply for _ in starts for reply in next(answers)] for _ in prompts]
+
+    def likelihood(self, prompts: Sequence[Prompt], references: Sequence[str]) -> list[Likelihood]:
+        """Raises SlimtuneError always: llama.cpp's server tells no probabilities of given text."""
+        raise fail(
+            f"perplexity cannot be measured of {self._path.name}: llama.cpp tells no probabilities of given text",
+            fix="evaluate the run, its adapter, or the Hugging Face folder that the GGUF was made from",
+        )
+
+    # ---- how ---------------------------------------------------------------------------------------------------------
+
+    def _prompt_ids(self, prompts: Sequence[Prompt], room: int) -> list[list[int]]:
+        """The rendered prompts' tokens. Raises SlimtuneError with every one that does not fit."""
+        ids = self._at_once(self._render, prompts)
+        limit = self._model["n_ctx"]
+        more = "raise --max-length" if limit < self._model["n_ctx_train"] else "the model was trained on no more"
+        problems = [
+            Problem(
+                f"{len(row)} tokens and {room} for the reply are more than the {limit} that the model is loaded for",
+                f"the prompt that ends with {prompt.messages[-1].content[-40:]!r}",
+                f"{more}; or shorten the question",
+            )
+            for prompt, row in zip(prompts, ids, strict=True)
+            if len(row) + room > limit
+        ]
+        if problems:
+            raise SlimtuneError(problems)
+        return ids
+
+    def _render(self, prompt: Prompt) -> list[int]:
+        body: dict[str, Any] = {"messages": [{"role": m.role, "content": m.content} for m in prompt.messages]}
+        if self._thinking is not None:
+            body["chat_template_kwargs"] = {"enable_thinking": self._thinking}
+        return self._tokens(self._server.post("/apply-template", body)["prompt"], special=True)
+
+    def _tokens(self, text: str, *, special: bool) -> list[int]:
+        """special: control tokens in the text become the real ones, and the vocabulary's own beginning is added."""
+        body = {"content": text, "add_special": special, "parse_special": special}
+        tokens: list[int] = self._server.post("/tokenize", body)["tokens"]
+        return tokens
+
+    def _look_up(self, labels: set[str]) -> None:
+        """Find the tokens that spell labels not seen before, full-width ones whose text comes in bytes among them."""
+        for label in sorted(labels - self._spelled.keys()):
+            encoded = [self._tokens(text, special=False) for text in spellings(label)]
+            self._spelled[label] = frozenset(ids[0] for ids in encoded if len(ids) == 1)
+        impossible = sorted(label for label in labels if not self._spelled[label])
+        if impossible:
+            raise fail(f"no single token spells {', '.join(impossible)}", fix="use letters as labels")
+
+    def _letters(self, prompt: Prompt, ids: list[int], slot: int) -> Letters:
+        vocabulary = self._model["n_vocab"]
+        body = {
+            **_PLAIN_SAMPLING,
+            "prompt": ids,
+            "id_slot": slot,
+            "n_predict": 1,
+            # Of a token that ends within a character no probabilities come back. Which one is drawn does not matter for
+            # them: they are those before the bias.
+            "logit_bias": [[self._whole_token, 1e4]],
+            "n_probs": vocabulary if vocabulary <= _WHOLE_VOCABULARY else _LIKELIEST,
+            "post_sampling_probs": False,
+        }
+        first = self._server.post("/completion", body)["completion_probabilities"][0]
+        told = [Told(token["token"], token["logprob"], token["id"]) for token in first["top_logprobs"]]
+        sha256 = hashlib.sha256(repr(tuple(ids)).encode()).hexdigest()
+        letters = letters_of(told, prompt.labels, spelled=self._spelled, prompt_sha256=sha256)
+        if letters.greedy_text:
+            return letters
+        # The text of control tokens is left out of the list.
+        text = self._server.post("/detokenize", {"tokens": [letters.greedy_token]})["content"]
+        return dataclasses.replace(letters, greedy_text=text)
+
+    def _replies(self, ids: list[int], start: int, sampling: Sampling) -> list[Reply]:
+        """At most batch_size replies, from the one with number `start` on; llama.cpp counts the seed up itself."""
+        body = {
+            **_PLAIN_SAMPLING,
+            "prompt": ids,
+            "n_cmpl": min(sampling.replies - start, self.batch_size),
+            "n_predict": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": (sampling.seed + start) % 2**31,
+        }
+        answer = self._server.post("/completion", body)
+        return [
+            Reply(reply["content"], reply["tokens_predicted"], truncated=reply["stop_type"] == "limit")
+            for reply in (answer if isinstance(answer, list) else [answer])
+        ]
+
+    def _at_once(self, ask: Any, given: Iterable[Any]) -> list[Any]:
+        return in_threads(ask, given, self.batch_size, interrupt=self._server.kill)

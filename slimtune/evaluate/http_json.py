@@ -1,0 +1,166 @@
+"""JSON over HTTP with a server of the user's: patient with faults that pass, plain about those that do not. No torch."""
+
+from __future__ import annotations
+
+import email.utils
+import ipaddress
+import random
+import threading
+import time
+from typing import Any
+
+import httpx
+
+from slimtune.errors import fail
+from slimtune.run_record import redact
+
+ATTEMPTS = 5
+"""How often a request is sent before a fault is believed to last."""
+FIRST_WAIT_SECONDS = 1.0
+"""Before the second attempt, give or take a quarter; it doubles with each."""
+LONGEST_WAIT_SECONDS = 60.0
+"""However long a server's Retry-After asks for."""
+
+_CONNECT_SECONDS = 10.0
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+_QUOTED = 300
+
+
+class NoAnswerError(Exception):
+    """The server gave no usable answer; its text says why, in the server's words where it has some.
+
+    status: of the response, None where there was none. gone: nobody listens at the address. passing: it may answer
+    later, in `retry_after` seconds if it says so.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        status: int | None = None,
+        gone: bool = False,
+        passing: bool = False,
+        retry_after: float | None = None,
+    ):
+        self.status, self.gone, self.passing, self.retry_after = status, gone, passing, retry_after
+        super().__init__(reason)
+
+
+class JsonServer:
+    """A server at a base URL such as "http://localhost:11434/v1"; may be asked from several threads.
+
+    api_key: sent as bearer token to this server only (redirects are not followed), and cut out of every message.
+    timeout_seconds: for one answer. Proxies of the environment are used, but not for this machine's own servers.
+    Raises SlimtuneError where such a proxy cannot be used.
+    """
+
+    def __init__(self, url: str, *, api_key: str | None, timeout_seconds: float):
+        self.url = url
+        self._key, self._timeout = api_key, timeout_seconds
+        self._closed = threading.Event()
+        try:
+            self._http = httpx.Client(
+                headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+                timeout=httpx.Timeout(timeout_seconds, connect=min(_CONNECT_SECONDS, timeout_seconds)),
+                trust_env=not is_loopback(url),
+            )
+        except (ImportError, ValueError) as error:
+            raise fail(
+                f"the proxy that the environment names cannot be used: {error}",
+                fix="unset ALL_PROXY, HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY",
+            ) from error
+
+    def get(self, path: str) -> Any:
+        """The JSON answer to one attempt. Raises NoAnswerError."""
+        return self._attempt("GET", path, None)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON answer. Raises NoAnswerError.
+
+        Sent up to ATTEMPTS times where the server is busy (408, 425, 429), failing (500, 502, 503, 504) or the
+        connection breaks; only once where the answer takes too long, since it would again.
+        """
+        wait = FIRST_WAIT_SECONDS
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._attempt("POST", path, body)
+            except NoAnswerError as error:
+                if not error.passing or self._closed.is_set():
+                    raise
+                # Those who were turned away together should not come back together.
+                pause = wait * random.uniform(0.75, 1.25) if error.retry_after is None else error.retry_after
+            self._closed.wait(min(pause, LONGEST_WAIT_SECONDS))
+            wait *= 2
+        return self._attempt("POST", path, body)
+
+    def close(self) -> None:
+        """Ends the waiting between attempts, too."""
+        self._closed.set()
+        self._http.close()
+
+    def _attempt(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        try:
+            response = self._http.request(method, self.url + path, json=body)
+        except httpx.TimeoutException as error:
+            gone = isinstance(error, httpx.ConnectTimeout)
+            raise NoAnswerError(f"no answer within {self._timeout:g} s", gone=gone, passing=gone) from error
+        except httpx.RequestError as error:
+            reason = self._clean(str(error)) or type(error).__name__
+            gone = isinstance(error, httpx.ConnectError)
+            raise NoAnswerError(reason, gone=gone, passing=isinstance(error, httpx.TransportError)) from error
+        status = response.status_code
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if status == httpx.codes.OK and answer is not None:
+            return answer
+        said = _message(answer) or response.text
+        if response.is_redirect:
+            said = f"it redirects to {response.headers.get('location', 'another address')}"
+        elif status == httpx.codes.OK:
+            said = f"not JSON: {said}"
+        raise NoAnswerError(
+            self._clean(f"{status} {response.reason_phrase}: {said}").rstrip(": "),
+            status=status,
+            passing=status in _PASSING,
+            retry_after=_seconds(response.headers.get("retry-after")),
+        )
+
+    def _clean(self, text: str) -> str:
+        """In one line, not too long, without the key: some servers repeat what they were sent."""
+        text = text.replace(self._key, "…") if self._key else text
+        return redact(" ".join(text.split()))[:_QUOTED]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL's host is this machine, as far as its name tells."""
+    host = httpx.URL(url).host
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def _message(answer: Any) -> str:
+    """What an error response says: {"error": {"message": …}}, {"error": …}, {"message": …} or {"detail": …}."""
+    if not isinstance(answer, dict):
+        return ""
+    said = next((answer[key] for key in ("error", "message", "detail") if answer.get(key)), "")
+    return str(said.get("message", said) if isinstance(said, dict) else said)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """The header's seconds, or the time until its date; None where there is neither (RFC 9110, section 10.2.3)."""
+    if retry_after is None:
+        return None
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        date = email.utils.parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max(0.0, date.timestamp() - time.time())

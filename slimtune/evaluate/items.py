@@ -1,0 +1,90 @@
+"""What an evaluation asks: the items of a held-out file, independent of the model that will answer. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from slimtune.data.types import Conversation, Message
+from slimtune.errors import Problem, SlimtuneError
+
+Kind = Literal["multiple_choice", "perplexity", "generation"]
+Mode = Literal["direct", "cot"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to ask.
+
+    prompt: the messages up to the assistant's turn. reference: the assistant's text in the file. choices: label to text
+    in the order of the question, empty where it is no multiple-choice question. gold: the right label, or "".
+    context: the excerpt that decides the question, or "".
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    reference: str
+    choices: dict[str, str] = field(default_factory=dict, compare=False)
+    gold: str = ""
+    source: str = ""
+    context: str = ""
+    where: str = ""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.choices)
+
+    def as_json(self) -> dict[str, Any]:
+        """The item as a line of items.jsonl: what was asked, for whoever shows the answers later."""
+        return {
+            "id": self.id,
+            "where": self.where,
+            "messages": [{"role": message.role, "content": message.content} for message in self.prompt],
+            "choices": self.choices,
+            "gold": self.gold,
+            "reference": self.reference,
+        }
+
+
+def read(conversations: Sequence[Conversation], kind: Kind) -> list[Item]:
+    """The items of a held-out file; the last turn of each conversation is what is asked for.
+
+    Raises SlimtuneError with every repeated id and, for multiple choice, every row without `meta.choices` and
+    `meta.correct`.
+    """
+    problems: list[Problem] = []
+    items: list[Item] = []
+    first: dict[str, str] = {}
+    for conversation in conversations:
+        meta, where = conversation.meta, conversation.where
+        choices, correct = meta.get("choices"), meta.get("correct")
+        usable = isinstance(choices, dict) and len(choices) >= 2 and isinstance(correct, str) and correct in choices
+        if kind == "multiple_choice" and not usable:
+            problems.append(
+                Problem(
+                    "a multiple-choice question needs meta.choices and a meta.correct among them",
+                    where,
+                    '{"input": …, "output": "c", "meta": {"choices": {"a": …, "b": …}, "correct": "c"}}',
+                )
+            )
+            continue
+        identifier = str(meta.get("id") or where)
+        if identifier in first:
+            problems.append(Problem(f"id '{identifier}' is used twice", where, f"first in {first[identifier]}"))
+        first.setdefault(identifier, where)
+        items.append(
+            Item(
+                id=identifier,
+                prompt=conversation.messages[:-1],
+                reference=conversation.messages[-1].content,
+                choices={str(label): str(text) for label, text in choices.items()} if usable and choices else {},
+                gold=str(correct) if usable else "",
+                source=str(meta.get("source") or ""),
+                context=str(meta.get("context") or ""),
+                where=where,
+            )
+        )
+    if problems:
+        raise SlimtuneError(problems, summary="The evaluation set cannot be used")
+    return items

@@ -1,0 +1,281 @@
+"""A model in this process as an evaluation target: letter probabilities, replies and likelihoods from its weights.
+
+The same object judges the base and the tuned model of a run, and whatever `slimtune evaluate` loads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from slimtune.data.chat import ChatTokenizer
+from slimtune.errors import Problem, SlimtuneError, fail
+from slimtune.evaluate.prefixes import Group, group_by_prefix
+from slimtune.evaluate.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
+from slimtune.evaluate.text_stops import AnswerLineStop
+
+_END_TOKENS = ("<|im_end|>", "<|endoftext|>")
+# Of what is free under the limit, what a batch's key-value cache may take; the rest is for what attention needs.
+_SHARE_FOR_CACHE = 0.5
+# Rows of hidden states that pass through the head at once when likelihoods are computed.
+_HEAD_ROWS = 256
+
+
+class LocalTarget:
+    """A causal language model that Unsloth or Transformers has loaded, with or without an adapter.
+
+    model: put into evaluation mode for each call, and back afterwards. precision: of the forward passes. max_length:
+    tokens of prompt and reply together. memory_limit_bytes: on a card, what the allocator may hold. share_prefixes:
+    compute what consecutive prompts have in common once, through the key-value cache.
+    """
+
+    abilities: frozenset[Ability] = frozenset({"score", "generate", "likelihood"})
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: ChatTokenizer,
+        *,
+        facts: Facts,
+        precision: torch.dtype,
+        batch_size: int,
+        max_length: int,
+        memory_limit_bytes: int | None = None,
+        share_prefixes: bool = False,
+    ):
+        self.model, self.tokenizer = model, tokenizer
+        self.batch_size = batch_size
+        self._facts = facts
+        self._precision = precision
+        self._max_length = max_length
+        self._limit = memory_limit_bytes
+        self._share = share_prefixes
+        self._spelled: dict[str, list[int]] = {}
+
+    def facts(self) -> Facts:
+        return self._facts
+
+    def close(self) -> None:
+        """The model belongs to whoever loaded it."""
+
+    def score(self, prompts: Sequence[Prompt]) -> list[Letters]:
+        """Raises SlimtuneError for a prompt that leaves no room for an answer, or a label that no token spells."""
+        ids = [self._prompt_ids(prompt, room=1) for prompt in prompts]
+        spelled = {label: self._tokens_of(label) for prompt in prompts for label in prompt.labels}
+        with self._evaluating():
+            logprobs = torch.log_softmax(self._next_token_logits(ids), dim=-1)
+        greedy = logprobs.argmax(dim=-1).tolist()
+        results = []
+        for row, (prompt, own) in enumerate(zip(prompts, ids, strict=True)):
+            letters = {label: float(torch.logsumexp(logprobs[row, spelled[label]], dim=0)) for label in prompt.labels}
+            results.append(
+                Letters(
+                    logprobs=letters,
+                    greedy_text=self.tokenizer.decode([greedy[row]]),
+                    greedy_token=greedy[row],
+                    prompt_sha256=_sha256(own),
+                )
+            )
+        return results
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Reply]]:
+        """Replies of each prompt. The same batch with the same seed gives the same replies.
+
+        Raises SlimtuneError where a prompt leaves no room for `max_new_tokens`, or a single reply does not fit on the card.
+        """
+        ids = [self._prompt_ids(prompt, room=sampling.max_new_tokens) for prompt in prompts]
+        labels = sorted({label for prompt in prompts for label in prompt.labels})
+        results: list[list[Reply]] = []
+        with self._evaluating():
+            start, size = 0, self._rows_that_fit(max(map(len, ids)) + sampling.max_new_tokens, sampling.replies)
+            while start < len(ids):
+                try:
+                    results += self._generate(ids[start : start + size], sampling, labels)
+                except torch.OutOfMemoryError:
+                    if size == 1:
+                        raise fail(
+                            f"out of memory generating {sampling.replies} replies of {sampling.max_new_tokens} tokens to one prompt",
+                            fix="ask for fewer votes or fewer new tokens (max_new_tokens)",
+                            exit_code=3,
+                        ) from None
+                    torch.cuda.empty_cache()
+                    size = max(1, size // 2)
+                    continue
+                start += size
+        return results
+
+    def likelihood(self, prompts: Sequence[Prompt], references: Sequence[str]) -> list[Likelihood]:
+        """Of each reference as the template ends it: the tokens that training supervises, end of turn included."""
+        pairs = [
+            self.tokenizer.prompt_and_response_ids(prompt.messages, reference)
+            for prompt, reference in zip(prompts, references, strict=True)
+        ]
+        for prompt_ids, response_ids in pairs:
+            self._require_room(len(prompt_ids) + len(response_ids), 0)
+        with self._evaluating():
+            hidden = self._hidden([[*prompt_ids, *response_ids] for prompt_ids, response_ids in pairs])
+            results = []
+            for row, (prompt_ids, response_ids) in enumerate(pairs):
+                # The hidden state before a token is what predicts it.
+                states = hidden[row, len(prompt_ids) - 1 : len(prompt_ids) + len(response_ids) - 1]
+                wanted = torch.tensor(response_ids, device=states.device)
+                nll = 0.0
+                for first in range(0, len(response_ids), _HEAD_ROWS):
+                    chunk = slice(first, first + _HEAD_ROWS)
+                    logits = self._head(states[chunk])
+                    nll += float(torch.nn.functional.cross_entropy(logits, wanted[chunk], reduction="sum"))
+                results.append(Likelihood(nll, len(response_ids)))
+        return results
+
+    def prompt_sha256(self, prompt: Prompt) -> str:
+        """Of the rendered prompt's token ids, as score() reports it."""
+        return _sha256(self.tokenizer.prompt_ids(prompt.messages))
+
+    # ---- how ---------------------------------------------------------------------------------------------------------
+
+    def _prompt_ids(self, prompt: Prompt, room: int) -> list[int]:
+        ids = self.tokenizer.prompt_ids(prompt.messages)
+        self._require_room(len(ids), room)
+        return ids
+
+    def _require_room(self, tokens: int, room: int) -> None:
+        if tokens + room > self._max_length:
+            reply = f" and {room} for the reply" if room else ""
+            raise fail(
+                f"{tokens} tokens{reply} are more than the {self._max_length} that the model is loaded for",
+                fix="raise model.max_seq_length (--max-length), or shorten the question",
+            )
+
+    def _tokens_of(self, label: str) -> list[int]:
+        """Ids of the single tokens that spell a label."""
+        if label not in self._spelled:
+            encoded = [self.tokenizer.encode(text) for text in spellings(label)]
+            found = sorted({ids[0] for ids in encoded if len(ids) == 1})
+            if not found:
+                raise SlimtuneError(Problem(f"no single token spells the label '{label}'", fix="use letters as labels"))
+            self._spelled[label] = found
+        return self._spelled[label]
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with (
+                torch.no_grad(),
+                torch.autocast(self._device.type, dtype=self._precision, enabled=self._precision != torch.float32),
+            ):
+                yield
+        finally:
+            self.model.train(was_training)
+
+    @property
+    def _inner(self) -> Any:
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def _device(self) -> torch.device:
+        # Not the embedding's: that one may live in the computer's memory.
+        device: torch.device = self._inner.lm_head.weight.device
+        return device
+
+    def _head(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._inner.lm_head(hidden)
+        return logits.float()
+
+    def _hidden(self, rows: Sequence[Sequence[int]], past: Any = None) -> torch.Tensor:
+        """Last hidden states (rows, longest, hidden size) of rows padded on the right.
+
+        Under causal attention that padding cannot reach a row's own tokens, whatever an attention backend does with masks.
+        """
+        input_ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
+        for index, row in enumerate(rows):
+            input_ids[index, : len(row)] = torch.tensor(row)
+        more = {} if past is None else {"past_key_values": past}
+        output = self._inner.model(input_ids=input_ids.to(self._device), use_cache=past is not None, **more)
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden
+
+    def _next_token_logits(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Logits (rows, vocabulary) of the token after each row, fp32.
+
+        The head sees only the last positions: a batch never holds (rows × length × vocabulary) logits.
+        """
+        groups = group_by_prefix(rows) if self._share else [Group(tuple(range(len(rows))), 0)]
+        last: list[torch.Tensor | None] = [None] * len(rows)
+        for group in groups:
+            past = None
+            if group.shared:
+                from transformers import DynamicCache
+
+                past = DynamicCache(config=self._inner.config)
+                self._hidden([rows[group.members[0]][: group.shared]], past)
+                past.batch_repeat_interleave(len(group.members))
+            rests = [rows[index][group.shared :] for index in group.members]
+            hidden = self._hidden(rests, past)
+            for row, index in enumerate(group.members):
+                last[index] = hidden[row, len(rests[row]) - 1]
+        return self._head(torch.stack([state for state in last if state is not None]))
+
+    def _generate(self, rows: Sequence[Sequence[int]], sampling: Sampling, labels: Sequence[str]) -> list[list[Reply]]:
+        from transformers import GenerationConfig, StoppingCriteriaList
+
+        ends = [identifier for token in _END_TOKENS if (identifier := self.tokenizer.token_id(token)) is not None]
+        width = max(map(len, rows))
+        input_ids = torch.tensor([[ends[-1]] * (width - len(row)) + list(row) for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        drawing = sampling.temperature > 0
+        # A fresh configuration: the checkpoint's own may sample, or penalise repetition.
+        config = GenerationConfig(
+            do_sample=drawing,
+            max_new_tokens=sampling.max_new_tokens,
+            num_return_sequences=sampling.replies,
+            eos_token_id=ends,
+            pad_token_id=ends[-1],
+            use_cache=True,
+            **({"temperature": sampling.temperature, "top_p": sampling.top_p} if drawing else {}),
+        )
+        stop = AnswerLineStop(self.tokenizer, width, labels) if sampling.stop_at_answer and labels else None
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(_seed(sampling.seed, rows))
+            output = self.model.generate(
+                input_ids=input_ids.to(self._device),
+                attention_mask=mask.to(self._device),
+                generation_config=config,
+                stopping_criteria=StoppingCriteriaList([stop] if stop else []),
+            )
+        replies = [self._reply(row, ends, stop) for row in output[:, width:].tolist()]
+        return [replies[start : start + sampling.replies] for start in range(0, len(replies), sampling.replies)]
+
+    def _reply(self, ids: Sequence[int], ends: Sequence[int], stop: AnswerLineStop | None) -> Reply:
+        end = next((position for position, token in enumerate(ids) if token in ends), None)
+        text = self.tokenizer.decode(ids[:end])
+        ended = end is not None or (stop is not None and stop.ends(text))
+        return Reply(text, tokens=len(ids[:end]), truncated=not ended)
+
+    def _rows_that_fit(self, tokens: int, replies: int) -> int:
+        """Prompts of one batch whose key-value cache the card can hold; all of a batch on a CPU."""
+        if self._device.type != "cuda" or self._limit is None:
+            return self.batch_size
+        config = self._inner.config
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        width = 2 if self._precision != torch.float32 else 4
+        # Keys and values of every layer.
+        per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * width
+        free = _SHARE_FOR_CACHE * max(0, self._limit - torch.cuda.memory_allocated())
+        return max(1, min(self.batch_size, math.floor(free / (per_token * tokens * replies))))
+
+
+def _sha256(ids: Sequence[int]) -> str:
+    return hashlib.sha256(repr(tuple(ids)).encode()).hexdigest()
+
+
+def _seed(seed: int, rows: Sequence[Sequence[int]]) -> int:
+    """Of a batch: another one for other prompts, so that a resumed evaluation draws what the first would have drawn."""
+    return int.from_bytes(hashlib.sha256(repr((seed, rows)).encode()).digest()[:4], "big")

@@ -1,0 +1,114 @@
+"""`slimtune ensemble`: several adapters on one loaded base, each asked alone, and their answers combined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimtune import base_model, run_record, versions
+from slimtune.console import Console
+from slimtune.errors import Problem, SlimtuneError, fail
+from slimtune.evaluate import asking, compare, comparison_text, ensemble, evaluation, items, opening
+from slimtune.evaluate.answer_file import AnswerFile
+from slimtune.evaluate.contenders import Contender
+from slimtune.evaluate.evaluation import Request
+from slimtune.evaluate.opening import Weights
+from slimtune.evaluate.target_spec import Spec
+
+
+@dataclass(frozen=True)
+class Member:
+    """name: distinct among the members. adapter: its folder."""
+
+    name: str
+    adapter: Path
+
+
+def evaluate(specs: Sequence[Spec], weights: Sequence[float] | None, request: Request, console: Console) -> Path:
+    """Ask every member, combine their answers by vote and by mean, compare all of them; returns the results' folder.
+
+    specs: runs, adapters or checkpoints of one base. weights: one a member; not to be chosen on these questions.
+    request: of the first member. A member that has answered already is not asked again.
+    Raises SlimtuneError where the members are not of one base, or the weights do not fit.
+    """
+    request = evaluation.with_the_runs_own(request)
+    members, base = _members(specs, request)
+    if weights is not None and len(weights) != len(members):
+        raise fail(f"{len(weights)} weights for {len(members)} members", where="--weights", fix="give one a member")
+    asked = items.read(evaluation.conversations(request).conversations, "multiple_choice")[: request.max_items]
+    folder = request.out or Path("outputs") / "evaluations" / f"ensemble-{request.spec.slug}"
+    identity = {
+        "members": {
+            member.name: run_record.sha256_file(member.adapter / "adapter_model.safetensors") for member in members
+        },
+        "base": base.base,
+        "data": {"path": request.data, "sha256": run_record.sha256_file(Path(str(request.data))), "items": len(asked)},
+        "settings": request.settings.as_json(),
+    }
+    record = evaluation.Record.open(folder, identity, fresh=request.fresh)
+    rows = _ask(members, request, asked, folder, console)
+    combined = ensemble.table([rows[member.name] for member in members], [member.name for member in members], weights)
+    for name, answers in combined[len(members) :]:
+        run_record.write_lines(folder / f"{name.replace(' ', '-')}.jsonl", answers)
+    result = compare.compare([Contender(name, answers) for name, answers in combined])
+    record.close(weights=list(weights) if weights is not None else None, versions=versions.installed())
+    console.table("Members and their ensembles, on the same questions", comparison_text.as_rows(result))
+    console.paths([("results", folder)])
+    return folder
+
+
+def _members(specs: Sequence[Spec], request: Request) -> tuple[list[Member], Weights]:
+    """The members under names of their own, and what they have in common. Raises SlimtuneError where that is not one base."""
+    parts = [opening.weights_of(spec, request.loading) for spec in specs]
+    first = parts[0]
+    problems = [
+        Problem("is no run and no adapter", spec.place, "an ensemble is of adapters on one base")
+        for spec, part in zip(specs, parts, strict=True)
+        if not part.adapters
+    ]
+    problems += [
+        Problem(
+            f"is an adapter for {part.base}, the first one is for {first.base}", spec.place, "take adapters of one base"
+        )
+        for spec, part in zip(specs, parts, strict=True)
+        if part.adapters
+        and base_model.locate(part.base, part.revision) != base_model.locate(first.base, first.revision)
+    ]
+    if len(specs) < 2:
+        problems.append(Problem("an ensemble has two members or more", fix="name another run, adapter or checkpoint"))
+    if problems:
+        raise SlimtuneError(problems, summary="these cannot be an ensemble")
+    adapters = [next(iter(part.adapters.values())) for part in parts]
+    slugs = [spec.slug for spec in specs]
+    # PEFT makes module names of them: no dots.
+    names = [
+        (slug if slugs.count(slug) == 1 else f"{slug}-{number}").replace(".", "_")
+        for number, slug in enumerate(slugs, 1)
+    ]
+    return [Member(name, adapter) for name, adapter in zip(names, adapters, strict=True)], first
+
+
+def _ask(
+    members: Sequence[Member], request: Request, asked: Sequence[items.Item], folder: Path, console: Console
+) -> dict[str, list[dict[str, Any]]]:
+    ids = [item.id for item in asked]
+    files = {member.name: AnswerFile(folder / f"{member.name}.jsonl") for member in members}
+    if any(identifier not in file.rows for file in files.values() for identifier in ids):
+        console.step(f"Loading {len(members)} adapters on one base")
+        opened = opening.open_local(request.spec, request.loading, {member.name: member.adapter for member in members})
+        model = opened.local.model
+        for member in members:
+            model.set_adapter(member.name)
+            file = files[member.name]
+            console.step(f"Asking {member.name} {len(asked)} questions")
+            asking.ask(
+                opened.target,
+                asked,
+                request.settings,
+                done=set(file.rows),
+                keep=file.keep,
+                on_progress=lambda count, of: console.progress(f"{count}/{of}", last=count == of),
+            )
+    return {name: file.finish(ids) for name, file in files.items()}

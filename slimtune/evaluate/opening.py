@@ -1,0 +1,198 @@
+"""From the name of a model to a target that answers: loads weights, starts llama.cpp, or asks a server.
+
+The heavy libraries are imported where they are needed: a server is judged without torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from slimtune import base_model, resume, run_record
+from slimtune.errors import fail
+from slimtune.evaluate.target import Facts, Target
+from slimtune.evaluate.target_spec import Spec
+from slimtune.plan import vram
+
+if TYPE_CHECKING:
+    from slimtune.evaluate.local_target import LocalTarget
+
+KEYS = ("SLIMTUNE_API_KEY", "OPENAI_API_KEY")
+"""Environment variables that may hold a server's key, the first one that is set."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded, where its own folder does not say so.
+
+    load_in_4bit: None takes what the run's recipe says, else 4 bit for a model that is stored so, or that was tuned as
+    an adapter. max_length: tokens of prompt and reply; None takes the run's max_seq_length, else 4096.
+    vram_gb: the card as sold; None uses what the card has.
+    """
+
+    load_in_4bit: bool | None = None
+    max_length: int | None = None
+    thinking: bool = False
+    batch_size: int | None = None
+    vram_gb: float | None = None
+    timeout_seconds: float = 120.0
+
+
+@dataclass
+class Opened:
+    """target: ready to be asked. adapted: whether it is a base model with an adapter on it, which can be taken off."""
+
+    target: Target
+    adapted: bool = False
+
+    @contextlib.contextmanager
+    def without_adapter(self) -> Iterator[Target]:
+        """The same target as the base model, before tuning."""
+        with self.local.model.disable_adapter():
+            yield self.target
+
+    @property
+    def local(self) -> LocalTarget:
+        """The target as the one kind that has a model in this process."""
+        return cast("LocalTarget", self.target)
+
+
+_DEFAULT_LENGTH = 4096
+_LOCAL_BATCH = 16
+_SERVED_BATCH = 4
+
+
+@contextlib.contextmanager
+def open_target(spec: Spec, loading: Loading) -> Iterator[Opened]:
+    """The target of a spec, closed afterwards. Raises SlimtuneError where it cannot be opened, saying what to do."""
+    if spec.kind == "gguf":
+        from slimtune.evaluate import gguf_target
+
+        served: Target = gguf_target.open_gguf(
+            Path(spec.place),
+            context_length=loading.max_length or _DEFAULT_LENGTH,
+            batch_size=loading.batch_size or _SERVED_BATCH,
+        )
+        opened = Opened(served)
+    elif spec.kind == "api":
+        from slimtune.evaluate import api_target
+
+        served = api_target.open_api(
+            spec.place,
+            str(spec.model),
+            api_key=next((os.environ[key] for key in KEYS if os.environ.get(key)), None),
+            batch_size=loading.batch_size or _SERVED_BATCH,
+            timeout=loading.timeout_seconds,
+        )
+        opened = Opened(served)
+    else:
+        opened = open_local(spec, loading)
+    try:
+        yield opened
+    finally:
+        opened.target.close()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a local model's parts are. adapters: name to folder, in order; empty for a model without one."""
+
+    base: str
+    revision: str | None
+    adapters: dict[str, Path]
+    load_in_4bit: bool
+    max_length: int
+    thinking: bool
+
+
+def weights_of(spec: Spec, loading: Loading) -> Weights:
+    """What a local spec consists of, without loading it."""
+    if spec.kind == "run":
+        run = Path(spec.place)
+        model: dict[str, Any] = resume.read(run).recipe["model"]
+        if not (run / "adapter" / "adapter_config.json").is_file():
+            raise fail("the run has no adapter", where=spec.place, fix="finish it: --resume, then evaluate")
+        return Weights(
+            base=model["base"],
+            revision=model["revision"],
+            adapters={"default": run / "adapter"},
+            load_in_4bit=model["load_in_4bit"] if loading.load_in_4bit is None else loading.load_in_4bit,
+            max_length=loading.max_length or model["max_seq_length"],
+            thinking=model["thinking"],
+        )
+    adapters: dict[str, Path] = {}
+    base, revision, four_bit = spec.place, None, False
+    if spec.kind == "adapter" and (run := _run_of(Path(spec.place))):
+        return replace(weights_of(Spec("run", str(run)), loading), adapters={"default": Path(spec.place)})
+    if spec.kind == "adapter":
+        config = json.loads((Path(spec.place) / "adapter_config.json").read_text(encoding="utf-8"))
+        base, revision = config.get("base_model_name_or_path"), config.get("revision")
+        if not base:
+            raise fail("adapter_config.json does not say which base it is for", where=spec.place)
+        # A QLoRA adapter is a correction to the 4-bit weights that it was trained on.
+        adapters, four_bit = {"default": Path(spec.place)}, True
+    return Weights(
+        base=base,
+        revision=revision,
+        adapters=adapters,
+        load_in_4bit=four_bit if loading.load_in_4bit is None else loading.load_in_4bit,
+        max_length=loading.max_length or _DEFAULT_LENGTH,
+        thinking=loading.thinking,
+    )
+
+
+def _run_of(adapter: Path) -> Path | None:
+    """The run whose adapter or checkpoint this is: it says more of the base than an adapter does."""
+    for folder in adapter.resolve().parents[:2]:
+        if (folder / "recipe.yaml").is_file() and (folder / "adapter" / "adapter_config.json").is_file():
+            return folder
+    return None
+
+
+def open_local(spec: Spec, loading: Loading, adapters: dict[str, Path] | None = None) -> Opened:
+    """Load a run, an adapter or a model with Unsloth. adapters: these under their names, on the same base, instead of its own."""
+    weights = weights_of(spec, loading)
+    folder = base_model.fetch(weights.base, weights.revision)
+
+    from slimtune import model as models  # heavy from here on; Unsloth comes first
+    from slimtune.data.chat import ChatTokenizer
+    from slimtune.evaluate.local_target import LocalTarget
+
+    import torch  # isort: skip
+
+    limit = None if loading.vram_gb is None else vram.budget_bytes(loading.vram_gb)
+    model, precision = models.load_to_ask(
+        folder, load_in_4bit=weights.load_in_4bit, max_seq_length=weights.max_length, memory_limit_bytes=limit
+    )
+    adapters = adapters or weights.adapters
+    for name, place in adapters.items():
+        model = models.add_adapter(model, place, name)
+    # An adapter carries the template that it was trained with.
+    own = next((place for place in adapters.values() if (place / "tokenizer.json").is_file()), folder)
+    values: dict[str, Any] = {
+        "base": weights.base,
+        "revision": weights.revision,
+        "load_in_4bit": weights.load_in_4bit,
+        "precision": str(precision).removeprefix("torch."),
+        "max_length": weights.max_length,
+        "thinking": weights.thinking,
+    }
+    hashes = {name: run_record.sha256_file(place / "adapter_model.safetensors") for name, place in adapters.items()}
+    on_card = torch.cuda.is_available()
+    target = LocalTarget(
+        model,
+        ChatTokenizer(own, weights.thinking),
+        facts=Facts(spec.place, values | ({"adapter_sha256": hashes} if hashes else {})),
+        precision=precision,
+        batch_size=loading.batch_size or _LOCAL_BATCH,
+        max_length=weights.max_length,
+        memory_limit_bytes=limit or (torch.cuda.get_device_properties(0).total_memory if on_card else None),
+        # Unsloth's CUDA forward has a decoding path of its own for a filled cache, which takes one token at a time.
+        share_prefixes=not on_card,
+    )
+    return Opened(target, adapted=bool(adapters))

@@ -1,0 +1,248 @@
+"""Which training rows may hold a test item: one pass over the training data, beside an index of the test's n-grams.
+
+No training row is compared with every test item, and of the training data only what was found is kept.
+"""
+
+from __future__ import annotations
+
+import bisect
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from slimtune.data.splitting import context_key
+from slimtune.data.types import Conversation
+from slimtune.evaluate import ngrams, question_text
+from slimtune.evaluate.question_text import Asked
+from slimtune.evaluate.similarity import PASSAGE_LETTERS
+
+# What more than about 9 % of the rows have (there the weight is 0.5) is no passage of two of them.
+_PASSAGE_WEIGHT = 0.5
+# So many training rows show well enough which n-grams are common.
+_SAMPLE = 5000
+_BATCH_CHARACTERS = 400_000
+# The training rows that have most of an item are kept, if they have at least this share of its n-grams' weight.
+_CANDIDATES, _LEAST_SHARE = 8, 0.3
+# Questions with equal choices that end alike are compared: one of them may have passages before it.
+_ENDING = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A question of a training row; number: counts the questions."""
+
+    number: int
+    asked: Asked
+    where: str
+
+
+@dataclass(slots=True)
+class Item:
+    """A test item, and what was found of it.
+
+    turns: how many messages its question is made of. context: the key of its context, or "". passage: the letters of
+    its context, or of its prompt where it names none.
+    exact, normalised: the first row that asks the same. candidates: the rows that have most of the question, as
+    (-share, number, row), ascending. neighbours: the first rows with its context or a passage of it, by number.
+    """
+
+    id: str
+    where: str
+    asked: Asked
+    turns: int
+    context: str
+    passage: str
+    exact: Row | None = None
+    normalised: Row | None = None
+    candidates: list[tuple[float, int, Row]] = field(default_factory=list)
+    neighbours: dict[int, Row] = field(default_factory=dict)
+
+    @property
+    def floor(self) -> float:
+        """The share that a further candidate has to exceed."""
+        return -self.candidates[-1][0] if len(self.candidates) == _CANDIDATES else _LEAST_SHARE
+
+    def add_candidate(self, share: float, row: Row) -> None:
+        bisect.insort(self.candidates, (-share, row.number, row))
+        del self.candidates[_CANDIDATES:]
+
+    def add_neighbour(self, row: Row) -> None:
+        if len(self.neighbours) < _CANDIDATES:
+            self.neighbours.setdefault(row.number, row)
+
+
+def read_items(test: Sequence[Conversation]) -> list[Item]:
+    """The test items, none of them looked for yet.
+
+    A prompt that several rows share without choices ("Summarise.") does not tell them apart; then the answer does.
+    """
+    items = [_item(conversation) for conversation in test]
+    answers = [question_text.letters(conversation.messages[-1].content) for conversation in test]
+    told: defaultdict[str, set[str]] = defaultdict(set)
+    for item, answer in zip(items, answers, strict=True):
+        told[item.asked.question].add(answer)
+    for item, answer in zip(items, answers, strict=True):
+        if not item.asked.choices and len(told[item.asked.question]) > 1:
+            item.asked = replace(item.asked, answer=answer)
+    return items
+
+
+def search(
+    train: Sequence[Conversation],
+    items: Sequence[Item],
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ngrams.Index:
+    """Fill in what the items have in common with the training rows; returns the index of the items' questions."""
+    turns, answers = {item.turns for item in items}, any(item.asked.answer for item in items)
+    questions, passages = _indices(train, items, turns, answers)
+    by_key = _by_key(items)
+    number = done = 0
+    for batch in _batches(train):
+        rows: list[Row] = []
+        last_rows: list[Row] = []
+        for conversation in batch:
+            for asked in _asked(conversation, turns, answers):
+                rows.append(Row(number, asked, conversation.where))
+                number += 1
+            last_rows.append(rows[-1])
+        for row in rows:
+            _note_equal(row, by_key)
+        _note_candidates(rows, items, questions)
+        for conversation, row in zip(batch, last_rows, strict=True):
+            for item in by_key.get(("context", _context(conversation)), ()):
+                item.add_neighbour(row)
+        shared = passages.shares([_long(_passage(conversation)) for conversation in batch])
+        for place, column in zip(shared.row, shared.col, strict=True):
+            items[column].add_neighbour(last_rows[place])
+        done += len(batch)
+        if on_progress:
+            on_progress(done, len(train))
+    return questions
+
+
+def _indices(
+    train: Sequence[Conversation], items: Sequence[Item], turns: set[int], answers: bool
+) -> tuple[ngrams.Index, ngrams.Index]:
+    """Of the items' questions, and of the passages of PASSAGE_LETTERS in them."""
+    sample = random.Random(0).sample(train, min(len(train), _SAMPLE))
+    questions = ngrams.index(
+        [item.asked.parts for item in items],
+        ([asked.parts for one in batch for asked in _asked(one, turns, answers)] for batch in _batches(sample)),
+    )
+    passages = ngrams.index(
+        [_long(item.passage) for item in items],
+        ([_long(_passage(one)) for one in batch] for batch in _batches(sample)),
+        n=PASSAGE_LETTERS,
+        least_weight=_PASSAGE_WEIGHT,
+    )
+    return questions, passages
+
+
+def _batches(conversations: Sequence[Conversation]) -> Iterator[list[Conversation]]:
+    """All rows in order, in batches of about _BATCH_CHARACTERS: what the n-grams of a batch take is bounded."""
+    batch: list[Conversation] = []
+    characters = 0
+    for conversation in conversations:
+        batch.append(conversation)
+        characters += sum(len(message.content) for message in conversation.messages)
+        if characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+_Keys = dict[tuple[object, ...], list[Item]]
+
+
+def _by_key(items: Sequence[Item]) -> _Keys:
+    """The items by everything of which an equal one may be in a training row."""
+    by_key: defaultdict[tuple[object, ...], list[Item]] = defaultdict(list)
+    for item in items:
+        asked = item.asked
+        by_key["text", asked.text, asked.answer].append(item)
+        by_key["question", asked.question, asked.options, asked.answer].append(item)
+        if asked.choices:
+            by_key["ending", asked.question[-_ENDING:], asked.options].append(item)
+        if item.context:
+            by_key["context", item.context].append(item)
+    return dict(by_key)
+
+
+def _note_equal(row: Row, by_key: _Keys) -> None:
+    asked = row.asked
+    for answer in {"", asked.answer}:
+        for item in by_key.get(("text", asked.text, answer), ()):
+            item.exact = item.exact or row
+        for item in by_key.get(("question", asked.question, asked.options, answer), ()):
+            item.normalised = item.normalised or row
+    if asked.choices:
+        for item in by_key.get(("ending", asked.question[-_ENDING:], asked.options), ()):
+            short, long = sorted((item.asked.question, asked.question), key=len)
+            if long.endswith(short):
+                item.normalised = item.normalised or row
+
+
+def _note_candidates(rows: Sequence[Row], items: Sequence[Item], questions: ngrams.Index) -> None:
+    shares = questions.shares([row.asked.parts for row in rows])
+    floors = np.array([item.floor for item in items])
+    better = np.flatnonzero(shares.data > floors[shares.col])
+    for place in better[np.argsort(-shares.data[better], kind="stable")]:
+        item, share = items[shares.col[place]], float(shares.data[place])
+        if share > item.floor:
+            item.add_candidate(share, rows[shares.row[place]])
+
+
+def _item(conversation: Conversation) -> Item:
+    prompt = [message.content for message in conversation.messages[:-1] if message.role != "system"]
+    answer, choices = conversation.messages[-1].content, conversation.meta.get("choices")
+    asked, turns = question_text.read(prompt[-1], answer, choices), 1
+    if not asked.choices and len(prompt) > 1:
+        # "And why?" is no question without what was said before; a question with its choices is.
+        asked, turns = question_text.read("\n\n".join(prompt)), len(prompt)
+    return Item(
+        id=str(conversation.meta.get("id") or conversation.where),
+        where=conversation.where,
+        asked=asked,
+        turns=turns,
+        context=_context(conversation),
+        passage=_passage(conversation),
+    )
+
+
+def _asked(conversation: Conversation, turns: set[int], answers: bool) -> list[Asked]:
+    """What a training row asks: each of its user's turns, alone or with as many turns before it as test items have."""
+    spoken = [message for message in conversation.messages if message.role != "system"]
+    found = []
+    for end in range(1, len(spoken), 2):
+        choices = conversation.meta.get("choices") if end == len(spoken) - 1 else None
+        answer = spoken[end].content
+        for count in turns:
+            if count == 1:
+                asked = question_text.read(spoken[end - 1].content, answer, choices)
+            elif count <= end:
+                asked = question_text.read("\n\n".join(message.content for message in spoken[end - count : end]))
+            else:
+                continue
+            found.append(replace(asked, answer=question_text.letters(answer)) if answers else asked)
+    return found
+
+
+def _context(conversation: Conversation) -> str:
+    context = conversation.meta.get("context")
+    return context_key(context) if isinstance(context, str) else ""
+
+
+def _passage(conversation: Conversation) -> str:
+    context = conversation.meta.get("context")
+    if isinstance(context, str) and context:
+        return question_text.letters(context)
+    return question_text.letters("\n".join(message.content for message in conversation.messages[:-1]))
+
+
+def _long(passage: str) -> tuple[str, ...]:
+    return (passage,) if len(passage) >= PASSAGE_LETTERS else ()

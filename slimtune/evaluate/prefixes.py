@@ -1,0 +1,46 @@
+"""What prompts have in common at their beginning, and which of them to compute together. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FEWEST_SHARED = 64
+"""Tokens in common below which a pass of its own costs more than it saves."""
+_SIMILAR = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """members: indices of the rows. shared: how many first tokens all of them have in common; 0: computed plainly."""
+
+    members: tuple[int, ...]
+    shared: int
+
+
+def group_by_prefix(rows: Sequence[Sequence[int]]) -> list[Group]:
+    """Neighbours with a long common beginning, each group to be computed from one key-value cache, and all the others.
+
+    A question's permutations stand next to each other and differ only behind its text; a prompt that would shorten a
+    group's common part by more than a fifth begins a new one. Every row keeps at least one token of its own.
+    """
+    groups: list[Group] = []
+    for index, row in enumerate(rows):
+        if groups:
+            open_group = groups[-1]
+            first = rows[open_group.members[0]]
+            limit = open_group.shared if len(open_group.members) > 1 else len(first) - 1
+            common = _common(first, row, min(limit, len(row) - 1))
+            if common >= FEWEST_SHARED and common >= _SIMILAR * (limit if len(open_group.members) > 1 else common):
+                groups[-1] = Group((*open_group.members, index), common)
+                continue
+        groups.append(Group((index,), 0))
+    alone = tuple(group.members[0] for group in groups if len(group.members) == 1)
+    together = [group for group in groups if len(group.members) > 1]
+    return [*together, *([Group(alone, 0)] if alone else [])]
+
+
+def _common(first: Sequence[int], second: Sequence[int], limit: int) -> int:
+    """Length of the common beginning, at most `limit`."""
+    pairs = enumerate(zip(first[:limit], second[:limit], strict=False))
+    return next((position for position, (one, other) in pairs if one != other), min(limit, len(first), len(second)))

@@ -1,0 +1,147 @@
+"""A model's raw reply as plain text: one width, no hidden reasoning, apart from what it invents after its answer. No torch."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+_CIRCLED = {
+    chr(first + number): f"({number + 1})"
+    for first in (0x2460, 0x2776, 0x2780, 0x278A, 0x24F5)  # ① ❶ ➀ ➊ ⓵
+    for number in range(10)
+} | {
+    chr(first + number): f"({chr(ord('a') + number)})"
+    for first in (0x1F150, 0x1F170)  # 🅐 🅰
+    for number in range(10)
+}
+# Other compatibility characters stay: folded too, ² would be the label 2, ½ a list of two and Ⅰ the label i.
+_FOLDED_KINDS = ("<wide>", "<narrow>", "<circle>", "<font>")
+_PARENTHESISED = range(0x2474, 0x24B6)  # ⑴ ⒈ ⒜
+_DASHES, _WAVES, _QUOTES = "‐‑‒–—―−", "〜∼", "“”„«»"
+_LINE_ENDS = "\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+_KEYCAP = "\ufe0f\u20e3"
+
+
+class _Folding(dict[int, str]):
+    """For `str.translate`: each character is folded when it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = folded = _fold(chr(code))
+        return folded
+
+
+def _fold(char: str) -> str:
+    if char in _CIRCLED:
+        return _CIRCLED[char]
+    if char in _LINE_ENDS:
+        return "\n"
+    for kind, plain in ((_DASHES, "-"), (_WAVES, "~"), (_QUOTES, '"'), ("‘’", "'"), (_KEYCAP, "")):
+        if char in kind:
+            return plain
+    category = unicodedata.category(char)
+    # Private-use characters are what labels are written with later on.
+    if category in ("Co", "Cs", "Zs"):
+        return " "
+    if category == "Cf":
+        return ""
+    kind = unicodedata.decomposition(char).partition(" ")[0]
+    if kind == "<circle>":
+        return f"({unicodedata.normalize('NFKC', char)})"
+    if kind in _FOLDED_KINDS or ord(char) in _PARENTHESISED:
+        return unicodedata.normalize("NFKC", char)
+    return char
+
+
+_FOLDING = _Folding()
+
+
+def fold(text: str) -> str:
+    r"""`text` with half-width letters, digits and marks, full-width katakana, ① as (1), and line ends as "\n"."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_FOLDING)
+    return unicodedata.normalize("NFC", text)
+
+
+_REASONING_ENDS = re.compile(r"(?:.*</(?:think(?:ing)?|thought|reasoning)>)", re.DOTALL | re.IGNORECASE)
+_REASONING_STARTS = re.compile(r"<(?:think(?:ing)?|thought|reasoning)>", re.IGNORECASE)
+
+
+def after_reasoning(text: str) -> tuple[str, bool]:
+    """What follows the reasoning block, and whether a block was opened and never closed.
+
+    A template may have opened the block in the prompt, so that the reply has its end alone.
+    """
+    end = _REASONING_ENDS.match(text)
+    visible = text[end.end() :] if end else text
+    start = _REASONING_STARTS.search(visible)
+    return (visible[: start.start()], True) if start else (visible, False)
+
+
+_ERROR = re.compile(
+    r"""[^\w{]*(?:
+        error[^\w\n]*(?:$|[:(\[\]-]|\d|code|occurred|\w+error) | an?[ ](?:\w+[ ]){0,2}error[ ](?:has[ ])?occurred
+        | (?:[a-z_]+[ ]?)?api[ ]?error | [a-z_.]*(?:error|exception)[ ]?: | exception\b(?=[^\w\n]*(?:$|:))
+        | traceback[ ]\(most[ ]recent | internal[ ]server[ ]error | bad[ ]gateway | service[ ](?:temporarily[ ])?unavailable
+        | gateway[ ]time-?out | (?:http[ /\d.]*)?[45]\d\d[ :]+(?:error|client|server|bad|internal|too|service|unauth|forbid|not)
+        | (?:status|http)[ ](?:code[ :]*)?[45]\d\d | (?:the[ ])?rate[ ]limit | too[ ]many[ ]requests | quota[ ]exceeded
+        | connection[ ](?:was[ ])?(?:refused|reset|error|timed|aborted|closed|failed) | (?:read|request)[ ]time
+        | time(?:d[ ]?-?)?out\b | (?:torch\.)?(?:cuda|cublas|cudnn)[ _]?(?:\.?outofmemory|error|out[ ]of[ ]memory|runtime)
+        | (?:gpu[ ])?out[ ]of[ ]memory | oom\b | segmentation[ ]fault | killed\s*$ | failed[ ]to[ ](?:connect|generate|load|fetch|get)
+        | could[ ]not[ ]connect | cannot[ ]connect | unauthori[sz]ed\s*$ | invalid[ ]api[ ]key | max[ ]retries | ssl[:_ ]
+        | model[ ]\S+[ ](?:was[ ])?not[ ]found
+        | (?:\w{0,12})エラー(?:が(?:発生|起)|になり|コード|[^\w\n]*(?:$|:|\d)) | \w{0,12}例外(?:が発生|[ ]*:)
+        | 接続(?:できません|に失敗|が(?:拒否|切断|タイムアウト)) | (?:\w{0,8})タイムアウト(?:しました|$|[ ]*:)
+        | (?:\w{0,8})(?:生成|推論|取得|読み込み|通信)に失敗 | \w{0,8}メモリ(?:が)?(?:不足|足り)
+        | レート制限 | リクエスト(?:が多すぎ|の上限|制限) | サーバーが?(?:応答|混雑)
+    )""",
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
+_ERROR_FIELD = re.compile(
+    r"""\s*\{[^{}\[\]]{0,200}?["'](?:error|errors|exception)["']\s*:\s*(?!null|none|false|""|''|\[\s*\]|\{\s*\})""",
+    re.IGNORECASE,
+)
+
+
+def is_error(text: str) -> bool:
+    """Whether a folded reply is a program's error message instead of a model's words: it begins like one."""
+    return bool(_ERROR.match(text) or _ERROR_FIELD.match(text))
+
+
+# What a reply may go on with after its answer. Behind `hard` stands surely something else than the answer to what was
+# asked: the next question of a list, the user's turn. `soft` may also be the question said again before it is answered.
+_BOUNDARY = re.compile(
+    r"""(?P<hard>
+        <\|(?:im_end|endoftext|eot_id|end|end_of_text)\|> | </s> | <eos> | <end_of_turn>
+        | <\|im_start\|>[ ]*(?:user|system|human) | <\|(?:user|system|human)\|> | <start_of_turn>user
+        | \[INST\]
+        | ^[^\w\n]*(?:user|human|ユーザー?)[*_ ]*(?::|$)
+        | ^\#+[ ]*(?:instruction|input|user|human|指示|入力)s?\b[^\n]*
+        | ^[^\w\n]*(?:(?:次|別|新し|他)(?:の|い)(?:問題?|質問|設問)|(?:next|another|new)[ ](?:question|problem))[^\w\n]*(?:$|:)
+        | ^[^\w\n]*(?:(?:(?:練習|例)?問題?|例題|設問|質問|question|problem|exercise)[ ]*(?:no\.?|第)?|q)[ ]*
+          (?:[2-9]|[1-9]\d+|[2-9]\)|\((?:[2-9]|[1-9]\d+)\))(?![\d年月日条項号])
+        | ^[^\w\n]*第[ ]*(?:[2-9]|[1-9]\d+)[ ]*問
+    )|(?P<soft>
+        <\|im_start\|>[ ]*assistant | <\|assistant\|> | <start_of_turn>model | \[/INST\]
+        | ^[^\w\n]*assistant[*_ ]*:?[ ]*$ | ^\#+[ ]*(?:response|output|assistant)[^\w\n]*$
+        | ^[^\w\n]*(?:問題文?|設問|質問|問|question|problem|q|参照条文|練習問題|例題)[ ]*(?:1|\(1\))?[*_ ]*(?:[\])】」』>:][^\w\n]*|[.][ ]|$)
+        | ^[^\n]*(?:問題|質問|設問)に(?:答え|回答|解答)[^\n]*$
+        | ^[^\n]*(?:どれか|どれですか|どちらか|選べ|選びなさい|答えよ|答えなさい)[。.?!]*[ \t]*$
+    )""",
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
+
+
+def parts(text: str) -> Iterator[str]:
+    """The parts of a folded reply in which its answer may stand, in order; whoever finds it reads no further.
+
+    Nothing is yielded from behind a hard boundary, unless the reply begins with one and so repeats its whole prompt.
+    """
+    start, repeats_prompt = 0, False
+    for boundary in _BOUNDARY.finditer(text):
+        part = text[start : boundary.start()]
+        repeats_prompt = repeats_prompt or (start == 0 and not part.strip())
+        yield part
+        if boundary["hard"] is not None and not repeats_prompt:
+            return
+        start = boundary.end()
+    yield text[start:]

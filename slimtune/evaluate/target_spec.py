@@ -1,0 +1,69 @@
+"""What is to be evaluated, as it is named on the command line. No torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from slimtune import base_model
+from slimtune.errors import fail
+
+SpecKind = Literal["run", "adapter", "model", "gguf", "api"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """kind, and where it is: a folder or file, a model's name (hub id, builtin:NAME), or a URL with `model`."""
+
+    kind: SpecKind
+    place: str
+    model: str | None = None
+
+    @property
+    def slug(self) -> str:
+        """A folder name for its results."""
+        text = f"{self.place}-{self.model}" if self.model else self.place
+        path = Path(text)
+        if self.kind == "run":
+            text = f"{path.resolve().parent.name}-{path.resolve().name}"
+        elif self.kind == "adapter":
+            text = "-".join(path.resolve().parts[-3:])
+        elif self.kind == "gguf":
+            text = path.name
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[-80:]
+
+
+def parse(text: str, model: str | None = None) -> Spec:
+    """A run's folder, an adapter's, a model's (or its hub id, or builtin:NAME), a .gguf, or URL#MODEL.
+
+    model: for a URL that does not name it. Raises SlimtuneError for what is none of these.
+    """
+    if text.startswith(("http://", "https://")):
+        url, _, named = text.partition("#")
+        if not urlsplit(url).hostname:
+            raise fail(f"'{url}' is no URL", fix="e.g. http://localhost:11434/v1#law-direct")
+        if not (named or model):
+            raise fail("which model of this server?", where=text, fix=f"{url}#MODEL, or --model MODEL")
+        return Spec("api", url, named or model)
+    path = Path(text).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise fail("no such GGUF", where=text, fix="name a file that exists")
+        return Spec("gguf", str(path))
+    if path.is_dir():
+        if (path / "recipe.yaml").is_file() and (path / "manifest.json").is_file():
+            return Spec("run", str(path))
+        if (path / "adapter_config.json").is_file():
+            return Spec("adapter", str(path))
+        if (path / "config.json").is_file():
+            return Spec("model", str(path))
+        raise fail(
+            "neither a run, an adapter nor a model",
+            where=text,
+            fix="name a folder with recipe.yaml and manifest.json, adapter_config.json, or config.json",
+        )
+    base_model.locate(text)  # a name that is neither a folder nor a hub id is an error here
+    return Spec("model", text)

@@ -1,0 +1,201 @@
+"""The stages in which base and tuned model answer the same held-out items; pipeline.py tells when. See evaluate/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from slimtune.console import Console
+from slimtune.data.chat import ChatTokenizer
+from slimtune.data.types import Conversation
+from slimtune.errors import Problem, SlimtuneError
+from slimtune.evaluate import asking, permutations, verdict
+from slimtune.evaluate import items as reading
+from slimtune.evaluate.answer_file import AnswerFile
+from slimtune.evaluate.asking import Row, Settings
+from slimtune.evaluate.items import Item
+from slimtune.evaluate.target import Facts, Prompt, Sampling, Target
+from slimtune.export.ship import PARITY_ITEMS
+from slimtune.prepare import Prepared
+from slimtune.recipe import EvaluateSection
+from slimtune.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from slimtune.evaluate.local_target import LocalTarget
+
+Who = Literal["base", "tuned"]
+
+SAMPLE_TOKENS = 256
+"""Of a sample's reply: enough to see how a model writes."""
+
+
+def settings_of(evaluate: EvaluateSection, seed: int) -> Settings:
+    """The recipe's evaluation as the evaluation's own settings."""
+    return Settings(
+        kind=evaluate.kind,
+        mode=evaluate.mode,
+        permutations=evaluate.permutations,
+        votes=evaluate.votes,
+        temperature=evaluate.temperature,
+        top_p=evaluate.top_p,
+        max_new_tokens=evaluate.max_new_tokens,
+        seed=seed,
+    )
+
+
+def questions(prepared: Prepared, tokenizer: ChatTokenizer, record: RunRecord) -> tuple[list[Item], Settings]:
+    """What the recipe wants asked, and how; also in eval/items.jsonl, so that the run's folder alone can show it.
+
+    Raises SlimtuneError as `items_of` does.
+    """
+    evaluate = prepared.recipe.evaluate
+    if evaluate is None:
+        return [], Settings()
+    settings = settings_of(evaluate, prepared.recipe.run.seed)
+    items = items_of(prepared.test, settings, tokenizer, prepared.plan.max_seq_length)
+    record.write_lines("eval/items.jsonl", [item.as_json() for item in items])
+    return items, settings
+
+
+def items_of(
+    conversations: Sequence[Conversation], settings: Settings, tokenizer: ChatTokenizer, max_length: int
+) -> list[Item]:
+    """The items to ask, all of which can be asked.
+
+    Raises SlimtuneError for rows that are no questions, prompts that leave no room for a reply in max_length tokens, and
+    choices that cannot be put into another order.
+    """
+    items = reading.read(conversations, settings.kind)
+    problems = []
+    for item in items:
+        needed = len(tokenizer.prompt_ids(item.prompt)) + settings.room
+        if needed > max_length:
+            what = f"prompt and reply may have {needed} tokens, max_seq_length is {max_length}"
+            problems.append(Problem(what, item.where, "raise model.max_seq_length, or lower evaluate.max_new_tokens"))
+    if problems:
+        raise SlimtuneError(problems, summary="The evaluation set cannot be used")
+    if settings.permutations > 1:
+        permutations.check(items)
+    return items
+
+
+def target_of(model: Any, tokenizer: ChatTokenizer, prepared: Prepared) -> LocalTarget:
+    """The run's model, as the plan says it is to be asked."""
+    from slimtune.evaluate.local_target import LocalTarget
+    from slimtune.model import DTYPES
+
+    plan = prepared.plan
+    return LocalTarget(
+        model,
+        tokenizer,
+        facts=Facts(plan.base),
+        precision=DTYPES[plan.precision],
+        batch_size=plan.scoring_batch_size,
+        max_length=plan.max_seq_length,
+        memory_limit_bytes=plan.memory_limit_bytes,
+        # Unsloth's CUDA forward has a decoding path of its own for a filled cache, which takes one token at a time.
+        share_prefixes=plan.device == "cpu",
+    )
+
+
+def ask(
+    who: Who, target: Target, items: Sequence[Item], settings: Settings, record: RunRecord, console: Console
+) -> list[Row]:
+    """One result an item, also in eval/<who>.jsonl; nothing where the recipe evaluates nothing.
+
+    What the base model answered before a run was stopped is not asked again.
+    """
+    if not items:
+        return []
+    ids = [item.id for item in items]
+    answers = AnswerFile(record.directory / "eval" / f"{who}.jsonl")
+    done = [identifier for identifier in ids if identifier in answers.rows]
+    if len(done) == len(ids):
+        console.step(f"The {who} model's {len(ids)} answers are there already")
+        return answers.finish(ids)
+    more = f", {len(done)} of them answered already" if done else ""
+    console.step(f"Asking the {who} model {len(ids)} held-out {_noun(settings)}{more}")
+    with record.phase(f"evaluate_{who}"):
+        asking.ask(
+            target,
+            items,
+            settings,
+            done=done,
+            keep=answers.keep,
+            on_progress=lambda count, of: console.progress(f"{count}/{of}", last=count == of),
+        )
+    return answers.finish(ids)
+
+
+def samples(target: Target, prepared: Prepared, console: Console) -> list[str]:
+    """Replies to the first held-out prompts, as many as the recipe wants; greedy, so that before and after compare."""
+    conversations = sampled(prepared)
+    if not conversations:
+        return []
+    console.say(f"answering {len(conversations)} sample prompts")
+    room = min(SAMPLE_TOKENS, prepared.recipe.evaluate.max_new_tokens if prepared.recipe.evaluate else SAMPLE_TOKENS)
+    replies = target.generate(
+        [Prompt(conversation.messages[:-1]) for conversation in conversations], Sampling(max_new_tokens=room)
+    )
+    return [f"{reply.text} …" if reply.truncated else reply.text for (reply,) in replies]
+
+
+def sampled(prepared: Prepared) -> tuple[Conversation, ...]:
+    """The conversations whose prompts are the samples."""
+    evaluate = prepared.recipe.evaluate
+    return prepared.test[: evaluate.samples_wanted] if evaluate else ()
+
+
+def record_samples(prepared: Prepared, base: Sequence[str], tuned: Sequence[str], record: RunRecord) -> None:
+    """eval/samples.jsonl: each prompt with its reference and both replies."""
+    rows = [
+        {
+            "where": conversation.where,
+            "prompt": conversation.messages[-2].content,
+            "reference": conversation.messages[-1].content,
+            "base": before,
+            "tuned": after,
+        }
+        for conversation, before, after in zip(sampled(prepared), base, tuned, strict=True)
+    ]
+    if rows:
+        record.write_lines("eval/samples.jsonl", rows)
+
+
+def record_golden(target: LocalTarget, items: Sequence[Item], record: RunRecord) -> None:
+    """eval/golden.jsonl: prompts that the export has to answer as this model does, each with its first greedy token."""
+    chosen = items[:PARITY_ITEMS]
+    rows: list[Row] = []
+    for start in range(0, len(chosen), target.batch_size):
+        part = chosen[start : start + target.batch_size]
+        for item, letters in zip(part, target.score([Prompt(item.prompt) for item in part]), strict=True):
+            ids = target.tokenizer.prompt_ids(item.prompt)
+            text = target.tokenizer.decode(ids)
+            rows.append({"id": item.id, "prompt": text, "prompt_ids": ids, "greedy_token": letters.greedy_token})
+    if rows:
+        record.write_lines("eval/golden.jsonl", rows)
+
+
+def judge(
+    base: Sequence[Row], tuned: Sequence[Row], prepared: Prepared, record: RunRecord, console: Console
+) -> dict[str, Any] | None:
+    """The verdict, in eval/verdict.json and on the screen; None where the recipe evaluates nothing."""
+    if not tuned:
+        return None
+    if prepared.contamination is not None:
+        record.write_json("eval/contamination.json", prepared.contamination)
+    judged = verdict.judge(base, tuned, contamination=prepared.contamination)
+    record.write_json("eval/verdict.json", judged)
+    record.event("verdict", judged["sentence"])
+    console.verdict(verdict.summary_rows(judged), judged["sentence"])
+    return judged
+
+
+def forget_answers(record: RunRecord) -> None:
+    """Of a run that goes on: the tuned model's answers are those of an adapter that is made anew."""
+    for name in ("tuned.jsonl", "verdict.json", "samples.jsonl", "golden.jsonl"):
+        (record.directory / "eval" / name).unlink(missing_ok=True)
+
+
+def _noun(settings: Settings) -> str:
+    return "questions" if settings.kind == "multiple_choice" else "examples"

@@ -1,0 +1,16 @@
+"""Result rows of multiple-choice questions, for tests that judge and measure them."""
+
+NEXT = {"a": "b", "b": "c", "c": "d", "d": "a"}
+
+
+def items(gold, predicted, **more):
+    """One row a letter of `gold`, with what `more` adds to each."""
+    return [
+        {"id": f"q{index}", "gold": g, "predicted": p, **more}
+        for index, (g, p) in enumerate(zip(gold, predicted, strict=True))
+    ]
+
+
+def answers(gold, right):
+    """The gold letters, wrong (the next letter) wherever the index is not in `right`."""
+    return [letter if index in right else NEXT[letter] for index, letter in enumerate(gold)]

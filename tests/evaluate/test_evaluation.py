@@ -1,0 +1,236 @@
+"""`slimtune evaluate`: one command, one folder, and after a kill only what is missing."""
+
+import contextlib
+import io
+import json
+import math
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from slimtune.console import Console
+from slimtune.errors import SlimtuneError
+from slimtune.evaluate import evaluation, opening, target_spec
+from slimtune.evaluate.asking import Settings
+from slimtune.evaluate.evaluation import Request
+from slimtune.evaluate.opening import Opened
+from slimtune.evaluate.target import Facts, Letters, Reply
+
+ROOT = Path(__file__).parents[2]
+TEST = str(ROOT / "data/quickstart/test.jsonl")
+TRAIN = str(ROOT / "data/quickstart/train.jsonl")
+
+
+class Reader:
+    """Knows the right letter of all but every third question. `tuned` off: answers a."""
+
+    batch_size = 10
+    abilities = frozenset({"score", "generate"})
+
+    def __init__(self, data=TEST, fatal=None):
+        rows = [json.loads(line) for line in Path(data).read_text("utf-8").splitlines()]
+        self.gold = {row["input"]: row["output"] if number % 3 else "a" for number, row in enumerate(rows)}
+        self.tuned, self.asked, self.fatal = True, 0, fatal
+
+    def facts(self):
+        return Facts("reader", {"version": 1})
+
+    def answer(self, prompt):
+        self.asked += 1
+        return self.gold[prompt.messages[-1].content] if self.tuned else "a"
+
+    def score(self, prompts):
+        if self.fatal is not None and self.asked + len(prompts) > self.fatal:
+            signal.raise_signal(signal.SIGKILL)
+        return [
+            Letters({one: math.log(0.9 if one == chosen else 0.02) for one in prompt.labels}, chosen)
+            for prompt, chosen in ((prompt, self.answer(prompt)) for prompt in prompts)
+        ]
+
+    def generate(self, prompts, sampling):
+        return [[Reply(f"答えは{self.answer(prompt)}です。", tokens=4)] for prompt in prompts]
+
+    def close(self):
+        self.closed = True
+
+
+class Tuned(Opened):
+    @contextlib.contextmanager
+    def without_adapter(self):
+        self.target.tuned = False
+        yield self.target
+        self.target.tuned = True
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """The target that every spec opens, as a model of its own or as a tuned one with its base."""
+
+    def serve(target, *, tuned=False):
+        @contextlib.contextmanager
+        def opens(spec, loading):
+            yield Tuned(target, adapted=True) if tuned else Opened(target)
+
+        monkeypatch.setattr(opening, "open_target", opens)
+        return target
+
+    return serve
+
+
+@pytest.fixture
+def request_of(tmp_path):
+    def request(**changes):
+        spec = target_spec.Spec("api", "http://127.0.0.1:1", "reader")
+        return replace(Request(spec, Settings(), data=TEST, out=tmp_path / "results"), **changes)
+
+    return request
+
+
+def run(request):
+    screen = io.StringIO()
+    return evaluation.evaluate(request, Console(file=screen)), screen.getvalue()
+
+
+def load(folder, name):
+    return json.loads((folder / name).read_text("utf-8"))
+
+
+def rows(folder, name):
+    return [json.loads(line) for line in (folder / name).read_text("utf-8").splitlines()]
+
+
+def test_a_model_of_its_own_gets_figures_and_no_verdict(served, request_of):
+    served(Reader())
+    folder, screen = run(request_of())
+    answers = rows(folder, "answers.jsonl")
+    correct = sum(row["correct"] for row in answers)
+    assert load(folder, "figures.json")["correct"] == correct
+    assert f"{correct} / 120" in screen
+    assert not (folder / "verdict.json").exists()
+    assert [row["id"] for row in answers] == [row["id"] for row in rows(folder, "items.jsonl")]
+    record = load(folder, "evaluation.json")
+    assert record["complete"] is True
+    assert record["target"] == {"name": "reader", "version": 1}
+    assert record["data"]["items"] == 120
+    assert record["settings"]["mode"] == "direct"
+
+
+def test_a_tuned_model_is_set_beside_its_base(served, request_of):
+    served(Reader(), tuned=True)
+    folder, screen = run(request_of(train=(TRAIN,)))
+    verdict = load(folder, "verdict.json")
+    assert verdict["verdict"] == "better"
+    assert verdict["sentence"][:40] in " ".join(screen.split())
+    assert verdict["contamination"]["items"] == 0
+    assert {row["predicted"] for row in rows(folder, "base.jsonl")} == {"a"}
+
+
+def test_without_training_files_contamination_is_not_claimed_to_be_absent(served, request_of):
+    served(Reader(), tuned=True)
+    folder, _ = run(request_of())
+    assert load(folder, "verdict.json")["contamination"] is None
+
+
+def test_questions_from_the_training_file_are_found(served, request_of, tmp_path):
+    mixed = tmp_path / "mixed.jsonl"
+    test, train = (Path(name).read_text("utf-8").splitlines() for name in (TEST, TRAIN))
+    mixed.write_text("\n".join([*test[:60], *train[:12]]) + "\n", encoding="utf-8")
+    served(Reader(mixed), tuned=True)
+    folder, screen = run(request_of(data=str(mixed), train=(TRAIN,)))
+    verdict = load(folder, "verdict.json")
+    assert verdict["verdict"] == "contaminated"
+    assert verdict["contamination"]["items"] == 12
+    assert verdict["contamination"]["clean"]["n"] == 60
+    assert "train.jsonl:1" in " ".join(screen.split())
+    assert len(load(folder, "contamination.json")["items"]) == 12
+
+
+def test_a_finished_evaluation_is_not_repeated(served, request_of):
+    served(Reader())
+    folder, _ = run(request_of())
+    before = (folder / "answers.jsonl").read_bytes()
+    again = served(Reader())
+    _, screen = run(request_of())
+    assert again.asked == 0
+    assert "is complete already" in screen
+    assert (folder / "answers.jsonl").read_bytes() == before
+    run(request_of(fresh=True))
+    assert again.asked == 120
+
+
+def test_a_folder_of_another_evaluation_is_refused(served, request_of):
+    served(Reader())
+    run(request_of())
+    with pytest.raises(SlimtuneError, match="holds another evaluation: settings differ"):
+        run(request_of(settings=Settings(permutations=2)))
+    with pytest.raises(SlimtuneError, match="another evaluation: data differ"):
+        run(request_of(max_items=10))
+
+
+def test_a_server_that_tells_no_probabilities_is_read_and_it_is_said(served, request_of):
+    target = served(Reader())
+    target.abilities = frozenset({"generate"})
+    folder, screen = run(request_of())
+    assert "tells no log-probabilities" in " ".join(screen.split())
+    assert load(folder, "evaluation.json")["settings"]["by"] == "text"
+    assert {row["rule"] for row in rows(folder, "answers.jsonl")} != {"letters"}
+    assert load(folder, "figures.json")["correct"] > 70
+
+
+def test_rows_of_another_mode_are_left_out(served, request_of):
+    served(Reader())
+    with pytest.raises(SlimtuneError, match="no row is of mode cot"):
+        run(request_of(settings=Settings(mode="cot")))
+
+
+def test_what_is_needed_is_asked_for(request_of):
+    with pytest.raises(SlimtuneError, match="which questions"):
+        run(request_of(data=None))
+
+
+KILLED = """
+import contextlib, sys
+sys.path[:0] = [{root!r}, {tests!r}]
+from slimtune.evaluate import evaluation, opening
+import test_evaluation
+from slimtune.console import Console
+
+@contextlib.contextmanager
+def opens(spec, loading):
+    target = test_evaluation.Reader({data!r}, fatal={fatal})
+    yield opening.Opened(target)
+    print("asked", target.asked)
+
+opening.open_target = opens
+spec = test_evaluation.target_spec.Spec("api", "http://127.0.0.1:1", "reader")
+evaluation.evaluate(evaluation.Request(spec, test_evaluation.Settings(), data={data!r}, out=test_evaluation.Path({out!r})), Console())
+"""
+
+
+def test_killed_at_item_90_of_140_only_the_rest_is_asked_and_the_totals_are_the_same(tmp_path):
+    data = tmp_path / "questions.jsonl"
+    lines = [(ROOT / f"data/quickstart/{name}.jsonl").read_text("utf-8").splitlines() for name in ("test", "dev")]
+    data.write_text("\n".join([*lines[0], *lines[1][:20]]) + "\n", encoding="utf-8")
+
+    def start(out, fatal=None):
+        code = KILLED.format(
+            root=str(ROOT), tests=str(Path(__file__).parent), fatal=fatal, data=str(data), out=str(tmp_path / out)
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout.splitlines()
+
+    assert start("killed", fatal=90)[0] == -signal.SIGKILL
+    first = (tmp_path / "killed/answers.jsonl").read_text("utf-8").splitlines()
+    assert len(first) == 90
+    code, said = start("killed")
+    assert (code, "asked 50" in said) == (0, True), said
+    assert "90 of them answered already" in " ".join(said)
+    assert "asked 140" in start("straight")[1]
+    killed, straight = tmp_path / "killed", tmp_path / "straight"
+    assert load(killed, "figures.json") == load(straight, "figures.json")
+    assert (killed / "answers.jsonl").read_bytes() == (straight / "answers.jsonl").read_bytes()
+    assert set(first) <= set((killed / "answers.jsonl").read_text("utf-8").splitlines())
