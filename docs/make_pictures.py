@@ -7,6 +7,7 @@ Needs Chromium on the PATH (or named by $SLIMTUNE_CHROMIUM). Writes docs/report.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -36,7 +37,7 @@ def draw_report(run: Path, out: Path) -> None:
 
 
 def draw_plan(out: Path) -> None:
-    """Where the card's memory goes, as `slimtune plan recipes/direct.yaml --plot` draws it."""
+    """Where the card's memory goes, as `python -m slimtune.cli plan recipes/direct.yaml --plot` draws it."""
     cli.app(["plan", str(RECIPE), "--plot", str(out)], standalone_mode=False)
 
 
@@ -44,4 +45,5 @@ if __name__ == "__main__":
     if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
         sys.exit(__doc__)
     draw_report(Path(sys.argv[1]), DOCS / "report.png")
+    os.chdir(ROOT)  # the paths in a recipe are relative to the working directory
     draw_plan(DOCS / "plan.png")

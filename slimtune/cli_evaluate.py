@@ -37,7 +37,9 @@ BatchOption = Annotated[int | None, typer.Option("--batch-size", min=1, help="Pr
 FourBitOption = Annotated[
     bool | None, typer.Option("--load-in-4bit/--load-in-16bit", help="For a model that is no run.")
 ]
-ThinkingOption = Annotated[bool, typer.Option("--thinking", help="Render with Qwen3's <think> block.")]
+ThinkingOption = Annotated[
+    bool | None, typer.Option("--thinking/--no-thinking", help="Qwen3's <think> block, also asked of a server.")
+]
 VramOption = Annotated[float | None, typer.Option("--vram-gb", min=1, help="Hold the card's allocator to this size.")]
 SystemOption = Annotated[str | None, typer.Option("--system", help="A system prompt for rows without one.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the votes.")]
@@ -67,7 +69,7 @@ def evaluate(
     max_length: LengthOption = None,
     batch_size: BatchOption = None,
     load_in_4bit: FourBitOption = None,
-    thinking: ThinkingOption = False,
+    thinking: ThinkingOption = None,
     vram_gb: VramOption = None,
     seed: SeedOption = 42,
 ) -> None:
@@ -150,7 +152,7 @@ def ensemble(
     request = evaluation.Request(
         spec=specs[0],
         settings=_settings("multiple_choice", mode, permutations, votes, temperature, max_new_tokens, seed),
-        loading=Loading(load_in_4bit, max_length, False, batch_size, vram_gb),
+        loading=Loading(load_in_4bit, max_length, None, batch_size, vram_gb),
         data=data,
         max_items=max_items,
         out=out,

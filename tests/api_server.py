@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -58,6 +60,7 @@ class ApiServer:
         self.requests: list[Request] = []
         self._complete, self._listed = complete, listed or models("m")
         self._lock = threading.Lock()
+        self._connections: list[socket.socket] = []
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -91,6 +94,11 @@ class ApiServer:
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = True
 
+            def get_request(self) -> Any:
+                connection = super().get_request()
+                server._connections.append(connection[0])
+                return connection
+
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """Silent: clients that give up are what some tests are about."""
 
@@ -104,3 +112,6 @@ class ApiServer:
     def __exit__(self, *_: object) -> None:
         self._http.shutdown()
         self._http.server_close()
+        for connection in self._connections:  # those kept alive would still be served
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)

@@ -52,7 +52,8 @@ def read(path: Path) -> list[Row]:
 
 def parse(content: bytes, path: Path) -> list[Row]:
     rows = []
-    for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
+    # Not splitlines: U+2028 in a reply is no end of a line.
+    for number, line in enumerate(content.decode("utf-8").removesuffix("\n").split("\n") if content else (), 1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:

@@ -151,8 +151,10 @@ def _is_word(name: str, text: str, end: int) -> bool:
     return word not in _BEHIND_A_LABEL and (word[0] not in "aeiou" or sounds_like_consonant)
 
 
-# "1. c": the number of the question, not a second answer.
-_NUMBERING = re.compile(rf"(?<![^\s(:])[{DIGITS}][ \t]*[.):、]?[ \t]*(?=[{LETTERS}][^\w\n\ue000-\ue0ff]*$)", re.MULTILINE)
+# "1. c", "A: c": the question's number, and the "A" of "Q: …" that stands for answer.
+_NUMBERING = re.compile(
+    rf"(?:(?<![^\s(:])[{DIGITS}][ \t]*[.):、]?|^[ \t(]*\ue000:)[ \t]*(?=[{LETTERS}][^\w\n\ue000-\ue0ff]*$)", re.MULTILINE
+)
 
 
 # Labels named together ------------------------------------------------------------------------------------------------
@@ -194,7 +196,8 @@ def _group(text: str, count: int) -> str:
 
 _BUT_ANOTHER = re.compile(
     rf"(?:{ANY}(?:だけ|のみ)?[ \t]*で(?:は|も)?[、,]?[ \t]*)+なく(?:て)?[、,]?[ \t]*|{ANY}[ \t]*(?:じゃなくて?|というより)[、,]?[ \t]*"
-    rf"|\b(?:not|neither)[ \t]+(?:the[ \t]+)?{ANY}[ \t]*,?[ \t]*but(?:[ \t]+rather)?\b",
+    rf"|\b(?:not|neither)[ \t]+(?:the[ \t]+)?{ANY}[ \t]*,?[ \t]*but(?:[ \t]+rather)?\b"
+    rf"|(?:,[ \t]*(?:and[ \t]+|but[ \t]+)?not|[ \t](?:rather[ \t]+than|instead[ \t]+of))[ \t]+{ANY}",
     re.IGNORECASE,
 )
 _DENIED = re.compile(
@@ -204,7 +207,7 @@ _DENIED = re.compile(
     re.VERBOSE,
 )
 _DENIED_EN = re.compile(
-    rf"""((?:\b(?:not|cannot|never|neither|nor|than|instead[ ]of|except(?:[ ]for)?|excluding|without|unlike|ruled?s?[ ]out
+    rf"""((?:\b(?:not|cannot|never|neither|nor|than|except(?:[ ]for)?|excluding|without|unlike|ruled?s?[ ]out
         |ruling[ ]out|eliminat\w{{1,4}})|n't)[ \t]+(?:(?:be|the|either|both)[ \t]+)*){ANY}""",
     re.VERBOSE | re.IGNORECASE,
 )

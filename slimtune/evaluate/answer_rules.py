@@ -54,10 +54,12 @@ class Commitment:
 
 # What may stand behind a label ----------------------------------------------------------------------------------------
 
-_COPULA = r"""(?:で(?:す|あ(?:る(?!なら|とす|場合|と仮|かのよ)|り|ろ|った)|し[たょ]|ござ|は?(?:ない|あるまい)(?:か|で|だ|の)|はなかろう)
-    |だ(?!と(?:す|し|仮|は限))|と(?:な[るりっ]|考え(?!られがち)|思(?!われがち)|判断|結論|言え|いえ|いう(?:こと|結論|答)|答え|回答|解答|しま|する(?![とな])|推|解|見)
-    |に(?:な[りる]|決)|が(?:正|適|最|答|妥|該|当|あて|合|ふさ|選)|を(?:選|正解|回答|解答)|か(?:と[思考]|な|も|[?。]|[ \t]*$)
-    |の(?:よう(?:です|だ|に思)|はず|\(|み|方|ほう)|のみ|だけ|でしょ|だろ|っぽい|一択|[よねな][。!\n]|じゃない(?:か|で))"""
+# cです, cとなる, cだと思う, but not 「cであるとすると」, 「cだとしても」.
+_IS = r"""(?:で(?:す|あ(?:る(?!なら|とす|場合|と仮|かのよ)|り|ろ|った)|し[たょ]|ござ|は?(?:ない|あるまい)(?:か|で|だ|の)|はなかろう|[、,])
+    |だ(?!と(?:す|し|仮|は限))|と(?:な[るりっ]|考え(?!られがち)|思(?!われがち)|判断|結論|言え|いえ|いう(?:こと|結論|答)|しま|する(?![とな])|推|解|見)
+    |に(?:な[りる]|決)|か(?:と[思考]|な|も|[?。]|[ \t]*$)|の(?:よう(?:です|だ|に思)|はず|\(|み|方|ほう)|のみ|だけ|でしょ|だろ|っぽい|一択
+    |[よねな][。!\n]|じゃない(?:か|で))"""
+_COPULA = rf"(?:{_IS}|と(?:答え|回答|解答)|が(?:正|適|最|答|妥|該|当|あて|合|ふさ|選)|を(?:選|正解|回答|解答))"
 _NO_FORM = r"(?![ \t)']*(?:の(?:形|よう(?!です|だ|に思)|ごと|書式)|という(?:形|よう)|など|といった|の[ \t]*ような))"
 _PARTICLE = r"[はがもにをへのとやでか]"
 # Behind "回答: c": nearly anything but a particle that makes the label the subject of something else.
@@ -75,7 +77,7 @@ _HEDGE = r"""(?:おそらく|恐らく|たぶん|多分|きっと|もちろん|�
     |obviously|probably|likely|most|definitely|indeed|simply|also|certainly|either|the|option|choice|letter|answer|it|is|be)"""
 _FILLER = rf"(?:[ \t、,:(]|{_HEDGE})*"
 _LINK = rf"(?:[ \t\n:=→()|、,.・\-'{LISTING}]|は|が|とは|として(?:は)?|的に|の|是|为|為|{_HEDGE})*"
-_NOTE = r"(?:[ \t]*\([^()\n]{0,40}\))?"
+_NOTE = rf"(?:[ \t]*\([^()\n]{{0,40}}\)|[ \t]*{LISTING})?"
 _UNMARKED = rf"[^。\n{LETTERS}{DIGITS}{FOREIGN}{OPEN}{LISTING}]"
 _UNMARKED_CLAUSE = rf"[^。\n()はが{LETTERS}{DIGITS}{FOREIGN}{OPEN}{LISTING}]"
 _UNMARKED_EN = rf"[^.\n:;{LETTERS}{DIGITS}{FOREIGN}{OPEN}{LISTING}]"
@@ -125,7 +127,7 @@ def _rule(name: str, pattern: str, direct: Place = "anywhere", cot: Place = "any
     return Rule(name, re.compile(pattern, _FLAGS), direct, cot)
 
 
-_ALONE = rf"(?P<answer>{ANY})[ \t)']*(?:{_COPULA}{_UNMARKED}{{0,12}})?(?:{SYMBOL}|[ \t])*"
+_ALONE = rf"(?P<answer>{ANY})[ \t)']*(?:{_IS}{_UNMARKED}{{0,12}})?(?:{SYMBOL}|[ \t])*"
 # Of several rules that find the same answer, the first one names it.
 RULES = (
     Rule("boxed", re.compile(rf"{BOXED}[ \t\n(]*{_ANSWER}{_LOOSE}", _FLAGS), marker=True),
@@ -134,15 +136,15 @@ RULES = (
     # 正解は、第2条によりcとなる
     _marker(rf"{_MARKER}(?:は|として){_UNMARKED_CLAUSE}{{0,30}}{_ANSWER}{_CLOSED}"),
     # Answer: C
-    _marker(rf"{_MARKER_EN}{_NOTE}[ \t)]*[:=→\n-]{_LINK}{_ANSWER}{_LOOSE}"),
+    _marker(rf"{_MARKER_EN}{_NOTE}[ \t)']*[:=→\n-]{_LINK}{_ANSWER}{_LOOSE}"),
     # Answer (C)
     _marker(rf"{_MARKER_EN}{_NOTE}[ \t.)]+(?:[(]|{LISTING})*{_ANSWER}{_CLAUSE_END}"),
     # The answer to this question is therefore C
     _marker(rf"{_MARKER_EN}{_UNMARKED_EN}{{0,60}}?\b(?:is|was|be|are)\b{_LINK}{_ANSWER}{_CLAUSE_END}"),
     # Choice: c
     _marker(rf"{_FIELD}{_NOTE}[ \t]*[:=→][ \t\n(]*{_ANSWER}(?=[ \t)'。.,]*$)"),
-    # Q: … A: c (the "A" has become the first label's mark); 問1: c
-    _marker(rf"^[ \t(]*(?:\ue000|問題?|q(?:uestion)?)[ \t]*(?:1[ \t]*)?[:.)][ \t]*{_ANSWER}(?=[ \t)'。.]*$)"),
+    # 問1: c
+    _marker(rf"^[ \t(]*(?:問題?|q(?:uestion)?)[ \t]*(?:1[ \t]*)?[:.)][ \t]*{_ANSWER}(?=[ \t)'。.]*$)"),
     # よってc。
     _rule("conclusion", rf"{_THEREFORE}[ \t\n、,:(]*(?:选|選|{_FILLER}){_ANSWER}{_CLOSED}"),
     # したがって、cが誤り
@@ -262,7 +264,7 @@ def lists_choices(marked: str, count: int) -> bool:
 
 _JUDGED = re.compile(
     rf"(?P<labels>{ANY}){_PART}[ \t)]*(?P<joint>(?:[はもが:.→、,|-]|is|was|[ \t])*){_UNMARKED}{{0,12}}?"
-    rf"(?:(?P<wrong>{_WRONG}|incorrect|wrong|false|not[ ]correct)|(?P<right>{_RIGHT}|[✓✔✅]|correct|right|true))",
+    rf"(?:(?P<wrong>{_WRONG}|incorrect|wrong|false|not[ ]correct)|(?P<right>{_RIGHT}|[✓✔✅]|correct|right|true)){_SUPPOSED}",
     _FLAGS,
 )
 

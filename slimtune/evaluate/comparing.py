@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from slimtune import run_record
 from slimtune.console import Console
 from slimtune.errors import fail
 from slimtune.evaluate import compare as comparisons
-from slimtune.evaluate import comparison_text, contenders, evaluation, opening, pairwise, target_spec
+from slimtune.evaluate import comparison_text, evaluation, opening, pairwise, target_spec
 from slimtune.evaluate.asking import Settings
-from slimtune.evaluate.contenders import Contender
+from slimtune.evaluate.compare import Contender
 from slimtune.evaluate.evaluation import Request
 
 
@@ -31,22 +30,19 @@ def compare(
 ) -> Path:
     """Compare results that are there, or with `data` the targets themselves; returns the folder of the comparison.
 
-    judge: URL#MODEL of an OpenAI-compatible server that judges free answers, each pair of contenders in both orders.
+    judge: URL#MODEL of an OpenAI-compatible server that judges free answers against the first contender's, in both orders.
     Raises SlimtuneError for a place without results, and as `compare.compare` does.
     """
-    found = contenders.distinct([_contender(place, data, settings, max_items, console) for place in places])
+    found = comparisons.distinct([_contender(place, data, settings, max_items, console) for place in places])
     result = comparisons.compare(found)
     folder = out or Path("outputs") / "comparisons" / _name(found)
     folder.mkdir(parents=True, exist_ok=True)
     if judge is not None:
         result["judged"] = _judge(found, judge, folder, console)
     run_record.write_json(folder / "comparison.json", result)
-    run_record.write_text(folder / "comparison.md", comparison_text.as_markdown(result))
-
-    from slimtune.report import comparison
-
-    run_record.write_text(folder / "comparison.html", comparison.render(result))
-    console.table(comparison_text.title(result), comparison_text.as_rows(result))
+    run_record.write_text(folder / "comparison.md", comparisons.as_markdown(result))
+    run_record.write_text(folder / "comparison.html", comparisons.as_html(result))
+    console.table(comparison_text.title(result), comparisons.as_rows(result))
     for pair in comparison_text.against_reference(result):
         console.say(pair["sentence"])
     for one in result.get("judged", ()):
@@ -61,22 +57,21 @@ def _contender(place: str, data: str | None, settings: Settings, max_items: int 
     """What is there; or with data what the target answers to it."""
     is_result = Path(place).suffix == ".jsonl" or (Path(place) / evaluation.RECORD).is_file()
     if data is None or is_result or place.endswith(":base"):
-        return contenders.read(Path(place))
+        return comparisons.read(Path(place))
     spec = target_spec.parse(place)
     request = Request(spec, settings, data=data, max_items=max_items, alone=True, train=())
-    request = replace(request, out=evaluation.default_folder(replace(request, data=data)))
-    return replace(contenders.read(evaluation.evaluate(request, console)), name=spec.slug)
+    return replace(comparisons.read(evaluation.evaluate(request, console)), name=spec.slug)
 
 
 def _judge(found: Sequence[Contender], judge: str, folder: Path, console: Console) -> list[dict[str, Any]]:
     spec = target_spec.parse(judge)
     if spec.kind != "api":
         raise fail("the judge is a model behind a URL", where="--judge", fix="http://localhost:11434/v1#MODEL")
-    judged = []
+    judged, (first, *others) = [], found
     with opening.open_target(spec, opening.Loading()) as opened:
-        for first, second in combinations(found, 2):
+        for second in others:
             console.step(f"{spec.model} judges {second.name} against {first.name}")
-            path = folder / f"judgements-{_slug(first.name)}-{_slug(second.name)}.jsonl"
+            path = folder / f"judgements-{_slug(second.name)}.jsonl"
             items = list((first.asked or second.asked).values())
             judged.append(
                 pairwise.judge(

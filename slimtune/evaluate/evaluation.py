@@ -90,6 +90,7 @@ def default_folder(request: Request) -> Path:
     parts = [stem, settings.mode if settings.kind == "multiple_choice" else settings.kind]
     parts += [f"{settings.permutations}orders"] if settings.permutations > 1 else []
     parts += [f"{settings.votes}votes"] if settings.votes > 1 else []
+    parts += ["alone"] if request.alone and request.spec.kind in ("run", "adapter") else []
     name = "-".join(parts)
     if request.spec.kind == "run":
         return Path(request.spec.place).resolve() / "evaluations" / name

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,22 +21,18 @@ from slimtune.plan import vram
 if TYPE_CHECKING:
     from slimtune.evaluate.local_target import LocalTarget
 
-KEYS = ("SLIMTUNE_API_KEY", "OPENAI_API_KEY")
-"""Environment variables that may hold a server's key, the first one that is set."""
-
-
 @dataclass(frozen=True)
 class Loading:
     """How a model is loaded, where its own folder does not say so.
 
     load_in_4bit: None takes what the run's recipe says, else 4 bit for a model that is stored so, or that was tuned as
     an adapter. max_length: tokens of prompt and reply; None takes the run's max_seq_length, else 4096.
-    vram_gb: the card as sold; None uses what the card has.
+    vram_gb: the card as sold; None uses what the card has. thinking: None renders without, and asks a server for nothing.
     """
 
     load_in_4bit: bool | None = None
     max_length: int | None = None
-    thinking: bool = False
+    thinking: bool | None = None
     batch_size: int | None = None
     vram_gb: float | None = None
     timeout_seconds: float = 120.0
@@ -85,9 +80,10 @@ def open_target(spec: Spec, loading: Loading) -> Iterator[Opened]:
         served = api_target.open_api(
             spec.place,
             str(spec.model),
-            api_key=next((os.environ[key] for key in KEYS if os.environ.get(key)), None),
+            api_key=api_target.api_key_for(spec.place),
             batch_size=loading.batch_size or _SERVED_BATCH,
             timeout=loading.timeout_seconds,
+            thinking=loading.thinking,
         )
         opened = Opened(served)
     else:
@@ -127,8 +123,8 @@ def weights_of(spec: Spec, loading: Loading) -> Weights:
         )
     adapters: dict[str, Path] = {}
     base, revision, four_bit = spec.place, None, False
-    if spec.kind == "adapter" and (run := _run_of(Path(spec.place))):
-        return replace(weights_of(Spec("run", str(run)), loading), adapters={"default": Path(spec.place)})
+    if spec.kind == "adapter" and (owner := _run_of(Path(spec.place))):
+        return replace(weights_of(Spec("run", str(owner)), loading), adapters={"default": Path(spec.place)})
     if spec.kind == "adapter":
         config = json.loads((Path(spec.place) / "adapter_config.json").read_text(encoding="utf-8"))
         base, revision = config.get("base_model_name_or_path"), config.get("revision")
@@ -142,7 +138,7 @@ def weights_of(spec: Spec, loading: Loading) -> Weights:
         adapters=adapters,
         load_in_4bit=four_bit if loading.load_in_4bit is None else loading.load_in_4bit,
         max_length=loading.max_length or _DEFAULT_LENGTH,
-        thinking=loading.thinking,
+        thinking=bool(loading.thinking),
     )
 
 

@@ -10,12 +10,21 @@ from typing import Any
 
 # Between digits a mark belongs to the number or the sum: 3.5 is not 35, 12-3 not 123.
 _NOISE = re.compile(r"(?<!\d)[\W_]|[\W_](?!\d)")
-# As they look in a text without white space, in NFKC and lower case. The prompts of slimtune.data.build have them, too.
-_QUESTION_HEADING = re.compile(r"[【\[](?:問題|質問|設問|問|question)\d*[】\]]|#+(?:問題|質問|設問|question)\d*:")
-_CHOICES_HEADING = re.compile(r"(?:[【\[](?:選択肢|choices|options)[】\]]|#*(?:選択肢|choices|options)):?$")
+
+
+def _heading(words: str) -> re.Pattern[str]:
+    """【問題】 anywhere, "Question 3:" at the beginning of a line."""
+    words = rf"(?:{words}) ?\d* ?"
+    return re.compile(rf"[【\[]{words}[】\]]:?|^[ \t#*]*{words}[:.)]\**", re.MULTILINE | re.IGNORECASE)
+
+
+_QUESTION_HEADING = _heading("問題|質問|設問|問|question|q")
+_CHOICES_HEADING = _heading("選択肢|choices|options")
+_HEADING_MARK = "\x02"  # no letter, so that `_letters` takes it away
 _LABEL_FAMILIES = ("abcdefghij", "123456789", "アイウエオカキクケコ")
 _FIRST_LABELS = {family[0] for family in _LABEL_FAMILIES}
-_LABELLED_LINE = re.compile(r"\s*[(\[【<「]?([a-j1-9ア-コ])(?:[)\]】>」.:,、]+\s*|\s+)(?=\S)")
+_LABELS, _MARKS = "[a-j1-9ア-コ]", r"[)\]】>」.:,、]"
+_LABELLED_LINE = re.compile(rf"\s*[(\[【<「]?({_LABELS})(?:{_MARKS}+\s*|\s+)(?=\S)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +67,19 @@ def read(text: str, answer: str = "", choices: Any = None) -> Asked:
     the instruction, which is left out. Where the row names no choices (or the text has others), labelled lines
     ("b. …") are choices if the answer names one of them: a numbered list in a prompt is not a question's choices.
     """
-    squeezed = _squeezed(text)
+    marked = _CHOICES_HEADING.sub("", _QUESTION_HEADING.sub(_HEADING_MARK, _folded(text)))
+    plain = "".join(marked.split())
     options = _stated(choices)
-    found = _around(squeezed, list(options.values())) if options else None
+    found = _around(plain, list(options.values())) if options else None
     if found is None:
-        options = _labelled_lines(text, answer)
-        found = _around(squeezed, list(options.values())) if options else None
+        options = _labelled_lines(marked, answer)
+        found = _around(plain, list(options.values())) if options else None
     if found is None:
-        return Asked(text, _question(squeezed))
+        return Asked(text, _question(plain))
     before, after = found
     label = re.escape(next(iter(options)))
-    before = re.sub(rf"[(\[【<「]?{label}[)\]】>」.:,、]*$", "", before)
-    question = _question(_CHOICES_HEADING.sub("", before)) or _question(after)
-    return Asked(text, question, tuple(map(_letters, options.values())))
+    before = re.sub(rf"[(\[【<「]?(?:{label}{_MARKS}*|{_LABELS}{_MARKS}+)$", "", before)
+    return Asked(text, _question(before) or _question(after), tuple(map(_letters, options.values())))
 
 
 def excerpt(text: str, length: int) -> str:
@@ -83,8 +92,12 @@ def cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
 def _squeezed(text: str) -> str:
-    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return "".join(_folded(text).split())
 
 
 def _letters(squeezed: str) -> str:
@@ -92,9 +105,8 @@ def _letters(squeezed: str) -> str:
     return _NOISE.sub("", squeezed) or squeezed
 
 
-def _question(squeezed: str) -> str:
-    headings = list(_QUESTION_HEADING.finditer(squeezed))
-    return _letters(squeezed[headings[-1].end() :] if headings else squeezed)
+def _question(plain: str) -> str:
+    return _letters(plain.rpartition(_HEADING_MARK)[2])
 
 
 def _stated(choices: Any) -> dict[str, str]:
@@ -104,22 +116,22 @@ def _stated(choices: Any) -> dict[str, str]:
     return options if len(options) >= 2 and all(options.values()) else {}
 
 
-def _around(squeezed: str, options: Sequence[str]) -> tuple[str, str] | None:
+def _around(plain: str, options: Sequence[str]) -> tuple[str, str] | None:
     """The text before and after the choices, which stand in it in this order; None if they do not."""
-    start = len(squeezed)
+    start = len(plain)
     for option in reversed(options):
         # From the end: a short choice may well occur in the question, too.
-        start = squeezed.rfind(option, 0, start)
+        start = plain.rfind(option, 0, start)
         if start < 0:
             return None
-    return squeezed[:start], squeezed[squeezed.rfind(options[-1]) + len(options[-1]) :]
+    return plain[:start], plain[plain.rfind(options[-1]) + len(options[-1]) :]
 
 
-def _labelled_lines(text: str, answer: str) -> dict[str, str]:
+def _labelled_lines(folded: str, answer: str) -> dict[str, str]:
     """Label to squeezed text of the last lines that are labelled in order and of which the answer names one."""
     runs: list[dict[str, str]] = []
     label = ""
-    for line in unicodedata.normalize("NFKC", text).casefold().splitlines():
+    for line in folded.splitlines():
         match = _LABELLED_LINE.match(line)
         if match and runs and match[1] == _following(runs[-1]):
             label = match[1]
@@ -143,7 +155,7 @@ def _following(run: Mapping[str, str]) -> str:
 
 def _names(answer: str, options: Mapping[str, str]) -> bool:
     """Whether an answer's last line ends with a label or with a choice."""
-    lines = unicodedata.normalize("NFKC", answer).casefold().strip().splitlines()
+    lines = _folded(answer).strip().splitlines()
     last = lines[-1] if lines else ""
     if _squeezed(last).endswith(tuple(options.values())):
         return True

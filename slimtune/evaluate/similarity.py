@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from slimtune.evaluate.question_text import Asked
 PASSAGE_LETTERS = 200
 # A question may stand anywhere in a longer text, but in one stretch of it, at most so many times as long as itself.
 _STRETCH = 2
+# Beside the choices a stem counts like two of them, if it has so many letters of its own: 次のうち正しいものはどれか has none.
+_STEM_COUNTS, _STEM_LETTERS = 2, 20
 # With fewer letters than this before and behind the passage that it has in common with a row, a question is the passage.
 _OWN_LETTERS = 5
 
@@ -73,8 +76,8 @@ def prepare(asked: Asked, questions: ngrams.Index) -> Sought:
 def similarity(sought: Sought, row: Asked) -> float:
     """The share of a test question's letters, by weight, that a training row has: from 0 to 1, and at most
 
-    - the share of a choice, in the mean of the choices: the same stem with other choices is another question. Each
-      choice is looked for in the row's choices one by one, and the stem in the row's stem;
+    - the mean share of a choice, the stem among them: the same stem with other choices is another question. Each choice
+      is looked for in the row's choices one by one, and the stem in the row's stem;
     - the share of the stem, where the row has no choices: a statute that holds the choices asks nothing;
     - the share of what stands before and behind a passage that both have: two questions about one passage are two.
     """
@@ -84,15 +87,17 @@ def similarity(sought: Sought, row: Asked) -> float:
     else:
         places = [[_stretch(row.parts, sought.parts)]] * len(sought.parts)
     found = [part.found(place) for part, place in zip(sought.parts, places, strict=True)]
-    in_stem, in_choices = found[: len(stem)], found[len(stem) :]
+    in_stem = found[: len(stem)]
     shares = [_share([part.weights for part in sought.parts], found)]
     if choices:
-        shares.append(_share([part.telling / part.telling.sum() for part in choices], in_choices))
+        own = [_share([part.telling], [letters]) for part, letters in zip(choices, found[len(stem) :], strict=True)]
+        if sum(part.weights.sum() for part in stem) >= _STEM_LETTERS:
+            own += [_share([part.weights for part in stem], in_stem)] * _STEM_COUNTS
+        shares.append(fmean(own))
         if stem and not row.choices:
             shares.append(_share([part.telling for part in stem], in_stem))
-    own = [part.weights * _outside_passage(text, row.stem) for part, text in zip(stem, sought.asked.stem, strict=True)]
-    if sum(float(weights.sum()) for weights in own) >= _OWN_LETTERS:
-        shares.append(_share(own, in_stem))
+    if sought.asked.question:
+        shares.append(_share_outside_passage(stem[0], sought.asked.question, row.question))
     return min(shares)
 
 
@@ -110,15 +115,24 @@ def _stretch(texts: Sequence[str], parts: Sequence[_Part]) -> Hashes:
     return ngrams.likeliest_stretch(ngrams.hashes([texts])[0], wanted, _STRETCH * len(wanted))
 
 
-def _outside_passage(text: str, row: Sequence[str]) -> Floats:
-    """1 for each letter of a text before the first and behind the last passage that a row has in common with it."""
-    outside = np.ones(max(len(text), ngrams.N))
-    if len(text) >= PASSAGE_LETTERS:
-        grams, _ = ngrams.hashes([[text]], PASSAGE_LETTERS)
-        inside = np.flatnonzero(np.isin(grams, ngrams.hashes([row], PASSAGE_LETTERS)[0]))
-        if len(inside):
-            outside[inside[0] : inside[-1] + PASSAGE_LETTERS] = 0
-    return outside
+def _share_outside_passage(question: _Part, text: str, row: str) -> float:
+    """Of what stands before and behind the passage that two texts have in common, the share that the row has there.
+
+    1 without such a passage, or with next to nothing outside it.
+    """
+    if len(text) < PASSAGE_LETTERS:
+        return 1.0
+    runs, row_runs = (ngrams.hashes([[one]], PASSAGE_LETTERS)[0] for one in (text, row))
+    inside, row_inside = np.flatnonzero(np.isin(runs, row_runs)), np.flatnonzero(np.isin(row_runs, runs))
+    weights = question.weights.copy()
+    if not len(inside):
+        return 1.0
+    weights[inside[0] : inside[-1] + PASSAGE_LETTERS] = 0
+    if weights.sum() < _OWN_LETTERS:
+        return 1.0
+    overlap = ngrams.N - 1  # runs of letters that reach into the passage
+    before, behind = row[: row_inside[0] + overlap], row[row_inside[-1] + PASSAGE_LETTERS - overlap :]
+    return _share([weights], [question.found([ngrams.hashes([[before, behind]])[0]])])
 
 
 def _telling(choices: Sequence[str]) -> list[Floats]:

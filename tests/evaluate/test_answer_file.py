@@ -8,7 +8,8 @@ from slimtune.errors import SlimtuneError
 from slimtune.evaluate import answer_file
 from slimtune.evaluate.answer_file import AnswerFile
 
-ROWS = [{"id": f"q-{number}", "predicted": "あ"} for number in range(4)]
+# U+2028 ends a line for `str.splitlines`, and not in a JSONL file.
+ROWS = [{"id": f"q-{number}", "predicted": "あ", "text": "一\u2028二"} for number in range(4)]
 
 
 def test_rows_are_there_as_soon_as_they_are_kept(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from slimtune import builtin
+from slimtune.builtin import models
 from slimtune.data import loading
 from slimtune.data.chat import ChatTokenizer
 from slimtune.data.types import Message
@@ -23,6 +24,7 @@ from slimtune.evaluate import gguf_target, items, multiple_choice
 from slimtune.evaluate.gguf_header import read_header
 from slimtune.evaluate.gguf_target import open_gguf
 from slimtune.evaluate.target import Prompt, Sampling
+from slimtune.export.gguf import convert
 
 ROOT = Path(__file__).parents[2]
 FOLDER = builtin.resolve("builtin:tiny-qwen3")
@@ -66,6 +68,28 @@ def test_letters_are_those_of_the_model_item_by_item(target, model, conversation
         assert letters.greedy_token == row["greedy_token"]
         assert letters.greedy_text == tokenizer.decode([row["greedy_token"]])
         assert letters.bounded == ()
+
+
+def test_a_model_that_would_begin_with_half_a_character_has_its_letters(tmp_path):
+    """Random weights do, and of such a token llama.cpp tells no probabilities unless it is led elsewhere."""
+    from transformers import AutoModelForCausalLM
+
+    template = ChatTokenizer(FOLDER).template
+    folder = models.build_random_model(tmp_path / "random", family="qwen2", tied=False, chat_template=template, seed=3)
+    convert(folder, tmp_path / "random.gguf", outtype="f16", name="random")
+    tokenizer, model = ChatTokenizer(folder), AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    asked = [Prompt((Message("user", text),), ("a", "b", "1", "2")) for text in "届出の期間は合唱句会試食"]
+    rows = [tokenizer.prompt_ids(prompt.messages) for prompt in asked]
+    expected = multiple_choice.next_token_logprobs(model, rows, torch.float32)
+    assert any("\ufffd" in tokenizer.decode([token]) for token in expected.argmax(dim=-1).tolist())
+
+    target = open_gguf(tmp_path / "random.gguf", context_length=256, threads=1, thinking=False)
+    for row, letters in zip(expected, target.score(asked), strict=True):
+        assert letters.greedy_token == int(row.argmax())
+        for label, value in letters.logprobs.items():
+            ids = multiple_choice.letter_variants(label, tokenizer)
+            assert value == pytest.approx(float(torch.logsumexp(row[ids], dim=0)), abs=1e-2)
+    target.close()
 
 
 def test_what_else_is_in_the_batch_changes_no_answer(target, prompts):
@@ -141,7 +165,7 @@ def test_labels_of_a_large_vocabulary_may_be_bounded(target, prompts, monkeypatc
     monkeypatch.setattr(gguf_target, "_LIKELIEST", 3)
     (letters,) = target.score([Prompt(prompts[0].messages, ("a", "z"))])
     assert letters.bounded == ("z",)
-    assert letters.logprobs["z"] < letters.logprobs["a"]
+    assert letters.logprobs["z"] <= letters.logprobs["a"]
 
 
 def test_labels_that_no_token_spells_are_named(target):
