@@ -254,7 +254,22 @@ def _with_parent(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any]
             f"no such recipe: {parent_path}", where=f"{places[('base',)]} base", fix="it is relative to this file"
         )
     inherited, inherited_places = _with_parent(parent_path, (*children, resolved))
+    for where in places:
+        if not isinstance(_value_at(values, where), dict):
+            _forget_below(inherited_places, where)
     return _merge(inherited, values), {**inherited_places, **places}
+
+
+def _value_at(values: Any, path: yaml_lines.Path_) -> Any:
+    for part in path:
+        values = values[part] if isinstance(values, list) or part in values else None
+    return values
+
+
+def _forget_below(places: dict[yaml_lines.Path_, str], path: yaml_lines.Path_) -> None:
+    """A value that is replaced whole takes the places of its parts with it."""
+    for below in [where for where in places if len(where) > len(path) and where[: len(path)] == path]:
+        del places[below]
 
 
 def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
@@ -291,6 +306,7 @@ def _apply_overrides(
                 target[part] = {}
             target = target[part]
         target[parts[-1]] = value
+        _forget_below(places, parts)
         for depth in range(1, len(parts) + 1):
             places[parts[:depth]] = "command line"
     return problems

@@ -38,7 +38,9 @@ def chat(text: str | None, *, finish: str = "stop", tokens: int = 1, top: dict[s
     if top is not None:
         listed = [{"token": token, "logprob": value, "bytes": list(token.encode())} for token, value in top.items()]
         choice["logprobs"] = {"content": [{**listed[0], "top_logprobs": listed}]}
-    return Answer({"object": "chat.completion", "model": "m", "choices": [choice], "usage": {"completion_tokens": tokens}})
+    return Answer(
+        {"object": "chat.completion", "model": "m", "choices": [choice], "usage": {"completion_tokens": tokens}}
+    )
 
 
 def error(status: int, message: str, **headers: str) -> Answer:

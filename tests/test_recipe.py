@@ -97,3 +97,19 @@ def test_the_resolved_recipe_loads_as_itself(tmp_path):
     path = write(tmp_path, MINIMAL + "model: {base: builtin:tiny-qwen3}\nevaluate: {data: t.jsonl}\nexport: {}\n")
     loaded = recipe.load(path, ["data.system=あなたは法律の専門家です。"])
     assert recipe.load(write(tmp_path, recipe.dump(loaded), "resolved.yaml")) == loaded
+
+
+def test_it_is_known_where_each_value_comes_from(tmp_path):
+    parent = "name: parent\ndata:\n  train:\n    - {path: one.jsonl}\n    - {path: two.jsonl}\ntrain: {epochs: 2}\n"
+    write(tmp_path, parent, "parent.yaml")
+    own = "name: child\nbase: parent.yaml\ndata:\n  train:\n    - {path: own.jsonl}\n"
+    child = write(tmp_path, own, "child.yaml")
+    found = recipe.sources(child, ["lora.rank=8"])
+    assert found["name"] == f"{child}:1"
+    assert found["train.epochs"] == f"{tmp_path / 'parent.yaml'}:6"
+    assert found["data.train[0].path"] == f"{child}:5"
+    assert found["lora.rank"] == "command line"
+    # What the child and the command line replace has no parts left of the parent's.
+    assert "data.train[1].path" not in found
+    assert "data.train[0].path" not in recipe.sources(child, ["data.train=[]"])
+    assert "train.optim" not in found

@@ -1,4 +1,4 @@
-"""The report in Chromium, as people see it: silent, alone, within its window; on a phone and a desktop, light and dark."""
+"""The report in Chromium, as people see it: silent, alone, within its window; phones and a desktop, light and dark."""
 
 import browser
 import fake_run
@@ -9,7 +9,7 @@ from slimtune import report
 CHROMIUM = browser.find()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH; $SLIMTUNE_CHROMIUM can name one")
 
-WINDOWS = [(width, dark) for width in (390, 1280) for dark in (False, True)]
+WINDOWS = [(width, dark) for width in (320, 390, 1280) for dark in (False, True)]
 LIGHT, DARK = "rgb(245, 246, 248)", "rgb(15, 18, 22)"
 
 

@@ -65,7 +65,8 @@ def open_gguf(
 class GgufTarget:
     """llama.cpp with a GGUF, as a Target. Make one with `open_gguf`.
 
-    Log-probabilities of the same prompt differ in the fourth digit with what is computed beside it.
+    llama.cpp computes in 16 bits: the log-probabilities of a prompt differ in the third digit with what is computed
+    beside it, and from those of Transformers.
     """
 
     abilities: frozenset[Ability] = frozenset({"score", "generate"})

@@ -97,7 +97,7 @@ def search(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ngrams.Index:
     """Fill in what the items have in common with the training rows; returns the index of the items' questions."""
-    turns, answers = {item.turns for item in items}, any(item.asked.answer for item in items)
+    turns, answers = {1, *(item.turns for item in items)}, any(item.asked.answer for item in items)
     questions, passages = _indices(train, items, turns, answers)
     by_key = _by_key(items)
     number = done = 0

@@ -10,21 +10,17 @@ from typing import Any
 
 # Between digits a mark belongs to the number or the sum: 3.5 is not 35, 12-3 not 123.
 _NOISE = re.compile(r"(?<!\d)[\W_]|[\W_](?!\d)")
+# Headings, in NFKC and lower case: "Question 3:" at the beginning of a line, 【問題】 anywhere in a text without spaces.
+_QUESTION_LINE = re.compile(r"^[ \t#*]*(?:問題|質問|設問|問|question|q) ?\d* ?[:.)]\**", re.MULTILINE)
+_QUESTION_BRACKETS = re.compile(r"[【\[](?:問題|質問|設問|問|question)\d*[】\]]:?")
+_CHOICES_LINE = re.compile(r"^[ \t#*]*(?:選択肢|choices|options) ?:\**", re.MULTILINE)
+_CHOICES_BRACKETS = re.compile(r"[【\[](?:選択肢|choices|options)[】\]]:?")
+_QUESTION_FOLLOWS = "\x02"  # no letter, so that `_letters` takes it away
 
-
-def _heading(words: str) -> re.Pattern[str]:
-    """【問題】 anywhere, "Question 3:" at the beginning of a line."""
-    words = rf"(?:{words}) ?\d* ?"
-    return re.compile(rf"[【\[]{words}[】\]]:?|^[ \t#*]*{words}[:.)]\**", re.MULTILINE | re.IGNORECASE)
-
-
-_QUESTION_HEADING = _heading("問題|質問|設問|問|question|q")
-_CHOICES_HEADING = _heading("選択肢|choices|options")
-_HEADING_MARK = "\x02"  # no letter, so that `_letters` takes it away
 _LABEL_FAMILIES = ("abcdefghij", "123456789", "アイウエオカキクケコ")
 _FIRST_LABELS = {family[0] for family in _LABEL_FAMILIES}
-_LABELS, _MARKS = "[a-j1-9ア-コ]", r"[)\]】>」.:,、]"
-_LABELLED_LINE = re.compile(rf"\s*[(\[【<「]?({_LABELS})(?:{_MARKS}+\s*|\s+)(?=\S)")
+_LABEL, _OPENING, _CLOSING = "[a-j1-9ア-コ]", r"[(\[【<「]", r"[)\]】>」.:,、]"
+_LABELLED_LINE = re.compile(rf"\s*{_OPENING}?({_LABEL})(?:{_CLOSING}+\s*|\s+)(?=\S)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,35 +53,38 @@ class Asked:
 
 def letters(text: str) -> str:
     """The letters and digits of a text in NFKC and lower case, with marks between digits; equal for decorated texts."""
-    return _letters(_squeezed(text))
+    return _letters("".join(_folded(text).split()))
 
 
 def read(text: str, answer: str = "", choices: Any = None) -> Asked:
     """What a prompt asks. answer: the assistant's. choices: the row's `meta.choices`, label to text, if it has any.
 
-    With choices the question is what stands before them, after the last heading such as 【問題】; behind them stands
-    the instruction, which is left out. Where the row names no choices (or the text has others), labelled lines
-    ("b. …") are choices if the answer names one of them: a numbered list in a prompt is not a question's choices.
+    With choices the question is what stands before them, after the last heading such as 【問題】 or "Question:"; behind
+    them stands the instruction, which is left out. Where the text does not hold the row's choices as they are, its
+    labelled lines ("b. …") are the choices. Where the row names none, only if the answer names one of them: a numbered
+    list in a prompt is not a question's choices.
     """
-    marked = _CHOICES_HEADING.sub("", _QUESTION_HEADING.sub(_HEADING_MARK, _folded(text)))
-    plain = "".join(marked.split())
+    folded = _folded(text)
+    plain = _plain(folded)
     options = _stated(choices)
-    found = _around(plain, list(options.values())) if options else None
-    if found is None:
-        options = _labelled_lines(marked, answer)
-        found = _around(plain, list(options.values())) if options else None
-    if found is None:
-        return Asked(text, _question(plain))
-    before, after = found
+    around = _around(plain, options)
+    if around is None:
+        runs = _labelled_lines(folded)
+        options = next((run for run in reversed(runs) if options or _names(answer, run)), {})
+        around = _around(plain, options)
+    if around is None:
+        return Asked(text, _question(plain) or _letters(plain))
+    before, behind = around
     label = re.escape(next(iter(options)))
-    before = re.sub(rf"[(\[【<「]?(?:{label}{_MARKS}*|{_LABELS}{_MARKS}+)$", "", before)
-    return Asked(text, _question(before) or _question(after), tuple(map(_letters, options.values())))
+    before = re.sub(rf"{_OPENING}?(?:{label}{_CLOSING}*|{_LABEL}{_CLOSING}+)$", "", before)
+    return Asked(text, _question(before) or _question(behind), tuple(map(_letters, options.values())))
 
 
 def excerpt(text: str, length: int) -> str:
-    """The text on one line from its question's heading on, cut to `length` characters."""
-    headings = list(_QUESTION_HEADING.finditer(text))
-    return cut(" ".join(text[headings[-1].end() if headings else 0 :].split()), length)
+    """The text on one line from the heading of its question on, cut to `length` characters."""
+    headings = [*_QUESTION_LINE.finditer(text), *_QUESTION_BRACKETS.finditer(text)]
+    start = max((heading.end() for heading in headings), default=0)
+    return cut(" ".join(text[start:].split()), length)
 
 
 def cut(text: str, length: int) -> str:
@@ -96,55 +95,60 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
-def _squeezed(text: str) -> str:
-    return "".join(_folded(text).split())
+def _plain(folded: str) -> str:
+    """The text without white space and headings, a mark where a question follows."""
+    lines = _CHOICES_LINE.sub("", _QUESTION_LINE.sub(_QUESTION_FOLLOWS, folded))
+    return _CHOICES_BRACKETS.sub("", _QUESTION_BRACKETS.sub(_QUESTION_FOLLOWS, "".join(lines.split())))
 
 
-def _letters(squeezed: str) -> str:
+def _letters(plain: str) -> str:
     # A text of marks alone is told from another by its marks.
-    return _NOISE.sub("", squeezed) or squeezed
+    return _NOISE.sub("", plain) or "".join(filter(str.isprintable, plain))
 
 
 def _question(plain: str) -> str:
-    return _letters(plain.rpartition(_HEADING_MARK)[2])
+    return _letters(plain.rpartition(_QUESTION_FOLLOWS)[2])
 
 
 def _stated(choices: Any) -> dict[str, str]:
+    """Label to text of `meta.choices`, without white space; nothing if they cannot be a question's choices."""
     if not isinstance(choices, Mapping):
         return {}
-    options = {_squeezed(str(label)): _squeezed(str(text)) for label, text in choices.items()}
-    return options if len(options) >= 2 and all(options.values()) else {}
+    options = {_plain(_folded(str(label))): "".join(_folded(str(text)).split()) for label, text in choices.items()}
+    return options if len(options) >= 2 and all(map(_letters, options.values())) else {}
 
 
-def _around(plain: str, options: Sequence[str]) -> tuple[str, str] | None:
-    """The text before and after the choices, which stand in it in this order; None if they do not."""
+def _around(plain: str, options: Mapping[str, str]) -> tuple[str, str] | None:
+    """The text before and behind the choices if it holds them all in their order."""
+    texts = list(options.values())
+    if not texts:
+        return None
     start = len(plain)
-    for option in reversed(options):
+    for text in reversed(texts):
         # From the end: a short choice may well occur in the question, too.
-        start = plain.rfind(option, 0, start)
+        start = plain.rfind(text, 0, start)
         if start < 0:
             return None
-    return plain[:start], plain[plain.rfind(options[-1]) + len(options[-1]) :]
+    return plain[:start], plain[plain.rfind(texts[-1]) + len(texts[-1]) :]
 
 
-def _labelled_lines(folded: str, answer: str) -> dict[str, str]:
-    """Label to squeezed text of the last lines that are labelled in order and of which the answer names one."""
+def _labelled_lines(folded: str) -> list[dict[str, str]]:
+    """Label to text without white space, for each run of at least two lines that are labelled in order."""
     runs: list[dict[str, str]] = []
     label = ""
     for line in folded.splitlines():
         match = _LABELLED_LINE.match(line)
         if match and runs and match[1] == _following(runs[-1]):
             label = match[1]
-            runs[-1][label] = _squeezed(line[match.end() :])
+            runs[-1][label] = "".join(line[match.end() :].split())
         elif match and match[1] in _FIRST_LABELS:
             label = match[1]
-            runs.append({label: _squeezed(line[match.end() :])})
+            runs.append({label: "".join(line[match.end() :].split())})
         elif not line.strip():
             label = ""
         elif label:
-            runs[-1][label] += _squeezed(line)
-    named = [run for run in runs if len(run) >= 2 and _names(answer, run)]
-    return named[-1] if named else {}
+            runs[-1][label] += "".join(line.split())
+    return [run for run in runs if len(run) >= 2]
 
 
 def _following(run: Mapping[str, str]) -> str:
@@ -157,6 +161,6 @@ def _names(answer: str, options: Mapping[str, str]) -> bool:
     """Whether an answer's last line ends with a label or with a choice."""
     lines = _folded(answer).strip().splitlines()
     last = lines[-1] if lines else ""
-    if _squeezed(last).endswith(tuple(options.values())):
+    if "".join(last.split()).endswith(tuple(options.values())):
         return True
     return any(re.search(rf"(?<![a-z0-9]){label}\W*$", last) for label in options)

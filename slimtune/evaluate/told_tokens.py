@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from slimtune.evaluate.target import Letters, spells
+from slimtune.evaluate.target import Letters, spellings, spells
 
 # Servers compute in fp32: what they round to 0, and report as -inf, -9999 or so, is below its smallest number.
 _SMALLEST_LOGPROB = math.log(2.0**-149)
@@ -30,22 +30,29 @@ def letters_of(
 ) -> Letters:
     """The labels' probabilities, each summed over the tokens that spell it.
 
-    told: at least one. spelled: ids that spell a label, in addition to what the tokens' texts show. A label without a
-    token is `bounded`: it cannot be likelier than the unlikeliest of the tokens told.
+    told: at least one. spelled: the ids that do, where they are known; without them, the tokens' texts decide (see
+    `spells`). A label without a token is `bounded`: it cannot be likelier than the unlikeliest of the tokens told.
     """
     logprobs: dict[str, float] = {}
     bounded = []
     for label in labels:
-        ids = (spelled or {}).get(label, ())
-        own = [max(t.logprob, _SMALLEST_LOGPROB) for t in told if t.id in ids or spells(t.text, label)]
-        if not own:
-            bounded.append(label)
-        logprobs[label] = _log_sum(own or [max(min(t.logprob for t in told), _SMALLEST_LOGPROB)])
+        own = [token.logprob for token in told if _is(token, label, spelled)]
+        bounded += [] if own else [label]
+        logprobs[label] = _log_sum(own or [min(token.logprob for token in told)])
     likeliest = max(told, key=lambda token: token.logprob)
     return Letters(logprobs, likeliest.text, likeliest.id, tuple(bounded), prompt_sha256)
+
+
+def _is(token: Told, label: str, spelled: Mapping[str, Collection[int]] | None) -> bool:
+    if spelled is None:
+        return spells(token.text, label)
+    # A vocabulary that begins words with a space may have a bare letter too, which no text is tokenised to.
+    return token.id in spelled[label] or token.text in spellings(label)
 
 
 def _log_sum(logprobs: Sequence[float]) -> float:
     """log Σ exp, without underflow."""
     highest = max(logprobs)
+    if highest < _SMALLEST_LOGPROB:
+        return _SMALLEST_LOGPROB
     return highest + math.log(sum(math.exp(value - highest) for value in logprobs))

@@ -71,7 +71,7 @@ def test_a_served_model_answers_as_the_file_that_it_serves(served, local):
             if label in mine.bounded:
                 assert value < mine.logprobs[label] + 1e-2
             else:  # spellings that are not among the likeliest twenty are missing
-                assert math.exp(mine.logprobs[label]) == pytest.approx(math.exp(value), abs=1e-3)
+                assert math.exp(mine.logprobs[label]) == pytest.approx(math.exp(value), abs=5e-3)
 
 
 def test_served_replies_are_those_of_the_file(served, local):

@@ -75,7 +75,7 @@ def test_a_model_that_would_begin_with_half_a_character_has_its_letters(tmp_path
     from transformers import AutoModelForCausalLM
 
     template = ChatTokenizer(FOLDER).template
-    folder = models.build_random_model(tmp_path / "random", family="qwen2", tied=False, chat_template=template, seed=3)
+    folder = models.build_random_model(tmp_path / "random", family="qwen2", tied=False, chat_template=template, seed=4)
     convert(folder, tmp_path / "random.gguf", outtype="f16", name="random")
     tokenizer, model = ChatTokenizer(folder), AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     asked = [Prompt((Message("user", text),), ("a", "b", "1", "2")) for text in "届出の期間は合唱句会試食"]
