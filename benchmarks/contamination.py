@@ -121,8 +121,12 @@ def _rows(case: Case) -> tuple[list[Conversation], list[Conversation], set[str]]
 
 def _writer(draw: random.Random) -> Callable[[int], str]:
     """Writes so many characters in the style of the questions, choices and statutes of data/law."""
-    lines = (ROOT / "data/law/direct_rag.train.jsonl").read_text(encoding="utf-8").splitlines()
-    text = "".join(json.loads(line)["input"].partition("【選択肢】")[0] for line in lines)
+    from slimtune.data.questions import read_questions
+
+    questions = [
+        one for path in sorted((ROOT / "data/law/questions").glob("*.jsonl")) for one in read_questions(str(path))
+    ]
+    text = "".join(f"{one.context}{one.question}{''.join(one.choices.values())}" for one in questions)
     following: defaultdict[str, list[str]] = defaultdict(list)
     for place in range(len(text) - _ORDER):
         following[text[place : place + _ORDER]].append(text[place + _ORDER])

@@ -32,11 +32,25 @@ class Request:
     time: float
 
 
-def chat(text: str | None, *, finish: str = "stop", tokens: int = 1, top: dict[str, float] | None = None) -> Answer:
-    """A chat completion; top: text to log-probability of what may come first, the likeliest first."""
+def chat(
+    text: str | None,
+    *,
+    finish: str = "stop",
+    tokens: int = 1,
+    top: dict[str, float] | None = None,
+    ids: bool = False,
+) -> Answer:
+    """A chat completion; top: text to log-probability of what may come first, the likeliest first.
+
+    ids: tell the tokens' ids as well, as llama-server does: 1, 2, 3 and so on.
+    """
     choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
     if top is not None:
-        listed = [{"token": token, "logprob": value, "bytes": list(token.encode())} for token, value in top.items()]
+        listed: list[dict[str, Any]] = [
+            {"token": token, "logprob": value, "bytes": list(token.encode())} for token, value in top.items()
+        ]
+        for number, token in enumerate(listed if ids else (), start=1):
+            token["id"] = number
         choice["logprobs"] = {"content": [{**listed[0], "top_logprobs": listed}]}
     return Answer(
         {"object": "chat.completion", "model": "m", "choices": [choice], "usage": {"completion_tokens": tokens}}

@@ -11,29 +11,26 @@ import re
 
 KANA = "アイウエオカキクケコ"
 
-LETTERS, DIGITS = "\ue000-\ue009", "\ue010-\ue019"
-FOREIGN = "\ue00f"
-"""A label that this question does not have: e or 5 of four."""
+LETTERS, DIGITS = "\ue000-\ue00f", "\ue010-\ue01f"
+"""Marks of labels written as letters or kana, and as digits; the last of each is for a label that this question does
+not have: e or 5 of four."""
 OPEN, CLOSE = "\ue020", "\ue021"
 """Around the marks of labels that are named together: "a または c"."""
 LISTING = "\ue022"
 """All the labels, as an instruction names them: "a〜d"."""
 REJECTED = "\ue023"
 BOXED = "\ue024"
-ONE = rf"[{LETTERS}{DIGITS}{FOREIGN}]"
+ONE = rf"[{LETTERS}{DIGITS}]"
 ANY = rf"(?:{ONE}|{OPEN}[^{CLOSE}]*{CLOSE})"
 SYMBOL = r"[^\w\s\ue000-\ue0ff]"
 
-_FIRST_LETTER, _FIRST_DIGIT = 0xE000, 0xE010
+_FIRST_LETTER, _FIRST_DIGIT, _FOREIGN = 0xE000, 0xE010, 15
 
 
 def positions(mark: str) -> list[int]:
-    """The labels that a mark, or a group of marks, stands for: 0 for the first one; -1 for a foreign one."""
-    return [
-        -1 if char == FOREIGN else ord(char) - (_FIRST_DIGIT if char >= chr(_FIRST_DIGIT) else _FIRST_LETTER)
-        for char in mark
-        if char not in (OPEN, CLOSE)
-    ]
+    """The labels that a mark, or a group of marks, stands for: 0 for the first one; -1 for one that there is not."""
+    numbers = [ord(char) % 16 for char in mark if char not in (OPEN, CLOSE)]
+    return [-1 if number == _FOREIGN else number for number in numbers]
 
 
 def position(name: str) -> int | None:
@@ -60,7 +57,7 @@ _MARKUP = [
     (re.compile(pattern, re.IGNORECASE | re.MULTILINE), replacement)
     for pattern, replacement in (
         (r"~~[^~\n]{1,80}~~", ""),
-        (r"^[ \t]*```[\w-]*[ \t]*$", ""),
+        (r"^[ ]*```[\w-]*[ ]*$", ""),
         (
             r"<(b|i|u|em|strong|mark|code|span|p|div|big|small|sub|sup|font|center|h\d)\b[^<>]{0,80}>([^<>]{0,200})</\1>",
             r"\2",
@@ -81,7 +78,7 @@ _MARKUP = [
 _BRACKETS = str.maketrans(
     dict.fromkeys("[{「『【〔〈《〖<⟨", "(") | dict.fromkeys("]}」』】〕〉》〗>⟩", ")") | {"･": "・"}
 )
-_LINE_START = re.compile(r"^[ \t\-+•・●■◆◇★☆◎○◯※#|)→✓✔✅]+", re.MULTILINE)
+_LINE_START = re.compile(r"^[ \-+•・●■◆◇★☆◎○◯※#|)→✓✔✅:、。,.]+", re.MULTILINE)
 
 
 def _without_markup(text: str) -> str:
@@ -93,7 +90,7 @@ def _without_markup(text: str) -> str:
 
 # Labels in running text -----------------------------------------------------------------------------------------------
 
-_COUNTED = r"""(?![ \t]*(?:文字|字|[つ個条項号章節編款目日年月週時分秒人名者社件回度点枚本冊円万億千百割倍歳才級位階行段文種箇択問対次期世代]
+_COUNTED = r"""(?![ ]*(?:文字|字|[つ個条項号章節編款目日年月週時分秒人名者社件回度点枚本冊円万億千百割倍歳才級位階行段文種箇択問対次期世代]
     |語|通り|か[月所国年条]|[ヶヵケカ][月所国年条]|肢択|以[上下内]|未満|パーセント|ドル|ページ|ポイント|番[地線手組館]
     |-?(?:letters?|characters?|words?|days?|years?|months?|weeks?|hours?|minutes?|persons?|people|percent|points?|options?
     |choices?|questions?|sentences?|lines?|times|of)\b))"""
@@ -101,10 +98,10 @@ _NAME = rf"(?:[A-Ja-j]|10|[1-9]|[{KANA}])"
 _MENTION = re.compile(
     rf"""(?:
     # What says itself that a label follows: 選択肢ウ, 第3肢, option (b)
-    (?: (?:選択[肢枝]|(?<![一-鿿])肢|記号|番号)(?:番号)?の? | 第(?=[ \t]*(?:10|[1-9])[ \t]*(?:番|肢|選択肢))
+    (?: (?:選択[肢枝]|(?<![一-鿿])肢|記号|番号)(?:番号)?の? | 第(?=[ ]*(?:10|[1-9])[ ]*(?:番|肢|選択肢))
         | (?<![A-Za-z])(?i:(?:answer[ ])?(?:option|choice|alternative|letter|statement|number|no\.)) | \#
-      )[ \t]*[('(]*[ \t]*(?P<named>{_NAME})(?![A-Za-z0-9À-ӿァ-ヺー]){_COUNTED}[ \t]*[)']*
-    | (?<![\d条項号第(])\(+[ \t]*(?P<enclosed>{_NAME})[ \t]*\)+{_COUNTED}
+      )[ ]*[('(]*[ ]*(?P<named>{_NAME})(?![A-Za-z0-9À-ӿァ-ヺー]){_COUNTED}[ ]*[)']*
+    | (?<![\d条項号第(])\(+[ ]*(?P<enclosed>{_NAME})[ ]*\)+{_COUNTED}
     | '(?P<quoted>{_NAME})'
     | (?<![A-Za-z0-9À-ӿァ-ヺー@])(?<![k-zK-Z]&)(?<![A-Za-z]')(?<![A-Za-z]\.)(?P<letter>[A-Ja-j])
       (?![A-Za-z0-9À-ӿァ-ヺー@])(?!'[A-Za-z])(?!\.[A-Za-z](?![A-Za-z]))(?!-[A-Za-z]{{2}})
@@ -113,7 +110,7 @@ _MENTION = re.compile(
     | (?<![ァ-ヺー0-9条項号])(?P<kana>[{KANA}])(?![ァ-ヺー])(?![月所国年条箇])
     | (?<![A-Za-z0-9第条項号¥$])(?<!\d\.)(?P<digit>10|[1-9])(?![0-9A-Za-z%°])(?!\.\d|,\d{{3}}|:\d\d){_COUNTED}
     )
-    (?:[ \t]*番目?(?![地線手組館号])(?:の(?:選択肢|肢))? | の(?:選択肢|肢) | 肢(?!択))?
+    (?:[ ]*番目?(?![地線手組館号])(?:の(?:選択肢|肢))? | の(?:選択肢|肢) | 肢(?!択))?
     """,
     re.VERBOSE,
 )
@@ -121,7 +118,8 @@ _MENTION = re.compile(
 _BEHIND_A_LABEL = frozenset(
     ["because", "but", "was", "would", "which", "with", "since", "so", "the", "this", "that", "has", "does", "matches", "states", "says", "for", "from", "to", "through", "then", "than", "therefore", "thus", "not", "nor"]
 )
-_NEXT_WORD = re.compile(r"[ \t]+(?:([A-Za-z]+)|\d+[- ]?[A-Za-z])")
+_TEXT_BEHIND_BRACKET, _ARTICLE_NUMBER = re.compile("[㐀-鿿ァ-ヺ]"), re.compile("第")
+_NEXT_WORD = re.compile(r"[ ]+(?:([A-Za-z]+)|\d+[- ]?[A-Za-z])")
 
 
 def _mark(match: re.Match[str], count: int) -> str:
@@ -130,9 +128,10 @@ def _mark(match: re.Match[str], count: int) -> str:
     if kind == "letter" and name in "aAiI" and _is_word(name, match.string, match.end("letter")):
         return match[0]
     index = position(name)
-    if index is None or index >= count:
-        return FOREIGN
-    return chr((_FIRST_DIGIT if name.isdecimal() else _FIRST_LETTER) + index)
+    number = _FOREIGN if index is None or index >= count else index
+    mark = chr((_FIRST_DIGIT if name.isdecimal() else _FIRST_LETTER) + number)
+    # 「②第5条」: the choice's text begins at once.
+    return mark + " " if (_TEXT_BEHIND_BRACKET if kind == "enclosed" else _ARTICLE_NUMBER).match(match.string, match.end()) else mark
 
 
 def _is_word(name: str, text: str, end: int) -> bool:
@@ -151,22 +150,24 @@ def _is_word(name: str, text: str, end: int) -> bool:
     return word not in _BEHIND_A_LABEL and (word[0] not in "aeiou" or sounds_like_consonant)
 
 
-# "1. c", "A: c": the question's number, and the "A" of "Q: …" that stands for answer.
+# "1. c", "1. 回答: c", "A: c": the question's number, and the "A" of "Q: …" that stands for answer.
 _NUMBERING = re.compile(
-    rf"(?:(?<![^\s(:])[{DIGITS}][ \t]*[.):、]?|^[ \t(]*\ue000:)[ \t]*(?=[{LETTERS}][^\w\n\ue000-\ue0ff]*$)", re.MULTILINE
+    rf"""(?:(?<![^\s(:])[{DIGITS}][ ]*[.):、]?|^[ (]*\ue000:)[ ]*(?=[{LETTERS}][^\w\n\ue000-\ue0ff]*$
+        |(?:最終|回答|解答|答え|正解|正答|結論|(?:the[ ]|final[ ]|correct[ ]){{0,3}}answer)[^\w\n])""",
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
 
 
 # Labels named together ------------------------------------------------------------------------------------------------
 
 _JOINT_WORD = r"(?:と|や|か|も|または|又は|若しくは|もしくは|あるいは|及び|および|並びに|ならびに|and/or|or|and|nor|vs\.?)"
-_JOINT = rf"[ \t()]*(?:{_JOINT_WORD}[ \t]*[,、]?|[,、/・|&+;][ \t]*{_JOINT_WORD}?)[ \t()]*"
-_RANGE = re.compile(rf"({ONE})[ \t()]*(?:[-~…]|\.{{2,3}}|から|to|through|thru|ないし|乃至)[ \t()]*({ONE})", re.IGNORECASE)
-_SPACED = re.compile(rf"[{LETTERS}](?:[ \t]+[{LETTERS}])+|[{DIGITS}](?:[ \t]+[{DIGITS}])+")
-_JOINED = re.compile(rf"{ONE}(?:{_JOINT}{ONE})+", re.IGNORECASE)
+_JOINT = rf"[ ()]*(?:{_JOINT_WORD}[ ]*[,、]?|[,、/・|&+;][ ]*{_JOINT_WORD}?)[ ()]*"
+_RANGE = re.compile(rf"({ONE})[ ()]*(?:[-~…]|\.{{2,3}}|から|to|through|thru|ないし|乃至)[ ()]*({ONE})", re.IGNORECASE)
+_SPACED = re.compile(rf"[{LETTERS}](?:[ ]+[{LETTERS}])+|[{DIGITS}](?:[ ]+[{DIGITS}])+")
+_JOINED = re.compile("|".join(f"[{kind}](?:{_JOINT}[{kind}])+" for kind in (LETTERS, DIGITS)), re.IGNORECASE)
 # "正解は c、a と b は誤り": a new clause begins behind the comma.
 _NEW_CLAUSE = re.compile(
-    rf"((?:[は:→]|\bis)[ \t(]*{ONE}[ \t)]*)[,、;](?=[ \t]*{ONE}(?:{_JOINT}{ONE}){{0,9}}[ \t)]*(?:[はもが]|is\b|are\b))",
+    rf"((?:[は:→]|\bis)[ (]*{ONE}[ )]*)[,、;](?=[ ]*{ONE}(?:{_JOINT}{ONE}){{0,9}}[ )]*(?:[はもが]|is\b|are\b))",
     re.IGNORECASE,
 )
 
@@ -195,20 +196,20 @@ def _group(text: str, count: int) -> str:
 # Labels named to be turned down ---------------------------------------------------------------------------------------
 
 _BUT_ANOTHER = re.compile(
-    rf"(?:{ANY}(?:だけ|のみ)?[ \t]*で(?:は|も)?[、,]?[ \t]*)+なく(?:て)?[、,]?[ \t]*|{ANY}[ \t]*(?:じゃなくて?|というより)[、,]?[ \t]*"
-    rf"|\b(?:not|neither)[ \t]+(?:the[ \t]+)?{ANY}[ \t]*,?[ \t]*but(?:[ \t]+rather)?\b"
-    rf"|(?:,[ \t]*(?:and[ \t]+|but[ \t]+)?not|[ \t](?:rather[ \t]+than|instead[ \t]+of))[ \t]+{ANY}",
+    rf"(?:{ANY}(?:だけ|のみ)?[ ]*で(?:は|も)?[、,]?[ ]*){{1,10}}なく(?:て)?[、,]?[ ]*|{ANY}[ ]*(?:じゃなくて?|というより)[、,]?[ ]*"
+    rf"|\b(?:not|neither)[ ]+(?:the[ ]+)?{ANY}[ ]*,?[ ]*but(?:[ ]+rather)?\b"
+    rf"|(?:,[ ]*(?:and[ ]+|but[ ]+)?not|[ ](?:rather[ ]+than|instead[ ]+of))[ ]+{ANY}",
     re.IGNORECASE,
 )
 _DENIED = re.compile(
-    rf"""{ANY}(?=(?:だけ|のみ)?[ \t]*(?:で(?:は|も)?|じゃ)[ \t]*(?:な[いか]|あり(?:ません|得)|ござ|あるまい)
+    rf"""{ANY}(?=(?:だけ|のみ)?[ ]*(?:で(?:は|も)?|じゃ)[ ]*(?:な[いか]|あり(?:ません|得)|ござ|あるまい)
         (?!か|ろうか|でしょうか|だろうか|のでは|のだろうか)  # 「aではないでしょうか」 means a
-      | [ \t]*(?:以外|を除|は除))""",
+      | [ ]*(?:以外|を除|は除))""",
     re.VERBOSE,
 )
 _DENIED_EN = re.compile(
     rf"""((?:\b(?:not|cannot|never|neither|nor|than|except(?:[ ]for)?|excluding|without|unlike|ruled?s?[ ]out
-        |ruling[ ]out|eliminat\w{{1,4}})|n't)[ \t]+(?:(?:be|the|either|both)[ \t]+)*){ANY}""",
+        |ruling[ ]out|eliminat\w{{1,4}})|n't)[ ]+(?:(?:be|the|either|both)[ ]+){{0,3}}){ANY}""",
     re.VERBOSE | re.IGNORECASE,
 )
 
@@ -222,21 +223,21 @@ def _reject(text: str) -> str:
 
 _REQUEST = re.compile(
     r"""(?:答え|回答し|解答し|回答を?|解答を?|選[びん]|選択し|出力し|記入し|記載し|記述し|入力し|示し|書[いき]|述べ|返し|従い|従っ)
-        [てで]?[ \t]*(?:ください|下さい|なさい|くださ|ほしい|欲しい|いただ|もらえ|願い)
+        [てで]?[ ]*(?:ください|下さい|なさい|くださ|ほしい|欲しい|いただ|もらえ|願い)
       | (?:答え|選択せ|回答せ|解答せ)よ | 選べ | (?:する|答える|選ぶ|書く)こと(?=[。\n(]|$)""",
     re.VERBOSE,
 )
 _REQUEST_EN = re.compile(
-    r"""(?:^|(?<=[.。!?)]))[ \t('"]*(?:(?:please|now|then|finally|and)[ ,]+)*
+    r"""(?:^|(?<=[.。!?)]))[ ('"]*(?:(?:please|now|then|finally|and)[ ,]+){0,3}
         (?:answer|respond|reply|output|choose|select|pick|write|provide|give|return|enter|indicate|end|conclude|think|use|state)[ ]
         (?:with|only|one|the|an|by|using|from|among|your|just|in|me|back|step|exactly|as|between
-          |a[ ](?:single|letter|one|word|number|short|brief|choice|option|line))\b[^.:\n]*[.: \t]*""",
+          |a[ ](?:single|letter|one|word|number|short|brief|choice|option|line))\b[^.:\n]*[.: ]*""",
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
 _SENTENCE = re.compile(r"[^。\n]+[。\n]*")
 _EXAMPLE = re.compile(
-    rf"""((?:(?<![一-鿿ァ-ヺ])例えば?|(?<![一-鿿ァ-ヺ])例(?=[ \t]*[:は)\d]|[ \t]+)|たとえば|(?:回答|解答|出力|記入|入力|記載)例
-        |\b(?:for[ ]example|example|e\.?g\.?))[^\n。{LETTERS}{DIGITS}{FOREIGN}{OPEN}]{{0,16}}){ANY}""",
+    rf"""((?:(?<![一-鿿ァ-ヺ])例えば?|(?<![一-鿿ァ-ヺ])例(?=[ ]*[:は)\d]|[ ]+)|たとえば|(?:回答|解答|出力|記入|入力|記載)例
+        |\b(?:for[ ]example|example|e\.?g\.?))[^\n。{LETTERS}{DIGITS}{OPEN}]{{0,16}}){ANY}""",
     re.VERBOSE | re.IGNORECASE,
 )
 _NAMES = re.compile(_NAME + r"(?![A-Za-z])")
@@ -255,7 +256,7 @@ def _without_instructions(text: str) -> str:
         if not ends:
             return match[0]
         asked, rest = match[0][: ends[-1]], match[0][ends[-1] :]
-        return _NAMES.sub("□", asked) + "\n" + rest.lstrip(" \t:。.,、")
+        return _NAMES.sub("□", asked) + "\n" + rest.lstrip(" :。.,、")
 
     text = _SENTENCE.sub(sentence, text)
     return _REQUEST_EN.sub(lambda match: _NAMES.sub("□", match[0]) + "\n", text)

@@ -176,7 +176,7 @@ class ApiTarget:
         if self._scoring is None:
             raise fail(
                 f"{self._facts.name} at {self._server.url} tells no log-probabilities of its tokens",
-                fix="evaluate its text, or the GGUF or the run itself; Ollama tells them since 0.12.11",
+                fix="evaluate its text, or the run or the GGUF itself; newer versions of Ollama and vLLM tell them",
             )
         scoring = self._scoring
         return self._at_once(lambda prompt: self._letters(prompt, scoring), prompts)

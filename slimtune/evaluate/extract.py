@@ -162,7 +162,7 @@ _REFUSAL = re.compile(
       | (?:don't|do[ ]not)[ ]know | (?:cannot|can't|can[ ]not|unable[ ]to|could[ ]not)[ ](?:be[ ])?(?:determine|answer|choose|decide|tell)
       | (?:該当|正解|答え)(?:する(?:もの|選択肢)|の選択肢)?(?:は|が)?(?:なし|な[いく]|ありません|存在しません)
       | (?:全|すべ)て(?:の選択肢)?(?:が|は)?(?:正し|誤|間違|不)|いずれ(?:も|でもな)|どれも | all[ ]of[ ]the[ ](?:above|options)
-      | \bn/a\b | ^\W*(?:none|null|nan|undefined|unknown)\W*$""",
+      | \bn/a\b | ^[^\w\n]*(?:none|null|nan|undefined|unknown)[^\w\n]*$""",
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
 # What is told of a reply without an answer: the first of these that holds for one of its parts.

@@ -26,7 +26,7 @@ from slimtune.run_record import sha256_file
 # The whole distribution of a small vocabulary; of a large one enough for every spelling of a letter that matters.
 _WHOLE_VOCABULARY, _LIKELIEST = 4096, 512
 # Nothing of what a GGUF or llama.cpp would add on its own, such as top_k 40 and min_p 0.05.
-_PLAIN_SAMPLING = {"samplers": ["temperature", "top_p"], "cache_prompt": True}
+_PLAIN_SAMPLING = {"samplers": ["temperature", "top_p"], "mirostat": 0, "cache_prompt": True}
 
 
 def open_gguf(
@@ -59,7 +59,7 @@ def open_gguf(
         threads=threads,
         flash_attention=False,  # on a CPU it adds up in 16 bits, and errs twice as much as the 16-bit cache
     )
-    return GgufTarget(path, server, header["general.architecture"], batch_size, thinking)
+    return GgufTarget(path, server, header.get("general.architecture", "unknown"), batch_size, thinking)
 
 
 class GgufTarget:
@@ -170,7 +170,7 @@ class GgufTarget:
         return self._tokens(self._server.post("/apply-template", body)["prompt"], special=True)
 
     def _tokens(self, text: str, *, special: bool) -> list[int]:
-        """special: control tokens in the text become the real ones, and the vocabulary's own beginning is added."""
+        """special: control tokens in the text become the real ones, and a vocabulary's BOS token is added."""
         body = {"content": text, "add_special": special, "parse_special": special}
         tokens: list[int] = self._server.post("/tokenize", body)["tokens"]
         return tokens
@@ -191,6 +191,7 @@ class GgufTarget:
             "prompt": ids,
             "id_slot": slot,
             "n_predict": 1,
+            "temperature": 0.0,
             # Of a token that ends within a character no probabilities come back. Which one is drawn does not matter for
             # them: they are those before the bias.
             "logit_bias": [[self._whole_token, 1e4]],

@@ -113,12 +113,13 @@ class JsonServer:
             answer = response.json()
         except ValueError:
             answer = None
-        if status == httpx.codes.OK and answer is not None:
+        failed = isinstance(answer, dict) and answer.get("error")  # proxies report errors of others with 200
+        if status == httpx.codes.OK and answer is not None and not failed:
             return answer
         said = _message(answer) or response.text
         if response.is_redirect:
             said = f"it redirects to {response.headers.get('location', 'another address')}"
-        elif status == httpx.codes.OK:
+        elif status == httpx.codes.OK and answer is None:
             said = f"not JSON: {said}"
         raise NoAnswerError(
             self._clean(f"{status} {response.reason_phrase}: {said}").rstrip(": "),

@@ -72,6 +72,7 @@ def open_target(spec: Spec, loading: Loading) -> Iterator[Opened]:
             Path(spec.place),
             context_length=loading.max_length or _DEFAULT_LENGTH,
             batch_size=loading.batch_size or _SERVED_BATCH,
+            thinking=loading.thinking,
         )
         opened = Opened(served)
     elif spec.kind == "api":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 # Between digits a mark belongs to the number or the sum: 3.5 is not 35, 12-3 not 123.
 _NOISE = re.compile(r"(?<!\d)[\W_]|[\W_](?!\d)")
 # Headings, in NFKC and lower case: "Question 3:" at the beginning of a line, 【問題】 anywhere in a text without spaces.
-_QUESTION_LINE = re.compile(r"^[ \t#*]*(?:問題|質問|設問|問|question|q) ?\d* ?[:.)]\**", re.MULTILINE)
+_QUESTION_LINE = re.compile(r"^[ \t#*]*(?:問題|質問|設問|問|question|q) ?\d* ?[:.)]\**", re.MULTILINE | re.IGNORECASE)
 _QUESTION_BRACKETS = re.compile(r"[【\[](?:問題|質問|設問|問|question)\d*[】\]]:?")
 _CHOICES_LINE = re.compile(r"^[ \t#*]*(?:選択肢|choices|options) ?:\**", re.MULTILINE)
 _CHOICES_BRACKETS = re.compile(r"[【\[](?:選択肢|choices|options)[】\]]:?")
@@ -53,7 +53,7 @@ class Asked:
 
 def letters(text: str) -> str:
     """The letters and digits of a text in NFKC and lower case, with marks between digits; equal for decorated texts."""
-    return _letters("".join(_folded(text).split()))
+    return _letters(_squeezed(text))
 
 
 def read(text: str, answer: str = "", choices: Any = None) -> Asked:
@@ -95,6 +95,10 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
+def _squeezed(text: str) -> str:
+    return "".join(_folded(text).split())
+
+
 def _plain(folded: str) -> str:
     """The text without white space and headings, a mark where a question follows."""
     lines = _CHOICES_LINE.sub("", _QUESTION_LINE.sub(_QUESTION_FOLLOWS, folded))
@@ -114,7 +118,7 @@ def _stated(choices: Any) -> dict[str, str]:
     """Label to text of `meta.choices`, without white space; nothing if they cannot be a question's choices."""
     if not isinstance(choices, Mapping):
         return {}
-    options = {_plain(_folded(str(label))): "".join(_folded(str(text)).split()) for label, text in choices.items()}
+    options = {_squeezed(str(label)): _squeezed(str(text)) for label, text in choices.items()}
     return options if len(options) >= 2 and all(map(_letters, options.values())) else {}
 
 
@@ -161,6 +165,6 @@ def _names(answer: str, options: Mapping[str, str]) -> bool:
     """Whether an answer's last line ends with a label or with a choice."""
     lines = _folded(answer).strip().splitlines()
     last = lines[-1] if lines else ""
-    if "".join(last.split()).endswith(tuple(options.values())):
+    if _squeezed(last).endswith(tuple(options.values())):
         return True
     return any(re.search(rf"(?<![a-z0-9]){label}\W*$", last) for label in options)

@@ -54,12 +54,14 @@ def _fold(char: str) -> str:
 
 
 _FOLDING = _Folding()
+_SPACES = re.compile(r"[ \t]+")
+_BLANK_LINES = re.compile(r"\n[ \n]*\n")
 
 
 def fold(text: str) -> str:
-    r"""`text` with half-width letters, digits and marks, full-width katakana, ① as (1), and line ends as "\n"."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_FOLDING)
-    return unicodedata.normalize("NFC", text)
+    r"""`text` with half-width letters, digits and marks, full-width katakana, ① as (1), line ends as "\n" and single spaces."""
+    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n").translate(_FOLDING))
+    return _BLANK_LINES.sub("\n\n", _SPACES.sub(" ", text))
 
 
 _REASONING_ENDS = re.compile(r"(?:.*</(?:think(?:ing)?|thought|reasoning)>)", re.DOTALL | re.IGNORECASE)
@@ -79,7 +81,7 @@ def after_reasoning(text: str) -> tuple[str, bool]:
 
 _ERROR = re.compile(
     r"""[^\w{]*(?:
-        error[^\w\n]*(?:$|[:(\[\]-]|\d|code|occurred|\w+error) | an?[ ](?:\w+[ ]){0,2}error[ ](?:has[ ])?occurred
+        error[^\w\n]*(?:$|[:(\[\]-]|\d|code|occurred|\w+error)|error[ ](?:generating|processing|during|while|calling|loading|running|from|connecting|fetching) | an?[ ](?:\w+[ ]){0,2}error[ ](?:has[ ])?occurred
         | (?:[a-z_]+[ ]?)?api[ ]?error | [a-z_.]*(?:error|exception)[ ]?: | exception\b(?=[^\w\n]*(?:$|:))
         | traceback[ ]\(most[ ]recent | internal[ ]server[ ]error | bad[ ]gateway | service[ ](?:temporarily[ ])?unavailable
         | gateway[ ]time-?out | (?:http[ /\d.]*)?[45]\d\d[ :]+(?:error|client|server|bad|internal|too|service|unauth|forbid|not)
@@ -113,7 +115,7 @@ _BOUNDARY = re.compile(
     r"""(?P<hard>
         <\|(?:im_end|endoftext|eot_id|end|end_of_text)\|> | </s> | <eos> | <end_of_turn>
         | <\|im_start\|>[ ]*(?:user|system|human) | <\|(?:user|system|human)\|> | <start_of_turn>user
-        | \[INST\]
+        | \[INST\] | ^[^\w\n]*(?:instruction|指示)s?[*_ ]*:
         | ^[^\w\n]*(?:user|human|ユーザー?)[*_ ]*(?::|$)
         | ^\#+[ ]*(?:instruction|input|user|human|指示|入力)s?\b[^\n]*
         | ^[^\w\n]*(?:(?:次|別|新し|他)(?:の|い)(?:問題?|質問|設問)|(?:next|another|new)[ ](?:question|problem))[^\w\n]*(?:$|:)
@@ -125,7 +127,7 @@ _BOUNDARY = re.compile(
         | ^[^\w\n]*assistant[*_ ]*:?[ ]*$ | ^\#+[ ]*(?:response|output|assistant)[^\w\n]*$
         | ^[^\w\n]*(?:問題文?|設問|質問|問|question|problem|q|参照条文|練習問題|例題)[ ]*(?:1|\(1\))?[*_ ]*(?:[\])】」』>:][^\w\n]*|[.][ ]|$)
         | ^[^\n]*(?:問題|質問|設問)に(?:答え|回答|解答)[^\n]*$
-        | ^[^\n]*(?:どれか|どれですか|どちらか|選べ|選びなさい|答えよ|答えなさい)[。.?!]*[ \t]*$
+        | ^[^\n]*(?:どれか|どれですか|どちらか|選べ|選びなさい|答えよ|答えなさい)[。.?!]*[ ]*$
     )""",
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )

@@ -6,8 +6,8 @@ import socket
 import time
 
 import pytest
-
 from api_server import Answer, ApiServer, chat, error, models
+
 from slimtune import llama_server
 from slimtune.data.types import Message
 from slimtune.errors import SlimtuneError
@@ -147,6 +147,16 @@ def test_letters_are_summed_over_their_spellings_and_bounded_where_not_told():
     assert (letters.greedy_text, letters.greedy_token) == ("b", None)
 
 
+def test_a_server_that_tells_ids_is_led_to_a_token_that_is_whole():
+    """llama-server tells no log-probabilities of a first token that ends within a character."""
+    with ApiServer(lambda body: chat("b", top={"": -0.1, "\n": -0.5, "b": -2.0}, ids=True)) as server:
+        target = open_api(server.url, "m")
+        target.score([ask()])
+        target.close()
+    assert "logit_bias" not in server.requests[0].body
+    assert server.requests[1].body["logit_bias"] == {"3": 100}
+
+
 def test_probabilities_of_nothing_are_small_numbers():
     with ApiServer(lambda body: chat("b", top={"b": 0.0, "a": -9999.0, "c": -math.inf})) as server:
         target = open_api(server.url, "m")
@@ -258,13 +268,21 @@ def test_retry_after_is_honoured_up_to_a_limit(monkeypatch):
     assert 1.19 <= third - second < 2
 
 
+@pytest.mark.parametrize("useless", ["soon", "Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_a_retry_after_without_a_time_to_come_does_no_harm(useless):
+    with ApiServer(answers_in_turn(error(429, "busy", Retry_After=useless), chat("c"))) as server:
+        target = open_api(server.url, "m")
+        assert target.generate([ask()], Sampling(4))[0][0].text == "c"
+        target.close()
+
+
 def test_a_fault_that_lasts_is_an_error_of_that_reply_and_the_end_of_scoring():
     with ApiServer(answers_in_turn(error(500, "out of paper"))) as server:
         target = open_api(server.url, "m", batch_size=1)
         first, second = target.generate([ask(), ask()], Sampling(4))
         assert first[0].error == second[0].error == "500 Internal Server Error: out of paper"
         assert len(server.requests) == 1 + 2 * http_json.ATTEMPTS
-        with pytest.raises(SlimtuneError, match="m at http.* gave no answer: 500 Internal Server Error: out of paper"):
+        with pytest.raises(SlimtuneError, match=r"m at http.* gave no answer: 500 Internal Server Error: out of paper"):
             target.score([ask()])
         target.close()
 
@@ -280,13 +298,14 @@ def test_a_slow_answer_is_not_asked_for_twice():
 
 def test_what_is_no_answer_is_an_error_of_that_reply():
     html, odd = Answer("<html>It works!</html>"), Answer({"choices": []})
-    with ApiServer(answers_in_turn(html, odd, error(400, "too long"))) as server:
+    hidden = Answer({"error": {"code": 429, "message": "upstream is busy"}})
+    with ApiServer(answers_in_turn(html, odd, error(400, "too long"), hidden)) as server:
         target = open_api(server.url, "m", batch_size=1)
-        errors = [reply.error for (reply,) in target.generate([ask()] * 3, Sampling(4))]
+        errors = [reply.error for (reply,) in target.generate([ask()] * 4, Sampling(4))]
         target.close()
     assert errors[0] == "200 OK: not JSON: <html>It works!</html>"
     assert errors[1].startswith("not what an OpenAI-compatible server answers (choices:")
-    assert errors[2] == "400 Bad Request: too long"
+    assert errors[2:] == ["400 Bad Request: too long", "200 OK: upstream is busy"]
 
 
 @pytest.mark.parametrize("status", [401, 404])
@@ -307,9 +326,11 @@ def test_a_server_that_has_gone_ends_the_evaluation():
 
 
 def test_a_key_that_a_server_repeats_is_cut_out():
-    with ApiServer(lambda body: error(401, "no such key: my-own-key, nor sk-another1")) as server:
-        with pytest.raises(SlimtuneError, match="no such key: …, nor sk-…") as caught:
-            open_api(server.url, "m", api_key="my-own-key")
+    with (
+        ApiServer(lambda body: error(401, "no such key: my-own-key, nor sk-another1")) as server,
+        pytest.raises(SlimtuneError, match="no such key: …, nor sk-…") as caught,
+    ):
+        open_api(server.url, "m", api_key="my-own-key")
     assert "my-own-key" not in str(caught.value)
 
 
@@ -317,9 +338,11 @@ def test_a_key_that_a_server_repeats_is_cut_out():
 
 
 def test_a_model_that_the_server_does_not_have_is_answered_with_those_it_has():
-    with ApiServer(lambda body: error(404, "model not found"), models("law-direct", "qwen3:8b")) as server:
-        with pytest.raises(SlimtuneError, match="the server has no model 'law-dircet'") as caught:
-            open_api(server.url, "law-dircet")
+    with (
+        ApiServer(lambda body: error(404, "model not found"), models("law-direct", "qwen3:8b")) as server,
+        pytest.raises(SlimtuneError, match="the server has no model 'law-dircet'") as caught,
+    ):
+        open_api(server.url, "law-dircet")
     text = str(caught.value)
     assert "did you mean 'law-direct'? It has: law-direct, qwen3:8b" in text
     assert "ollama pull law-dircet" in text
@@ -336,12 +359,14 @@ def test_a_server_that_lists_no_models_need_not():
 
 
 def test_another_kind_of_server_is_recognised():
-    with ApiServer(lambda body: Answer("<html>"), Answer("<html>")) as server:
-        with pytest.raises(SlimtuneError, match="no OpenAI-compatible server, .*: 200 OK: not JSON: <html>"):
-            open_api(server.url, "m")
+    with (
+        ApiServer(lambda body: Answer("<html>"), Answer("<html>")) as server,
+        pytest.raises(SlimtuneError, match=r"no OpenAI-compatible server, .*: 200 OK: not JSON: <html>"),
+    ):
+        open_api(server.url, "m")
     moved = Answer("", 308, {"Location": "https://example.org/v1"})
     with ApiServer(lambda body: moved, moved) as server:
-        with pytest.raises(SlimtuneError, match="redirects to https://example.org/v1\n.*give the address"):
+        with pytest.raises(SlimtuneError, match=r"redirects to https://example.org/v1\n.*give the address"):
             open_api(server.url, "m", api_key="sk-secret")
         assert len(server.requests) == 1
 
@@ -350,7 +375,7 @@ def test_nobody_at_the_address_is_said_at_once():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         started = time.monotonic()
-        with pytest.raises(SlimtuneError, match="not reachable: .*refused") as caught:
+        with pytest.raises(SlimtuneError, match=r"not reachable: .*refused") as caught:
             open_api(f"http://127.0.0.1:{taken.getsockname()[1]}", "m")
     assert time.monotonic() - started < 2
     assert "ollama serve" in str(caught.value)
@@ -388,7 +413,7 @@ def test_an_address_is_given_with_or_without_its_version(given, base):
 
 @pytest.mark.parametrize("given", ["localhost:11434", "ftp://host", "http://", "http://host/v1?key=1", "http://a b:x/"])
 def test_what_is_no_address_is_refused(given):
-    with pytest.raises(SlimtuneError, match="no URL|only plain http and https addresses"):
+    with pytest.raises(SlimtuneError, match=r"no URL|only plain http and https addresses"):
         base_url(given)
 
 
