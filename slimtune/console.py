@@ -166,7 +166,7 @@ class Console:
         heading, *body = rows
         table = Table(box=None, padding=(0, 2), show_header=any(heading))
         for cell in heading:
-            table.add_column(escape(cell))
+            table.add_column(escape(cell), overflow="fold")
         for row in body:
             table.add_row(*(escape(str(cell)) for cell in row))
         self.out.print(table)

@@ -57,7 +57,9 @@ def parse(content: bytes, path: Path) -> list[Row]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise fail(f"not JSON: {error.msg}", where=f"{path}:{number}", fix="delete the file and evaluate again") from None
+            raise fail(
+                f"not JSON: {error.msg}", where=f"{path}:{number}", fix="delete the file and evaluate again"
+            ) from None
         if not isinstance(row, dict) or not isinstance(row.get("id"), str):
             raise fail("not a result row with an id", where=f"{path}:{number}", fix="evaluate again")
         rows.append(row)

@@ -78,7 +78,8 @@ _MARKUP = [
 _BRACKETS = str.maketrans(
     dict.fromkeys("[{「『【〔〈《〖<⟨", "(") | dict.fromkeys("]}」』】〕〉》〗>⟩", ")") | {"･": "・"}
 )
-_LINE_START = re.compile(r"^[ \-+•・●■◆◇★☆◎○◯※#|)→✓✔✅:、。,.]+", re.MULTILINE)
+# Bullets, quotes, headings, emoji; not what a label may be wrapped in.
+_LINE_START = re.compile(r"^[^\w\n('∴\ue000-\ue0ff]+", re.MULTILINE)
 
 
 def _without_markup(text: str) -> str:
@@ -98,10 +99,10 @@ _NAME = rf"(?:[A-Ja-j]|10|[1-9]|[{KANA}])"
 _MENTION = re.compile(
     rf"""(?:
     # What says itself that a label follows: 選択肢ウ, 第3肢, option (b)
-    (?: (?:選択[肢枝]|(?<![一-鿿])肢|記号|番号)(?:番号)?の? | 第(?=[ ]*(?:10|[1-9])[ ]*(?:番|肢|選択肢))
+    (?: (?:選択[肢枝]|(?<![下上四義前後])肢|記号|番号)(?:番号)?の? | 第(?=[ ]*(?:10|[1-9])[ ]*(?:番|肢|選択肢))
         | (?<![A-Za-z])(?i:(?:answer[ ])?(?:option|choice|alternative|letter|statement|number|no\.)) | \#
-      )[ ]*[('(]*[ ]*(?P<named>{_NAME})(?![A-Za-z0-9À-ӿァ-ヺー]){_COUNTED}[ ]*[)']*
-    | (?<![\d条項号第(])\(+[ ]*(?P<enclosed>{_NAME})[ ]*\)+{_COUNTED}
+      )[ ]*[('(]*[ ]*(?P<named>{_NAME})(?![A-Za-z0-9À-ӿァ-ヺー]){_COUNTED}(?:[ ]*[)']+)?
+    | (?<![\d条項号第(])'?\(+[ ]*(?P<enclosed>{_NAME})[ ]*\)+'?{_COUNTED}
     | '(?P<quoted>{_NAME})'
     | (?<![A-Za-z0-9À-ӿァ-ヺー@])(?<![k-zK-Z]&)(?<![A-Za-z]')(?<![A-Za-z]\.)(?P<letter>[A-Ja-j])
       (?![A-Za-z0-9À-ӿァ-ヺー@])(?!'[A-Za-z])(?!\.[A-Za-z](?![A-Za-z]))(?!-[A-Za-z]{{2}})
@@ -116,7 +117,34 @@ _MENTION = re.compile(
 )
 # Behind "a" as an English article stands a word that does not begin with a vowel, other than these.
 _BEHIND_A_LABEL = frozenset(
-    ["because", "but", "was", "would", "which", "with", "since", "so", "the", "this", "that", "has", "does", "matches", "states", "says", "for", "from", "to", "through", "then", "than", "therefore", "thus", "not", "nor"]
+    [
+        "because",
+        "but",
+        "was",
+        "would",
+        "which",
+        "with",
+        "since",
+        "so",
+        "the",
+        "this",
+        "that",
+        "has",
+        "does",
+        "matches",
+        "states",
+        "says",
+        "for",
+        "from",
+        "to",
+        "through",
+        "then",
+        "than",
+        "therefore",
+        "thus",
+        "not",
+        "nor",
+    ]
 )
 _TEXT_BEHIND_BRACKET, _ARTICLE_NUMBER = re.compile("[㐀-鿿ァ-ヺ]"), re.compile("第")
 _NEXT_WORD = re.compile(r"[ ]+(?:([A-Za-z]+)|\d+[- ]?[A-Za-z])")
@@ -131,7 +159,11 @@ def _mark(match: re.Match[str], count: int) -> str:
     number = _FOREIGN if index is None or index >= count else index
     mark = chr((_FIRST_DIGIT if name.isdecimal() else _FIRST_LETTER) + number)
     # 「②第5条」: the choice's text begins at once.
-    return mark + " " if (_TEXT_BEHIND_BRACKET if kind == "enclosed" else _ARTICLE_NUMBER).match(match.string, match.end()) else mark
+    return (
+        mark + " "
+        if (_TEXT_BEHIND_BRACKET if kind == "enclosed" else _ARTICLE_NUMBER).match(match.string, match.end())
+        else mark
+    )
 
 
 def _is_word(name: str, text: str, end: int) -> bool:
@@ -141,7 +173,7 @@ def _is_word(name: str, text: str, end: int) -> bool:
         return False
     word = (following[1] or "").lower()
     if name in "iI":
-        return word not in ("is", "and", "or", "") and len(word) > 1
+        return len(word) > 1 and word not in ("is", "and", "or", "because", "since", "as")
     if not word:
         return True
     if len(word) == 1:
@@ -160,7 +192,9 @@ _NUMBERING = re.compile(
 
 # Labels named together ------------------------------------------------------------------------------------------------
 
-_JOINT_WORD = r"(?:と|や|か|も|または|又は|若しくは|もしくは|あるいは|及び|および|並びに|ならびに|and/or|or|and|nor|vs\.?)"
+_JOINT_WORD = (
+    r"(?:と|や|か|も|または|又は|若しくは|もしくは|あるいは|及び|および|並びに|ならびに|and/or|or|and|nor|vs\.?)"
+)
 _JOINT = rf"[ ()]*(?:{_JOINT_WORD}[ ]*[,、]?|[,、/・|&+;][ ]*{_JOINT_WORD}?)[ ()]*"
 _RANGE = re.compile(rf"({ONE})[ ()]*(?:[-~…]|\.{{2,3}}|から|to|through|thru|ないし|乃至)[ ()]*({ONE})", re.IGNORECASE)
 _SPACED = re.compile(rf"[{LETTERS}](?:[ ]+[{LETTERS}])+|[{DIGITS}](?:[ ]+[{DIGITS}])+")

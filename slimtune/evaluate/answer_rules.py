@@ -84,7 +84,7 @@ _PART = r"(?:の(?:選択肢|記述|肢|内容|方|ほう|説明|\([^()\n]{0,80}
 
 _MARKER = r"""(?<![不未誤])(?:(?:最終|最後)(?:的な?|の)?[ ]*)?(?:回答|解答|答え|こたえ|答案|答|正解|正答|正确答案|結論|结论)
     (?:の)?(?:選択肢|記号|番号|肢|文字|ラベル|欄)?"""
-_MARKER_EN = r"""(?<![A-Za-z])(?:answers?|ans|(?:correct|right|best|final|chosen|selected)[ ](?:answer|option|choice|letter|statement|alternative|one|response
+_MARKER_EN = r"""(?<![A-Za-z])(?:answers?|ans|solution|(?:correct|right|best|final|chosen|selected)[ ](?:answer|option|choice|letter|statement|alternative|one|response
     |selection))(?![A-Za-z])(?:[ ](?:letter|choice|option|key|number|label))?"""
 _FIELD = r"""(?<![A-Za-z])(?:letter|final|選択(?:肢)?|記号|番号|判定|判断|予測|予想|出力|結果|解|option|choice|selection|selected|response|prediction|predicted|label|output
     |result|conclusion|verdict|decision|pick|solution)"""
@@ -104,7 +104,7 @@ _MOST = r"(?:[、, ]|唯一の?|最も|もっとも|一番|明らかに|正に|�
 _VERY = r"(?:[ ](?:to[ ]be|clearly|obviously|therefore|thus|probably|likely|indeed|definitely|actually|most|the|our|my|only|single|final|best|one)){0,5}"
 _OPENING = r"""(?:は(?=[ 、])|はい|承知(?:しま|いたしま)した|かしこまりました|了解(?:です|しました)?|もちろん(?:です)?|それでは|では|ええ|うーん|私は|これは|それは|おそらく|恐らく|たぶん
     |多分|きっと|やはり|sure|ok(?:ay)?|certainly|of[ ]course|yes|well|hmm|so|probably|likely|maybe|i[ ](?:think|believe|guess|would[ ]say|say)(?:[ ]that)?
-    |i'd[ ]say|it(?:[ ]i|')s|it(?:[ ](?:must|would|should))?[ ]be|that(?:[ ]i|')s|must[ ]be)[ 、,.!:。]*"""
+    |i'd[ ]say|it(?:[ ]i|')s|(?:it|that|this)(?:[ ](?:must|would|should))?[ ]be|that(?:[ ]i|')s|must[ ]be)[ 、,.!:。]*"""
 _THING = "(?:もの|選(?:ぶ|択す)べき|選択肢|記述|肢|番号|記号|組み?合わ?せ)"
 _CHOOSE = r"""(?:選(?:び(?!ません)|ぶ|ん[だで]|択(?:し(?!ません|ない)|す|肢と))|(?:回答|解答|答え|正解)(?:と?し(?!ません|ない)|と?する|ます|る))
     (?!と|べきでは?な|場合|人|こと(?:は|が)でき|のは|のも)"""
@@ -128,7 +128,7 @@ def _rule(name: str, pattern: str, direct: Place = "anywhere", cot: Place = "any
     return Rule(name, re.compile(pattern, _FLAGS), direct, cot)
 
 
-_ALONE = rf"(?P<answer>{ANY})[ )']*(?:{_IS}{_UNMARKED}{{0,12}})?(?:{SYMBOL}|[ ])*"
+_ALONE = rf"[ (']*(?P<answer>{ANY})[ )']*(?:{_IS}{_UNMARKED}{{0,12}})?(?:{SYMBOL}|[ ])*"
 # Of several rules that find the same answer, the first one names it.
 RULES = (
     Rule("boxed", re.compile(rf"{BOXED}[ \n(]*{_ANSWER}{_LOOSE}", _FLAGS), marker=True),
@@ -149,7 +149,9 @@ RULES = (
     # よってc。
     _rule("conclusion", rf"{_THEREFORE}[ \n、,:(]*(?:选|選|{_FILLER}){_ANSWER}{_CLOSED}"),
     # したがって、cが誤り
-    _rule("conclusion", rf"{_THEREFORE}[ \n、,:(]*{_FILLER}{_ANSWER}{_PART}[ )]*が{_MOST}(?:{_RIGHT}|{_WRONG}){_SUPPOSED}"),
+    _rule(
+        "conclusion", rf"{_THEREFORE}[ \n、,:(]*{_FILLER}{_ANSWER}{_PART}[ )]*が{_MOST}(?:{_RIGHT}|{_WRONG}){_SUPPOSED}"
+    ),
     # Therefore, C is correct
     _rule("conclusion", rf"{_THEREFORE}[ \n,:(]*{_FILLER}{_ANSWER}[ )]*{_IS_RIGHT}"),
     # 正しいのはc, 届出が要るものはc
@@ -163,14 +165,21 @@ RULES = (
     # 选C
     _rule("sentence", rf"(?:选择?|选项|選擇)[ :是]*{_ANSWER}{_CLOSED}"),
     # The incorrect statement is C
-    _rule("sentence", rf"\b{_WANTED_EN}[ ]*(?:is|was|(?:would|must|should)[ ]be|[:=→-])[ :(]*{_FILLER}{_ANSWER}{_CLAUSE_END}"),
+    _rule(
+        "sentence",
+        rf"\b{_WANTED_EN}[ ]*(?:is|was|(?:would|must|should)[ ]be|[:=→-])[ :(]*{_FILLER}{_ANSWER}{_CLAUSE_END}",
+    ),
     # I would choose option (c)
     _rule("sentence", rf"{_CHOOSE_EN}[ :]+(?:(?:the|answer|option|choice|letter)[ ]+)*[(]*{_ANSWER}{_CLAUSE_END}"),
     # C is the best answer
     _rule("sentence", rf"{_ANSWER}[ )]*{_IS_RIGHT}", cot="last sentence"),
     _rule("bare label", rf"^[ (']*(?:{_OPENING}){{0,3}}{_ALONE}(?:$|。)", cot="last line"),
     # … Within a line no digit that begins a text there: 「。1. まず」.
-    _rule("bare label", rf"(?<=[。!?])[ (']*(?:{_OPENING}){{0,3}}(?![{DIGITS}](?![ )']*(?:{_IS}|$))){_ALONE}(?:$|。)", cot="last line"),
+    _rule(
+        "bare label",
+        rf"(?<=[。!?])[ (']*(?:{_OPENING}){{0,3}}(?![ (']*[{DIGITS}](?![ )']*(?:{_IS}|$))){_ALONE}(?:$|。)",
+        cot="last line",
+    ),
     _rule("first line", rf"^[ (']*(?:{_OPENING}){{0,3}}{_ALONE}$", direct="nowhere", cot="first line"),
     _rule("label with text", rf"^[ ('?!]*(?P<answer>{ONE})[ ']*{_TEXT}", direct="first line", cot="last line"),
 )
@@ -209,7 +218,9 @@ class _Places:
             end -= 1
         sentences = [match.end() for match in re.finditer(r"[。\n]|[.!?]\s", text[:end])]
         return cls(
-            first_line_end if first_line_end >= 0 else len(text), text.rfind("\n", 0, end) + 1, max(sentences, default=0)
+            first_line_end if first_line_end >= 0 else len(text),
+            text.rfind("\n", 0, end) + 1,
+            max(sentences, default=0),
         )
 
     def holds(self, place: Place, start: int) -> bool:
@@ -233,7 +244,9 @@ def _without_lists(text: str, count: int) -> str:
     listed = [start for line in _lines(text) for start in _choices_in(*line, count)]
     run: list[tuple[int, int, bool]] = []
     for match in [*_LEAD.finditer(text), None]:
-        lead = (match.start("label"), positions(match["label"])[0], match["alone"] is not None) if match else (0, 0, True)
+        lead = (
+            (match.start("label"), positions(match["label"])[0], match["alone"] is not None) if match else (0, 0, True)
+        )
         if match and run and lead[1] == run[-1][1] + 1 and lead[2] == run[-1][2]:
             run.append(lead)
             continue

@@ -17,6 +17,9 @@ from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.compare import Contender
 from slimtune.evaluate.evaluation import Request
 
+# Columns of a table that a terminal holds.
+_WIDEST = 3
+
 
 def compare(
     places: Sequence[str],
@@ -42,7 +45,10 @@ def compare(
     run_record.write_json(folder / "comparison.json", result)
     run_record.write_text(folder / "comparison.md", comparisons.as_markdown(result))
     run_record.write_text(folder / "comparison.html", comparisons.as_html(result))
-    console.table(comparison_text.title(result), comparisons.as_rows(result))
+    brief = len(found) > _WIDEST
+    console.table(
+        comparison_text.title(result), comparison_text.as_list(result) if brief else comparisons.as_rows(result)
+    )
     for pair in comparison_text.against_reference(result):
         console.say(pair["sentence"])
     for one in result.get("judged", ()):

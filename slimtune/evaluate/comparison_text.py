@@ -32,6 +32,18 @@ def as_rows(result: Result) -> list[tuple[str, ...]]:
     return [("", *(one["name"] for one in result["contenders"])), *measures(result), *differences(result)]
 
 
+def as_list(result: Result) -> list[tuple[str, ...]]:
+    """The same in brief, a row for each contender below a header: what fits a terminal, however many they are."""
+    test = "Holm-adjusted p" if result["adjustment"] else f"{TESTS[result['kind']]} p"
+    rows = [("", next(iter(measures(result)))[0], "difference", test, "verdict")]
+    figures = next(iter(measures(result)))[1:]
+    pairs: list[dict[str, Any] | None] = [None, *against_reference(result)]
+    for one, figure, pair in zip(result["contenders"], figures, pairs, strict=True):
+        told = (difference(pair), _p(pair["adjusted_p_value"]), pair["verdict"]) if pair else ("reference", "", "")
+        rows.append((one["name"], figure, *told))
+    return rows
+
+
 def measures(result: Result) -> list[tuple[str, ...]]:
     """Every figure that is known of one contender or more: its name and the values."""
     sides = [dict(figure_rows(one["figures"])) for one in result["contenders"]]

@@ -87,7 +87,9 @@ def label_names(labels: int | Sequence[str]) -> tuple[str, ...]:
     if not 2 <= wanted <= len(LABELS) or not in_order:
         shown = labels if isinstance(labels, int) else ", ".join(map(str, names)) or "(none)"
         raise fail(
-            f"these are no labels: {shown}", where="labels", fix="2 to 10 of a b c …, in order; A B C, 1 2 3 or ア イ ウ too"
+            f"these are no labels: {shown}",
+            where="labels",
+            fix="2 to 10 of a b c …, in order; A B C, 1 2 3 or ア イ ウ too",
         )
     return names
 

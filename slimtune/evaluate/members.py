@@ -10,7 +10,7 @@ from typing import Any
 from slimtune import base_model, run_record, versions
 from slimtune.console import Console
 from slimtune.errors import Problem, SlimtuneError, fail
-from slimtune.evaluate import asking, compare, ensemble, evaluation, items, opening
+from slimtune.evaluate import asking, compare, comparison_text, ensemble, evaluation, items, opening
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.compare import Contender
 from slimtune.evaluate.evaluation import Request
@@ -54,7 +54,7 @@ def evaluate(specs: Sequence[Spec], weights: Sequence[float] | None, request: Re
         run_record.write_lines(folder / f"{name.replace(' ', '-')}.jsonl", answers)
     result = compare.compare([Contender(name, answers) for name, answers in combined])
     record.close(weights=list(weights) if weights is not None else None, versions=versions.installed())
-    console.table("Members and their ensembles, on the same questions", compare.as_rows(result))
+    console.table("Members and their ensembles, on the same questions", comparison_text.as_list(result))
     console.paths([("results", folder)])
     return folder
 

@@ -21,6 +21,7 @@ from slimtune.plan import vram
 if TYPE_CHECKING:
     from slimtune.evaluate.local_target import LocalTarget
 
+
 @dataclass(frozen=True)
 class Loading:
     """How a model is loaded, where its own folder does not say so.

@@ -99,7 +99,7 @@ _ERROR = re.compile(
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
 _ERROR_FIELD = re.compile(
-    r"""\s*\{[^{}\[\]]{0,200}?["'](?:error|errors|exception)["']\s*:\s*(?!null|none|false|""|''|\[\s*\]|\{\s*\})""",
+    r"""\s*\{[^{}\[\]]{0,200}?["'](?:error|errors|exception)["']\s*:(?!\s*(?:null|none|false|""|''|\[\s*\]|\{\s*\}))""",
     re.IGNORECASE,
 )
 

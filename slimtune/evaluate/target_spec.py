@@ -30,7 +30,7 @@ class Spec:
         if self.kind == "run":
             text = f"{path.resolve().parent.name}-{path.resolve().name}"
         elif self.kind == "adapter":
-            text = "-".join(path.resolve().parts[-3:])
+            text = "-".join([part for part in path.resolve().parts if part != "checkpoints"][-3:])
         elif self.kind == "gguf":
             text = path.name
         return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[-80:]

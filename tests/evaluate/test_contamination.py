@@ -193,11 +193,17 @@ def test_no_spelling_hides_a_question(item, order, labels, data):
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.sampled_from(TEST), st.lists(st.integers(0, 200), min_size=1, max_size=2))
-def test_no_slip_of_the_pen_hides_a_question(item, places):
-    changed = with_prompt(item, edited(item.messages[0].content, places))
-    entry = the_match(planted(changed), TEST)
+@given(st.sampled_from(TEST), st.integers(0, 200))
+def test_no_slip_of_the_pen_hides_a_question(item, place):
+    entry = the_match(planted(with_prompt(item, edited(prompt_of(item), [place]))), TEST)
     assert (entry["kind"], entry["id"]) == ("near duplicate", item.meta["id"])
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.sampled_from([one for one in TEST if len(prompt_of(one)) > 200]), st.lists(st.integers(0, 200), max_size=2))
+def test_nor_do_two_in_a_longer_one(item, places):
+    entry = the_match(planted(with_prompt(item, edited(prompt_of(item), places))), TEST)
+    assert (entry["kind"], entry["id"]) == ("near duplicate" if places else "exact", item.meta["id"])
 
 
 def test_another_number_is_told_with_its_similarity():
