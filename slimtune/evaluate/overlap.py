@@ -26,8 +26,9 @@ _SAMPLE = 5000
 _BATCH_CHARACTERS = 400_000
 # The training rows that have most of an item are kept, if they have at least this share of its n-grams' weight.
 _CANDIDATES, _LEAST_SHARE = 8, 0.3
-# Questions with equal choices that end alike are compared: one of them may have passages before it.
-_ENDING = 12
+# Questions with equal choices that end alike are compared: one of them may have passages before it. Where many end alike,
+# as questions to be answered by yes or no may, the ending says nothing.
+_ENDING, _MOST_ALIKE = 12, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,7 @@ def search(
             _note_equal(row, by_key)
         _note_candidates(rows, items, questions)
         for conversation, row in zip(batch, last_rows, strict=True):
-            for item in by_key.get(("context", _context(conversation)), ()):
-                item.add_neighbour(row)
+            _note_context(_context(conversation), row, by_key)
         shared = passages.shares([_long(_passage(conversation)) for conversation in batch])
         for place, column in zip(shared.row, shared.col, strict=True):
             items[column].add_neighbour(last_rows[place])
@@ -170,7 +170,7 @@ def _by_key(items: Sequence[Item]) -> _Keys:
             by_key["ending", asked.question[-_ENDING:], asked.options].append(item)
         if item.context:
             by_key["context", item.context].append(item)
-    return dict(by_key)
+    return {key: alike for key, alike in by_key.items() if key[0] != "ending" or len(alike) <= _MOST_ALIKE}
 
 
 def _note_equal(row: Row, by_key: _Keys) -> None:
@@ -185,6 +185,15 @@ def _note_equal(row: Row, by_key: _Keys) -> None:
             short, long = sorted((item.asked.question, asked.question), key=len)
             if long.endswith(short):
                 item.normalised = item.normalised or row
+
+
+def _note_context(context: str, row: Row, by_key: _Keys) -> None:
+    key = ("context", context)
+    alike = by_key.get(key, [])
+    for item in alike:
+        item.add_neighbour(row)
+    if all(len(item.neighbours) == _CANDIDATES for item in alike):
+        by_key.pop(key, None)  # one statute for all rows must not cost rows times items
 
 
 def _note_candidates(rows: Sequence[Row], items: Sequence[Item], questions: ngrams.Index) -> None:

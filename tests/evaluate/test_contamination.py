@@ -442,3 +442,19 @@ def test_texts_without_letters_are_only_found_when_equal():
     test = [test_row("？！"), test_row("…", line=2)]
     found = contamination.check([row("？！"), row("。。。。。。。", line=2)], test)
     assert [(entry["where"], entry["kind"]) for entry in found["items"]] == [("test.jsonl:1", "exact")]
+
+
+prompts = st.lists(st.text(min_size=1, max_size=300), min_size=1, max_size=4)
+choices = st.none() | st.dictionaries(st.sampled_from("abcd"), st.text(max_size=8), max_size=4)
+
+
+@settings(deadline=None, max_examples=50)
+@given(prompts, prompts, choices, st.text(max_size=4))
+def test_what_stands_in_both_is_found_whatever_it_is(train, test, choices, answer):
+    rows = [row(one, answer, line=line, choices=choices) for line, one in enumerate([*train, *test], start=1)]
+    items = [test_row(one, answer, line=line, choices=choices) for line, one in enumerate(test, start=1)]
+    found = contamination.check(rows, items, threshold=0.5)
+    assert [entry["kind"] for entry in found["items"]] == ["exact"] * len(test)
+    for entry in contamination.check(rows[: len(train)], items, threshold=0.5)["items"]:
+        assert entry["kind"] in contamination.KINDS
+        assert 0 <= entry["similarity"] <= 1

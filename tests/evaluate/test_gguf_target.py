@@ -20,10 +20,11 @@ from slimtune.data import loading
 from slimtune.data.chat import ChatTokenizer
 from slimtune.data.types import Message
 from slimtune.errors import SlimtuneError
-from slimtune.evaluate import gguf_target, items, multiple_choice
+from slimtune.evaluate import gguf_target, items
 from slimtune.evaluate.gguf_header import read_header
 from slimtune.evaluate.gguf_target import open_gguf
-from slimtune.evaluate.target import Prompt, Sampling
+from slimtune.evaluate.local_target import LocalTarget
+from slimtune.evaluate.target import Facts, Prompt, Sampling
 from slimtune.export.gguf import convert
 
 ROOT = Path(__file__).parents[2]
@@ -55,40 +56,39 @@ def model():
     return AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
 
 
-def test_letters_are_those_of_the_model_item_by_item(target, model, conversations, prompts):
-    tokenizer = ChatTokenizer(FOLDER)
-    questions = multiple_choice.questions(conversations, tokenizer, max_length=512)
-    expected = multiple_choice.score(model, tokenizer, questions, batch_size=16, precision=torch.float32)
-    found = target.score(prompts)
+def in_process(folder):
+    """The same model by Transformers."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    given = {"precision": torch.float32, "batch_size": 16, "max_length": 512}
+    return LocalTarget(model, ChatTokenizer(folder), facts=Facts("local"), **given)
+
+
+def test_letters_are_those_of_the_model_item_by_item(target, prompts):
+    expected, found = in_process(FOLDER).score(prompts), target.score(prompts)
     assert len(found) == len(expected) >= 40
-    for row, letters in zip(expected, found, strict=True):
-        assert max(letters.logprobs, key=letters.logprobs.get) == row["predicted"]
-        assert letters.logprobs == pytest.approx(row["logprobs"], abs=1e-2)
-        assert letters.prompt_sha256 == row["prompt_sha256"]
-        assert letters.greedy_token == row["greedy_token"]
-        assert letters.greedy_text == tokenizer.decode([row["greedy_token"]])
+    for theirs, letters in zip(expected, found, strict=True):
+        assert max(letters.logprobs, key=letters.logprobs.get) == max(theirs.logprobs, key=theirs.logprobs.get)
+        assert letters.logprobs == pytest.approx(theirs.logprobs, abs=1e-2)
+        assert letters.prompt_sha256 == theirs.prompt_sha256
+        assert (letters.greedy_token, letters.greedy_text) == (theirs.greedy_token, theirs.greedy_text)
         assert letters.bounded == ()
 
 
 def test_a_model_that_would_begin_with_half_a_character_has_its_letters(tmp_path):
     """Random weights do, and of such a token llama.cpp tells no probabilities unless it is led elsewhere."""
-    from transformers import AutoModelForCausalLM
-
     template = ChatTokenizer(FOLDER).template
     folder = models.build_random_model(tmp_path / "random", family="qwen2", tied=False, chat_template=template, seed=4)
     convert(folder, tmp_path / "random.gguf", outtype="f16", name="random")
-    tokenizer, model = ChatTokenizer(folder), AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     asked = [Prompt((Message("user", text),), ("a", "b", "1", "2")) for text in "届出の期間は合唱句会試食"]
-    rows = [tokenizer.prompt_ids(prompt.messages) for prompt in asked]
-    expected = multiple_choice.next_token_logprobs(model, rows, torch.float32)
-    assert any("\ufffd" in tokenizer.decode([token]) for token in expected.argmax(dim=-1).tolist())
+    expected = in_process(folder).score(asked)
+    assert any("\ufffd" in letters.greedy_text for letters in expected)
 
     target = open_gguf(tmp_path / "random.gguf", context_length=256, threads=1, thinking=False)
-    for row, letters in zip(expected, target.score(asked), strict=True):
-        assert letters.greedy_token == int(row.argmax())
-        for label, value in letters.logprobs.items():
-            ids = multiple_choice.letter_variants(label, tokenizer)
-            assert value == pytest.approx(float(torch.logsumexp(row[ids], dim=0)), abs=1e-2)
+    for theirs, letters in zip(expected, target.score(asked), strict=True):
+        assert letters.greedy_token == theirs.greedy_token
+        assert letters.logprobs == pytest.approx(theirs.logprobs, abs=1e-2)
     target.close()
 
 
