@@ -57,6 +57,7 @@ __all__ = [
     "FastLanguageModel",
     "chat_template",
     "device_type",
+    "generating",
     "quiet",
     "set_double_buffer",
     "sixteen_bit_twin",
@@ -85,6 +86,25 @@ def set_double_buffer(on: bool) -> None:
     Seen in 2026.10.9 (unsloth_zoo/gradient_checkpointing.py); can go when it is an argument.
     """
     os.environ["UNSLOTH_DISABLE_DOUBLE_BUFFER"] = "0" if on else "1"
+
+
+@contextlib.contextmanager
+def generating(model: Any) -> Iterator[None]:
+    """A model that Unsloth loaded, ready to generate; afterwards as ready to train as it was.
+
+    Unsloth's generate() turns gradient checkpointing off and the KV cache on, and undoes that only for a model that it
+    found in training mode. A base model asked before the training would leave the training without checkpointing.
+    Seen in 2026.10.9 (models/llama.py unsloth_fast_generate, for_inference); can go when generate() restores both itself.
+    """
+    was_training = model.training
+    modules = (getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    checkpointing = next((value for value in modules if value), False)
+    model.for_inference()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.for_training(use_gradient_checkpointing=checkpointing)
 
 
 def device_type() -> str:

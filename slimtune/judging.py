@@ -81,6 +81,7 @@ def items_of(
 
 def target_of(model: Any, tokenizer: ChatTokenizer, prepared: Prepared) -> LocalTarget:
     """The run's model, as the plan says it is to be asked."""
+    from slimtune import backend
     from slimtune.evaluate.local_target import LocalTarget
     from slimtune.model import DTYPES
 
@@ -95,6 +96,7 @@ def target_of(model: Any, tokenizer: ChatTokenizer, prepared: Prepared) -> Local
         memory_limit_bytes=plan.memory_limit_bytes,
         # Unsloth's CUDA forward has a decoding path of its own for a filled cache, which takes one token at a time.
         share_prefixes=plan.device == "cpu",
+        generating=backend.generating,
     )
 
 

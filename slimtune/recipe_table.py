@@ -85,7 +85,9 @@ def _memory(recipe: Recipe) -> str:
     known = jobs.Data(
         train=read([(source.path, source.weight) for source in data.train], data.mode),
         held_out=read([(data.eval, 1.0)], data.mode) if data.eval else None,
-        prompts=read([(recipe.evaluate.data, 1.0)], prepare.test_mode(recipe.evaluate)).prompts if recipe.evaluate else (),
+        prompts=read([(recipe.evaluate.data, 1.0)], prepare.test_mode(recipe.evaluate)).prompts
+        if recipe.evaluate
+        else (),
     )
     plan = make.make(recipe, known, shape, hardware.card(recipe.budget.vram_gb))
     assert plan.least_bytes is not None and plan.peak_bytes is not None  # a card has a memory plan

@@ -274,7 +274,6 @@ _EXAMPLE = re.compile(
         |\b(?:for[ ]example|example|e\.?g\.?))[^\n。{LETTERS}{DIGITS}{OPEN}]{{0,16}}){ANY}""",
     re.VERBOSE | re.IGNORECASE,
 )
-_NAMES = re.compile(_NAME + r"(?![A-Za-z])")
 
 
 def has_request(text: str) -> bool:
@@ -283,17 +282,13 @@ def has_request(text: str) -> bool:
 
 
 def _without_instructions(text: str) -> str:
-    """Requests emptied of what could be taken for labels; what follows one begins a new line."""
+    """Without what the reply was asked to do; what follows a request begins a new line."""
 
     def sentence(match: re.Match[str]) -> str:
         ends = [request.end() for request in _REQUEST.finditer(match[0])]
-        if not ends:
-            return match[0]
-        asked, rest = match[0][: ends[-1]], match[0][ends[-1] :]
-        return _NAMES.sub("□", asked) + "\n" + rest.lstrip(" :。.,、")
+        return "\n" + match[0][ends[-1] :].lstrip(" :。.,、") if ends else match[0]
 
-    text = _SENTENCE.sub(sentence, text)
-    return _REQUEST_EN.sub(lambda match: _NAMES.sub("□", match[0]) + "\n", text)
+    return _REQUEST_EN.sub("\n", _SENTENCE.sub(sentence, text))
 
 
 def _without_examples(text: str) -> str:

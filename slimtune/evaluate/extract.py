@@ -43,10 +43,11 @@ from typing import Literal
 
 from slimtune.data.questions import LABELS
 from slimtune.errors import fail
-from slimtune.evaluate import answer_rules, reply_text
+from slimtune.evaluate import choice_lists, reply_text
 from slimtune.evaluate.answer_marks import LISTING, has_request, mark_labels, position
-from slimtune.evaluate.answer_rules import Commitment
+from slimtune.evaluate.answer_rules import Commitment, commitments
 from slimtune.evaluate.items import Mode
+from slimtune.evaluate.reply_text import Part
 
 Status = Literal["answered", "unknown", "ambiguous", "truncated", "error"]
 
@@ -120,17 +121,25 @@ def _find(text: str, mode: Mode, count: int) -> tuple[int | None, str]:
     return None, min(reasons, key=_WEIGHT.index)
 
 
-def _find_in_part(part: str, mode: Mode, count: int) -> tuple[int | None, str]:
-    marked = mark_labels(part, count)
-    found = answer_rules.commitments(marked, count, mode)
-    decided = _first_commitment(found, count) if mode == "direct" else _last_marker(found, count)
+def _find_in_part(part: Part, mode: Mode, count: int) -> tuple[int | None, str]:
+    marked = mark_labels(part.text, count)
+    found = commitments(marked, count, mode, fresh=part.fresh)
     if mode == "direct" and not found:
-        decided = answer_rules.by_judgement(marked, count)
+        return _judged(part, marked, count)
+    decided = _first_commitment(found, count) if mode == "direct" else _last_marker(found, count)
     if decided is None:
         return None, _reason(part, marked, count, offered=any(-1 not in one.labels for one in found))
     if -1 in decided.labels:
         return None, "label out of range"
     return (decided.labels[0], decided.rule) if len(decided.labels) == 1 else (None, "several labels")
+
+
+def _judged(part: Part, marked: str, count: int) -> tuple[int | None, str]:
+    if (index := choice_lists.only_one_named(marked)) is not None:
+        return index, "only one named"
+    if (index := choice_lists.odd_one_out(marked, count)) is not None:
+        return index, "odd one out"
+    return None, _reason(part, marked, count, offered=False)
 
 
 def _first_commitment(found: Sequence[Commitment], count: int) -> Commitment | None:
@@ -178,12 +187,12 @@ _WEIGHT = (
 )
 
 
-def _reason(part: str, marked: str, count: int, *, offered: bool) -> str:
+def _reason(part: Part, marked: str, count: int, *, offered: bool) -> str:
     """offered: there are commitments, but they go through all labels."""
     if offered:
         return "all labels listed"
-    if _REFUSAL.search(part):
+    if _REFUSAL.search(part.text):
         return "refusal"
-    if LISTING in marked or answer_rules.lists_choices(marked, count):
+    if LISTING in marked or choice_lists.repeats_choices(marked, count):
         return "all labels listed"
-    return "instruction echo" if has_request(part) else "no label"
+    return "instruction echo" if has_request(part.text) else "no label"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -31,7 +32,8 @@ class LocalTarget:
 
     model: put into evaluation mode for each call, and back afterwards. precision: of the forward passes. max_length:
     tokens of prompt and reply together. memory_limit_bytes: on a card, what the allocator may hold. share_prefixes:
-    compute what consecutive prompts have in common once, through the key-value cache.
+    compute what consecutive prompts have in common once, through the key-value cache. generating: what makes the model
+    ready to generate and undoes that (`backend.generating` for one that Unsloth loaded).
     """
 
     abilities: frozenset[Ability] = frozenset({"score", "generate", "likelihood"})
@@ -47,6 +49,7 @@ class LocalTarget:
         max_length: int,
         memory_limit_bytes: int | None = None,
         share_prefixes: bool = False,
+        generating: Callable[[Any], AbstractContextManager[None]] = contextlib.nullcontext,
     ):
         self.model, self.tokenizer = model, tokenizer
         self.batch_size = batch_size
@@ -55,6 +58,7 @@ class LocalTarget:
         self._max_length = max_length
         self._limit = memory_limit_bytes
         self._share = share_prefixes
+        self._generating = generating
         self._spelled: dict[str, list[int]] = {}
 
     def facts(self) -> Facts:
@@ -91,7 +95,7 @@ class LocalTarget:
         ids = [self._prompt_ids(prompt, room=sampling.max_new_tokens) for prompt in prompts]
         labels = sorted({label for prompt in prompts for label in prompt.labels})
         results: list[list[Reply]] = []
-        with self._evaluating():
+        with self._generating(self.model), self._evaluating():
             start, size = 0, self._rows_that_fit(max(map(len, ids)) + sampling.max_new_tokens, sampling.replies)
             while start < len(ids):
                 try:

@@ -157,7 +157,8 @@ def open_local(spec: Spec, loading: Loading, adapters: dict[str, Path] | None = 
     weights = weights_of(spec, loading)
     folder = base_model.fetch(weights.base, weights.revision)
 
-    from slimtune import model as models  # heavy from here on; Unsloth comes first
+    from slimtune import backend  # heavy from here on; Unsloth comes first
+    from slimtune import model as models
     from slimtune.data.chat import ChatTokenizer
     from slimtune.evaluate.local_target import LocalTarget
 
@@ -192,5 +193,6 @@ def open_local(spec: Spec, loading: Loading, adapters: dict[str, Path] | None = 
         memory_limit_bytes=limit or (torch.cuda.get_device_properties(0).total_memory if on_card else None),
         # Unsloth's CUDA forward has a decoding path of its own for a filled cache, which takes one token at a time.
         share_prefixes=not on_card,
+        generating=backend.generating,
     )
     return Opened(target, adapted=bool(adapters))

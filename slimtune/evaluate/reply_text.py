@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 _CIRCLED = {
     chr(first + number): f"({number + 1})"
@@ -109,8 +110,9 @@ def is_error(text: str) -> bool:
     return bool(_ERROR.match(text) or _ERROR_FIELD.match(text))
 
 
-# What a reply may go on with after its answer. Behind `hard` stands surely something else than the answer to what was
-# asked: the next question of a list, the user's turn. `soft` may also be the question said again before it is answered.
+# What a reply may go on with after its answer. Behind `hard` surely stands something else than the answer to what was
+# asked: the next question of a list, the user's turn. `soft` may also be the question said again before it is answered,
+# and behind `turn` a reply begins.
 _BOUNDARY = re.compile(
     r"""(?P<hard>
         <\|(?:im_end|endoftext|eot_id|end|end_of_text)\|> | </s> | <eos> | <end_of_turn>
@@ -120,30 +122,40 @@ _BOUNDARY = re.compile(
         | ^\#+[ ]*(?:instruction|input|user|human|指示|入力)s?\b[^\n]*
         | ^[^\w\n]*(?:(?:次|別|新し|他)(?:の|い)(?:問題?|質問|設問)|(?:next|another|new)[ ](?:question|problem))[^\w\n]*(?:$|:)
         | ^[^\w\n]*(?:(?:(?:練習|例)?問題?|例題|設問|質問|question|problem|exercise)[ ]*(?:no\.?|第)?|q)[ ]*
-          (?:[2-9]|[1-9]\d+|[2-9]\)|\((?:[2-9]|[1-9]\d+)\))(?![\d年月日条項号])
+          (?:[2-9]|[1-9]\d+|\((?:[2-9]|[1-9]\d+)\))(?![\d年月日条項号])
         | ^[^\w\n]*第[ ]*(?:[2-9]|[1-9]\d+)[ ]*問
-    )|(?P<soft>
+    )|(?P<turn>
         <\|im_start\|>[ ]*assistant | <\|assistant\|> | <start_of_turn>model | \[/INST\]
         | ^[^\w\n]*assistant[*_ ]*:?[ ]*$ | ^\#+[ ]*(?:response|output|assistant)[^\w\n]*$
-        | ^[^\w\n]*(?:問題文?|設問|質問|問|question|problem|q|参照条文|練習問題|例題)[ ]*(?:1|\(1\))?[*_ ]*(?:[\])】」』>:][^\w\n]*|[.][ ]|$)
+        | ^[^\n]*(?:選べ|選びなさい|答えよ|答えなさい)[。.?!]*[ ]*$
+    )|(?P<soft>
+        ^[^\w\n]*(?:問題文?|設問|質問|問|question|problem|q|参照条文|練習問題|例題)[ ]*(?:1|\(1\))?[*_ ]*(?:[\])】」』>:][^\w\n]*|[.][ ]|$)
         | ^[^\n]*(?:問題|質問|設問)に(?:答え|回答|解答)[^\n]*$
-        | ^[^\n]*(?:どれか|どれですか|どちらか|選べ|選びなさい|答えよ|答えなさい)[。.?!]*[ ]*$
+        | ^[^\n]*(?:どれか|どれですか|どちらか)[。.?!]*[ ]*$
     )""",
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
 
 
-def parts(text: str) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """fresh: a reply begins here, rather than the text of a question."""
+
+    text: str
+    fresh: bool
+
+
+def parts(text: str) -> Iterator[Part]:
     """The parts of a folded reply in which its answer may stand, in order; whoever finds it reads no further.
 
     Nothing is yielded from behind a hard boundary, unless the reply begins with one and so repeats its whole prompt.
     """
-    start, repeats_prompt = 0, False
+    start, fresh, repeats_prompt = 0, True, False
     for boundary in _BOUNDARY.finditer(text):
-        part = text[start : boundary.start()]
-        repeats_prompt = repeats_prompt or (start == 0 and not part.strip())
+        part = Part(text[start : boundary.start()], fresh)
+        repeats_prompt = repeats_prompt or (start == 0 and not part.text.strip())
         yield part
         if boundary["hard"] is not None and not repeats_prompt:
             return
-        start = boundary.end()
-    yield text[start:]
+        start, fresh = boundary.end(), boundary["turn"] is not None
+    yield Part(text[start:], fresh)

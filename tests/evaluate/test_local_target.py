@@ -113,6 +113,53 @@ def test_several_replies_differ_and_come_again_with_the_same_seed(target):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("checkpointing", ["unsloth", False])
+def test_a_model_that_trains_goes_on_training_after_it_was_asked(tiny_model, tokenizer, checkpointing):
+    """What Unsloth switches for generating must not stay so: the base is asked before the training."""
+    from slimtune import backend
+
+    loaded, _ = backend.FastLanguageModel.from_pretrained(
+        str(tiny_model("qwen3")), max_seq_length=512, load_in_4bit=False, use_gradient_checkpointing=checkpointing
+    )
+    lora = backend.FastLanguageModel.get_peft_model(loaded, r=4, use_gradient_checkpointing=checkpointing)
+    lora.train()
+
+    def state():
+        flags = [getattr(module, "gradient_checkpointing", None) for module in lora.modules()]
+        return flags, lora.training, [module.training for module in lora.modules()], lora.config.use_cache
+
+    before = state()
+    assert (True in before[0]) is bool(checkpointing)
+    with lora.disable_adapter():
+        replies = open_target(lora, tokenizer, generating=backend.generating).generate(
+            PROMPTS[:2], Sampling(max_new_tokens=3)
+        )
+    assert len(replies) == 2
+    assert state() == before
+
+
+def test_what_unsloth_clears_on_a_card_is_put_back():
+    from slimtune import backend
+
+    class OnCard(torch.nn.Linear):
+        """As FastLlamaModel does it: for_inference clears the flag, and generate() restores it for a training model only."""
+
+        gradient_checkpointing = "unsloth"
+
+        def for_inference(self):
+            self.eval()
+            self.gradient_checkpointing = False
+
+        def for_training(self, use_gradient_checkpointing=None):
+            self.train()
+            self.gradient_checkpointing = use_gradient_checkpointing
+
+    model = OnCard(2, 2)
+    with backend.generating(model):
+        assert (model.training, model.gradient_checkpointing) == (False, False)
+    assert (model.training, model.gradient_checkpointing) == (True, "unsloth")
+
+
 def test_a_batch_that_does_not_fit_is_cut(model, tokenizer, target, monkeypatch):
     whole = target.generate(PROMPTS[:4], Sampling(max_new_tokens=4))
     generate, sizes = model.generate, []

@@ -1,0 +1,94 @@
+"""Replies that go through the choices: lists that only repeat them, and what is said of each. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from slimtune.evaluate.answer_marks import ANY, DIGITS, LETTERS, LISTING, ONE, OPEN, REJECTED, SYMBOL, positions
+from slimtune.evaluate.answer_words import FAULTY, PART, RIGHT, SUPPOSED, TEXT, UNMARKED, WRONG
+
+_FLAGS = re.VERBOSE | re.IGNORECASE | re.MULTILINE
+_LEAD = re.compile(rf"^[ (']*(?P<label>[{LETTERS}{DIGITS}])(?:(?P<alone>[ )']*{SYMBOL}*[ ]*$)|[ ']*{TEXT})", _FLAGS)
+_ENTRY = re.compile(rf"(?P<label>{ONE})(?P<text>[ ']*{TEXT})?", _FLAGS)
+
+
+def without_lists(marked: str, count: int) -> str:
+    """The labels of mere lists turned down: lines that begin a, b, c …, or one line that has every choice with its text."""
+    listed = [start for line in _lines(marked) for start in _choices_in(*line, count)]
+    for run in _runs(marked):
+        listed += run
+    chars = list(marked)
+    for start in listed:
+        chars[start] = REJECTED
+    return "".join(chars)
+
+
+def repeats_choices(marked: str, count: int) -> bool:
+    """Whether there is such a list."""
+    return without_lists(marked, count) != marked
+
+
+def _runs(text: str) -> Iterator[list[int]]:
+    """Where lines begin with the first, second, third … label: alone, or all with text (the last one may be cut off)."""
+    run: list[re.Match[str]] = []
+    for lead in _LEAD.finditer(text):
+        follows = bool(run) and positions(lead["label"])[0] == positions(run[-1]["label"])[0] + 1
+        cut_off = lead["alone"] is not None and not text[lead.end() :].strip()
+        if follows and ((lead["alone"] is None) == (run[0]["alone"] is None) or cut_off):
+            run.append(lead)
+            continue
+        yield from _whole(run)
+        run = [lead] if positions(lead["label"]) == [0] else []
+    yield from _whole(run)
+
+
+def _whole(run: list[re.Match[str]]) -> Iterator[list[int]]:
+    if len(run) > 1:
+        yield [lead.start("label") for lead in run]
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    start = 0
+    for line in text.split("\n"):
+        yield start, line
+        start += len(line) + 1
+
+
+def _choices_in(start: int, line: str, count: int) -> list[int]:
+    entries = list(_ENTRY.finditer(line))
+    in_order = [positions(entry["label"])[0] for entry in entries] == list(range(count))
+    complete = in_order and all(entry["text"] for entry in entries) and OPEN not in line
+    return [start + entry.start() for entry in entries] if complete else []
+
+
+_JUDGED = re.compile(
+    rf"(?P<labels>{ANY}){PART}[ )]*(?:(?P<the_one>が{FAULTY})|(?:[はもが:.→、,|-]|is|was|[ ])*{UNMARKED}{{0,12}}?"
+    rf"(?:(?P<wrong>{WRONG}|incorrect|wrong|false|not[ ]correct)|(?P<right>{RIGHT}|[✓✔✅]|correct|right|true))){SUPPOSED}",
+    _FLAGS,
+)
+
+
+def only_one_named(marked: str) -> int | None:
+    """The position of the one label that is named at all, where it is called right, or 「cが誤り」: that it is the one.
+
+    Letters and kana only: a lone digit may be anything.
+    """
+    named = {index for mark in re.findall(ONE, marked) for index in positions(mark)}
+    if len(named) != 1 or LISTING in marked or re.search(f"[{DIGITS}]", marked):
+        return None
+    judged = [match["wrong"] is None for match in _JUDGED.finditer(marked)]
+    (index,) = named
+    return index if judged and all(judged) and index >= 0 else None
+
+
+def odd_one_out(marked: str, count: int) -> int | None:
+    """The position of the choice that is called otherwise than all others, where every choice is called right or wrong."""
+    verdicts: dict[int, set[bool]] = {}
+    for match in _JUDGED.finditer(marked):
+        for index in positions(match["labels"]):
+            verdicts.setdefault(index, set()).add(match["right"] is not None)
+    if count < 3 or set(verdicts) != set(range(count)) or any(len(said) > 1 for said in verdicts.values()):
+        return None
+    sides = [[index for index, said in verdicts.items() if said == {right}] for right in (True, False)]
+    return next((side[0] for side in sides if len(side) == 1), None)
