@@ -43,12 +43,12 @@ from slimtune.evaluate.answer_words import (
 from slimtune.evaluate.choice_lists import without_lists
 from slimtune.evaluate.items import Mode
 
-Place = Literal["anywhere", "first line", "last line", "last sentence", "nowhere"]
+Place = Literal["anywhere", "first line", "last line", "closing line", "last sentence", "nowhere"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """name: as `extract` documents it. direct, cot: where it must stand to count in that mode.
+    """name: as `extract` documents it. direct, cot: where it must stand to count in that mode; see `_Places`.
 
     marker: an explicit answer marker, which in cot mode outweighs every other rule.
     """
@@ -130,31 +130,28 @@ RULES = (
     # お答えします。cです。
     _rule("bare label", rf"(?<=[。!?])[ (']*{_ANSWER}(?:{_COPULA}{_REST}(?:$|。)|[ )']*。)", cot="last line"),
     # A digit in a line of its own numbers what follows, unless it stands at the beginning or apart at the end.
-    _rule("bare label", rf"{_START}{_DIGIT}{_COPULA}?{_REST}(?:$|。)", direct="first line", cot="nowhere"),
-    _rule("bare label", rf"(?:\A|\n\n)[\n]*{_START}{_DIGIT}{_COPULA}?(?:{SYMBOL}|\s)*\Z"),
+    _rule("bare label", rf"{_START}{_DIGIT}{_COPULA}?{_REST}(?:$|。)", direct="first line", cot="closing line"),
+    _rule("bare label", rf"{_START}{_DIGIT}{_COPULA}?{_REST}(?:$|。)", direct="closing line", cot="nowhere"),
     _rule("first line", rf"{_START}{_LETTER}{_COPULA}?{_REST}$", direct="nowhere", cot="first line"),
     # C. 第5条の届出書
-    _rule("label with text", rf"^[ ('?!]*{_LETTER}[ ']*{TEXT}", direct="first line", cot="last line"),
+    _rule("label with text", rf"^[ ('?!]*{_LETTER}[ ']*{TEXT}", direct="first line", cot="closing line"),
     _rule("label with text", rf"^[ ('?!]*{_DIGIT}[ ']*{TEXT}", direct="first line", cot="nowhere"),
 )  # fmt: skip
-_OF_A_REPLY_FROM_ITS_BEGINNING = ("label with text", "first line")
 
 
 def commitments(marked: str, count: int, mode: Mode, *, fresh: bool) -> list[Commitment]:
     """Every place where the reply commits itself as `mode` wants it, in order.
 
-    fresh: the text is a reply from its beginning. Otherwise a label with text is one of the choices of a question.
+    fresh: the text is a reply from its beginning; the first line of anything else says nothing.
     """
     text = without_lists(marked, count)
-    places = _Places.of(text)
+    places = _Places.of(text, fresh)
     found: dict[int, Commitment] = {}
     for rule in RULES:
-        if not fresh and rule.name in _OF_A_REPLY_FROM_ITS_BEGINNING:
-            continue
         place = rule.direct if mode == "direct" else rule.cot
         for match in rule.pattern.finditer(text):
             start = match.start("answer")
-            if start not in found and places.holds(place, start):
+            if start not in found and places.hold(place, start):
                 found[start] = Commitment(tuple(positions(match["answer"])), rule.name, rule.marker)
     return [found[start] for start in sorted(found)]
 
@@ -165,30 +162,36 @@ _OPENINGS = re.compile(rf"[^\w{LETTERS}{DIGITS}{OPEN}]*(?:(?:{OPENING})[^\w{LETT
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where the first line that says something ends, and where the last line and the last sentence begin."""
+    """Offsets: where the first line that says something ends; where the last line, the last sentence, and the closing line
+    begin: a last line that has an empty one before it, or is the only one."""
 
     first_line_end: int
     last_line: int
+    closing_line: int
     last_sentence: int
 
     @classmethod
-    def of(cls, text: str) -> _Places:
+    def of(cls, text: str, fresh: bool) -> _Places:
         end = len(text)
         while end and not _CONTENT.match(text, end - 1):
             end -= 1
+        last_line = text.rfind("\n", 0, end) + 1
+        apart = not text[:last_line].strip() or text[:last_line].endswith("\n\n")
         opening = _OPENINGS.match(text)
-        first_line_end = text.find("\n", opening.end() if opening else 0)
+        first_line_end = text.find("\n", opening.end() if opening else 0) % (len(text) + 1)
         return cls(
-            first_line_end=first_line_end if first_line_end >= 0 else len(text),
-            last_line=text.rfind("\n", 0, end) + 1,
+            first_line_end=first_line_end if fresh else 0,
+            last_line=last_line,
+            closing_line=last_line if apart else len(text),
             last_sentence=max((match.end() for match in re.finditer(r"[。\n]|[.!?]\s", text[:end])), default=0),
         )
 
-    def holds(self, place: Place, start: int) -> bool:
-        if place == "first line":
-            return start < self.first_line_end
-        if place == "last line":
-            return start >= self.last_line
-        if place == "last sentence":
-            return start >= self.last_sentence
-        return place == "anywhere"
+    def hold(self, place: Place, start: int) -> bool:
+        return {
+            "anywhere": True,
+            "first line": start < self.first_line_end,
+            "last line": start >= self.last_line,
+            "closing line": start >= self.closing_line,
+            "last sentence": start >= self.last_sentence,
+            "nowhere": False,
+        }[place]

@@ -58,7 +58,7 @@ THEREFORE = r"""(?:よって|したがって|従って|ゆえに|故に|それ�
     |消去法(?:で|により|から|的に)|(?:選ぶ|挙げる|言う|いう|答える)(?:なら|とすれば|と)|(?:言え|いえ|挙げれ)ば|因此|所以|故)"""
 MOST = r"(?:[、, ]|唯一の?|最も|もっとも|一番|明らかに|正に|まさに|本問の|この(?:問題|設問|中)の?|問題の){0,6}"
 VERY = r"(?:[ ](?:to[ ]be|clearly|obviously|therefore|thus|probably|likely|indeed|definitely|actually|most|the|our|my|only|single|final|best|one)){0,5}"
-OPENING = r"""(?:は(?=[ 、])|はい|承知(?:しま|いたしま)した|かしこまりました|了解(?:です|しました)?|もちろん(?:です)?|それでは|では|ええ|うーん|私は|これは|それは|おそらく|恐らく|たぶん
+OPENING = r"""(?:は(?=[ 、])|はい|(?:お答え|ご?回答)(?:いた)?します|承知(?:しま|いたしま)した|かしこまりました|了解(?:です|しました)?|もちろん(?:です)?|それでは|では|ええ|うーん|私は|これは|それは|おそらく|恐らく|たぶん
     |多分|きっと|やはり|sure|ok(?:ay)?|certainly|of[ ]course|yes|well|hmm|so|probably|likely|maybe|i[ ](?:think|believe|guess|would[ ]say|say)(?:[ ]that)?
     |i'd[ ]say|it(?:[ ]i|')s|(?:it|that|this)(?:[ ](?:must|would|should))?[ ]be|that(?:[ ]i|')s|must[ ]be)[ 、,.!:。]*"""
 THING = "(?:もの|選(?:ぶ|択す)べき|選択肢|記述|肢|番号|記号|組み?合わ?せ)"

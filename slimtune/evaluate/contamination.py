@@ -11,8 +11,8 @@ from typing import Any
 
 from slimtune.data.types import Conversation
 from slimtune.errors import fail
-from slimtune.evaluate import ngrams, overlap, question_text, similarity
-from slimtune.evaluate.overlap import Item, Row
+from slimtune.evaluate.duplicates import ngrams, overlap, question_text, similarity
+from slimtune.evaluate.duplicates.overlap import Item, Row
 
 EXACT, NORMALISED, NEAR_DUPLICATE, SHARED_CONTEXT = "exact", "normalised", "near duplicate", "shared context"
 # The strongest first.

@@ -261,6 +261,8 @@ def _tell(folder: Path, console: Console) -> None:
     else:
         console.figures(summary_table.figure_rows(mapping(folder, "figures.json", [])))
     found = mapping(folder, "contamination.json", [])
-    for line in contamination.lines(found) if found else []:
-        console.warn(line)
+    if found and (told := contamination.lines(found)):
+        console.warn(told[0])
+        for line in told[1:]:
+            console.say(line)
     console.paths([("results", folder)])

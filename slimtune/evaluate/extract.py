@@ -36,6 +36,7 @@ A reply that was cut off (`truncated`) and has no answer is `truncated` instead,
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def _last_marker(found: Sequence[Commitment], count: int) -> Commitment | None:
 def _goes_through_all(found: Sequence[Commitment], count: int) -> bool:
     """Whether a loop has offered every label in turn."""
     offered = [one.labels for one in found]
-    changes = sum(one != other for one, other in zip(offered, offered[1:], strict=False))
+    changes = sum(one != other for one, other in itertools.pairwise(offered))
     return changes >= max(count - 1, 2) and {index for labels in offered for index in labels} >= set(range(count))
 
 

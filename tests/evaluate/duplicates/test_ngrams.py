@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimtune.evaluate import ngrams
+from slimtune.evaluate.duplicates import ngrams
 
 
 def plain(parts, n):
