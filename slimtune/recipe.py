@@ -262,7 +262,8 @@ def _with_parent(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any]
 
 def _value_at(values: Any, path: yaml_lines.Path_) -> Any:
     for part in path:
-        values = values[part] if isinstance(values, list) or part in values else None
+        # `base`, which names the parent, has been taken out.
+        values = values.get(part) if isinstance(values, dict) else values[part]
     return values
 
 

@@ -45,7 +45,7 @@ def position(name: str) -> int | None:
 
 def mark_labels(text: str, count: int) -> str:
     """Folded text without markup, in which the first `count` labels are marks and everything else is as it was."""
-    text = _without_instructions(_without_markup(text))
+    text = _LABEL_LAST.sub(r"\1 \3 \2", _without_instructions(_without_markup(text)))
     text = _MENTION.sub(lambda match: _mark(match, count), text)
     text = _without_examples(_NUMBERING.sub("", text))
     return _reject(_group(text, count))
@@ -184,9 +184,14 @@ def _is_word(name: str, text: str, end: int) -> bool:
 
 # "1. c", "1. 回答: c", "A: c": the question's number, and the "A" of "Q: …" that stands for answer.
 _NUMBERING = re.compile(
-    rf"""(?:(?<![^\s(:])[{DIGITS}][ ]*[.):、]?|^[ (]*\ue000:)[ ]*(?=[{LETTERS}][^\w\n\ue000-\ue0ff]*$
-        |(?:最終|回答|解答|答え|正解|正答|結論|(?:the[ ]|final[ ]|correct[ ]){{0,3}}answer)[^\w\n])""",
+    rf"""(?:(?<![^\s(:])[{DIGITS}][ ]*[.):、]?|^[ (]*\ue000:)[ ]*
+        (?=[{LETTERS}][^\w\n\ue000-\ue0ff]*$|(?:最終)?(?:回答|解答|答え|正解|正答|結論)[)]?[:は]|(?:the[ ]|final[ ]|correct[ ]){{0,3}}answer\b)""",
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
+# "回答: 第5条の届出書（c）": the label comes before the text.
+_LABEL_LAST = re.compile(
+    rf"((?:回答|解答|答え|正解|answer)[^\n:(]{{0,12}}(?:\([^()\n]{{0,30}}\))?[ ]*:)(?![ ]*(?:option|choice|letter|選択肢|肢)[ ]*\()([^\n:()]{{2,120}})(\(+(?:選択肢)?{_NAME}\)+)[ ]*[。.]?$",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 
@@ -238,7 +243,7 @@ _BUT_ANOTHER = re.compile(
 _DENIED = re.compile(
     rf"""{ANY}(?=(?:だけ|のみ)?[ ]*(?:で(?:は|も)?|じゃ)[ ]*(?:な[いか]|あり(?:ません|得)|ござ|あるまい)
         (?!か|ろうか|でしょうか|だろうか|のでは|のだろうか)  # 「aではないでしょうか」 means a
-      | [ ]*(?:以外|を除|は除))""",
+      | [ ]*(?:以外|を除|は除|ということ[はも]な|とは(?:言|い|限)))""",
     re.VERBOSE,
 )
 _DENIED_EN = re.compile(
@@ -271,7 +276,7 @@ _REQUEST_EN = re.compile(
 _SENTENCE = re.compile(r"[^。\n]+[。\n]*")
 _EXAMPLE = re.compile(
     rf"""((?:(?<![一-鿿ァ-ヺ])例えば?|(?<![一-鿿ァ-ヺ])例(?=[ ]*[:は)\d]|[ ]+)|たとえば|(?:回答|解答|出力|記入|入力|記載)例
-        |\b(?:for[ ]example|example|e\.?g\.?))[^\n。{LETTERS}{DIGITS}{OPEN}]{{0,16}}){ANY}""",
+        |\b(?:for[ ]example|example|e\.?g\.?))[^\n。{LETTERS}{DIGITS}{OPEN}]{{0,16}}(?:(?<=[:)])\n+)?[ ]*){ANY}""",
     re.VERBOSE | re.IGNORECASE,
 )
 

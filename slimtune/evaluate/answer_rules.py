@@ -16,6 +16,7 @@ from slimtune.evaluate.answer_words import (
     CHOOSE_EN,
     CLAUSE_END,
     CLOSED,
+    ENDED,
     FIELD,
     FILLER,
     IS,
@@ -74,7 +75,7 @@ _ANSWER = rf"(?P<answer>{ANY})"
 _LETTER = rf"(?P<answer>[{LETTERS}]|{OPEN}[{LETTERS}][^{CLOSE}]*{CLOSE})"
 _DIGIT = rf"(?P<answer>[{DIGITS}]|{OPEN}[{DIGITS}][^{CLOSE}]*{CLOSE})"
 _START = rf"^[ (']*(?:{OPENING}){{0,3}}[ (']*"
-_COPULA = rf"[ )']*(?:{IS}{UNMARKED}{{0,12}})"
+_COPULA = rf"[ )']*{PART}(?:{IS}{UNMARKED}{{0,12}})"
 _REST = rf"(?:{SYMBOL}|[ ])*"
 
 
@@ -96,11 +97,11 @@ RULES = (
     # Answer: C
     _marker(rf"{MARKER_EN}{NOTE}[ )']*[:=→\n-]{LINK}{_ANSWER}{LOOSE}"),
     # Answer (C)
-    _marker(rf"{MARKER_EN}{NOTE}[ .)]+(?:[(]|{LISTING})*{_ANSWER}{CLAUSE_END}"),
+    _marker(rf"{MARKER_EN}{NOTE}[ .,)]+(?:[(]|{LISTING})*{_ANSWER}{CLAUSE_END}"),
     # The answer to this question is therefore C
     _marker(rf"{MARKER_EN}{UNMARKED_EN}{{0,60}}?\b(?:is|was|be|are)\b{LINK}{_ANSWER}{CLAUSE_END}"),
     # Choice: c
-    _marker(rf"{FIELD}{NOTE}[ ]*[:=→][ \n(]*{_ANSWER}(?=[ )'。.,]*$)"),
+    _marker(rf"{FIELD}{NOTE}[ ]*[:=→)][ :(]*{_ANSWER}(?=[ )'。.,]*$)"),
     # 問1: c
     _marker(rf"^[ (]*(?:問題?|q(?:uestion)?)[ ]*(?:1[ ]*)?[:.)][ ]*{_ANSWER}(?=[ )'。.]*$)"),
     # よってc。
@@ -110,11 +111,11 @@ RULES = (
     # Therefore, C is correct
     _rule("conclusion", rf"{THEREFORE}[ \n,:(]*{FILLER}{_ANSWER}[ )]*{IS_RIGHT}"),
     # 正しいのはc, 届出が要るものはc
-    _rule("sentence", rf"(?:{THING}|{WANTED}{UNMARKED}{{0,10}}の)(?:は|が|:|→|=)、?{FILLER}{_ANSWER}{CLOSED}"),
+    _rule("sentence", rf"(?:{THING}|{WANTED}{UNMARKED}{{0,10}}の)(?:は|が|:|→|=)、?{FILLER}{_ANSWER}{ENDED}"),
     # 誤り: c
-    _rule("sentence", rf"(?:正しい|誤り|間違い|不?適切)(?:は|:)、?{FILLER}(?P<answer>{ONE}){CLOSED}"),
+    _rule("sentence", rf"(?:正しい|誤り|間違い|不?適切)(?:は|:)、?{FILLER}(?P<answer>{ONE}){ENDED}"),
     # cが最も適切
-    _rule("sentence", rf"{_ANSWER}{PART}[ )]*(?:こそ)?が{MOST}{RIGHT}{SUPPOSED}", cot="last sentence"),
+    _rule("sentence", rf"{_ANSWER}{PART}[ )]*(?:こそが?|が){MOST}{RIGHT}{SUPPOSED}", cot="last sentence"),
     # cを選びます
     _rule("sentence", rf"{_ANSWER}{PART}[ )]*(?:を|と)、?{CHOOSE}"),
     # 选C
@@ -178,7 +179,7 @@ class _Places:
         last_line = text.rfind("\n", 0, end) + 1
         apart = not text[:last_line].strip() or text[:last_line].endswith("\n\n")
         opening = _OPENINGS.match(text)
-        first_line_end = text.find("\n", opening.end() if opening else 0) % (len(text) + 1)
+        first_line_end = f"{text}\n".find("\n", opening.end() if opening else 0)
         return cls(
             first_line_end=first_line_end if fresh else 0,
             last_line=last_line,

@@ -23,7 +23,8 @@ LOOSE = rf"{NO_FORM}(?=[ ]*(?:{COPULA}|$|{SYMBOL})|[ ]+(?!{PARTICLE})\S|[{BOXED}
 CLAUSE_END = rf"""(?=[ )]*(?:$|[.。,;:!?(→-]|(?:because|since|as|for|which|that|and|with|given|based|due|according|under|by|so)\b|[ ](?-i:[A-Z\d])
     |[^\x00-\x7f{LETTERS}{DIGITS}]))"""
 CLOSED = rf"{NO_FORM}(?=[ )']*(?:{COPULA}|[。.!?]|$))"
-END_EN = r"(?=[ )']*(?:[.!。]|$))"
+# The same, and more may be said of it: 「正しいのはc（第5条）」.
+ENDED = rf"{NO_FORM}(?=[ )']*(?:{COPULA}|[。.!?、,:(-]|$))"
 
 # What may stand around it ---------------------------------------------------------------------------------------------
 
@@ -32,15 +33,16 @@ HEDGE = r"""(?:おそらく|恐らく|たぶん|多分|きっと|もちろん|�
     |obviously|probably|likely|most|definitely|indeed|simply|also|certainly|either|the|option|choice|letter|answer|it|is|be)"""
 FILLER = rf"(?:[ 、,:(]|{HEDGE}){{0,8}}"
 LINK = rf"(?:[ \n:=→()|、,.・\-'{LISTING}]|は|が|とは|として(?:は)?|的に|の|是|为|為|{HEDGE}){{0,16}}"
-NOTE = rf"(?:[ ]*\([^()\n]{{0,40}}\)|[ ]*{LISTING})?"
+# "（1文字のみ）", however badly it was copied.
+NOTE = rf"(?:[ ]*\([^()\n]{{0,40}}\)|[ ]*{LISTING}|[ ]*[{DIGITS}](?=[ ]*:)|[ (:]*[^。\n:はを{LETTERS}{DIGITS}{OPEN}]{{0,12}}(?:文字|のみ|だけ|以内)[ )のみ]*(?=[:は\n]))?"
 UNMARKED = rf"[^。\n{LETTERS}{DIGITS}{OPEN}{LISTING}]"
 UNMARKED_CLAUSE = rf"[^。\n()はが{LETTERS}{DIGITS}{OPEN}{LISTING}]"
 UNMARKED_EN = rf"[^.\n:;{LETTERS}{DIGITS}{OPEN}{LISTING}]"
-PART = r"(?:の(?:選択肢|記述|肢|内容|方|ほう|説明|\([^()\n]{0,80}\)))?"
+PART = r"(?:[ ]*(?:(?:の|という)(?:選択肢|記述|肢|内容|方|ほう|説明|もの)|の?\([^()\n]{0,80}\)))?"
 
 MARKER = r"""(?<![不未誤])(?:(?:最終|最後)(?:的な?|の)?[ ]*)?(?:回答|解答|答え|こたえ|答案|答|正解|正答|正确答案|結論|结论)
     (?:の)?(?:選択肢|記号|番号|肢|文字|ラベル|欄)?"""
-MARKER_EN = r"""(?<![A-Za-z])(?:answers?|ans|solution|(?:correct|right|best|final|chosen|selected)[ ](?:answer|option|choice|letter|statement|alternative|one|response
+MARKER_EN = rf"""(?<![A-Za-z])(?:answers?|ans|solution|correct(?=[ ][{LETTERS}{DIGITS}])|(?:correct|right|best|final|chosen|selected)[ ](?:answer|option|choice|letter|statement|alternative|one|response
     |selection))(?![A-Za-z])(?:[ ](?:letter|choice|option|key|number|label))?"""
 FIELD = r"""(?<![A-Za-z])(?:letter|final|選択(?:肢)?|記号|番号|判定|判断|予測|予想|出力|結果|解|option|choice|selection|selected|response|prediction|predicted|label|output
     |result|conclusion|verdict|decision|pick|solution)"""

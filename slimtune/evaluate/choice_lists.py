@@ -64,7 +64,7 @@ def _choices_in(start: int, line: str, count: int) -> list[int]:
 
 _JUDGED = re.compile(
     rf"(?P<labels>{ANY}){PART}[ )]*(?:(?P<the_one>が{FAULTY})|(?:[はもが:.→、,|-]|is|was|[ ])*{UNMARKED}{{0,12}}?"
-    rf"(?:(?P<wrong>{WRONG}|incorrect|wrong|false|not[ ]correct)|(?P<right>{RIGHT}|[✓✔✅]|correct|right|true))){SUPPOSED}",
+    rf"(?:(?P<wrong>{WRONG}|incorrect|wrong|false|(?:not|n't|cannot|never)[ ][^.\n]{{0,12}}(?:correct|right|true))|(?P<right>{RIGHT}|[✓✔✅]|correct|right|true))){SUPPOSED}",
     _FLAGS,
 )
 

@@ -35,7 +35,7 @@ def as_rows(result: Result) -> list[tuple[str, ...]]:
 def as_list(result: Result) -> list[tuple[str, ...]]:
     """The same in brief, a row for each contender below a header: what fits a terminal, however many they are."""
     test = "Holm-adjusted p" if result["adjustment"] else f"{TESTS[result['kind']]} p"
-    rows = [("", next(iter(measures(result)))[0], "difference", test, "verdict")]
+    rows: list[tuple[str, ...]] = [("", next(iter(measures(result)))[0], "difference", test, "verdict")]
     figures = next(iter(measures(result)))[1:]
     pairs: list[dict[str, Any] | None] = [None, *against_reference(result)]
     for one, figure, pair in zip(result["contenders"], figures, pairs, strict=True):

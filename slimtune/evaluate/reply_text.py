@@ -86,7 +86,7 @@ _ERROR = re.compile(
         | (?:[a-z_]+[ ]?)?api[ ]?error | [a-z_.]*(?:error|exception)[ ]?: | exception\b(?=[^\w\n]*(?:$|:))
         | traceback[ ]\(most[ ]recent | internal[ ]server[ ]error | bad[ ]gateway | service[ ](?:temporarily[ ])?unavailable
         | gateway[ ]time-?out | (?:http[ /\d.]*)?[45]\d\d[ :]+(?:error|client|server|bad|internal|too|service|unauth|forbid|not)
-        | (?:status|http)[ ](?:code[ :]*)?[45]\d\d | (?:the[ ])?rate[ ]limit | too[ ]many[ ]requests | quota[ ]exceeded
+        | (?:status|http)[ ](?:code[ :]*)?[45]\d\d | rate[_ ]limit(?:[ ](?:exceeded|reached|error|hit)|[^\w\n]*$|ed) | too[ ]many[ ]requests | quota[ ]exceeded
         | connection[ ](?:was[ ])?(?:refused|reset|error|timed|aborted|closed|failed) | (?:read|request)[ ]time
         | time(?:d[ ]?-?)?out\b | (?:torch\.)?(?:cuda|cublas|cudnn)[ _]?(?:\.?outofmemory|error|out[ ]of[ ]memory|runtime)
         | (?:gpu[ ])?out[ ]of[ ]memory | oom\b | segmentation[ ]fault | killed\s*$ | failed[ ]to[ ](?:connect|generate|load|fetch|get)
