@@ -92,7 +92,7 @@ def measure(case: Case, work: Path) -> dict[str, Any]:
     prepared = prepare.prepare(_recipe(case, work))
     plan, tokenizer, folder = prepared.plan, prepared.tokenizer, prepared.folder
     assert tokenizer is not None and folder is not None
-    record, console = stages.open_record(prepared, tokenizer, {}), Console(io.StringIO())
+    record, console = stages.open_record(prepared, tokenizer), Console(io.StringIO())
     with record.phase("load"):
         from slimtune import model as models
         from slimtune.train import training

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lm_eval import simple_evaluate
+from lm_eval import evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -36,6 +36,7 @@ doc_to_text: prompt
 doc_to_choice: labels
 doc_to_target: gold
 target_delimiter: ""
+num_fewshot: 0
 metric_list: [{{metric: acc}}]
 """
 
@@ -100,9 +101,8 @@ def measure(model: TimedModel, tasks: TaskManager, name: str, limit: int | None)
     """Seconds from the file of questions to their answers, those of them inside requests, and the answers by key."""
     model.requests_seconds = 0.0
     started = time.perf_counter()
-    found = simple_evaluate(
-        model=model, tasks=[name], task_manager=tasks, limit=limit, log_samples=True, bootstrap_iters=0
-    )
+    # Not simple_evaluate: that one lists the environment's packages with pip afterwards, for longer than a toy takes.
+    found = evaluate(lm=model, task_dict=tasks.load([name]), limit=limit, log_samples=True, bootstrap_iters=0)
     seconds = time.perf_counter() - started
     answers = {}
     for sample in found["samples"][name]:

@@ -44,7 +44,7 @@ def run(
         raise fail(f"{recipe.model.base} has no tokenizer.json", where="model.base", fix="use a model that has one")
 
     if earlier is None:
-        record = stages.open_record(prepared, tokenizer, sources or {})
+        record = stages.open_record(prepared, tokenizer, sources)
     else:
         record = stages.reopen_record(prepared, earlier)
     console.say(f"Run folder: {record.directory}")

@@ -12,7 +12,6 @@ from slimtune.data import loading
 from slimtune.data.chat import ChatTokenizer
 from slimtune.data.types import Conversation
 from slimtune.errors import fail
-from slimtune.evaluate import contamination
 from slimtune.plan import cards, jobs, make, models
 from slimtune.plan import hardware as machines
 from slimtune.plan import lengths as counting
@@ -79,12 +78,12 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
         hardware = machines.card(recipe.budget.vram_gb)
         notes.append(f"No GPU on this machine: this is the plan for a {hardware.name}.")
     questions = test.conversations[: recipe.evaluate.max_items] if test and recipe.evaluate else ()
-    overlap = contamination.check(train.conversations, questions) if questions else None
-    if overlap and (seen := contamination.contaminated_ids(overlap)):
-        notes.append(
-            f"{len(seen)} of {len(questions)} test questions are in the training data: the verdict will be 'contaminated'. "
-            "Take them out of one of the two; slimtune evaluate lists them."
-        )
+    overlap = None
+    if questions:
+        from slimtune.evaluate import contamination  # numpy: not for a plan without a test
+
+        overlap = contamination.check(train.conversations, questions)
+        notes += _leak(len(contamination.contaminated_ids(overlap)), len(questions))
     data = jobs.Data(
         train=counting.count(train.conversations, tokenizer),
         held_out=counting.count(held_out.conversations, tokenizer) if held_out else None,
@@ -112,6 +111,16 @@ def _load(recipe: Recipe, sources: list[tuple[str, float]], mode: loading.Mode |
     return loading.load_conversations(
         sources, mode=mode or data.mode, system=data.system, format=data.format, seed=recipe.run.seed
     )
+
+
+def _leak(seen: int, of: int) -> list[str]:
+    """Said while there is time: what is trained on cannot be tested with."""
+    if not seen:
+        return []
+    return [
+        f"{seen} of {of} test questions are in the training data: the verdict will be 'contaminated'. "
+        "Take them out of one of the two; the run's eval/contamination.json lists them."
+    ]
 
 
 def test_mode(evaluate: EvaluateSection) -> loading.Mode:

@@ -30,10 +30,10 @@ def require_room(prepared: Prepared) -> None:
         base_model.require_disk_space(Path(recipe.run.output_dir), needed, "the export")
 
 
-def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[str, str]) -> RunRecord:
+def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[str, str] | None = None) -> RunRecord:
     """The run's new folder, with the resolved recipe, the plan and everything else that is known so far.
 
-    sources: where each value of the recipe comes from, as `recipe.sources` tells.
+    sources: where each value of the recipe comes from, as `recipe.sources` tells; None where it came from no file.
     """
     recipe = prepared.recipe
     text = recipes.dump(recipe)
@@ -53,7 +53,7 @@ def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[s
     record.update(
         versions=versions.installed(),
         hardware=dataclasses.asdict(prepared.hardware),
-        recipe_sources=dict(sources),
+        **({"recipe_sources": dict(sources)} if sources is not None else {}),
     )
     return record
 

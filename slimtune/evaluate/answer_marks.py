@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from slimtune.evaluate.alternatives import one_of
+
 KANA = "アイウエオカキクケコ"
 
 LETTERS, DIGITS = "\ue000-\ue00f", "\ue010-\ue01f"
@@ -59,7 +61,7 @@ _MARKUP = [
         (r"~~[^~\n]{1,80}~~", ""),
         (r"^[ ]*```[\w-]*[ ]*$", ""),
         (
-            r"<(b|i|u|em|strong|mark|code|span|p|div|big|small|sub|sup|font|center|h\d)\b[^<>]{0,80}>([^<>]{0,200})</\1>",
+            r"<(b|i|u|em|strong|mark|code|span|p|div|big|small|su[bp]|font|center|h\d)\b[^<>]{0,80}>([^<>]{0,200})</\1>",
             r"\2",
         ),
         (r"<br[ ]*/?>|</?(?:p|div|li|ul|ol|tr|td|th|table|details|summary)\b[^<>]{0,80}>|</[\w-]{1,30}>", "\n"),
@@ -91,10 +93,15 @@ def _without_markup(text: str) -> str:
 
 # Labels in running text -----------------------------------------------------------------------------------------------
 
-_COUNTED = r"""(?![ ]*(?:文字|字|[つ個条項号章節編款目日年月週時分秒人名者社件回度点枚本冊円万億千百割倍歳才級位階行段文種箇択問対次期世代]
-    |語|通り|か[月所国年条]|[ヶヵケカ][月所国年条]|肢択|以[上下内]|未満|パーセント|ドル|ページ|ポイント|番[地線手組館]
-    |-?(?:letters?|characters?|words?|days?|years?|months?|weeks?|hours?|minutes?|persons?|people|percent|points?|options?
-    |choices?|questions?|sentences?|lines?|times|of)\b))"""
+# 1文字, 2つ, 第3条, 15日, 3 days: a number of something, no label.
+_UNIT = one_of(
+    "文字 字 語 通り 肢択 未満 パーセント ドル ページ ポイント か[月所国年条] [ヶヵケカ][月所国年条] 以[上下内] 番[地線手組館]",
+    "[つ個条項号章節編款目日年月週時分秒人名者社件回度点枚本冊円万億千百割倍歳才級位階行段文種箇択問対次期世代]",
+    r"-?(?:letter|character|word|day|year|month|week|hour|minute|person|point|option|choice|question|line|time)s?\b",
+    r"-?(?:people|percent|of)\b",
+)
+# 1文字, 2つ, 第3条, 15日, 3 days: a number of something, no label.
+_COUNTED = rf"(?![ ]*{_UNIT})"
 _NAME = rf"(?:[A-Ja-j]|10|[1-9]|[{KANA}])"
 _MENTION = re.compile(
     rf"""(?:
@@ -115,36 +122,12 @@ _MENTION = re.compile(
     """,
     re.VERBOSE,
 )
-# Behind "a" as an English article stands a word that does not begin with a vowel, other than these.
-_BEHIND_A_LABEL = frozenset(
-    [
-        "because",
-        "but",
-        "was",
-        "would",
-        "which",
-        "with",
-        "since",
-        "so",
-        "the",
-        "this",
-        "that",
-        "has",
-        "does",
-        "matches",
-        "states",
-        "says",
-        "for",
-        "from",
-        "to",
-        "through",
-        "then",
-        "than",
-        "therefore",
-        "thus",
-        "not",
-        "nor",
-    ]
+# Behind "a" as an English article stands a word that does not sound like a vowel, other than these.
+_BEHIND_A_LABEL = re.compile(
+    one_of(
+        "because but was would which with since so the this that has does matches states says for from to through then",
+        "than therefore thus not nor",
+    )
 )
 _TEXT_BEHIND_BRACKET, _ARTICLE_NUMBER = re.compile("[㐀-鿿ァ-ヺ]"), re.compile("第")
 _NEXT_WORD = re.compile(r"[ ]+(?:([A-Za-z]+)|\d+[- ]?[A-Za-z])")
@@ -158,12 +141,9 @@ def _mark(match: re.Match[str], count: int) -> str:
     index = position(name)
     number = _FOREIGN if index is None or index >= count else index
     mark = chr((_FIRST_DIGIT if name.isdecimal() else _FIRST_LETTER) + number)
-    # 「②第5条」: the choice's text begins at once.
-    return (
-        mark + " "
-        if (_TEXT_BEHIND_BRACKET if kind == "enclosed" else _ARTICLE_NUMBER).match(match.string, match.end())
-        else mark
-    )
+    # 「②届出書」, 「c第5条」: the choice's text begins at once.
+    text_follows = (_TEXT_BEHIND_BRACKET if kind == "enclosed" else _ARTICLE_NUMBER).match(match.string, match.end())
+    return f"{mark} " if text_follows else mark
 
 
 def _is_word(name: str, text: str, end: int) -> bool:
@@ -179,26 +159,28 @@ def _is_word(name: str, text: str, end: int) -> bool:
     if len(word) == 1:
         return word not in "bcdefghij"
     sounds_like_consonant = word.startswith(("one", "eu", "uni", "use", "usu"))
-    return word not in _BEHIND_A_LABEL and (word[0] not in "aeiou" or sounds_like_consonant)
+    return not _BEHIND_A_LABEL.fullmatch(word) and (word[0] not in "aeiou" or sounds_like_consonant)
 
 
 # "1. c", "1. 回答: c", "A: c": the question's number, and the "A" of "Q: …" that stands for answer.
 _NUMBERING = re.compile(
     rf"""(?:(?<![^\s(:])[{DIGITS}][ ]*[.):、]?|^[ (]*\ue000:)[ ]*
-        (?=[{LETTERS}][^\w\n\ue000-\ue0ff]*$|(?:最終)?(?:回答|解答|答え|正解|正答|結論)[)]?[:は]|(?:the[ ]|final[ ]|correct[ ]){{0,3}}answer\b)""",
+        (?=[{LETTERS}][^\w\n\ue000-\ue0ff]*$ | (?:最終)?(?:回答|解答|答え|正解|正答|結論)[)]?[:は]
+          | (?:the[ ]|final[ ]|correct[ ]){{0,3}}answer\b)""",
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
 # "回答: 第5条の届出書（c）": the label comes before the text.
 _LABEL_LAST = re.compile(
-    rf"((?:回答|解答|答え|正解|answer)[^\n:(]{{0,12}}(?:\([^()\n]{{0,30}}\))?[ ]*:)(?![ ]*(?:option|choice|letter|選択肢|肢)[ ]*\()([^\n:()]{{2,120}})(\(+(?:選択肢)?{_NAME}\)+)[ ]*[。.]?$",
-    re.IGNORECASE | re.MULTILINE,
+    rf"""((?:回答|解答|答え|正解|answer)[^\n:(]{{0,12}}(?:\([^()\n]{{0,30}}\))?[ ]*:)
+        (?![ ]*(?:option|choice|letter|選択肢|肢)[ ]*\()([^\n:()]{{2,120}})(\(+(?:選択肢)?{_NAME}\)+)[ ]*[。.]?$""",
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
 
 
 # Labels named together ------------------------------------------------------------------------------------------------
 
-_JOINT_WORD = (
-    r"(?:と|や|か|も|または|又は|若しくは|もしくは|あるいは|及び|および|並びに|ならびに|and/or|or|and|nor|vs\.?)"
+_JOINT_WORD = one_of(
+    r"と や か も または 又は 若しくは もしくは あるいは 及び および 並びに ならびに and/or or and nor vs\.?"
 )
 _JOINT = rf"[ ()]*(?:{_JOINT_WORD}[ ]*[,、]?|[,、/・|&+;][ ]*{_JOINT_WORD}?)[ ()]*"
 _RANGE = re.compile(rf"({ONE})[ ()]*(?:[-~…]|\.{{2,3}}|から|to|through|thru|ないし|乃至)[ ()]*({ONE})", re.IGNORECASE)
@@ -260,17 +242,25 @@ def _reject(text: str) -> str:
 
 # Instructions and examples --------------------------------------------------------------------------------------------
 
+_VERB = one_of(
+    "答え 回答し 解答し 回答を? 解答を? 選[びん] 選択し 出力し 記入し 記載し 記述し 入力し 示し 書[いき] 述べ 返し 従[いっ]"
+)
 _REQUEST = re.compile(
-    r"""(?:答え|回答し|解答し|回答を?|解答を?|選[びん]|選択し|出力し|記入し|記載し|記述し|入力し|示し|書[いき]|述べ|返し|従い|従っ)
-        [てで]?[ ]*(?:ください|下さい|なさい|くださ|ほしい|欲しい|いただ|もらえ|願い)
-      | (?:答え|選択せ|回答せ|解答せ)よ | 選べ | (?:する|答える|選ぶ|書く)こと(?=[。\n(]|$)""",
+    rf"""{_VERB}[てで]?[ ]*{one_of("ください 下さい なさい くださ ほしい 欲しい いただ もらえ 願い")}
+      | (?:答え|選択せ|回答せ|解答せ)よ | 選べ | (?:(?:回答|解答|選択|出力|記入|入力)を?する|答える|選ぶ|書く)こと(?=[。\n(]|$)""",
     re.VERBOSE,
 )
+_VERB_EN = one_of(
+    "answer respond reply output choose select pick write provide give return enter indicate end conclude think use",
+    "state",
+)
+_OBJECT_EN = one_of(
+    "with only one the an by using from among your just in me back step exactly as between",
+    "a_(?:single|letter|one|word|number|short|brief|choice|option|line)",
+)
 _REQUEST_EN = re.compile(
-    r"""(?:^|(?<=[.。!?)]))[ ('"]*(?:(?:please|now|then|finally|and)[ ,]+){0,3}
-        (?:answer|respond|reply|output|choose|select|pick|write|provide|give|return|enter|indicate|end|conclude|think|use|state)[ ]
-        (?:with|only|one|the|an|by|using|from|among|your|just|in|me|back|step|exactly|as|between
-          |a[ ](?:single|letter|one|word|number|short|brief|choice|option|line))\b[^.:\n]*[.: ]*""",
+    rf"""(?:^|(?<=[.。!?)]))[ ('"]*(?:(?:please|now|then|finally|and)[ ,]+){{0,3}}
+        {_VERB_EN}[ ]{_OBJECT_EN}\b[^.:\n]*[.: ]*""",
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
 _SENTENCE = re.compile(r"[^。\n]+[。\n]*")

@@ -12,6 +12,7 @@ from typing import Literal
 
 from slimtune.evaluate.answer_marks import ANY, BOXED, CLOSE, DIGITS, LETTERS, LISTING, ONE, OPEN, SYMBOL, positions
 from slimtune.evaluate.answer_words import (
+    ASKED,
     CHOOSE,
     CHOOSE_EN,
     CLAUSE_END,
@@ -20,6 +21,7 @@ from slimtune.evaluate.answer_words import (
     FIELD,
     FILLER,
     IS,
+    IS_EN,
     IS_RIGHT,
     LINK,
     LOOSE,
@@ -121,7 +123,7 @@ RULES = (
     # 选C
     _rule("sentence", rf"(?:选择?|选项|選擇)[ :是]*{_ANSWER}{CLOSED}"),
     # The incorrect statement is C
-    _rule("sentence", rf"\b{WANTED_EN}[ ]*(?:is|was|(?:would|must|should)[ ]be|[:=→-])[ :(]*{FILLER}{_ANSWER}{CLAUSE_END}"),
+    _rule("sentence", rf"\b{WANTED_EN}[ ]*(?:{IS_EN}|[:=→-])[ :(]*{FILLER}{_ANSWER}{CLAUSE_END}"),
     # I would choose option (c)
     _rule("sentence", rf"{CHOOSE_EN}[ :]+(?:(?:the|answer|option|choice|letter)[ ]+)*[(]*{_ANSWER}{CLAUSE_END}"),
     # C is the best answer
@@ -130,9 +132,11 @@ RULES = (
     _rule("bare label", rf"{_START}{_LETTER}{_COPULA}?{_REST}(?:$|。)", cot="last line"),
     # お答えします。cです。
     _rule("bare label", rf"(?<=[。!?])[ (']*{_ANSWER}(?:{_COPULA}{_REST}(?:$|。)|[ )']*。)", cot="last line"),
-    # A digit in a line of its own numbers what follows, unless it stands at the beginning or apart at the end.
+    # A digit in a line of its own numbers what follows, unless it stands at the beginning, apart at the end, or behind
+    # words about the answer.
     _rule("bare label", rf"{_START}{_DIGIT}{_COPULA}?{_REST}(?:$|。)", direct="first line", cot="closing line"),
     _rule("bare label", rf"{_START}{_DIGIT}{_COPULA}?{_REST}(?:$|。)", direct="closing line", cot="nowhere"),
+    _rule("bare label", rf"{ASKED}[^\n]{{0,80}}\n+{_START}{_DIGIT}{_COPULA}?{_REST}(?:$|。)", cot="last line"),
     _rule("first line", rf"{_START}{_LETTER}{_COPULA}?{_REST}$", direct="nowhere", cot="first line"),
     # C. 第5条の届出書
     _rule("label with text", rf"^[ ('?!]*{_LETTER}[ ']*{TEXT}", direct="first line", cot="closing line"),
@@ -163,8 +167,10 @@ _OPENINGS = re.compile(rf"[^\w{LETTERS}{DIGITS}{OPEN}]*(?:(?:{OPENING})[^\w{LETT
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Offsets: where the first line that says something ends; where the last line, the last sentence, and the closing line
-    begin: a last line that has an empty one before it, or is the only one."""
+    """Offsets: where the first line that says something ends, and where the last line and the last sentence begin.
+
+    closing_line: the last line's, if it is the only one or has an empty one before it.
+    """
 
     first_line_end: int
     last_line: int

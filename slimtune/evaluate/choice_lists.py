@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from slimtune.evaluate.alternatives import one_of
 from slimtune.evaluate.answer_marks import ANY, DIGITS, LETTERS, LISTING, ONE, OPEN, REJECTED, SYMBOL, positions
 from slimtune.evaluate.answer_words import FAULTY, PART, RIGHT, SUPPOSED, TEXT, UNMARKED, WRONG
 
@@ -14,7 +15,7 @@ _ENTRY = re.compile(rf"(?P<label>{ONE})(?P<text>[ ']*{TEXT})?", _FLAGS)
 
 
 def without_lists(marked: str, count: int) -> str:
-    """The labels of mere lists turned down: lines that begin a, b, c …, or one line that has every choice with its text."""
+    """The labels of mere lists turned down: lines that begin a, b, c …, or one line with every choice and its text."""
     listed = [start for line in _lines(marked) for start in _choices_in(*line, count)]
     for run in _runs(marked):
         listed += run
@@ -30,7 +31,7 @@ def repeats_choices(marked: str, count: int) -> bool:
 
 
 def _runs(text: str) -> Iterator[list[int]]:
-    """Where lines begin with the first, second, third … label: alone, or all with text (the last one may be cut off)."""
+    """Where lines begin with the first, second, third … label: alone, or all with text; the last may be cut off."""
     run: list[re.Match[str]] = []
     for lead in _LEAD.finditer(text):
         follows = bool(run) and positions(lead["label"])[0] == positions(run[-1]["label"])[0] + 1
@@ -62,9 +63,12 @@ def _choices_in(start: int, line: str, count: int) -> list[int]:
     return [start + entry.start() for entry in entries] if complete else []
 
 
+_CALLED_RIGHT = one_of(RIGHT, "[✓✔✅] correct right true")
+_CALLED_WRONG = one_of(WRONG, r"incorrect wrong false (?:not|n't|cannot|never)_[^.\n]{0,12}(?:correct|right|true)")
 _JUDGED = re.compile(
-    rf"(?P<labels>{ANY}){PART}[ )]*(?:(?P<the_one>が{FAULTY})|(?:[はもが:.→、,|-]|is|was|[ ])*{UNMARKED}{{0,12}}?"
-    rf"(?:(?P<wrong>{WRONG}|incorrect|wrong|false|(?:not|n't|cannot|never)[ ][^.\n]{{0,12}}(?:correct|right|true))|(?P<right>{RIGHT}|[✓✔✅]|correct|right|true))){SUPPOSED}",
+    rf"""(?P<labels>{ANY}){PART}[ )]*(?:(?P<the_one>が{FAULTY})
+      | (?:[はもが:.→、,|-]|is|was|[ ])*{UNMARKED}{{0,12}}?(?:(?P<wrong>{_CALLED_WRONG})|(?P<right>{_CALLED_RIGHT})))
+      {SUPPOSED}""",
     _FLAGS,
 )
 
@@ -83,7 +87,7 @@ def only_one_named(marked: str) -> int | None:
 
 
 def odd_one_out(marked: str, count: int) -> int | None:
-    """The position of the choice that is called otherwise than all others, where every choice is called right or wrong."""
+    """The position of the choice that is called otherwise than all others, where each is called right or wrong."""
     verdicts: dict[int, set[bool]] = {}
     for match in _JUDGED.finditer(marked):
         for index in positions(match["labels"]):

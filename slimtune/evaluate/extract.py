@@ -1,4 +1,4 @@
-"""The answer of a multiple-choice reply: which label, which rule found it, and what became of a reply without one. No torch.
+"""The answer of a multiple-choice reply: which label, which rule found it, or why there is none. No torch.
 
 A reply is folded to one width (`reply_text`), its labels become marks (`answer_marks`), and the rules below look for
 the places where it commits itself to one. In **direct** mode the first committed answer counts, as it does for a
@@ -13,7 +13,7 @@ that concludes, or a last line that is only a label; a label in the middle of th
 | sentence | 正しいのはc / 誤っているものは **c** / cが最も適切 / cを選びます / The best option is C / I would choose (c) |
 | conclusion | よってc。 / 以上より、cである / したがって、cが誤り / ∴ c / Therefore, C. |
 | bare label | a line or sentence that is only a label: c / （Ｃ） / ③ / 選択肢ウ / cです。 |
-| label with text | direct: it begins with the label, the choice's text follows: C. 第5条の届出書; cot: that is all of it, or its last line |
+| label with text | C. 第5条の届出書; direct: its first line; cot: its only line, or its last one, apart |
 | first line | cot: the first line is only a label, and nothing after it says another one |
 | repeated label | nothing but one letter over and over: cccccc |
 | odd one out | direct: every choice is called right or wrong, and one of them otherwise than all others |
@@ -45,6 +45,7 @@ from typing import Literal
 from slimtune.data.questions import LABELS
 from slimtune.errors import fail
 from slimtune.evaluate import choice_lists, reply_text
+from slimtune.evaluate.alternatives import one_of
 from slimtune.evaluate.answer_marks import LISTING, has_request, mark_labels, position
 from slimtune.evaluate.answer_rules import Commitment, commitments
 from slimtune.evaluate.items import Mode
@@ -169,13 +170,15 @@ def _goes_through_all(found: Sequence[Commitment], count: int) -> bool:
 
 _REPEATED = re.compile(r"\W*([a-jA-J])\1{2,}\W*")
 _REFUSAL = re.compile(
-    r"""(?:分か|わか|判)り(?:ません|かね)|(?:分か|わか|判ら)ない|不明で|判断(?:が)?(?:でき|つき)|(?:答え|回答|解答)(?:すること(?:は|が))?(?:られ|でき|しかね)
-      | none[ ]of[ ](?:the|these) | no[ ](?:correct|right|valid)[ ](?:answer|option|choice) | not[ ](?:sure|enough|possible)
-      | (?:don't|do[ ]not)[ ]know | (?:cannot|can't|can[ ]not|unable[ ]to|could[ ]not)[ ](?:be[ ])?(?:determine|answer|choose|decide|tell)
-      | (?:該当|正解|答え)(?:する(?:もの|選択肢)|の選択肢)?(?:は|が)?(?:なし|な[いく]|ありません|存在しません)
-      | (?:全|すべ)て(?:の選択肢)?(?:が|は)?(?:正し|誤|間違|不)|いずれ(?:も|でもな)|どれも | all[ ]of[ ]the[ ](?:above|options)
-      | \bn/a\b | ^[^\w\n]*(?:none|null|nan|undefined|unknown)[^\w\n]*$""",
-    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+    one_of(
+        "[分判わ]か?り(?:ません|かね) [分判わ]か?らない 不明で 判断が?(?:でき|つき) (?:答え|回答|解答)(?:すること[はが])?(?:られ|でき|しかね)",
+        "(?:該当|正解|答え)(?:するもの|する選択肢|の選択肢)?[はが]?(?:な[しいく]|ありません|存在しません)",
+        "(?:全|すべ)て(?:の選択肢)?[がは]?(?:正し|誤|間違|不) いずれも いずれでもな どれも all_of_the_(?:above|options)",
+        "none_of_(?:the|these) no_(?:correct|right|valid)_(?:answer|option|choice) not_(?:sure|enough|possible)",
+        "(?:don't|do_not)_know (?:can't|can_?not|unable_to|could_not)_(?:be_)?(?:determine|answer|choose|decide|tell)",
+        r"\bn/a\b ^[^\w\n]*(?:none|null|nan|undefined|unknown)[^\w\n]*$",
+    ),
+    re.IGNORECASE | re.MULTILINE,
 )
 # What is told of a reply without an answer: the first of these that holds for one of its parts.
 _WEIGHT = (

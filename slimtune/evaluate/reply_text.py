@@ -1,4 +1,4 @@
-"""A model's raw reply as plain text: one width, no hidden reasoning, apart from what it invents after its answer. No torch."""
+"""A raw reply as plain text: one width, no hidden reasoning, parted from what is invented after its answer. No torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from slimtune.evaluate.alternatives import one_of
 
 _CIRCLED = {
     chr(first + number): f"({number + 1})"
@@ -60,7 +62,7 @@ _BLANK_LINES = re.compile(r"\n[ \n]*\n")
 
 
 def fold(text: str) -> str:
-    r"""`text` with half-width letters, digits and marks, full-width katakana, ① as (1), line ends as "\n" and single spaces."""
+    r"""`text` with half-width letters, digits and marks, full-width katakana, ① as (1), "\n" and single spaces."""
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n").translate(_FOLDING))
     return _BLANK_LINES.sub("\n\n", _SPACES.sub(" ", text))
 
@@ -81,23 +83,28 @@ def after_reasoning(text: str) -> tuple[str, bool]:
 
 
 _ERROR = re.compile(
-    r"""[^\w{]*(?:
-        error[^\w\n]*(?:$|[:(\[\]-]|\d|code|occurred|\w+error)|error[ ](?:generating|processing|during|while|calling|loading|running|from|connecting|fetching) | an?[ ](?:\w+[ ]){0,2}error[ ](?:has[ ])?occurred
-        | (?:[a-z_]+[ ]?)?api[ ]?error | [a-z_.]*(?:error|exception)[ ]?: | exception\b(?=[^\w\n]*(?:$|:))
-        | traceback[ ]\(most[ ]recent | internal[ ]server[ ]error | bad[ ]gateway | service[ ](?:temporarily[ ])?unavailable
-        | gateway[ ]time-?out | (?:http[ /\d.]*)?[45]\d\d[ :]+(?:error|client|server|bad|internal|too|service|unauth|forbid|not)
-        | (?:status|http)[ ](?:code[ :]*)?[45]\d\d | rate[_ ]limit(?:[ ](?:exceeded|reached|error|hit)|[^\w\n]*$|ed) | too[ ]many[ ]requests | quota[ ]exceeded
-        | connection[ ](?:was[ ])?(?:refused|reset|error|timed|aborted|closed|failed) | (?:read|request)[ ]time
-        | time(?:d[ ]?-?)?out\b | (?:torch\.)?(?:cuda|cublas|cudnn)[ _]?(?:\.?outofmemory|error|out[ ]of[ ]memory|runtime)
-        | (?:gpu[ ])?out[ ]of[ ]memory | oom\b | segmentation[ ]fault | killed\s*$ | failed[ ]to[ ](?:connect|generate|load|fetch|get)
-        | could[ ]not[ ]connect | cannot[ ]connect | unauthori[sz]ed\s*$ | invalid[ ]api[ ]key | max[ ]retries | ssl[:_ ]
-        | model[ ]\S+[ ](?:was[ ])?not[ ]found
-        | (?:\w{0,12})エラー(?:が(?:発生|起)|になり|コード|[^\w\n]*(?:$|:|\d)) | \w{0,12}例外(?:が発生|[ ]*:)
-        | 接続(?:できません|に失敗|が(?:拒否|切断|タイムアウト)) | (?:\w{0,8})タイムアウト(?:しました|$|[ ]*:)
-        | (?:\w{0,8})(?:生成|推論|取得|読み込み|通信)に失敗 | \w{0,8}メモリ(?:が)?(?:不足|足り)
-        | レート制限 | リクエスト(?:が多すぎ|の上限|制限) | サーバーが?(?:応答|混雑)
-    )""",
-    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+    r"[^\w{]*"
+    + one_of(
+        # Error: …, error code 3, RuntimeError: …, Traceback, An error occurred
+        r"error[^\w\n]*(?:$|[:(\[\]-]|\d|code|occurred|\w+error) [\w.]*(?:error|exception)_?: exception[^\w\n]*$",
+        "error_(?:generating|processing|during|while|calling|loading|running|from|connecting|fetching)",
+        r"an?_(?:\w+_){0,2}error_(?:has_)?occurred (?:\w+_?)?api_?error traceback_\(most_recent",
+        # HTTP
+        r"(?:http[_/\d.]*)?[45]\d\d[_:]+(?:error|client|server|bad|internal|too|service|unauth|forbid|not)",
+        r"(?:request_failed_with_)?(?:status|http)_(?:code[_:]*)?[45]\d\d internal_server_error bad_gateway",
+        r"service_(?:temporarily_)?unavailable gateway_time-?out too_many_requests quota_exceeded unauthori[sz]ed\s*$",
+        r"(?:the_)?rate[_-]limit(?:_(?:exceeded|reached|error|hit)|[^\w\n]*$|ed) invalid_api_key",
+        # Connections, memory, models
+        r"connection_(?:was_)?(?:refused|reset|error|timed|aborted|closed|failed) (?:read|request)_time",
+        r"time(?:d_?-?)?out\b max_retries ssl[_:] (?:could_not|cannot|failed_to)_connect failed_to_(?:generate|load|fetch|get)",
+        r"(?:torch\.)?(?:cuda|cublas|cudnn)_?(?:\.?outofmemory|error|out_of_memory|runtime) (?:gpu_)?out_of_memory",
+        r"oom\b segmentation_fault killed\s*$ model_\S+_(?:was_)?not_found",
+        # 日本語
+        r"\w{0,12}エラー(?:が(?:発生|起)|になり|コード|[^\w\n]*(?:$|:|\d)) \w{0,12}例外(?:が発生|_*:)",
+        r"接続(?:できません|に失敗|が(?:拒否|切断|タイムアウト)) \w{0,8}タイムアウト(?:しました|$|_*:) \w{0,8}メモリが?(?:不足|足り)",
+        r"\w{0,8}(?:生成|推論|取得|読み込み|通信)に失敗 レート制限 リクエスト(?:が多すぎ|の上限|制限) サーバーが?(?:応答|混雑)",
+    ),
+    re.IGNORECASE | re.MULTILINE,
 )
 _ERROR_FIELD = re.compile(
     r"""\s*\{[^{}\[\]]{0,200}?["'](?:error|errors|exception)["']\s*:(?!\s*(?:null|none|false|""|''|\[\s*\]|\{\s*\}))""",

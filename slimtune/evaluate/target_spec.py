@@ -9,7 +9,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from slimtune import base_model
-from slimtune.errors import fail
+from slimtune.errors import SlimtuneError, fail
 
 SpecKind = Literal["run", "adapter", "model", "gguf", "api"]
 
@@ -65,5 +65,9 @@ def parse(text: str, model: str | None = None) -> Spec:
             where=text,
             fix="name a folder with recipe.yaml and manifest.json, adapter_config.json, or config.json",
         )
-    base_model.locate(text)  # a name that is neither a folder nor a hub id is an error here
+    try:
+        base_model.locate(text)
+    except SlimtuneError as error:
+        known = "a run's folder, an adapter's, a model's (or its hub id, or builtin:tiny-qwen3), a .gguf, or URL#MODEL"
+        raise fail(error.problems[0].what, where=text, fix=f"name {known}") from None
     return Spec("model", text)

@@ -236,7 +236,7 @@ def test_what_cannot_be_compared_is_an_error(base, tuned, message):
         verdict.judge(base, tuned)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(st.lists(st.tuples(*[st.integers(1, 80)] * 2, st.integers(1, 30)), min_size=1, max_size=30), st.randoms())
 def test_swapping_the_models_mirrors_the_verdict(rows, random):
     first, second, sizes = zip(*rows, strict=True)

@@ -1,0 +1,304 @@
+"""Stored replies of any tool read again: each row gets the answer, the rule that found it and the status. No torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from slimtune.data.encoding import decode
+from slimtune.data.json_rows import Row, read_lines, type_name
+from slimtune.data.problems import bad_data
+from slimtune.errors import Problem, SlimtuneError, fail
+from slimtune.evaluate import asking
+from slimtune.evaluate.extract import Extraction, extract, label_names, label_position
+from slimtune.evaluate.items import Mode
+from slimtune.run_record import write_text
+
+_TEXT_KEYS = ("text", "response")
+_GOLD_KEYS = ("gold", "expected", "correct")
+_WRITTEN = ("answer", "rule", "status")
+_MODES: tuple[str, ...] = get_args(Mode)
+# No UTF-8, and what some readers take for the end of a line.
+_ESCAPED = re.compile("[\ud800-\udfff\x85\u2028\u2029]")
+_FAILED = Extraction(None, "error message", "error")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a file of replies.
+
+    rows: as they were written. statuses, rules, answers: how many rows have each, the commonest first; answers in the
+    order of the labels. changed: rows that said otherwise before. known: rows whose right answer is known; of these,
+    `answered` have an answer and `correct` the right one.
+    """
+
+    rows: list[dict[str, Any]]
+    statuses: dict[str, int]
+    rules: dict[str, int]
+    answers: dict[str, int]
+    changed: int
+    known: int
+    answered: int
+    correct: int
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the known rows that are right, 0 to 1; a row without an answer is wrong."""
+        return self.correct / self.known if self.known else None
+
+    @property
+    def accuracy_of_answered(self) -> float | None:
+        """Share of the known and answered rows that are right, 0 to 1."""
+        return self.correct / self.answered if self.answered else None
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A row as it will be written; its right answer is None where it is not known."""
+
+    row: dict[str, Any]
+    found: Extraction
+    gold: int | None
+    labels: tuple[str, ...]
+    changed: bool
+
+    @property
+    def correct(self) -> bool:
+        return self.found.answer is not None and self.labels.index(self.found.answer) == self.gold
+
+
+def rescore(
+    path: Path, *, mode: Mode = "direct", labels: int | Sequence[str] = 4, output: Path | None = None
+) -> Summary:
+    """Read the answers out of a JSONL file of replies and write its rows with `answer`, `rule` and `status`.
+
+    A row needs `text` or `response`. mode, labels: of the rows that do not say their own (`mode`; `labels`, or
+    `choices`, also in `meta`). `truncated: true`, `finish_reason: "length"` or a stored status of "truncated" say that
+    the reply was cut off. Rows of our own with several `replies` or `permutations` vote as they did when they were
+    asked. All keys and their order stay; values of the three keys that change are kept under `previous`.
+
+    output: where to write; without it the file itself. Written whole or not at all, and twice the same. Raises
+    SlimtuneError with every row that cannot be read.
+    """
+    if mode not in _MODES:
+        raise fail(f"unknown mode {mode!r}", where="--mode", fix=" or ".join(_MODES))
+    label_names(labels)
+    problems: list[Problem] = []
+    readings = []
+    for row in _read(path, problems):
+        try:
+            readings.append(_read_again(row.value, mode, labels))
+        except SlimtuneError as error:
+            problems += [replace(problem, where=f"{path}:{row.line}") for problem in error.problems]
+    if problems:
+        raise bad_data({str(path): problems})
+    target = output or path.resolve()
+    try:
+        write_text(target, rows_as_jsonl([reading.row for reading in readings]))
+    except OSError as error:
+        raise fail(
+            f"the rows cannot be written: {error.strerror}", where=str(target), fix="name another file"
+        ) from None
+    return _summary(readings)
+
+
+def rows_as_jsonl(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One JSON object a line, UTF-8; half characters and Unicode's line separators are written as escapes."""
+    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+    return "".join(_ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n" for line in lines)
+
+
+def lines(summary: Summary) -> list[str]:
+    """The summary for a terminal."""
+    shown = [
+        f"{_number(len(summary.rows), 'reply', 'replies')}: {_counts(summary.statuses)}",
+        f"rules: {_counts(summary.rules)}",
+        f"answers: {_counts(summary.answers) or 'none'}",
+    ]
+    if summary.accuracy is not None:
+        share = f"correct: {summary.correct} of {summary.known} ({100 * summary.accuracy:.1f} %)"
+        if summary.accuracy_of_answered is not None:
+            share += f"; of the {summary.answered} answered ones {100 * summary.accuracy_of_answered:.1f} %"
+        shown.append(share)
+    if summary.changed:
+        shown.append(f"{_number(summary.changed, 'row', 'rows')} said otherwise before: kept under 'previous'")
+    return shown
+
+
+def _number(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _summary(readings: Sequence[_Reading]) -> Summary:
+    known = [reading for reading in readings if reading.gold is not None]
+    answers = Counter(reading.found.answer for reading in readings if reading.found.answer is not None)
+    return Summary(
+        rows=[reading.row for reading in readings],
+        statuses=dict(Counter(reading.found.status for reading in readings).most_common()),
+        rules=dict(Counter(reading.found.rule for reading in readings).most_common()),
+        answers={answer: answers[answer] for answer in sorted(answers, key=lambda answer: label_position(answer) or 0)},
+        changed=sum(reading.changed for reading in readings),
+        known=len(known),
+        answered=sum(reading.found.answer is not None for reading in known),
+        correct=sum(reading.correct for reading in known),
+    )
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path, problems: list[Problem]) -> list[Row]:
+    if not path.is_file():
+        raise fail("no such file", where=str(path), fix=f"the working directory is {Path.cwd()}")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise fail(f"the file cannot be read: {error.strerror}", where=str(path), fix="check its permissions") from None
+    text, bad_lines = decode(data, str(path), problems)
+    found: list[Problem] = []
+    rows = read_lines(text, str(path), bad_lines, found)
+    fix = 'write one reply a line: {"text": …}'
+    problems += [replace(problem, fix=fix) if "not an object" in problem.what else problem for problem in found]
+    if not rows and not problems:
+        problems.append(Problem("the file holds no rows", str(path), fix))
+    return rows
+
+
+def _read_again(row: dict[str, Any], mode: Mode, labels: int | Sequence[str]) -> _Reading:
+    """Raises SlimtuneError with everything that is wrong with the row."""
+    problems: list[Problem] = []
+    names: tuple[str, ...] = ()
+    mode = row.get("mode") or mode
+    if mode not in _MODES:
+        problems.append(Problem(f"unknown mode {mode!r}", fix=f"write {' or '.join(_MODES)}, or leave it out"))
+    try:
+        names = label_names(_own_labels(row, labels))
+    except SlimtuneError as error:
+        problems += error.problems
+    problems += _faults(row, names)
+    if problems:
+        raise SlimtuneError(problems)
+    found = _extraction(row, mode, names)
+    written = {"answer": found.answer, "rule": found.rule, "status": found.status}
+    changed = {key: row[key] for key in _WRITTEN if key in row and row[key] != written[key]}
+    kept = row.get("previous", {})
+    if changed and not (isinstance(kept, dict) and kept.keys() <= set(_WRITTEN)):
+        fix = "give that key another name: the values that change are to be kept there"
+        raise fail(f"the row has a 'previous' of its own, and other {', '.join(changed)}", fix=fix)
+    # What stood there before any re-scoring is what to keep: ours can be had again.
+    earlier = {"previous": {**changed, **kept}} if changed else {}
+    return _Reading({**row, **written, **earlier}, found, _gold(row, names), names, bool(changed))
+
+
+def _own_labels(row: Mapping[str, Any], labels: int | Sequence[str]) -> int | Sequence[str]:
+    """The row's `labels`, or those of its choices: their keys where these are labels, or else how many there are."""
+    own = row.get("labels")
+    if isinstance(own, list) or (isinstance(own, int) and not isinstance(own, bool)):
+        return own
+    meta = row.get("meta")
+    choices = row.get("choices") or (meta.get("choices") if isinstance(meta, dict) else None)
+    if isinstance(choices, dict) and isinstance(choices.get("label"), list):
+        return choices["label"]
+    if isinstance(choices, dict):
+        in_order = all(label_position(key) == index for index, key in enumerate(choices))
+        return list(choices) if in_order else len(choices)
+    return len(choices) if isinstance(choices, list) else labels
+
+
+def _faults(row: Mapping[str, Any], names: Sequence[str]) -> list[Problem]:
+    """What keeps the row's answer from being read."""
+    faults = []
+    voters = _orders(row) or _replies(row)
+    if row.get("kind") in ("perplexity", "generation"):
+        faults.append(Problem(f"a row of kind {row['kind']} has no answer to read", fix="rescore multiple choice only"))
+    elif row.get("rule") == "letters":
+        fix = "there was no reply: the answer is the likeliest letter already; leave the row out"
+        faults.append(Problem("the row was scored by the letters' probabilities", fix=fix))
+    elif not voters:
+        text, key = _text(row)
+        if key is None:
+            fix = "name the reply 'text' or 'response'"
+            faults.append(Problem("the row has neither 'text' nor 'response'", fix=fix))
+        elif not isinstance(text, str) and not (text is None and row.get("error")):
+            faults.append(Problem(f"'{key}' is {type_name(text)}, not a string", fix="write the reply as a string"))
+    elif sum(row["votes"].values()) > len(voters):
+        fix = "evaluate this model again"
+        faults.append(Problem("several replies voted on each order, and only the first of each is stored", fix=fix))
+    if names and any(sorted(shown["order"]) != sorted(names) for shown in _orders(row)):
+        faults.append(Problem("an order does not name each label once", fix="evaluate this model again"))
+    return faults
+
+
+def _text(row: Mapping[str, Any]) -> tuple[Any, str | None]:
+    """The reply and the key that it stands under; a string, if one of the keys has one."""
+    present = [key for key in _TEXT_KEYS if key in row]
+    key = next((key for key in present if isinstance(row[key], str)), present[0] if present else None)
+    return (row[key], key) if key else (None, None)
+
+
+def _replies(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The replies of a row of our own that voted."""
+    return _with_text(row, "replies")
+
+
+def _orders(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The replies of a row of our own to its question in several orders, each with its `order`."""
+    return [shown for shown in _with_text(row, "permutations") if isinstance(shown.get("order"), str)]
+
+
+def _with_text(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    votes, entries = row.get("votes"), row.get(key)
+    counted = isinstance(votes, dict) and all(isinstance(count, int) for count in votes.values())
+    if not counted or not isinstance(entries, list):
+        return []
+    return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("text"), str)]
+
+
+def _extraction(row: Mapping[str, Any], mode: Mode, names: tuple[str, ...]) -> Extraction:
+    if orders := _orders(row):
+        found = [_single(shown, mode, names) for shown in orders]
+        # Position i of an order shows the choice that the file calls order[i].
+        answers = [
+            one.answer and shown["order"][names.index(one.answer)] for shown, one in zip(orders, found, strict=True)
+        ]
+        return _vote(answers, found, row)
+    if replies := _replies(row):
+        found = [_single(reply, mode, names) for reply in replies]
+        return _vote([one.answer for one in found], found, row)
+    return _single(row, mode, names)
+
+
+def _single(reply: Mapping[str, Any], mode: Mode, names: tuple[str, ...]) -> Extraction:
+    text, _ = _text(reply)
+    stored = reply.get("status")
+    if text is None or (stored == "error" and not text.strip()):
+        return _FAILED
+    truncated = reply.get("truncated") is True or reply.get("finish_reason") == "length" or stored == "truncated"
+    return extract(text, mode=mode, labels=names, truncated=truncated)
+
+
+def _vote(answers: Sequence[str | None], found: Sequence[Extraction], row: Mapping[str, Any]) -> Extraction:
+    """As `asking` counted it: who has no answer does not vote, and without any vote the commonest reason counts."""
+    votes = Counter(answer for answer in answers if answer is not None)
+    told = asking.vote(votes)
+    if votes:
+        return Extraction(told["predicted"], told["rule"], "answered")
+    # The reason for one order is stored nowhere but in the row's own status.
+    stored = row.get("status") if row.get("status") in ("truncated", "error") else None
+    return Extraction(None, told["rule"], stored or Counter(one.status for one in found).most_common(1)[0][0])
+
+
+def _gold(row: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    meta = row.get("meta")
+    values = [row.get(key) for key in _GOLD_KEYS] + ([meta.get("correct")] if isinstance(meta, dict) else [])
+    found = (label_position(value) for value in values)
+    return next((index for index in found if index is not None and index < len(names)), None)

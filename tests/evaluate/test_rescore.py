@@ -1,0 +1,398 @@
+"""Stored replies read again: every key stays, nothing is lost, twice is once, and totals of our own come out as they were."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from slimtune.data.types import Message
+from slimtune.errors import SlimtuneError
+from slimtune.evaluate import asking, rescore
+from slimtune.evaluate.asking import Settings
+from slimtune.evaluate.items import Item
+from slimtune.evaluate.target import Reply
+
+GIVEN = Path(__file__).parents[3] / "shared" / "cases" / "answer_cases.jsonl"
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_each_row_gets_answer_rule_and_status(tmp_path):
+    path = write(
+        tmp_path / "replies.jsonl",
+        {"id": 7, "response": "正解はｃです。", "seconds": 1.5, "nested": {"list": [1, None]}},
+        {"text": "aまたはb", "id": 8},
+        {"mode": "cot", "text": "回答: a\n…\n回答: b", "id": 9},
+    )
+    summary = rescore.rescore(path)
+    assert rows_of(path) == summary.rows
+    assert [list(row.items()) for row in rows_of(path)] == [
+        [
+            ("id", 7),
+            ("response", "正解はｃです。"),
+            ("seconds", 1.5),
+            ("nested", {"list": [1, None]}),
+            ("answer", "c"),
+            ("rule", "marker"),
+            ("status", "answered"),
+        ],
+        [("text", "aまたはb"), ("id", 8), ("answer", None), ("rule", "several labels"), ("status", "ambiguous")],
+        [
+            ("mode", "cot"),
+            ("text", "回答: a\n…\n回答: b"),
+            ("id", 9),
+            ("answer", "b"),
+            ("rule", "marker"),
+            ("status", "answered"),
+        ],
+    ]
+
+
+@pytest.mark.skipif(not GIVEN.is_file(), reason=f"the given cases are not there: {GIVEN}")
+def test_the_given_cases(tmp_path):
+    cases = rows_of(GIVEN)
+    summary = rescore.rescore(GIVEN, output=tmp_path / "out.jsonl")
+    written = rows_of(tmp_path / "out.jsonl")
+    assert [row["answer"] for row in written] == [case["expected"] for case in cases]
+    assert [list(row)[:4] for row in written] == [list(case) for case in cases]
+    known = sum(case["expected"] is not None for case in cases)
+    assert (summary.correct, summary.known, summary.accuracy) == (known, known, 1.0)
+
+
+def test_the_mode_is_the_rows_own_or_else_the_one_given(tmp_path):
+    rows = [
+        {"text": "回答: a\n回答: b"},
+        {"text": "回答: a\n回答: b", "mode": "direct"},
+        {"text": "回答: a\n回答: b", "mode": None},
+    ]
+    summary = rescore.rescore(write(tmp_path / "r.jsonl", *rows), mode="cot")
+    assert [row["answer"] for row in summary.rows] == ["b", "a", "b"]
+
+
+def test_a_row_may_tell_its_labels(tmp_path):
+    five, upper = {"a": "1", "b": "2", "c": "3", "d": "4", "e": "5"}, ["A", "B", "C"]
+    summary = rescore.rescore(
+        write(
+            tmp_path / "r.jsonl",
+            {"text": "e"},
+            {"text": "e", "labels": 5},
+            {"text": "c", "labels": upper},
+            {"text": "e", "choices": five},
+            {"text": "e", "meta": {"choices": five}},
+            {"text": "e", "choices": ["東", "西", "南", "北", "中"]},
+            {"text": "b", "choices": {"text": ["東", "西"], "label": ["A", "B"]}},
+            {"text": "5", "choices": {"first": "東", "second": "西"}},
+        )
+    )
+    assert [row["answer"] for row in summary.rows] == [None, "e", "C", "e", "e", "e", "B", None]
+
+
+def test_labels_may_be_given_by_name(tmp_path):
+    summary = rescore.rescore(write(tmp_path / "r.jsonl", {"text": "答え: ｂ"}), labels=["ア", "イ"])
+    assert summary.rows[0]["answer"] == "イ"
+
+
+def test_a_reply_that_was_cut_off(tmp_path):
+    rows = [
+        {"text": "条文によれば", "truncated": True},
+        {"text": "条文によれば", "finish_reason": "length"},
+        {"text": "条文によれば", "finish_reason": "stop", "truncated": False},
+        {"text": "回答: c", "finish_reason": "length"},
+        {"text": "条文によれば", "status": "truncated"},
+    ]
+    summary = rescore.rescore(write(tmp_path / "r.jsonl", *rows), mode="cot")
+    assert [row["status"] for row in summary.rows] == ["truncated", "truncated", "unknown", "answered", "truncated"]
+
+
+def test_a_reply_that_never_came_is_an_error(tmp_path):
+    rows = [{"text": None, "error": "connection refused"}, {"text": "", "status": "error"}, {"response": "Error: 429"}]
+    summary = rescore.rescore(write(tmp_path / "r.jsonl", *rows))
+    assert [(row["answer"], row["rule"], row["status"]) for row in summary.rows] == [
+        (None, "error message", "error")
+    ] * 3
+
+
+def test_what_a_row_said_before_is_kept(tmp_path):
+    path = write(
+        tmp_path / "r.jsonl",
+        {"answer": "a", "text": "回答（1文字のみ）: c", "status": "ok"},
+        {"text": "回答: c", "answer": "c", "rule": "marker", "status": "answered"},
+    )
+    summary = rescore.rescore(path)
+    assert [list(row.items()) for row in summary.rows] == [
+        [
+            ("answer", "c"),
+            ("text", "回答（1文字のみ）: c"),
+            ("status", "answered"),
+            ("rule", "marker"),
+            ("previous", {"answer": "a", "status": "ok"}),
+        ],
+        [("text", "回答: c"), ("answer", "c"), ("rule", "marker"), ("status", "answered")],
+    ]
+    assert summary.changed == 1
+    once = path.read_bytes()
+    assert rescore.rescore(path).changed == 0
+    assert path.read_bytes() == once
+    # Other labels, other answers: what stood there first is still there, and nothing is nested.
+    rescore.rescore(path, labels=2)
+    assert rows_of(path)[0]["previous"] == {"answer": "a", "status": "ok", "rule": "marker"}
+    assert rows_of(path)[1]["previous"] == {"answer": "c", "rule": "marker", "status": "answered"}
+
+
+def test_a_previous_of_another_tool_stays_unless_it_would_be_overwritten(tmp_path):
+    path = write(tmp_path / "r.jsonl", {"text": "c", "previous": "q-6"})
+    assert rescore.rescore(path).rows[0]["previous"] == "q-6"
+    path = write(tmp_path / "r.jsonl", {"text": "c", "previous": "q-6", "answer": "d"})
+    with pytest.raises(SlimtuneError, match="a 'previous' of its own, and other answer"):
+        rescore.rescore(path)
+
+
+def test_totals_by_hand(tmp_path):
+    path = write(
+        tmp_path / "r.jsonl",
+        {"text": "a", "gold": "a"},
+        {"text": "回答: b", "expected": "Ｂ"},
+        {"text": "c", "correct": "d"},
+        {"text": "該当なし", "meta": {"correct": "a"}},
+        {"text": "aまたはb", "correct": True},
+        {"text": "d", "gold": "第5条"},
+    )
+    summary = rescore.rescore(path)
+    assert summary.statuses == {"answered": 4, "unknown": 1, "ambiguous": 1}
+    assert summary.rules == {"bare label": 3, "marker": 1, "refusal": 1, "several labels": 1}
+    assert summary.answers == {"a": 1, "b": 1, "c": 1, "d": 1}
+    assert (summary.known, summary.answered, summary.correct) == (4, 3, 2)
+    assert (summary.accuracy, summary.accuracy_of_answered) == (2 / 4, 2 / 3)
+    assert rescore.lines(summary) == [
+        "6 replies: answered 4, unknown 1, ambiguous 1",
+        "rules: bare label 3, marker 1, refusal 1, several labels 1",
+        "answers: a 1, b 1, c 1, d 1",
+        "correct: 2 of 4 (50.0 %); of the 3 answered ones 66.7 %",
+    ]
+
+
+def test_without_right_answers_there_is_no_accuracy(tmp_path):
+    summary = rescore.rescore(write(tmp_path / "r.jsonl", {"text": "?", "answer": "b"}))
+    assert summary.accuracy is None
+    assert rescore.lines(summary) == [
+        "1 reply: unknown 1",
+        "rules: no label 1",
+        "answers: none",
+        "1 row said otherwise before: kept under 'previous'",
+    ]
+
+
+def test_everything_that_is_wrong_is_told_at_once_and_nothing_is_written(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(
+        "\n".join(
+            [
+                '{"text": "c"}',
+                '{"text": "c",',
+                '["c"]',
+                '{"id": 4}',
+                '{"text": 3}',
+                '{"response": null}',
+                '{"text": "c", "mode": "fast"}',
+                '{"text": "c", "labels": ["x", "y"], "mode": 7}',
+                '{"text": "c", "choices": ["only one"]}',
+                '{"text": "c", "kind": "generation"}',
+                '{"rule": "letters", "predicted": "c"}',
+                '{"text": "c", "text": "d"}',
+            ]
+        ),
+        encoding="utf-8",
+    )
+    before = path.read_bytes()
+    with pytest.raises(SlimtuneError) as caught:
+        rescore.rescore(path, output=tmp_path / "out.jsonl")
+    told = [(problem.where.rpartition(":")[2], problem.what) for problem in caught.value.problems]
+    assert told == [
+        ("2", "broken JSON at column 14: Expecting property name enclosed in double quotes"),
+        ("3", "the row is a list, not an object"),
+        ("4", "the row has neither 'text' nor 'response'"),
+        ("5", "'text' is a number, not a string"),
+        ("6", "'response' is null, not a string"),
+        ("7", "unknown mode 'fast'"),
+        ("8", "unknown mode 7"),
+        ("8", "these are no labels: x, y"),
+        ("9", "these are no labels: 1"),
+        ("10", "a row of kind generation has no answer to read"),
+        ("11", "the row was scored by the letters' probabilities"),
+        ("12", "the key 'text' stands twice in one object"),
+    ]
+    assert all(problem.fix for problem in caught.value.problems)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bad.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("content", "what"), [(b"", "no rows"), (b"\n \n", "no rows"), ("正解".encode("cp932"), "UTF-8")]
+)
+def test_a_file_without_rows(tmp_path, content, what):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(SlimtuneError, match=what):
+        rescore.rescore(path)
+    assert path.read_bytes() == content
+
+
+def test_wrong_wishes(tmp_path):
+    path = write(tmp_path / "r.jsonl", {"text": "c"})
+    with pytest.raises(SlimtuneError, match="no such file"):
+        rescore.rescore(tmp_path / "other.jsonl")
+    with pytest.raises(SlimtuneError, match="unknown mode 'fast'"):
+        rescore.rescore(path, mode="fast")
+    with pytest.raises(SlimtuneError, match="these are no labels: 1"):
+        rescore.rescore(path, labels=1)
+    with pytest.raises(SlimtuneError, match="cannot be written"):
+        rescore.rescore(path, output=tmp_path / "no" / "folder.jsonl")
+    assert rows_of(path) == [{"text": "c"}]
+
+
+def test_half_a_character_survives(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b'{"text": "\xe7\xad\x94\xe3\x81\x88: c \\ud83d", "note": "\\\\ud83d"}\n')
+    rescore.rescore(path)
+    assert rows_of(path)[0] == {
+        "text": "答え: c \ud83d",
+        "note": "\\ud83d",
+        "answer": "c",
+        "rule": "marker",
+        "status": "answered",
+    }
+
+
+def test_a_link_stays_a_link(tmp_path):
+    path = write(tmp_path / "real.jsonl", {"text": "c"})
+    link = tmp_path / "latest.jsonl"
+    link.symlink_to(path.name)
+    rescore.rescore(link)
+    assert link.is_symlink()
+    assert rows_of(path)[0]["answer"] == "c"
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+own_keys = {"mode", "labels", "choices", "meta", "kind", "rule", "previous", "votes", "text", "response", "status"}
+replies = st.fixed_dictionaries(
+    {
+        "text": st.sampled_from(["c", "回答: b", "該当なし", "aまたはb", "Error: 429", "正解はｄです。"])
+        | st.text(max_size=30)
+    },
+    optional={"mode": st.sampled_from(["direct", "cot"]), "truncated": st.booleans(), "answer": values, "gold": values},
+)
+rows = st.tuples(
+    replies, st.dictionaries(st.text(max_size=6).filter(lambda key: key not in own_keys), values, max_size=3)
+)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(rows.map(lambda parts: {**parts[1], **parts[0]}), min_size=1, max_size=5))
+def test_nothing_is_lost_and_twice_is_once(tmp_path, rows):
+    path = tmp_path / "r.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    summary = rescore.rescore(path)
+    once = path.read_bytes()
+    written = rows_of(path)
+    for before, after in zip(rows, written, strict=True):
+        assert [key for key in after if key in before] == list(before)
+        restored = {**after, **after.get("previous", {})}
+        assert {key: restored[key] for key in before} == before
+        assert (after["status"] == "answered") == (after["answer"] is not None)
+    assert sum(summary.statuses.values()) == len(rows) == sum(summary.rules.values())
+    assert rescore.rescore(path).changed == 0
+    assert path.read_bytes() == once
+
+
+# Rows of our own ------------------------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A target that gives each prompt its replies."""
+
+    abilities = frozenset({"generate"})
+    batch_size = 4
+
+    def __init__(self, replies):
+        self.replies = replies
+
+    def generate(self, prompts, sampling):
+        return [self.replies(prompt) for prompt in prompts]
+
+
+TEXTS = ("七日", "十日", "二十日", "三十日")
+PHRASES = ("回答: {}", "以上より、正解は「{}」である。", "**Answer: {}**", "条文による。", "回答: a または b", "")
+
+
+def ask(replies, **chosen):
+    """24 items, and the rows of their replies; by hand: `replies` gets the prompt's number and its labels by text."""
+    asked = []
+    for number in range(24):
+        choices = dict(zip("abcd", TEXTS, strict=True))
+        listed = "\n".join(f"{label}. {text}" for label, text in choices.items())
+        prompt = (Message("user", f"{number}\n{listed}"),)
+        gold = "abcd"[number % 4]
+        asked.append(Item(f"q-{number}", prompt, gold, choices, gold, "条例", where=f"test.jsonl:{number}"))
+
+    def answer(prompt):
+        number, *lines = prompt.messages[-1].content.splitlines()
+        return replies(int(number), {text: label for label, text in (line.split(". ") for line in lines)})
+
+    return asking.ask(Scripted(answer), asked, Settings(mode="cot", **chosen))
+
+
+def assert_rescoring_changes_nothing(path, rows):
+    write(path, *rows)
+    before = path.read_bytes()
+    summary = rescore.rescore(path)
+    assert summary.changed == 0
+    assert [row["answer"] for row in summary.rows] == [row["predicted"] for row in rows]
+    assert summary.statuses == dict(Counter(row["status"] for row in rows))
+    assert (summary.correct, summary.known) == (sum(row["correct"] for row in rows), len(rows))
+    assert [{key: value for key, value in row.items() if key != "answer"} for row in summary.rows] == rows
+    assert path.read_bytes() != before
+
+
+def one_reply(number, label_of):
+    phrase = PHRASES[number % 6].format(label_of[TEXTS[number // 6]])
+    failed = number == 23
+    return Reply("" if failed else phrase, 9, truncated=number % 5 == 0, error="HTTP 500" if failed else "")
+
+
+def test_rows_of_one_reply_come_out_as_they_were(tmp_path):
+    rows = ask(lambda number, label_of: [one_reply(number, label_of)])
+    assert {row["status"] for row in rows} == {"answered", "unknown", "ambiguous", "truncated", "error"}
+    assert_rescoring_changes_nothing(tmp_path / "tuned.jsonl", rows)
+
+
+def test_rows_of_several_votes_come_out_as_they_were(tmp_path):
+    rows = ask(lambda number, label_of: [one_reply((number + shift) % 24, label_of) for shift in (0, 5, 11)], votes=3)
+    assert any(row["tied"] for row in rows)
+    assert {row["predicted"] for row in rows} >= {"a", "b", "c", "d"}
+    assert_rescoring_changes_nothing(tmp_path / "tuned.jsonl", rows)
+
+
+def test_rows_of_several_orders_come_out_as_they_were(tmp_path):
+    rows = ask(lambda number, label_of: [one_reply(number, label_of)], permutations=4)
+    assert [row["predicted"] for row in rows[6:9]] == ["b", "b", "b"]
+    assert_rescoring_changes_nothing(tmp_path / "tuned.jsonl", rows)
+
+
+def test_votes_whose_replies_were_not_stored_are_told(tmp_path):
+    rows = ask(lambda number, label_of: [one_reply(0, label_of)] * 2, permutations=2, votes=2)
+    with pytest.raises(SlimtuneError, match="only the first of each is stored"):
+        rescore.rescore(write(tmp_path / "tuned.jsonl", *rows))
