@@ -12,6 +12,7 @@ from slimtune.data import loading
 from slimtune.data.chat import ChatTokenizer
 from slimtune.data.types import Conversation
 from slimtune.errors import fail
+from slimtune.evaluate import items
 from slimtune.plan import cards, jobs, make, models
 from slimtune.plan import hardware as machines
 from slimtune.plan import lengths as counting
@@ -77,7 +78,9 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
     if hardware.kind == "cpu" and assume_card and recipe.budget.vram_gb:
         hardware = machines.card(recipe.budget.vram_gb)
         notes.append(f"No GPU on this machine: this is the plan for a {hardware.name}.")
-    questions = test.conversations[: recipe.evaluate.max_items] if test and recipe.evaluate else ()
+    questions: tuple[Conversation, ...] = ()
+    if test and recipe.evaluate:
+        questions = tuple(items.first(test.conversations, recipe.evaluate.max_items, recipe.evaluate.data))
     overlap = None
     if questions:
         from slimtune.evaluate import contamination  # numpy: not for a plan without a test

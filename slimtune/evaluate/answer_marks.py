@@ -48,6 +48,7 @@ def position(name: str) -> int | None:
 def mark_labels(text: str, count: int) -> str:
     """Folded text without markup, in which the first `count` labels are marks and everything else is as it was."""
     text = _LABEL_LAST.sub(r"\1 \3 \2", _without_instructions(_without_markup(text)))
+    text = _LABEL_AFTER_TEXT.sub(r"\2 \1", text)
     text = _MENTION.sub(lambda match: _mark(match, count), text)
     text = _without_examples(_NUMBERING.sub("", text))
     return _reject(_group(text, count))
@@ -65,6 +66,7 @@ _MARKUP = [
             r"\2",
         ),
         (r"<br[ ]*/?>|</?(?:p|div|li|ul|ol|tr|td|th|table|details|summary)\b[^<>]{0,80}>|</[\w-]{1,30}>", "\n"),
+        (r"<(?:pad|bos|unk|s)>", ""),
         (r"\\n(?![a-z])", "\n"),
         (r"\\f?boxed(?![a-z])", BOXED),
         # Twice: \textbf{\text{c}}.
@@ -96,7 +98,7 @@ def _without_markup(text: str) -> str:
 # 1文字, 2つ, 第3条, 15日, 3 days: a number of something, no label.
 _UNIT = one_of(
     "文字 字 語 通り 肢択 未満 パーセント ドル ページ ポイント か[月所国年条] [ヶヵケカ][月所国年条] 以[上下内] 番[地線手組館]",
-    "[つ個条項号章節編款目日年月週時分秒人名者社件回度点枚本冊円万億千百割倍歳才級位階行段文種箇択問対次期世代]",
+    "つ(?!目の選択肢) [個条項号章節編款目日年月週時分秒人名者社件回度点枚本冊円万億千百割倍歳才級位階行段文種箇択問対次期世代]",
     r"-?(?:letter|character|word|day|year|month|week|hour|minute|person|point|option|choice|question|line|time)s?\b",
     r"-?(?:people|percent|of)\b",
 )
@@ -106,7 +108,7 @@ _NAME = rf"(?:[A-Ja-j]|10|[1-9]|[{KANA}])"
 _MENTION = re.compile(
     rf"""(?:
     # What says itself that a label follows: 選択肢ウ, 第3肢, option (b)
-    (?: (?:選択[肢枝]|(?<![下上四義前後])肢|記号|番号)(?:番号)?の? | 第(?=[ ]*(?:10|[1-9])[ ]*(?:番|肢|選択肢))
+    (?: (?:選択[肢枝]|(?<![下上四義前後])肢|記号|番号)(?:番号)?の? | 第(?=[ ]*(?:10|[1-9])[ ]*(?:番|肢|の?選択肢))
         | (?<![A-Za-z])(?i:(?:answer[ ])?(?:option|choice|alternative|letter|statement|number|no\.)) | \#
       )[ ]*[('(]*[ ]*(?P<named>{_NAME})(?![A-Za-z0-9À-ӿァ-ヺー]){_COUNTED}(?:[ ]*[)']+)?
     | (?<![\d条項号第(])'?\(+[ ]*(?P<enclosed>{_NAME})[ ]*\)+'?{_COUNTED}
@@ -118,7 +120,7 @@ _MENTION = re.compile(
     | (?<![ァ-ヺー0-9条項号])(?P<kana>[{KANA}])(?![ァ-ヺー])(?![月所国年条箇])
     | (?<![A-Za-z0-9第条項号¥$])(?<!\d\.)(?P<digit>10|[1-9])(?![0-9A-Za-z%°])(?!\.\d|,\d{{3}}|:\d\d){_COUNTED}
     )
-    (?:[ ]*番目?(?![地線手組館号])(?:の(?:選択肢|肢))? | の(?:選択肢|肢) | 肢(?!択))?
+    (?:[ ]*(?:つ目|番目?)(?![地線手組館号])(?:の(?:選択肢|肢))? | の(?:選択肢|肢) | 肢(?!択))?
     """,
     re.VERBOSE,
 )
@@ -175,6 +177,8 @@ _LABEL_LAST = re.compile(
         (?![ ]*(?:option|choice|letter|選択肢|肢)[ ]*\()([^\n:()]{{2,120}})(\(+(?:選択肢)?{_NAME}\)+)[ ]*[。.]?$""",
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
+# A reply that is nothing but "第5条の届出書（c）".
+_LABEL_AFTER_TEXT = re.compile(rf"\A\s*([^\n:()]{{1,120}}[ぁ-ヺ一-鿿](?<![条項号]))(\({_NAME}\))[ ]*[。.]?\s*\Z")
 
 
 # Labels named together ------------------------------------------------------------------------------------------------
@@ -182,13 +186,13 @@ _LABEL_LAST = re.compile(
 _JOINT_WORD = one_of(
     r"と や か も または 又は 若しくは もしくは あるいは 及び および 並びに ならびに and/or or and nor vs\.?"
 )
-_JOINT = rf"[ ()]*(?:{_JOINT_WORD}[ ]*[,、]?|[,、/・|&+;][ ]*{_JOINT_WORD}?)[ ()]*"
+_JOINT = rf"[ ()]*(?:{_JOINT_WORD}[ ]*[,、]?|[,、/・|&+;][ ]*{_JOINT_WORD}?)[ ()]*(?:(?:maybe|perhaps|possibly)[ ])?"
 _RANGE = re.compile(rf"({ONE})[ ()]*(?:[-~…]|\.{{2,3}}|から|to|through|thru|ないし|乃至)[ ()]*({ONE})", re.IGNORECASE)
 _SPACED = re.compile(rf"[{LETTERS}](?:[ ]+[{LETTERS}])+|[{DIGITS}](?:[ ]+[{DIGITS}])+")
 _JOINED = re.compile("|".join(f"[{kind}](?:{_JOINT}[{kind}])+" for kind in (LETTERS, DIGITS)), re.IGNORECASE)
 # "正解は c、a と b は誤り": a new clause begins behind the comma.
 _NEW_CLAUSE = re.compile(
-    rf"((?:[は:→]|\bis)[ (]*{ONE}[ )]*)[,、;](?=[ ]*{ONE}(?:{_JOINT}{ONE}){{0,9}}[ )]*(?:[はもが]|is\b|are\b))",
+    rf"((?:(?<!選択肢)は|[:→]|\bis)[ (]*{ONE}[ )]*)[,、;](?=[ ]*{ONE}(?:{_JOINT}{ONE}){{0,9}}[ )]*(?:[はも]|is\b|are\b))",
     re.IGNORECASE,
 )
 

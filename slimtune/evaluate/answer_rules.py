@@ -115,7 +115,7 @@ RULES = (
     # 正しいのはc, 届出が要るものはc
     _rule("sentence", rf"(?:{THING}|{WANTED}{UNMARKED}{{0,10}}の)(?:は|が|:|→|=)、?{FILLER}{_ANSWER}{ENDED}"),
     # 誤り: c
-    _rule("sentence", rf"(?:正しい|誤り|間違い|不?適切)(?:は|:)、?{FILLER}(?P<answer>{ONE}){ENDED}"),
+    _rule("sentence", rf"(?:(?:正しい|誤り|間違い|不?適切)(?:は|:)|[正誤][ ]*:)、?{FILLER}(?P<answer>{ONE}){ENDED}"),
     # cが最も適切
     _rule("sentence", rf"{_ANSWER}{PART}[ )]*(?:こそが?|が){MOST}{RIGHT}{SUPPOSED}", cot="last sentence"),
     # cを選びます
@@ -132,6 +132,8 @@ RULES = (
     _rule("bare label", rf"{_START}{_LETTER}{_COPULA}?{_REST}(?:$|。)", cot="last line"),
     # お答えします。cです。
     _rule("bare label", rf"(?<=[。!?])[ (']*{_ANSWER}(?:{_COPULA}{_REST}(?:$|。)|[ )']*。)", cot="last line"),
+    # It's not A. It's B.
+    _rule("bare label", rf"(?<=[.!?][ ])(?:{OPENING}){{1,3}}[ (']*{_ANSWER}[ )']*(?:[.!。]|$)", cot="last line"),
     # A digit in a line of its own numbers what follows, unless it stands at the beginning, apart at the end, or behind
     # words about the answer.
     _rule("bare label", rf"{_START}{_DIGIT}{_COPULA}?{_REST}(?:$|。)", direct="first line", cot="closing line"),

@@ -17,10 +17,10 @@ UNMARKED_EN = rf"[^.\n:;{_MARKS}]"
 
 # cです, cとなる, cだと思う; not 「cであるとすると」, 「cだとしても」, 「cと思われがち」.
 IS = one_of(
-    "です であ(?:る(?!なら|とす|場合|と仮|かのよ)|り|ろ|った) でし[たょ] でござ で[、,] だ(?!と(?:す|し|仮|は限))",
+    "です であ(?:る(?!なら|とす|場合|と仮|かのよ)|り|ろ|った) でし[たょ] でござ でお願 で[、,] だ(?!と(?:す|し|仮|は限))",
     "では?(?:ない|あるまい)[かでだの] ではなかろう じゃない[かで] でしょ だろ っぽい 一択 のみ だけ",
     "とな[るりっ] と考え(?!られがち) と思(?!われがち) と判断 と結論 と[言い]え という(?:こと|結論|答) としま とする(?![とな])",
-    "と[推解見] にな[りる] に決 かと[思考] か[なも] か[?。] か_*$ [よねな][。!\n]",
+    "と[推解見] にな[りる] にし(?:ます|た) に決 かと[思考] か[なも] か[?。] か_*$ [よねな][。!\n]",
     r"のよう(?:です|だ|に思) のはず の\( のみ の方 のほう",
 )
 COPULA = one_of(IS, "と答え と回答 と解答 が[正適最答妥該当合選] があて がふさ を選 を正解 を回答 を解答")
@@ -45,7 +45,7 @@ PART = rf"(?:[ ]*(?:(?:の|という){one_of('選択肢 記述 肢 内容 方 �
 
 _HEDGE = one_of(
     "おそらく 恐らく たぶん 多分 きっと もちろん 明らかに やはり 当然 ずばり [次以]下?の(?:通り|とおり)",
-    "therefore thus then clearly obviously probably likely most definitely indeed simply also certainly",
+    "therefore thus then clearly obviously probably likely most definitely indeed simply also certainly maybe perhaps",
     "either the option choice letter answer it is be",
 )
 FILLER = rf"(?:[ 、,:(]|{_HEDGE}){{0,8}}"
@@ -74,7 +74,7 @@ THEREFORE = one_of(
 OPENING = (
     one_of(
         "は(?=_|、) はい (?:お答え|ご?回答)(?:いた)?します 承知(?:しま|いたしま)した かしこまりました 了解(?:です|しました)?",
-        "もちろん(?:です)? それでは では ええ うーん 私は これは それは おそらく 恐らく たぶん 多分 きっと やはり",
+        "(?:わか|分か)ら?(?:り?ません|ない)(?:が|けど|けれど|ので) もちろん(?:です)? それでは では ええ うーん 私は これは それは おそらく 恐らく たぶん 多分 きっと やはり",
         "sure ok(?:ay)? certainly of_course yes well hmm so probably likely maybe must_be",
         "i_(?:think|believe|guess|would_say|say)(?:_that)? i'd_say (?:it|that|this)(?:_i|')s",
         "(?:it|that|this)(?:_(?:must|would|should))?_be",

@@ -63,7 +63,7 @@ def _choices_in(start: int, line: str, count: int) -> list[int]:
     return [start + entry.start() for entry in entries] if complete else []
 
 
-_CALLED_RIGHT = one_of(RIGHT, "[✓✔✅] correct right true")
+_CALLED_RIGHT = one_of(RIGHT, "正(?=[_。、,)\n]|$) [✓✔✅] correct right true")
 _CALLED_WRONG = one_of(WRONG, r"incorrect wrong false (?:not|n't|cannot|never)_[^.\n]{0,12}(?:correct|right|true)")
 _JUDGED = re.compile(
     rf"""(?P<labels>{ANY}){PART}[ )]*(?:(?P<the_one>が{FAULTY})

@@ -58,10 +58,11 @@ def evaluate(request: Request, console: Console) -> Path:
     """
     request = with_the_runs_own(request)
     found = conversations(request)
-    asked = items.read(found.conversations, request.settings.kind)[: request.max_items]
+    test = items.first(found.conversations, request.max_items, str(request.data))
+    asked = items.read(test, request.settings.kind)
     if request.settings.permutations > 1:
         permutations.check(asked)
-    overlap = _contamination(request, found.conversations[: request.max_items])
+    overlap = _contamination(request, test)
     folder = request.out or default_folder(request)
 
     console.step(f"Opening {request.spec.place}")

@@ -171,8 +171,8 @@ def _goes_through_all(found: Sequence[Commitment], count: int) -> bool:
 _REPEATED = re.compile(r"\W*([a-jA-J])\1{2,}\W*")
 _REFUSAL = re.compile(
     one_of(
-        "[分判わ]か?り(?:ません|かね) [分判わ]か?らない 不明で 判断が?(?:でき|つき) (?:答え|回答|解答)(?:すること[はが])?(?:られ|でき|しかね)",
-        "(?:該当|正解|答え)(?:するもの|する選択肢|の選択肢)?[はが]?(?:な[しいく]|ありません|存在しません)",
+        "[分判わ]か?り(?:ません|かね) [分判わ]か?らない 不明(?:で|$) 回答不能 無回答 判断が?(?:でき|つき) (?:答え|回答|解答)(?:すること[はが])?(?:られ|でき|しかね)",
+        "(?:該当|正解|答え|回答)(?:するもの|する選択肢|の選択肢)?[はが]?(?:な[しいく]|ありません|存在しません)",
         "(?:全|すべ)て(?:の選択肢)?[がは]?(?:正し|誤|間違|不) いずれも いずれでもな どれも all_of_the_(?:above|options)",
         "none_of_(?:the|these) no_(?:correct|right|valid)_(?:answer|option|choice) not_(?:sure|enough|possible)",
         "(?:don't|do_not)_know (?:can't|can_?not|unable_to|could_not)_(?:be_)?(?:determine|answer|choose|decide|tell)",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from slimtune.data.types import Conversation, Message
-from slimtune.errors import Problem, SlimtuneError
+from slimtune.errors import Problem, SlimtuneError, fail
 
 Kind = Literal["multiple_choice", "perplexity", "generation"]
 Mode = Literal["direct", "cot"]
@@ -47,6 +47,17 @@ class Item:
         }
 
 
+def first(conversations: Sequence[Conversation], count: int | None, path: str) -> Sequence[Conversation]:
+    """The first `count` of a file; None takes all. Raises SlimtuneError where there are fewer: n would be another one."""
+    if count is not None and len(conversations) < count:
+        raise fail(
+            f"{count} items are asked for, and there are {len(conversations)}",
+            where=path,
+            fix=f"ask for at most {len(conversations)}",
+        )
+    return conversations[:count]
+
+
 def read(conversations: Sequence[Conversation], kind: Kind) -> list[Item]:
     """The items of a held-out file; the last turn of each conversation is what is asked for.
 
@@ -55,7 +66,7 @@ def read(conversations: Sequence[Conversation], kind: Kind) -> list[Item]:
     """
     problems: list[Problem] = []
     items: list[Item] = []
-    first: dict[str, str] = {}
+    seen: dict[str, str] = {}
     for conversation in conversations:
         meta, where = conversation.meta, conversation.where
         choices, correct = meta.get("choices"), meta.get("correct")
@@ -70,9 +81,9 @@ def read(conversations: Sequence[Conversation], kind: Kind) -> list[Item]:
             )
             continue
         identifier = str(meta.get("id") or where)
-        if identifier in first:
-            problems.append(Problem(f"id '{identifier}' is used twice", where, f"first in {first[identifier]}"))
-        first.setdefault(identifier, where)
+        if identifier in seen:
+            problems.append(Problem(f"id '{identifier}' is used twice", where, f"first in {seen[identifier]}"))
+        seen.setdefault(identifier, where)
         items.append(
             Item(
                 id=identifier,

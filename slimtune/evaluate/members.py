@@ -37,7 +37,8 @@ def evaluate(specs: Sequence[Spec], weights: Sequence[float] | None, request: Re
     members, base = _members(specs, request)
     if weights is not None and len(weights) != len(members):
         raise fail(f"{len(weights)} weights for {len(members)} members", where="--weights", fix="give one a member")
-    asked = items.read(evaluation.conversations(request).conversations, "multiple_choice")[: request.max_items]
+    found = evaluation.conversations(request).conversations
+    asked = items.read(items.first(found, request.max_items, str(request.data)), "multiple_choice")
     folder = request.out or Path("outputs") / "evaluations" / f"ensemble-{request.spec.slug}"
     identity = {
         "members": {

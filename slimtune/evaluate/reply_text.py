@@ -128,15 +128,17 @@ _BOUNDARY = re.compile(
         | ^[^\w\n]*(?:user|human|ユーザー?)[*_ ]*(?::|$)
         | ^\#+[ ]*(?:instruction|input|user|human|指示|入力)s?\b[^\n]*
         | ^[^\w\n]*(?:(?:次|別|新し|他)(?:の|い)(?:問題?|質問|設問)|(?:next|another|new)[ ](?:question|problem))[^\w\n]*(?:$|:)
-        | ^[^\w\n]*(?:(?:(?:練習|例)?問題?|例題|設問|質問|question|problem|exercise)[ ]*(?:no\.?|第)?|q)[ ]*
+        | ^[^\n]{0,40}(?:another|next)[ ](?:question|problem)
+        | ^[^\w\n]*(?:(?:次に|続いて|では|それでは)[、, ]*)?(?:(?:(?:練習|例)?問題?|例題|設問|質問|question|problem|exercise)[ ]*(?:no\.?|第)?|q)[ ]*
           (?:[2-9]|[1-9]\d+|\((?:[2-9]|[1-9]\d+)\))(?![\d年月日条項号])
         | ^[^\w\n]*第[ ]*(?:[2-9]|[1-9]\d+)[ ]*問
     )|(?P<turn>
         <\|im_start\|>[ ]*assistant | <\|assistant\|> | <start_of_turn>model | \[/INST\]
-        | ^[^\w\n]*assistant[*_ ]*:?[ ]*$ | ^\#+[ ]*(?:response|output|assistant)[^\w\n]*$
+        | ^[^\w\n]*(?:assistant|ai|bot|アシスタント)[*_ ]*(?::|$) | ^\#+[ ]*(?:response|output|assistant)[^\w\n]*$
         | ^[^\n]*(?:選べ|選びなさい|答えよ|答えなさい)[。.?!]*[ ]*$
     )|(?P<soft>
         ^[^\w\n]*(?:問題文?|設問|質問|問|question|problem|q|参照条文|練習問題|例題)[ ]*(?:1|\(1\))?[*_ ]*(?:[\])】」』>:][^\w\n]*|[.][ ]|$)
+        | ^[^\w\n]*(?:選択肢|options|choices)[^\w\n]*$
         | ^[^\n]*(?:問題|質問|設問)に(?:答え|回答|解答)[^\n]*$
         | ^[^\n]*(?:どれか|どれですか|どちらか)[。.?!]*[ ]*$
     )""",

@@ -33,3 +33,11 @@ def test_rows_that_are_no_questions_are_all_named():
 def test_free_form_rows_need_no_choices():
     (item,) = items.read([conversation(1, choices=None, correct=None, id=None)], "generation")
     assert (item.id, item.labels, item.gold) == ("test.jsonl:1", (), "")
+
+
+def test_fewer_items_than_asked_for_are_an_error():
+    rows = [conversation(1), conversation(2)]
+    assert items.first(rows, 1, "test.jsonl") == rows[:1]
+    assert items.first(rows, None, "test.jsonl") == rows
+    with pytest.raises(SlimtuneError, match=r"test.jsonl: 3 items are asked for, and there are 2"):
+        items.first(rows, 3, "test.jsonl")
