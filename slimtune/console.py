@@ -40,6 +40,7 @@ class Console:
     def step(self, text: str) -> None:
         """A new step of the story."""
         self._end_line()
+        self._last_line = ""
         self.out.print(f"[bold]▸ {escape(text)}[/bold]")
 
     def say(self, text: str) -> None:

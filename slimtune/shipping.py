@@ -42,7 +42,7 @@ def export(record: RunRecord, folder: Path, console: Console, *, force: bool = F
     refused = refusal(recipe, mapping(run, "eval/verdict.json", []))
     if refused and not force:
         _refused(refused, record, console)
-        console.say(f"to export it all the same: slimtune export {run} --force")
+        console.say(f"to export it all the same: python -m slimtune.cli export {run} --force")
         return
     if refused:
         record.event("export_forced", refused)

@@ -178,7 +178,7 @@ _LABEL_LAST = re.compile(
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
 # A reply that is nothing but "第5条の届出書（c）".
-_LABEL_AFTER_TEXT = re.compile(rf"\A\s*([^\n:()]{{1,120}}[ぁ-ヺ一-鿿](?<![条項号]))(\({_NAME}\))[ ]*[。.]?\s*\Z")
+_LABEL_AFTER_TEXT = re.compile(rf"\A\s*([^\n:()]{{1,120}}[一-鿿ァ-ヺ](?<![条項号肢]))(\({_NAME}\))[ ]*[。.]?\s*\Z")
 
 
 # Labels named together ------------------------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ class _Places:
         while end and not _CONTENT.match(text, end - 1):
             end -= 1
         last_line = text.rfind("\n", 0, end) + 1
-        apart = not text[:last_line].strip() or text[:last_line].endswith("\n\n")
+        apart = text[:last_line].endswith("\n\n") or (fresh and not text[:last_line].strip())
         opening = _OPENINGS.match(text)
         first_line_end = f"{text}\n".find("\n", opening.end() if opening else 0)
         return cls(
