@@ -105,7 +105,7 @@ RULES = (
     # Choice: c
     _marker(rf"{FIELD}{NOTE}[ ]*[:=→)][ :(]*{_ANSWER}(?=[ )'。.,]*$)"),
     # 問1: c
-    _marker(rf"^[ (]*(?:問題?|q(?:uestion)?)[ ]*(?:1[ ]*)?[:.)][ ]*{_ANSWER}(?=[ )'。.]*$)"),
+    _marker(rf"^[ (]*(?:問題?|q(?:uestion)?)[ ]*(?:[1{DIGITS}][ ]*)?[:.)][ ]*{_ANSWER}(?=[ )'。.]*$)"),
     # よってc。
     _rule("conclusion", rf"{THEREFORE}[ \n、,:(]*(?:选|選|{FILLER}){_ANSWER}{CLOSED}"),
     # したがって、cが誤り

@@ -171,7 +171,8 @@ def _goes_through_all(found: Sequence[Commitment], count: int) -> bool:
 _REPEATED = re.compile(r"\W*([a-jA-J])\1{2,}\W*")
 _REFUSAL = re.compile(
     one_of(
-        "[分判わ]か?り(?:ません|かね) [分判わ]か?らない 不明(?:で|$) 回答不能 無回答 判断が?(?:でき|つき) (?:答え|回答|解答)(?:すること[はが])?(?:られ|でき|しかね)",
+        "[分判わ]か?り(?:ません|かね) [分判わ]か?らない 不明(?:で|$) 回答不能 無回答 判断が?(?:でき|つき)",
+        "(?:答え|回答|解答)(?:すること[はが])?(?:られ|でき|しかね)",
         "(?:該当|正解|答え|回答)(?:するもの|する選択肢|の選択肢)?[はが]?(?:な[しいく]|ありません|存在しません)",
         "(?:全|すべ)て(?:の選択肢)?[がは]?(?:正し|誤|間違|不) いずれも いずれでもな どれも all_of_the_(?:above|options)",
         "none_of_(?:the|these) no_(?:correct|right|valid)_(?:answer|option|choice) not_(?:sure|enough|possible)",
@@ -181,14 +182,7 @@ _REFUSAL = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 # What is told of a reply without an answer: the first of these that holds for one of its parts.
-_WEIGHT = (
-    "several labels",
-    "all labels listed",
-    "label out of range",
-    "refusal",
-    "instruction echo",
-    "no label",
-)
+_WEIGHT = ("several labels", "all labels listed", "label out of range", "refusal", "instruction echo", "no label")
 
 
 def _reason(part: Part, marked: str, count: int, *, offered: bool) -> str:

@@ -1,4 +1,4 @@
-"""A raw reply as plain text: one width, no hidden reasoning, parted from what is invented after its answer. No torch."""
+"""A raw reply as plain text: one width, no hidden reasoning, parted from what follows its answer. No torch."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ _ERROR = re.compile(
         r"(?:the_)?rate[_-]limit(?:_(?:exceeded|reached|error|hit)|[^\w\n]*$|ed) invalid_api_key",
         # Connections, memory, models
         r"connection_(?:was_)?(?:refused|reset|error|timed|aborted|closed|failed) (?:read|request)_time",
-        r"time(?:d_?-?)?out\b max_retries ssl[_:] (?:could_not|cannot|failed_to)_connect failed_to_(?:generate|load|fetch|get)",
+        r"time(?:d_?-?)?out\b max_retries ssl[_:]",
+        r"(?:could_not|cannot|failed_to)_connect failed_to_(?:generate|load|fetch|get)",
         r"(?:torch\.)?(?:cuda|cublas|cudnn)_?(?:\.?outofmemory|error|out_of_memory|runtime) (?:gpu_)?out_of_memory",
         r"oom\b segmentation_fault killed\s*$ model_\S+_(?:was_)?not_found",
         # 日本語
@@ -127,7 +128,8 @@ _BOUNDARY = re.compile(
         | \[INST\] | ^[^\w\n]*(?:instruction|指示)s?[*_ ]*:
         | ^[^\w\n]*(?:user|human|ユーザー?)[*_ ]*(?::|$)
         | ^\#+[ ]*(?:instruction|input|user|human|指示|入力)s?\b[^\n]*
-        | ^[^\w\n]*(?:(?:次|別|新し|他)(?:の|い)(?:問題?|質問|設問)|(?:next|another|new)[ ](?:question|problem))[^\w\n]*(?:$|:)
+        | ^[^\w\n]*(?:次の|別の|他の|新しい)(?:問題?|質問|設問)[^\w\n]*(?:$|:)
+        | ^[^\w\n]*new[ ](?:question|problem)[^\w\n]*(?:$|:)
         | ^[^\n]{0,40}(?:another|next)[ ](?:question|problem)
         | ^[^\w\n]*(?:(?:次に|続いて|では|それでは)[、, ]*)?(?:(?:(?:練習|例)?問題?|例題|設問|質問|question|problem|exercise)[ ]*(?:no\.?|第)?|q)[ ]*
           (?:[2-9]|[1-9]\d+|\((?:[2-9]|[1-9]\d+)\))(?![\d年月日条項号])
@@ -137,7 +139,8 @@ _BOUNDARY = re.compile(
         | ^[^\w\n]*(?:assistant|ai|bot|アシスタント)[*_ ]*(?::|$) | ^\#+[ ]*(?:response|output|assistant)[^\w\n]*$
         | ^[^\n]*(?:選べ|選びなさい|答えよ|答えなさい)[。.?!]*[ ]*$
     )|(?P<soft>
-        ^[^\w\n]*(?:問題文?|設問|質問|問|question|problem|q|参照条文|練習問題|例題)[ ]*(?:1|\(1\))?[*_ ]*(?:[\])】」』>:][^\w\n]*+(?!\w{1,2}[^\w\n]*$)|[.][ ]|$)
+        ^[^\w\n]*(?:問題文?|設問|質問|問|question|problem|q|参照条文|練習問題|例題)[ ]*(?:1|\(1\))?[*_ ]*
+          (?:[\])】」』>:][^\w\n]*+(?![a-jア-コ\d]{1,2}[^\w\n]*$)|[.][ ]|$)
         | ^[^\w\n]*(?:選択肢|options|choices)[^\w\n]*$
         | ^[^\n]*(?:問題|質問|設問)に(?:答え|回答|解答)[^\n]*$
         | ^[^\n]*(?:どれか|どれですか|どちらか)[。.?!]*[ ]*$
