@@ -6,10 +6,12 @@ server returns as `reasoning_content` or `reasoning` is not part of a reply; a <
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx
@@ -167,6 +169,10 @@ class ApiTarget:
 
     def close(self) -> None:
         self._server.close()
+
+    def expecting(self, prompts: Sequence[Prompt]) -> AbstractContextManager[None]:
+        """Nothing to do: a server keeps what prompts share by itself."""
+        return contextlib.nullcontext()
 
     def score(self, prompts: Sequence[Prompt]) -> list[Letters]:
         """From the likeliest tokens that the server tells, usually 20; labels without one among them are `bounded`.

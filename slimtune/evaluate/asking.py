@@ -82,15 +82,17 @@ def ask(
     """
     rows: dict[str, Row] = {}
     asked = sum(item.id in done for item in items)
-    for batch in batches(items, settings, target.batch_size):
-        if all(item.id in done for item in batch):
-            continue
-        fresh = [row for row in _ask_batch(target, batch, settings) if row["id"] not in done]
-        keep(fresh)
-        rows |= {row["id"]: row for row in fresh}
-        asked += len(fresh)
-        if on_progress:
-            on_progress(asked, len(items))
+    # All of them, also those that are done: what is shared, and so every rounding, is then the same after a kill.
+    with target.expecting([Prompt(item.prompt, item.labels) for item in items]):
+        for batch in batches(items, settings, target.batch_size):
+            if all(item.id in done for item in batch):
+                continue
+            fresh = [row for row in _ask_batch(target, batch, settings) if row["id"] not in done]
+            keep(fresh)
+            rows |= {row["id"]: row for row in fresh}
+            asked += len(fresh)
+            if on_progress:
+                on_progress(asked, len(items))
     return [rows[item.id] for item in items if item.id in rows]
 
 

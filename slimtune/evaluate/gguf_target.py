@@ -7,10 +7,12 @@ into the file shows in the result.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,10 @@ class GgufTarget:
 
     def close(self) -> None:
         self._server.close()
+
+    def expecting(self, prompts: Sequence[Prompt]) -> AbstractContextManager[None]:
+        """Nothing to do: llama.cpp keeps what prompts share by itself."""
+        return contextlib.nullcontext()
 
     def score(self, prompts: Sequence[Prompt]) -> list[Letters]:
         """Prompts with a long common beginning are computed one after the other in one slot, which keeps it.

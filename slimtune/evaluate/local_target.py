@@ -6,17 +6,19 @@ The same object judges the base and the tuned model of a run, and whatever `slim
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from slimtune.data.chat import ChatTokenizer
 from slimtune.errors import Problem, SlimtuneError, fail
-from slimtune.evaluate.prefixes import Group, group_by_prefix
+from slimtune.evaluate.prefixes import FEWEST_OF_ALL, Group, common_length, group_by_prefix
 from slimtune.evaluate.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
 from slimtune.evaluate.text_stops import AnswerLineStop
 
@@ -60,12 +62,28 @@ class LocalTarget:
         self._share = share_prefixes
         self._generating = generating
         self._spelled: dict[str, list[int]] = {}
+        self._beginning: _Beginning | None = None
 
     def facts(self) -> Facts:
         return self._facts
 
     def close(self) -> None:
         """The model belongs to whoever loaded it."""
+
+    @contextlib.contextmanager
+    def expecting(self, prompts: Sequence[Prompt]) -> Iterator[None]:
+        """Within it, the beginning that all prompts have in common (system prompt, examples, instruction) is computed once.
+
+        The model must stay as it is meanwhile: another adapter has other keys and values.
+        """
+        ids = self._common_beginning(prompts) if self._share else []
+        if ids:
+            with self._evaluating():
+                self._beginning = _Beginning(ids, self._cached(ids))
+        try:
+            yield
+        finally:
+            self._beginning = None
 
     def score(self, prompts: Sequence[Prompt]) -> list[Letters]:
         """Raises SlimtuneError for a prompt that leaves no room for an answer, or a label that no token spells."""
@@ -74,18 +92,16 @@ class LocalTarget:
         with self._evaluating():
             logprobs = torch.log_softmax(self._next_token_logits(ids), dim=-1)
         greedy = logprobs.argmax(dim=-1).tolist()
-        results = []
-        for row, (prompt, own) in enumerate(zip(prompts, ids, strict=True)):
-            letters = {label: float(torch.logsumexp(logprobs[row, spelled[label]], dim=0)) for label in prompt.labels}
-            results.append(
-                Letters(
-                    logprobs=letters,
-                    greedy_text=self.tokenizer.decode([greedy[row]]),
-                    greedy_token=greedy[row],
-                    prompt_sha256=_sha256(own),
-                )
+        by_label = {label: torch.logsumexp(logprobs[:, tokens], dim=-1).tolist() for label, tokens in spelled.items()}
+        return [
+            Letters(
+                logprobs={label: by_label[label][row] for label in prompt.labels},
+                greedy_text=self.tokenizer.decode([greedy[row]]),
+                greedy_token=greedy[row],
+                prompt_sha256=_sha256(own),
             )
-        return results
+            for row, (prompt, own) in enumerate(zip(prompts, ids, strict=True))
+        ]
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Reply]]:
         """Replies of each prompt. The same batch with the same seed gives the same replies.
@@ -168,7 +184,8 @@ class LocalTarget:
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
         was_training = self.model.training
-        self.model.eval()
+        if was_training:
+            self.model.eval()
         try:
             with (
                 torch.no_grad(),
@@ -176,7 +193,8 @@ class LocalTarget:
             ):
                 yield
         finally:
-            self.model.train(was_training)
+            if was_training:
+                self.model.train()
 
     @property
     def _inner(self) -> Any:
@@ -211,20 +229,53 @@ class LocalTarget:
         The head sees only the last positions: a batch never holds (rows × length × vocabulary) logits.
         """
         groups = group_by_prefix(rows) if self._share else [Group(tuple(range(len(rows))), 0)]
-        last: list[torch.Tensor | None] = [None] * len(rows)
-        for group in groups:
+        last: dict[int, torch.Tensor] = {}
+        for group in self._from_the_beginning(groups, rows):
             past = None
             if group.shared:
-                from transformers import DynamicCache
-
-                past = DynamicCache(config=self._inner.config)
-                self._hidden([rows[group.members[0]][: group.shared]], past)
+                past = self._cached(rows[group.members[0]][: group.shared])
                 past.batch_repeat_interleave(len(group.members))
             rests = [rows[index][group.shared :] for index in group.members]
             hidden = self._hidden(rests, past)
-            for row, index in enumerate(group.members):
-                last[index] = hidden[row, len(rests[row]) - 1]
-        return self._head(torch.stack([state for state in last if state is not None]))
+            last |= {index: hidden[row, len(rests[row]) - 1] for row, index in enumerate(group.members)}
+        return self._head(torch.stack([last[index] for index in range(len(rows))]))
+
+    def _from_the_beginning(self, groups: Sequence[Group], rows: Sequence[Sequence[int]]) -> Iterator[Group]:
+        """The groups, those that share nothing among themselves sharing the common beginning."""
+        for group in groups:
+            if group.shared or self._beginning is None:
+                yield group
+                continue
+            # One token has to be left to read the answer at.
+            with_it = tuple(index for index in group.members if self._beginning.begins(rows[index][:-1]))
+            without = tuple(index for index in group.members if index not in with_it)
+            yield from (
+                Group(members, shared)
+                for members, shared in ((with_it, len(self._beginning.ids)), (without, 0))
+                if members
+            )
+
+    def _cached(self, ids: Sequence[int]) -> Any:
+        """The key-value cache of a prefix, one row, to be filled further; from the common beginning where it has it."""
+        from transformers import DynamicCache
+
+        start, past = 0, DynamicCache(config=self._inner.config)
+        if self._beginning is not None and self._beginning.begins(ids):
+            start, past = len(self._beginning.ids), copy.deepcopy(self._beginning.past)
+        if start < len(ids):
+            self._hidden([ids[start:]], past)
+        return past
+
+    def _common_beginning(self, prompts: Sequence[Prompt]) -> list[int]:
+        """The first tokens of all prompts' texts in common; [] where these are too few to gain anything."""
+        if len(prompts) < 2:
+            return []
+        texts = [self.tokenizer.render(prompt.messages, add_generation_prompt=True) for prompt in prompts]
+        first, last = min(texts), max(texts)  # what these have in common, all have
+        shared = self.tokenizer.encode(first[: common_length(first, last, len(first))])
+        # A text's last token may be another one where the text goes on.
+        ids = shared[: common_length(shared, self.tokenizer.encode(first), len(shared) - 1)]
+        return ids if len(ids) >= FEWEST_OF_ALL else []
 
     def _generate(self, rows: Sequence[Sequence[int]], sampling: Sampling, labels: Sequence[str]) -> list[list[Reply]]:
         from transformers import GenerationConfig, StoppingCriteriaList
@@ -274,6 +325,17 @@ class LocalTarget:
         per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * width
         free = _SHARE_FOR_CACHE * max(0, self._limit - torch.cuda.memory_allocated())
         return max(1, min(self.batch_size, math.floor(free / (per_token * tokens * replies))))
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """ids: of the tokens that all prompts begin with. past: their key-value cache, one row."""
+
+    ids: list[int]
+    past: Any
+
+    def begins(self, row: Sequence[int]) -> bool:
+        return len(row) >= len(self.ids) and list(row[: len(self.ids)]) == self.ids
 
 
 def _sha256(ids: Sequence[int]) -> str:

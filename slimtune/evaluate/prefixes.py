@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 FEWEST_SHARED = 64
 """Tokens in common below which a pass of its own costs more than it saves."""
+FEWEST_OF_ALL = 8
+"""The same for a beginning that all prompts have, which is computed once for all batches."""
 _SIMILAR = 0.8
 
 
@@ -30,7 +32,7 @@ def group_by_prefix(rows: Sequence[Sequence[int]]) -> list[Group]:
             open_group = groups[-1]
             first = rows[open_group.members[0]]
             limit = open_group.shared if len(open_group.members) > 1 else len(first) - 1
-            common = _common(first, row, min(limit, len(row) - 1))
+            common = common_length(first, row, min(limit, len(row) - 1))
             if common >= FEWEST_SHARED and common >= _SIMILAR * (limit if len(open_group.members) > 1 else common):
                 groups[-1] = Group((*open_group.members, index), common)
                 continue
@@ -40,7 +42,7 @@ def group_by_prefix(rows: Sequence[Sequence[int]]) -> list[Group]:
     return [*together, *([Group(alone, 0)] if alone else [])]
 
 
-def _common(first: Sequence[int], second: Sequence[int], limit: int) -> int:
+def common_length(first: Sequence[object], second: Sequence[object], limit: int) -> int:
     """Length of the common beginning, at most `limit`."""
     pairs = enumerate(zip(first[:limit], second[:limit], strict=False))
     return next((position for position, (one, other) in pairs if one != other), min(limit, len(first), len(second)))

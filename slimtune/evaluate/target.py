@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -93,6 +94,10 @@ class Target(Protocol):
     abilities: frozenset[Ability]
 
     def facts(self) -> Facts: ...
+
+    def expecting(self, prompts: Sequence[Prompt]) -> AbstractContextManager[None]:
+        """Within it, batches of these prompts will be scored: what all of them share may be computed beforehand."""
+        ...
 
     def score(self, prompts: Sequence[Prompt]) -> list[Letters]: ...
 

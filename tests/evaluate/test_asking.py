@@ -1,5 +1,6 @@
 """Asking every item: the same rows whatever the batch, whatever was done before, and in whatever order of choices."""
 
+import contextlib
 import math
 
 import pytest
@@ -33,6 +34,9 @@ class Scripted:
 
     def facts(self):
         return Facts("scripted")
+
+    def expecting(self, prompts):
+        return contextlib.nullcontext()
 
     def score(self, prompts):
         self.calls.append(prompts)

@@ -76,6 +76,35 @@ def test_a_shared_beginning_is_computed_once_and_changes_nothing(model, tokenize
         assert shared.logprobs == pytest.approx(plain.logprobs, abs=1e-4)
 
 
+def test_what_all_prompts_begin_with_is_computed_once_and_changes_nothing(model, tokenizer, target):
+    prompts = [prompt("次の条文を読み、問いに答えよ。" + "問い" * n) for n in range(1, 6)]
+    sharing = open_target(model, tokenizer, share_prefixes=True)
+    forward, computed = sharing._hidden, []
+    sharing._hidden = lambda rows, past=None: computed.append(sum(map(len, rows))) or forward(rows, past)
+    with sharing.expecting(prompts):
+        shared = [letters for start in (0, 2, 4) for letters in sharing.score(prompts[start : start + 2])]
+        outside = sharing.score([prompt("別の問い")])
+    (alone,) = target.score([prompt("別の問い")])
+    assert outside[0].logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+    for one, plain in zip(shared, target.score(prompts), strict=True):
+        assert one.logprobs == pytest.approx(plain.logprobs, abs=1e-4)
+        assert one.prompt_sha256 == plain.prompt_sha256
+    beginning, *batches = computed
+    lengths = [len(tokenizer.prompt_ids(one.messages)) for one in prompts]
+    assert beginning >= prefixes.FEWEST_OF_ALL
+    assert sum(batches[:3]) == sum(lengths) - 5 * beginning
+    # Nothing is kept: the next model may have another adapter.
+    assert sharing._beginning is None
+
+
+def test_equal_prompts_and_a_single_one_are_scored_too(model, tokenizer, target):
+    sharing = open_target(model, tokenizer, share_prefixes=True)
+    for prompts in ([PROMPTS[2]] * 3, PROMPTS[:1]):
+        with sharing.expecting(prompts):
+            for one, plain in zip(sharing.score(prompts), target.score(prompts), strict=True):
+                assert one.logprobs == pytest.approx(plain.logprobs, abs=1e-4)
+
+
 def test_a_question_begins_a_group_of_its_own():
     def rows(*endings):
         return [[*range(start, start + 100), ending] for start, ending in endings]
