@@ -82,6 +82,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--case", nargs="+", choices=names, default=names, help="only these")
     add("--tokens", type=int, default=5000, help="of a case's prompts, about, for models above 50 M parameters")
+    add("--threads", type=int, help="of both, on a CPU (default: as Slimtune chooses)")
     add("--seconds", type=float, default=10.0, help="no case begins another round after these, but each has three")
     add("--output", type=Path, help="the measurements, as JSON")
     return parser.parse_args(arguments)
@@ -144,10 +145,10 @@ def compare(name: str, folder: Path, options: argparse.Namespace, work: Path) ->
     }
     job = {
         "model": str(folder),
-        # As Slimtune chooses them by itself; the harness is told.
+        # As Slimtune chooses by itself; the harness is told.
         "device": here.kind,
         "dtype": {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[precision],
-        "threads": make.cpu_threads(parameters, here.cores),
+        "threads": options.threads or make.cpu_threads(parameters, here.cores),
         "cases": prepared,
     }
     (work / "job.json").write_text(json.dumps(job), encoding="utf-8")

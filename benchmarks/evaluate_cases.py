@@ -23,7 +23,8 @@ _FEWEST_QUESTIONS = 2
 class Case:
     """questions: a held-out file. examples: answered questions that stand before each, as earlier turns.
 
-    orders: of the choices of each question. batch_size: prompts that pass through the model at once.
+    orders: of the choices of each question. batch_size: prompts that pass through the model at once; 8, because few
+    questions are then padded as all of a file are in batches of 16, by a seventh.
     """
 
     name: str

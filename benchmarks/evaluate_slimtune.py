@@ -40,6 +40,7 @@ def main(job_path: str) -> None:
     with opening.open_target(target_spec.parse(job["model"]), opening.Loading()) as opened:
         shared, plain = opened.local, _without_sharing(opened.local)
         model = shared.model
+        torch.set_num_threads(job["threads"])
         reply(
             {
                 "conditions": {
