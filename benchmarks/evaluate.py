@@ -30,7 +30,6 @@ if __name__ == "__main__":  # instead of this folder, so that both `benchmarks` 
 _LM_EVAL_PYTHON = ROOT / ".venv-lm-eval" / "bin" / "python"
 _FEWEST_ROUNDS, _MOST_ROUNDS = 3, 15
 _SMALL_MODEL = 50_000_000  # parameters up to which every question is asked
-_WARM_UP = 2  # questions, of a larger model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,42 +166,38 @@ def compare(name: str, folder: Path, options: argparse.Namespace, work: Path) ->
             "cases": [],
         }
         for key, case in zip(prepared, cases, strict=True):
-            measured = measure(
-                ours, theirs, key, prepared[key], warm_up=_WARM_UP if most else None, seconds=options.seconds
-            )
+            measured = measure(ours, theirs, key, prepared[key], seconds=options.seconds)
             result["cases"].append({**asdict(case), **measured})
             print(f"{name}, {case.name}: {len(measured['rounds'])} rounds", flush=True)
     return result
 
 
-def measure(
-    ours: Contender, theirs: Contender, key: str, case: dict[str, Any], *, warm_up: int | None, seconds: float
-) -> dict[str, Any]:
+def measure(ours: Contender, theirs: Contender, key: str, case: dict[str, Any], *, seconds: float) -> dict[str, Any]:
     """Rounds of one case, in turns, after one that is not counted; then the answers compared.
 
-    warm_up: questions of the round that is not counted; None is all of them.
+    That round is a whole one: batches of a new shape take many times as long when they come first.
     """
     from benchmarks import evaluate_report as told
 
-    def ask_ours(share: bool, limit: int | None) -> dict[str, Any]:
-        return ours.ask(do="measure", case=key, limit=limit, share_prefixes=share)
+    def ask_ours(share: bool) -> dict[str, Any]:
+        return ours.ask(do="measure", case=key, share_prefixes=share)
 
-    def ask_theirs(limit: int | None) -> dict[str, Any]:
-        return theirs.ask(do="measure", case=key, limit=limit)
+    def ask_theirs() -> dict[str, Any]:
+        return theirs.ask(do="measure", case=key)
 
-    ask_ours(True, warm_up)
-    ask_theirs(warm_up and warm_up * case["orders"])
+    ask_ours(True)
+    ask_theirs()
     rounds: list[dict[str, float]] = []
     started = time.monotonic()
     while len(rounds) < _FEWEST_ROUNDS or (len(rounds) < _MOST_ROUNDS and time.monotonic() - started < seconds):
-        mine, other = ask_ours(True, None), ask_theirs(None)
+        mine, other = ask_ours(True), ask_theirs()
         one = {
             told.OURS: mine["seconds"],
             told.THEIRS: other["seconds"],
             told.THEIR_REQUESTS: other["requests_seconds"],
         }
         if case["shares"]:
-            one[told.UNSHARED] = ask_ours(False, None)["seconds"]
+            one[told.UNSHARED] = ask_ours(False)["seconds"]
         rounds.append({name: round(value, 5) for name, value in one.items()})
     different = told.differing(mine["answers"], other["answers"])
     looked = theirs.ask(do="explain", case=key, keys=different)

@@ -13,7 +13,7 @@ from slimtune.data import loading
 from slimtune.data.chat import ChatTokenizer
 from slimtune.evaluate import items, permutations
 from slimtune.evaluate.items import Item
-from slimtune.evaluate.target import spellings
+from slimtune.evaluate.targets.target import spellings
 
 _EXAMPLES = ROOT / "data" / "law" / "direct_norag.train.jsonl"
 _FEWEST_QUESTIONS = 2

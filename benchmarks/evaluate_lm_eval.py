@@ -3,7 +3,7 @@
     LM_EVAL_ENVIRONMENT/bin/python benchmarks/evaluate_lm_eval.py JOB.json
 
 The job's model is loaded once. Then each line on standard input asks for one thing, and gets one line on standard output:
-{"do": "measure", "case", "limit"} has the case's questions answered, {"do": "explain", "case", "keys"} looks closer at
+{"do": "measure", "case"} has the case's questions answered, {"do": "explain", "case", "keys"} looks closer at
 some of them. Imports nothing of this project, so that the harness runs with whatever versions it likes.
 """
 
@@ -84,7 +84,7 @@ def main(job_path: str) -> None:
         case = job["cases"][asked["case"]]
         model.batch_size_per_gpu = case["batch_size"]
         if asked["do"] == "measure":
-            reply(measure(model, tasks, asked["case"], asked["limit"]))
+            reply(measure(model, tasks, asked["case"]))
         else:
             reply(explain(model, case, set(asked["keys"])))
 
@@ -97,12 +97,12 @@ def _tasks(job: dict[str, Any], folder: Path) -> TaskManager:
     return TaskManager(include_path=str(folder), include_defaults=False)
 
 
-def measure(model: TimedModel, tasks: TaskManager, name: str, limit: int | None) -> dict[str, Any]:
+def measure(model: TimedModel, tasks: TaskManager, name: str) -> dict[str, Any]:
     """Seconds from the file of questions to their answers, those of them inside requests, and the answers by key."""
     model.requests_seconds = 0.0
     started = time.perf_counter()
     # Not simple_evaluate: that one lists the environment's packages with pip afterwards, for longer than a toy takes.
-    found = evaluate(lm=model, task_dict=tasks.load([name]), limit=limit, log_samples=True, bootstrap_iters=0)
+    found = evaluate(lm=model, task_dict=tasks.load([name]), log_samples=True, bootstrap_iters=0)
     seconds = time.perf_counter() - started
     answers = {}
     for sample in found["samples"][name]:

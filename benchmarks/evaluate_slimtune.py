@@ -2,7 +2,7 @@
 
     python -m benchmarks.evaluate_slimtune JOB.json
 
-The job's model is loaded once. Then each line on standard input, {"do": "measure", "case", "limit", "share_prefixes"}, has
+The job's model is loaded once. Then each line on standard input, {"do": "measure", "case", "share_prefixes"}, has
 the case's questions answered, and gets one line on standard output. `--random FOLDER` makes a model instead.
 """
 
@@ -22,8 +22,9 @@ import torch  # isort: skip
 from slimtune import backend
 from slimtune.builtin import tokenizer as builtin_tokenizer
 from slimtune.data import loading
-from slimtune.evaluate import asking, items, opening, target_spec
-from slimtune.evaluate.local_target import LocalTarget
+from slimtune.evaluate import asking, items
+from slimtune.evaluate.targets import opening, target_spec
+from slimtune.evaluate.targets.local_target import LocalTarget
 
 
 def main(job_path: str) -> None:
@@ -55,7 +56,7 @@ def main(job_path: str) -> None:
         for line in sys.stdin:
             asked = json.loads(line)
             target = shared if asked["share_prefixes"] else plain
-            reply(measure(target, job["cases"][asked["case"]], asked["limit"]))
+            reply(measure(target, job["cases"][asked["case"]]))
 
 
 def _without_sharing(target: LocalTarget) -> LocalTarget:
@@ -71,12 +72,12 @@ def _without_sharing(target: LocalTarget) -> LocalTarget:
     )
 
 
-def measure(target: LocalTarget, case: dict[str, Any], limit: int | None) -> dict[str, Any]:
+def measure(target: LocalTarget, case: dict[str, Any]) -> dict[str, Any]:
     """Seconds from the file of questions to their answers, and the answers by key: question and order of its choices."""
     target.batch_size = case["batch_size"]
     started = time.perf_counter()
     conversations = loading.load_conversations([(case["questions"], 1.0)]).conversations
-    asked = items.read(conversations, "multiple_choice")[:limit]
+    asked = items.read(conversations, "multiple_choice")
     rows = asking.ask(target, asked, asking.Settings(permutations=case["orders"]))
     seconds = time.perf_counter() - started
     answers = {}

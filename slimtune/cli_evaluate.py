@@ -78,8 +78,9 @@ def evaluate(
     The same command goes on where it was stopped.
     """
     from slimtune.console import Console
-    from slimtune.evaluate import evaluation, target_spec
-    from slimtune.evaluate.opening import Loading
+    from slimtune.evaluate import evaluation
+    from slimtune.evaluate.targets import target_spec
+    from slimtune.evaluate.targets.opening import Loading
 
     spec = target_spec.parse(target, model)
     own = evaluation.run_evaluates(spec)
@@ -144,9 +145,10 @@ def ensemble(
 ) -> None:
     """Ask several adapters on one loaded base, and combine their answers by vote and by mean probability."""
     from slimtune.console import Console
-    from slimtune.evaluate import evaluation, target_spec
+    from slimtune.evaluate import evaluation
     from slimtune.evaluate import members as ensembles
-    from slimtune.evaluate.opening import Loading
+    from slimtune.evaluate.targets import target_spec
+    from slimtune.evaluate.targets.opening import Loading
 
     specs = [target_spec.parse(member) for member in members]
     request = evaluation.Request(

@@ -14,14 +14,14 @@ from slimtune.evaluate import items as reading
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.asking import Row, Settings
 from slimtune.evaluate.items import Item
-from slimtune.evaluate.target import Facts, Prompt, Sampling, Target
+from slimtune.evaluate.targets.target import Facts, Prompt, Sampling, Target
 from slimtune.export.ship import PARITY_ITEMS
 from slimtune.prepare import Prepared
 from slimtune.recipe import EvaluateSection
 from slimtune.run_record import RunRecord
 
 if TYPE_CHECKING:
-    from slimtune.evaluate.local_target import LocalTarget
+    from slimtune.evaluate.targets.local_target import LocalTarget
 
 Who = Literal["base", "tuned"]
 
@@ -82,7 +82,7 @@ def items_of(
 def target_of(model: Any, tokenizer: ChatTokenizer, prepared: Prepared) -> LocalTarget:
     """The run's model, as the plan says it is to be asked."""
     from slimtune import backend
-    from slimtune.evaluate.local_target import LocalTarget
+    from slimtune.evaluate.targets.local_target import LocalTarget
     from slimtune.model import DTYPES
 
     plan = prepared.plan

@@ -25,7 +25,7 @@ from transformers import TrainerCallback  # isort: skip
 
 from slimtune import cli, run_record
 from slimtune import model as models
-from slimtune.evaluate.local_target import LocalTarget
+from slimtune.evaluate.targets.local_target import LocalTarget
 from slimtune.train import checkpoints, training
 
 AT_MOST_SECONDS = 240

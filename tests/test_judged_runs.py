@@ -11,9 +11,10 @@ import pytest
 from slimtune import cli, pipeline, recipe, report, shipping
 from slimtune.console import Console
 from slimtune.errors import SlimtuneError
-from slimtune.evaluate import answer_file, evaluation, target_spec
+from slimtune.evaluate import answer_file, evaluation
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.evaluation import Request
+from slimtune.evaluate.targets import target_spec
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "data/quickstart"

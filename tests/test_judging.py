@@ -14,7 +14,7 @@ from slimtune.data.types import Conversation, Message
 from slimtune.errors import SlimtuneError
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.asking import Settings
-from slimtune.evaluate.target import Facts, Letters
+from slimtune.evaluate.targets.target import Facts, Letters
 from slimtune.run_record import RunRecord
 
 ROOT = Path(__file__).parent.parent

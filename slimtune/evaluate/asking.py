@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from slimtune.evaluate import extract, permutations, text_quality
 from slimtune.evaluate.items import Item, Kind, Mode
-from slimtune.evaluate.target import Letters, Prompt, Reply, Sampling, Target, spells
+from slimtune.evaluate.targets.target import Letters, Prompt, Reply, Sampling, Target, spells
 
 Row = dict[str, Any]
 

@@ -12,10 +12,11 @@ from slimtune import run_record
 from slimtune.console import Console
 from slimtune.errors import fail
 from slimtune.evaluate import compare as comparisons
-from slimtune.evaluate import comparison_text, evaluation, opening, pairwise, target_spec
+from slimtune.evaluate import comparison_text, evaluation, pairwise
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.compare import Contender
 from slimtune.evaluate.evaluation import Request
+from slimtune.evaluate.targets import opening, target_spec
 
 # Columns of a table that a terminal holds.
 _WIDEST = 3

@@ -16,13 +16,14 @@ from slimtune.console import Console
 from slimtune.data import loading
 from slimtune.data.types import Conversation
 from slimtune.errors import Problem, SlimtuneError, fail
-from slimtune.evaluate import asking, contamination, figures, items, opening, permutations, summary_table, verdict
+from slimtune.evaluate import asking, contamination, figures, items, permutations, summary_table, verdict
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.asking import Row, Settings
 from slimtune.evaluate.items import Item
-from slimtune.evaluate.opening import Loading, Opened
-from slimtune.evaluate.target import Target
-from slimtune.evaluate.target_spec import Spec
+from slimtune.evaluate.targets import opening
+from slimtune.evaluate.targets.opening import Loading, Opened
+from slimtune.evaluate.targets.target import Target
+from slimtune.evaluate.targets.target_spec import Spec
 from slimtune.run_folder import mapping
 
 RECORD = "evaluation.json"

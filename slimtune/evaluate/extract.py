@@ -44,12 +44,12 @@ from typing import Literal
 
 from slimtune.data.questions import LABELS
 from slimtune.errors import fail
-from slimtune.evaluate import choice_lists, reply_text
-from slimtune.evaluate.alternatives import one_of
-from slimtune.evaluate.answer_marks import LISTING, has_request, mark_labels, position
-from slimtune.evaluate.answer_rules import Commitment, commitments
 from slimtune.evaluate.items import Mode
-from slimtune.evaluate.reply_text import Part
+from slimtune.evaluate.replies import choice_lists, reply_text
+from slimtune.evaluate.replies.alternatives import one_of
+from slimtune.evaluate.replies.answer_marks import LISTING, has_request, mark_labels, position
+from slimtune.evaluate.replies.answer_rules import Commitment, commitments
+from slimtune.evaluate.replies.reply_text import Part
 
 Status = Literal["answered", "unknown", "ambiguous", "truncated", "error"]
 

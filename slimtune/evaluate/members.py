@@ -10,12 +10,13 @@ from typing import Any
 from slimtune import base_model, run_record, versions
 from slimtune.console import Console
 from slimtune.errors import Problem, SlimtuneError, fail
-from slimtune.evaluate import asking, compare, comparison_text, ensemble, evaluation, items, opening
+from slimtune.evaluate import asking, compare, comparison_text, ensemble, evaluation, items
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.compare import Contender
 from slimtune.evaluate.evaluation import Request
-from slimtune.evaluate.opening import Weights
-from slimtune.evaluate.target_spec import Spec
+from slimtune.evaluate.targets import opening
+from slimtune.evaluate.targets.opening import Weights
+from slimtune.evaluate.targets.target_spec import Spec
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from slimtune.errors import Problem, SlimtuneError, fail
 from slimtune.evaluate import statistics
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.contenders import Contender, excerpt, question
-from slimtune.evaluate.target import Prompt, Reply, Sampling, Target
+from slimtune.evaluate.targets.target import Prompt, Reply, Sampling, Target
 from slimtune.evaluate.verdict_text import bounds, p_value, percent
 
 Side = Literal["first", "second"]

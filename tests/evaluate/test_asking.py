@@ -9,7 +9,7 @@ from slimtune.data.types import Message
 from slimtune.evaluate import asking
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.items import Item
-from slimtune.evaluate.target import Facts, Letters, Likelihood, Reply
+from slimtune.evaluate.targets.target import Facts, Letters, Likelihood, Reply
 
 TEXTS = ("七日", "十日", "二十日", "三十日")
 

@@ -14,11 +14,12 @@ import pytest
 
 from slimtune.console import Console
 from slimtune.errors import SlimtuneError
-from slimtune.evaluate import evaluation, opening, target_spec
+from slimtune.evaluate import evaluation
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.evaluation import Request
-from slimtune.evaluate.opening import Opened
-from slimtune.evaluate.target import Facts, Letters, Reply
+from slimtune.evaluate.targets import opening, target_spec
+from slimtune.evaluate.targets.opening import Opened
+from slimtune.evaluate.targets.target import Facts, Letters, Reply
 
 ROOT = Path(__file__).parents[2]
 TEST = str(ROOT / "data/quickstart/test.jsonl")
@@ -198,7 +199,8 @@ def test_what_is_needed_is_asked_for(request_of):
 KILLED = """
 import contextlib, sys
 sys.path[:0] = [{root!r}, {tests!r}]
-from slimtune.evaluate import evaluation, opening
+from slimtune.evaluate import evaluation
+from slimtune.evaluate.targets import opening
 import test_evaluation
 from slimtune.console import Console
 

@@ -20,11 +20,12 @@ from slimtune.data import loading
 from slimtune.data.chat import ChatTokenizer
 from slimtune.data.types import Message
 from slimtune.errors import SlimtuneError
-from slimtune.evaluate import gguf_target, items
-from slimtune.evaluate.gguf_header import read_header
-from slimtune.evaluate.gguf_target import open_gguf
-from slimtune.evaluate.local_target import LocalTarget
-from slimtune.evaluate.target import Facts, Prompt, Sampling
+from slimtune.evaluate import items
+from slimtune.evaluate.targets import gguf_target
+from slimtune.evaluate.targets.gguf_header import read_header
+from slimtune.evaluate.targets.gguf_target import open_gguf
+from slimtune.evaluate.targets.local_target import LocalTarget
+from slimtune.evaluate.targets.target import Facts, Prompt, Sampling
 from slimtune.export.gguf import convert
 
 ROOT = Path(__file__).parents[2]
@@ -211,7 +212,7 @@ def test_a_crash_is_an_error_message(tiny_gguf):
 def test_llama_cpp_ends_with_the_process_that_started_it(tiny_gguf):
     code = (
         "import pathlib, sys, time\n"
-        "from slimtune.evaluate.gguf_target import open_gguf\n"
+        "from slimtune.evaluate.targets.gguf_target import open_gguf\n"
         "target = open_gguf(pathlib.Path(sys.argv[1]), context_length=64, threads=1)\n"
         "print(target._server.process.pid, flush=True)\n"
         "time.sleep(60)"
@@ -230,8 +231,8 @@ def test_ctrl_c_does_not_wait_for_the_answer(tiny_gguf, tmp_path):
     code = (
         "import pathlib, sys\n"
         "from slimtune.data.types import Message\n"
-        "from slimtune.evaluate.gguf_target import open_gguf\n"
-        "from slimtune.evaluate.target import Prompt, Sampling\n"
+        "from slimtune.evaluate.targets.gguf_target import open_gguf\n"
+        "from slimtune.evaluate.targets.target import Prompt, Sampling\n"
         "target = open_gguf(pathlib.Path(sys.argv[1]), context_length=2048, threads=1)\n"
         "post = target._server.post\n"
         "def told(path, body):\n"

@@ -8,10 +8,10 @@ import torch
 from slimtune.data.chat import ChatTokenizer
 from slimtune.data.types import Message
 from slimtune.errors import SlimtuneError
-from slimtune.evaluate import prefixes
-from slimtune.evaluate.local_target import LocalTarget
-from slimtune.evaluate.target import Facts, Prompt, Sampling, spells
-from slimtune.evaluate.text_stops import AnswerLineStop
+from slimtune.evaluate.targets import prefixes
+from slimtune.evaluate.targets.local_target import LocalTarget
+from slimtune.evaluate.targets.target import Facts, Prompt, Sampling, spells
+from slimtune.evaluate.targets.text_stops import AnswerLineStop
 
 LABELS = ("a", "b", "c", "d")
 

@@ -8,9 +8,9 @@ from api_server import ApiServer, chat, error
 
 from slimtune.errors import SlimtuneError
 from slimtune.evaluate import pairwise
-from slimtune.evaluate.api_target import open_api
 from slimtune.evaluate.contenders import Contender
-from slimtune.evaluate.target import Facts, Reply
+from slimtune.evaluate.targets.api_target import open_api
+from slimtune.evaluate.targets.target import Facts, Reply
 
 
 def contender(name, *texts, **more):

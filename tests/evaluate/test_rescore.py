@@ -13,7 +13,7 @@ from slimtune.errors import SlimtuneError
 from slimtune.evaluate import asking, rescore
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.items import Item
-from slimtune.evaluate.target import Reply
+from slimtune.evaluate.targets.target import Reply
 
 GIVEN = Path(__file__).parents[3] / "shared" / "cases" / "answer_cases.jsonl"
 

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from slimtune.errors import SlimtuneError
-from slimtune.evaluate import opening, target_spec
-from slimtune.evaluate.opening import Loading
-from slimtune.evaluate.target_spec import Spec
+from slimtune.evaluate.targets import opening, target_spec
+from slimtune.evaluate.targets.opening import Loading
+from slimtune.evaluate.targets.target_spec import Spec
 
 
 @pytest.fixture

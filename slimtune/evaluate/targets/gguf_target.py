@@ -18,11 +18,11 @@ from typing import Any
 
 from slimtune import llama_server, versions
 from slimtune.errors import Problem, SlimtuneError, fail
-from slimtune.evaluate.gguf_header import read_header
-from slimtune.evaluate.prefixes import group_by_prefix
-from slimtune.evaluate.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
-from slimtune.evaluate.threads import in_threads
-from slimtune.evaluate.told_tokens import Told, letters_of
+from slimtune.evaluate.targets.gguf_header import read_header
+from slimtune.evaluate.targets.prefixes import group_by_prefix
+from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
+from slimtune.evaluate.targets.threads import in_threads
+from slimtune.evaluate.targets.told_tokens import Told, letters_of
 from slimtune.run_record import sha256_file
 
 # The whole distribution of a small vocabulary; of a large one enough for every spelling of a letter that matters.

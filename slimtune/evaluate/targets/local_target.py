@@ -18,9 +18,9 @@ import torch
 
 from slimtune.data.chat import ChatTokenizer
 from slimtune.errors import Problem, SlimtuneError, fail
-from slimtune.evaluate.prefixes import FEWEST_OF_ALL, Group, common_length, group_by_prefix
-from slimtune.evaluate.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
-from slimtune.evaluate.text_stops import AnswerLineStop
+from slimtune.evaluate.targets.prefixes import FEWEST_OF_ALL, Group, common_length, group_by_prefix
+from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
+from slimtune.evaluate.targets.text_stops import AnswerLineStop
 
 _END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 # Of what is free under the limit, what a batch's key-value cache may take; the rest is for what attention needs.

@@ -9,7 +9,7 @@ import torch
 from transformers import StoppingCriteria
 
 from slimtune.data.chat import ChatTokenizer
-from slimtune.evaluate.target import spellings
+from slimtune.evaluate.targets.target import spellings
 
 # As many tokens as an answer line has at most ("**最終的な回答**： （ｃ）").
 _TAIL = 24

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from slimtune.evaluate.alternatives import one_of
+from slimtune.evaluate.replies.alternatives import one_of
 
 _CIRCLED = {
     chr(first + number): f"({number + 1})"

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from slimtune import base_model, resume, run_record
 from slimtune.errors import fail
-from slimtune.evaluate.target import Facts, Target
-from slimtune.evaluate.target_spec import Spec
+from slimtune.evaluate.targets.target import Facts, Target
+from slimtune.evaluate.targets.target_spec import Spec
 from slimtune.plan import vram
 
 if TYPE_CHECKING:
-    from slimtune.evaluate.local_target import LocalTarget
+    from slimtune.evaluate.targets.local_target import LocalTarget
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ _SERVED_BATCH = 4
 def open_target(spec: Spec, loading: Loading) -> Iterator[Opened]:
     """The target of a spec, closed afterwards. Raises SlimtuneError where it cannot be opened, saying what to do."""
     if spec.kind == "gguf":
-        from slimtune.evaluate import gguf_target
+        from slimtune.evaluate.targets import gguf_target
 
         served: Target = gguf_target.open_gguf(
             Path(spec.place),
@@ -77,7 +77,7 @@ def open_target(spec: Spec, loading: Loading) -> Iterator[Opened]:
         )
         opened = Opened(served)
     elif spec.kind == "api":
-        from slimtune.evaluate import api_target
+        from slimtune.evaluate.targets import api_target
 
         served = api_target.open_api(
             spec.place,
@@ -160,7 +160,7 @@ def open_local(spec: Spec, loading: Loading, adapters: dict[str, Path] | None = 
     from slimtune import backend  # heavy from here on; Unsloth comes first
     from slimtune import model as models
     from slimtune.data.chat import ChatTokenizer
-    from slimtune.evaluate.local_target import LocalTarget
+    from slimtune.evaluate.targets.local_target import LocalTarget
 
     import torch  # isort: skip
 

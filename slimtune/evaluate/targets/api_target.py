@@ -18,10 +18,10 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError
 
 from slimtune.errors import SlimtuneError, fail
-from slimtune.evaluate.http_json import JsonServer, NoAnswerError, is_loopback
-from slimtune.evaluate.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling
-from slimtune.evaluate.threads import in_threads
-from slimtune.evaluate.told_tokens import Told, letters_of
+from slimtune.evaluate.targets.http_json import JsonServer, NoAnswerError, is_loopback
+from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling
+from slimtune.evaluate.targets.threads import in_threads
+from slimtune.evaluate.targets.told_tokens import Told, letters_of
 
 _TOP_LOGPROBS = (20, 5)
 """The most that OpenAI, vLLM and Ollama tell of a token, and the most that stricter servers do."""

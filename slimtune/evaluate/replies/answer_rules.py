@@ -10,8 +10,20 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from slimtune.evaluate.answer_marks import ANY, BOXED, CLOSE, DIGITS, LETTERS, LISTING, ONE, OPEN, SYMBOL, positions
-from slimtune.evaluate.answer_words import (
+from slimtune.evaluate.items import Mode
+from slimtune.evaluate.replies.answer_marks import (
+    ANY,
+    BOXED,
+    CLOSE,
+    DIGITS,
+    LETTERS,
+    LISTING,
+    ONE,
+    OPEN,
+    SYMBOL,
+    positions,
+)
+from slimtune.evaluate.replies.answer_words import (
     ASKED,
     CHOOSE,
     CHOOSE_EN,
@@ -43,8 +55,7 @@ from slimtune.evaluate.answer_words import (
     WANTED_EN,
     WRONG,
 )
-from slimtune.evaluate.choice_lists import without_lists
-from slimtune.evaluate.items import Mode
+from slimtune.evaluate.replies.choice_lists import without_lists
 
 Place = Literal["anywhere", "first line", "last line", "closing line", "last sentence", "nowhere"]
 

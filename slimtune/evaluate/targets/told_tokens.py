@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from slimtune.evaluate.target import Letters, spellings, spells
+from slimtune.evaluate.targets.target import Letters, spellings, spells
 
 # Servers compute in fp32: what they round to 0, and report as -inf, -9999 or so, is below its smallest number.
 _SMALLEST_LOGPROB = math.log(2.0**-149)
