@@ -45,12 +45,17 @@ class Settings:
         return asdict(self)
 
     @property
+    def by_letters(self) -> bool:
+        """Whether answers are read from the first token's probabilities, and nothing is generated."""
+        return self.kind == "multiple_choice" and self.mode == "direct" and self.by == "letters"
+
+    @property
     def room(self) -> int:
         """Tokens that a reply may need behind its prompt."""
         if self.kind == "perplexity":
             return 0
         if self.kind == "multiple_choice" and self.mode == "direct":
-            return 1 if self.by == "letters" else _TEXT_ANSWER_TOKENS
+            return 1 if self.by_letters else _TEXT_ANSWER_TOKENS
         return self.max_new_tokens
 
     @property
@@ -82,8 +87,9 @@ def ask(
     """
     rows: dict[str, Row] = {}
     asked = sum(item.id in done for item in items)
-    # All of them, also those that are done: what is shared, and so every rounding, is then the same after a kill.
-    with target.expecting([Prompt(item.prompt, item.labels) for item in items]):
+    # Also those that are done: what is shared, and so every rounding, is then the same after a kill.
+    scored = [Prompt(item.prompt, item.labels) for item in items] if settings.by_letters else []
+    with target.expecting(scored):
         for batch in batches(items, settings, target.batch_size):
             if all(item.id in done for item in batch):
                 continue
@@ -111,7 +117,7 @@ def _ask_batch(target: Target, batch: Sequence[Item], settings: Settings) -> lis
         return _free_text(target, batch, settings)
     orders = {item.id: permutations.orders(item.labels, settings.permutations) for item in batch}
     prompts = [Prompt(permutations.reorder(item, order), item.labels) for item in batch for order in orders[item.id]]
-    if settings.mode == "direct" and settings.by == "letters":
+    if settings.by_letters:
         answers = iter(
             [_by_letters(letters, prompt) for letters, prompt in zip(target.score(prompts), prompts, strict=True)]
         )

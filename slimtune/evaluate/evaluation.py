@@ -151,8 +151,7 @@ def _possible(settings: Settings, target: Target, console: Console) -> Settings:
     """The settings as the target can do them. Raises SlimtuneError where it cannot at all."""
     if settings.kind == "perplexity" and "likelihood" not in target.abilities:
         target.likelihood([], [])  # says why
-    letters = settings.kind == "multiple_choice" and settings.mode == "direct" and settings.by == "letters"
-    if letters and "score" not in target.abilities:
+    if settings.by_letters and "score" not in target.abilities:
         console.warn("this server tells no log-probabilities: the answer is read from the reply's text instead")
         return replace(settings, by="text")
     return settings

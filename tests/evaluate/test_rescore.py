@@ -1,5 +1,6 @@
 """Stored replies read again: every key stays, nothing is lost, twice is once, and totals of our own come out as they were."""
 
+import contextlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -329,6 +330,9 @@ class Scripted:
 
     def __init__(self, replies):
         self.replies = replies
+
+    def expecting(self, prompts):
+        return contextlib.nullcontext()
 
     def generate(self, prompts, sampling):
         return [self.replies(prompt) for prompt in prompts]
