@@ -70,7 +70,7 @@ def prepare(case: Case, folder: Path, most_tokens: int | None, work: Path) -> di
         "orders": case.orders,
         "batch_size": case.batch_size,
         "shares": case.orders > 1 or case.examples > 0,
-        "spellings": {label: spellings(label) for label in permutations.distinct_labels(asked)},
+        "spellings": {label: spellings(label) for label in sorted({label for item in asked for label in item.labels})},
         "count": len(asked),
         "tokens": {"shortest": min(tokens), "longest": max(tokens), "all": sum(tokens)},
         "gold": {prompt["key"]: prompt["labels"][prompt["gold"]] for prompt in prompts},

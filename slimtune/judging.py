@@ -68,7 +68,10 @@ def items_of(
     items = reading.read(conversations, settings.kind)
     problems = []
     for item in items:
-        needed = len(tokenizer.prompt_ids(item.prompt)) + settings.room
+        if settings.kind == "perplexity":
+            needed = sum(map(len, tokenizer.prompt_and_response_ids(item.prompt, item.reference)))
+        else:
+            needed = len(tokenizer.prompt_ids(item.prompt)) + settings.room
         if needed > max_length:
             what = f"prompt and reply may have {needed} tokens, max_seq_length is {max_length}"
             problems.append(Problem(what, item.where, "raise model.max_seq_length, or lower evaluate.max_new_tokens"))
@@ -118,27 +121,19 @@ def ask(
     more = f", {len(done)} of them answered already" if done else ""
     console.step(f"Asking the {who} model {len(ids)} held-out {_noun(settings)}{more}")
     with record.phase(f"evaluate_{who}"):
-        asking.ask(
-            target,
-            items,
-            settings,
-            done=done,
-            keep=answers.keep,
-            on_progress=lambda count, of: console.progress(f"{count}/{of}", last=count == of),
-        )
-    return answers.finish(ids)
+        return asking.complete(answers, target, items, settings, console)
 
 
-def samples(target: Target, prepared: Prepared, console: Console) -> list[str]:
+def samples(target: LocalTarget, prepared: Prepared, console: Console) -> list[str]:
     """Replies to the first held-out prompts, as many as the recipe wants; greedy, so that before and after compare."""
-    conversations = sampled(prepared)
-    if not conversations:
+    evaluate, prompts = prepared.recipe.evaluate, [Prompt(one.messages[:-1]) for one in sampled(prepared)]
+    if not prompts or evaluate is None:
         return []
-    console.say(f"answering {len(conversations)} sample prompts")
-    room = min(SAMPLE_TOKENS, prepared.recipe.evaluate.max_new_tokens if prepared.recipe.evaluate else SAMPLE_TOKENS)
-    replies = target.generate(
-        [Prompt(conversation.messages[:-1]) for conversation in conversations], Sampling(max_new_tokens=room)
-    )
+    console.say(f"answering {len(prompts)} sample prompts")
+    # Every prompt is followed by a reply or a reference that fits, so that there is room for a token at least.
+    longest = max(len(target.tokenizer.prompt_ids(prompt.messages)) for prompt in prompts)
+    room = min(SAMPLE_TOKENS, evaluate.max_new_tokens, prepared.plan.max_seq_length - longest)
+    replies = target.generate(prompts, Sampling(max_new_tokens=room))
     return [f"{reply.text} …" if reply.truncated else reply.text for (reply,) in replies]
 
 

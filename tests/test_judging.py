@@ -101,11 +101,11 @@ def run_of(tmp_path_factory, argued):
     """A run of two steps with this evaluation."""
     folder = tmp_path_factory.mktemp("kinds")
 
-    def run(name, *evaluate):
+    def run(name, *evaluate, max_seq_length=256):
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(ROOT)
             given = [f"name={name}", f"run.output_dir={folder}", "train.max_steps=2", "data.eval=null", "export=null"]
-            given += [f"evaluate.{value}" for value in evaluate]
+            given += [f"evaluate.{value}" for value in evaluate] + [f"model.max_seq_length={max_seq_length}"]
             screen = io.StringIO()
             done = pipeline.run(recipe.load("recipes/quickstart.yaml", given), Console(screen))
             return done, screen.getvalue()
@@ -154,3 +154,17 @@ def test_argued_answers_are_voted_on_in_every_order(run_of, argued):
             assert row["status"] in ("answered", "unknown", "truncated", "ambiguous")
     assert len(rows(run, "eval/samples.jsonl")) == 1
     assert load(run, "eval/verdict.json")["mode"] == "cot"
+
+
+def test_a_reference_without_room_is_found_before_the_model_is_loaded(tiny_model):
+    tokenizer = ChatTokenizer(tiny_model("qwen3"))
+    long = Conversation((Message("user", "期間は。"), Message("assistant", "十日。" * 300)), {}, "test.jsonl", 7)
+    with pytest.raises(SlimtuneError, match="may have") as caught:
+        judging.items_of([long], Settings(kind="perplexity"), tokenizer, 256)
+    assert caught.value.problems[0].where == "test.jsonl:7"
+
+
+def test_samples_are_as_long_as_there_is_room_for(run_of):
+    # The prompts have about 40 tokens of the 64 that the model is loaded for: no room for 256 more.
+    run, _ = run_of("cramped", "kind=perplexity", "max_items=6", max_seq_length=64)
+    assert len(rows(run, "eval/samples.jsonl")) == 3

@@ -12,7 +12,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from slimtune.console import Console
 from slimtune.evaluate import extract, permutations, text_quality
+from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.items import Item, Kind, Mode
 from slimtune.evaluate.targets.target import Letters, Prompt, Reply, Sampling, Target, spells
 
@@ -100,6 +102,22 @@ def ask(
             if on_progress:
                 on_progress(asked, len(items))
     return [rows[item.id] for item in items if item.id in rows]
+
+
+def complete(
+    answers: AnswerFile, target: Target, items: Sequence[Item], settings: Settings, console: Console
+) -> list[Row]:
+    """Ask what the file does not hold yet, with progress on the screen; the rows of all items, in their order."""
+    ids = [item.id for item in items]
+    ask(
+        target,
+        items,
+        settings,
+        done=frozenset(answers.rows),
+        keep=answers.keep,
+        on_progress=lambda count, of: console.progress(f"{count}/{of}", last=count == of),
+    )
+    return answers.finish(ids)
 
 
 def batches(items: Sequence[Item], settings: Settings, batch_size: int) -> Iterator[list[Item]]:

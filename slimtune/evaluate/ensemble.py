@@ -1,7 +1,7 @@
 """Several members answered the same multiple-choice items; their answers become one, by vote or by mean probability.
 
-Weights must come from other items than those on which the ensemble is judged, e.g. from the dev file by
-`weights_from`: weights chosen on the test set make any ensemble look better than its members.
+Weights must come from other items than those on which the ensemble is judged, such as the dev file: weights chosen on
+the test set make any ensemble look better than its members.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Literal
 
-from slimtune.errors import Problem, SlimtuneError, fail
+from slimtune.errors import Problem, SlimtuneError
 from slimtune.evaluate import statistics
 from slimtune.evaluate.contenders import Row, some
 from slimtune.evaluate.figures import labels_in
@@ -90,29 +90,6 @@ def table(
             ways.append(("weighted mean probability", "mean", weights))
     combined = [(name, combine(members, how=how, weights=use, names=names)) for name, how, use in ways]
     return [(name, list(rows)) for name, rows in zip(names, members, strict=True)] + combined
-
-
-def weights_from(members: Sequence[Sequence[Row]]) -> list[float]:
-    """Weights from each member's accuracy on a dev file: its log-odds against a guess.
-
-    With accuracy p, smoothed to (correct + 1) / (n + 2) so that a perfect member stays finite, and K labels:
-
-        w = max(0, ln(p / (1 - p)) + ln(K - 1))
-
-    Best for a vote of independent members. Source: S. Nitzan and J. Paroush, International Economic Review 23 (1982)
-    289–297, for two labels; J. Zhu et al., Statistics and Its Interface 2 (2009) 349–360, for K. A member that is no
-    better than guessing gets 0. Raises SlimtuneError if no member is better, or a member has no rows.
-    """
-    if not all(members):
-        raise fail("a member has no rows to take its weight from", fix="let it answer the dev file first")
-    choices = len(labels_in([row for rows in members for row in rows]))
-    weights = []
-    for rows in members:
-        accuracy = (sum(row["predicted"] == row["gold"] for row in rows) + 1) / (len(rows) + 2)
-        weights.append(max(0.0, math.log(accuracy / (1 - accuracy)) + math.log(max(choices - 1, 1))))
-    if not any(weights):
-        raise fail("no member is better than guessing", fix="there is nothing to weigh: look at the members first")
-    return weights
 
 
 def _vote(answers: Sequence[tuple[Row, float]]) -> Row:

@@ -27,7 +27,6 @@ from slimtune.evaluate.targets.target_spec import Spec
 from slimtune.run_folder import mapping
 
 RECORD = "evaluation.json"
-ANSWERS = "answers.jsonl"
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,10 @@ class Record:
                 )
             return cls(path, earlier)
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (*folder.glob("*.jsonl"), folder / "verdict.json", folder / "figures.json"):
+        for old in (
+            *folder.glob("*.jsonl"),
+            *(folder / f"{name}.json" for name in ("verdict", "figures", "contamination")),
+        ):
             old.unlink(missing_ok=True)
         record = cls(path, {**identity, "started": run_record.now(), "complete": False})
         run_record.write_json(path, record.content)
@@ -231,15 +233,7 @@ def _ask(
     done = [item.id for item in asked if item.id in answers.rows]
     named = {"base": "the base model", "tuned": "the tuned model", "answers": "the model"}[who]
     console.step(f"Asking {named} {len(asked)} items" + (f", {len(done)} of them answered already" if done else ""))
-    asking.ask(
-        target,
-        asked,
-        settings,
-        done=done,
-        keep=answers.keep,
-        on_progress=lambda count, of: console.progress(f"{count}/{of}", last=count == of),
-    )
-    return answers.finish([item.id for item in asked])
+    return asking.complete(answers, target, asked, settings, console)
 
 
 def _conclude(rows: dict[str, list[Row]], overlap: dict[str, Any] | None, folder: Path) -> None:

@@ -105,12 +105,5 @@ def _ask(
             model.set_adapter(member.name)
             file = files[member.name]
             console.step(f"Asking {member.name} {len(asked)} questions")
-            asking.ask(
-                opened.target,
-                asked,
-                request.settings,
-                done=set(file.rows),
-                keep=file.keep,
-                on_progress=lambda count, of: console.progress(f"{count}/{of}", last=count == of),
-            )
+            asking.complete(file, opened.target, asked, request.settings, console)
     return {name: file.finish(ids) for name, file in files.items()}

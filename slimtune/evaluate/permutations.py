@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 from collections.abc import Sequence
@@ -85,8 +84,3 @@ def _spans(item: Item, text: str) -> list[tuple[int, int]]:
         spans.insert(0, fitting[-1])
         limit = fitting[-1][0]
     return spans
-
-
-def distinct_labels(items: Sequence[Item]) -> list[str]:
-    """Every label that occurs, in order."""
-    return sorted(set(itertools.chain.from_iterable(item.labels for item in items)))

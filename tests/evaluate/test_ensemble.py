@@ -160,15 +160,6 @@ def test_all_combinations_in_one_table():
     assert [name for name, _ in words] == [*names, "majority vote", "weighted vote"]
 
 
-def test_weights_from_a_dev_file():
-    # 7 of 8 right, smoothed to 8/10: ln 4 + ln 3. 1 of 8, smoothed to 2/10: -ln 4 + ln 3 < 0.
-    assert ensemble.weights_from([member("aaaaaaab"), member("abbbbbbb")]) == [pytest.approx(math.log(12)), 0.0]
-    with pytest.raises(SlimtuneError, match="no member is better than guessing"):
-        ensemble.weights_from([member("bbbbbbbb")])
-    with pytest.raises(SlimtuneError, match="no rows"):
-        ensemble.weights_from([member("a"), []])
-
-
 @pytest.mark.parametrize(
     ("weights", "message"),
     [

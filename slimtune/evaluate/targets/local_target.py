@@ -152,10 +152,6 @@ class LocalTarget:
                 results.append(Likelihood(nll, len(response_ids)))
         return results
 
-    def prompt_sha256(self, prompt: Prompt) -> str:
-        """Of the rendered prompt's token ids, as score() reports it."""
-        return _sha256(self.tokenizer.prompt_ids(prompt.messages))
-
     # ---- how ---------------------------------------------------------------------------------------------------------
 
     def _prompt_ids(self, prompt: Prompt, room: int) -> list[int]:
