@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from slimtune import cli_evaluate
+from slimtune import cli_data, cli_evaluate
 from slimtune.errors import INTERRUPTED, SlimtuneError, fail
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ def version() -> None:
         typer.echo(f"{name} {found}")
 
 
+cli_data.register(app)
 cli_evaluate.register(app)
 
 

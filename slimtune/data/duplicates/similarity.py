@@ -13,9 +13,9 @@ from statistics import fmean
 
 import numpy as np
 
-from slimtune.evaluate.duplicates import ngrams
-from slimtune.evaluate.duplicates.ngrams import Floats, Hashes
-from slimtune.evaluate.duplicates.question_text import Asked
+from slimtune.data.duplicates import ngrams
+from slimtune.data.duplicates.ngrams import Floats, Hashes
+from slimtune.data.duplicates.question_text import Asked
 
 # So many letters in a row that a question and a training row have in common are a passage.
 PASSAGE_LETTERS = 200

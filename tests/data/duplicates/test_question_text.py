@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimtune.evaluate.duplicates.question_text import excerpt, letters, read
+from slimtune.data.duplicates.question_text import excerpt, letters, read
 
 CHOICES = {"a": "囲碁", "b": "球技", "c": "茶会"}
 PLAIN = "次のうち、届出が要るものはどれか。\na. 囲碁\nb. 球技\nc. 茶会\n\n記号一文字で答えよ。"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimtune.evaluate.duplicates import ngrams
+from slimtune.data.duplicates import ngrams
 
 
 def plain(parts, n):

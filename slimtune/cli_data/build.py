@@ -1,0 +1,7 @@
+"""`slimtune data build`."""
+
+from __future__ import annotations
+
+
+def build() -> None:
+    """In the making."""

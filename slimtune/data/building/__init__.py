@@ -1,0 +1,1 @@
+"""Four-choice questions to training files."""

@@ -1,0 +1,1 @@
+"""Training files to and from the layouts of other tools."""
