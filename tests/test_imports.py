@@ -76,3 +76,26 @@ def test_a_dry_run_imports_nothing_heavy(recipe):
 )
 def test_data_and_plan_modules_import_nothing_heavy(module):
     assert heavy_modules_after(f"import {module}") == ""
+
+
+def test_data_commands_import_no_torch(tmp_path):
+    """split, mix and export, one after another in one process, on the law questions."""
+    commands = [
+        ["split", "data/law/direct_rag.train.jsonl", "--test", "0.25", "--out", f"{tmp_path}"],
+        [
+            "mix",
+            f"{tmp_path}/direct_rag.train.train.jsonl",
+            "data/law/cot_norag.dev.jsonl",
+            "-o",
+            f"{tmp_path}/mix.jsonl",
+        ],
+        ["export", f"{tmp_path}/mix.jsonl", "--to", "openai", "--output", f"{tmp_path}/openai.jsonl"],
+    ]
+    code = (
+        "from slimtune import cli\n"
+        f"for command in {commands!r}:\n"
+        "    try:\n        cli.main(['data', *command])\n"
+        "    except SystemExit as done: assert not done.code, (command, done.code)"
+    )
+    assert heavy_modules_after(code) == ""
+    assert (tmp_path / "openai.jsonl").stat().st_size > 0

@@ -6,7 +6,7 @@ import itertools
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from slimtune.data.questions import Question
@@ -18,20 +18,37 @@ _WEIGHTS = {"all": 4.0, "label": 2.0, "source": 1.0, "label and source": 1.0}
 _Feature = tuple[str, str]
 
 
+# Exchanges are tried between so many kinds of groups of a part, the smallest: they make the fine adjustments.
+_MOST_KINDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What is to be placed, once for each id. Items with equal group keys stay together. label, source: "" for none."""
+
+    id: str
+    label: str
+    source: str
+    group: str
+
+
 @dataclass(eq=False)
 class _Group:
-    """Questions with one context, which stay together. features: how many of them have each feature."""
+    """Items that stay together. features: how many of them have each feature. kind: equal for equal features."""
 
-    questions: list[Question]
+    items: list[Item]
     features: Counter[_Feature]
+
+    def __post_init__(self) -> None:
+        self.kind = frozenset(self.features.items())
 
 
 @dataclass(eq=False)
 class _Part:
-    """A split in the making. surplus: what it has of each feature, less its share of all."""
+    """A split in the making. surplus: what it has of each feature, less its share of all. groups: in order, as keys."""
 
     surplus: dict[_Feature, float]
-    groups: list[_Group] = field(default_factory=list)
+    groups: dict[_Group, None] = field(default_factory=dict)
 
     def cost_of(self, change: Counter[_Feature]) -> float:
         """By how much the weighted sum of squared surpluses grows when the features change."""
@@ -40,8 +57,13 @@ class _Part:
         )
 
     def replace(self, out: _Group, into: _Group) -> None:
-        self.groups = [group for group in [*self.groups, into] if group is not out and group.questions]
-        for feature, count in _difference(out, into).items():
+        self.groups.pop(out, None)
+        if into.items:
+            self.groups[into] = None
+        self.add(_difference(out, into))
+
+    def add(self, change: Counter[_Feature]) -> None:
+        for feature, count in change.items():
             self.surplus[feature] += count
 
 
@@ -64,31 +86,53 @@ def split_questions(questions: Sequence[Question], *, dev: float, test: float, s
     Raises `SlimtuneError` if a share is impossible or a split would be empty.
     """
     sizes = _sizes(len(questions), dev, test)
-    groups = _groups(questions)
-    rng = random.Random(seed)
-    rng.shuffle(groups)
-    groups.sort(key=lambda group: -len(group.questions))
-
-    totals = sum((group.features for group in groups), Counter[_Feature]())
-    parts = {
-        name: _Part({feature: -count * size / len(questions) for feature, count in totals.items()})
-        for name, size in sizes.items()
-        if size
-    }
-    for group in groups:
-        part = min(parts.values(), key=lambda part: part.cost_of(group.features))
-        part.replace(_NOTHING, group)
-    while _improve(list(parts.values())):
-        pass
-
-    name_of = {
-        question.id: name for name, part in parts.items() for group in part.groups for question in group.questions
-    }
+    items = [Item(one.id, one.correct, one.source, context_key(one.context)) for one in questions]
+    name_of = split_items(items, sizes, seed=seed)
     split = {name: [question for question in questions if name_of[question.id] == name] for name in SPLITS}
     for name, size in sizes.items():
         if size and not split[name]:
             raise fail(f"the split '{name}' is empty", fix="too many questions share a context: take more questions")
     return split
+
+
+def split_items(
+    items: Sequence[Item], sizes: Mapping[str, int], *, seed: int, placed: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The name of the split of each item, by id.
+
+    sizes: how many items each split is to have, all of them together. placed: id to split of items that stay where
+    they are; a group with such items goes to the split that has most of them (of equals the last in SPLITS, so that
+    what is like a test question is not trained on). As `split_questions` says, the order of the items does not matter.
+    """
+    placed = {item.id: placed[item.id] for item in items if item.id in placed} if placed else {}
+    groups = _groups(items)
+    totals = sum((group.features for group in groups), Counter[_Feature]())
+    parts = {
+        name: _Part({feature: -count * size / len(items) for feature, count in totals.items()})
+        for name, size in sizes.items()
+        if size or name in placed.values()
+    }
+    name_of: dict[str, str] = {}
+    free: list[_Group] = []
+    for group in groups:
+        there = Counter(placed[item.id] for item in group.items if item.id in placed)
+        if not there:
+            free.append(group)
+            continue
+        home = max(there, key=lambda name: (there[name], SPLITS.index(name)))
+        for item in group.items:
+            name_of[item.id] = placed.get(item.id, home)
+            parts[name_of[item.id]].add(_features([item]))
+
+    rng = random.Random(seed)
+    rng.shuffle(free)
+    free.sort(key=lambda group: -len(group.items))
+    for group in free:
+        part = min(parts.values(), key=lambda part: part.cost_of(group.features))
+        part.replace(_NOTHING, group)
+    while _improve(list(parts.values())):
+        pass
+    return name_of | {item.id: name for name, part in parts.items() for group in part.groups for item in group.items}
 
 
 def _sizes(count: int, dev: float, test: float) -> dict[str, int]:
@@ -101,20 +145,20 @@ def _sizes(count: int, dev: float, test: float) -> dict[str, int]:
     return {"train": train, **held_out}
 
 
-def _groups(questions: Iterable[Question]) -> list[_Group]:
-    by_context: dict[str, list[Question]] = {}
-    for question in sorted(questions, key=lambda question: question.id):
-        by_context.setdefault(context_key(question.context), []).append(question)
-    return [_Group(members, _features(members)) for members in by_context.values()]
+def _groups(items: Iterable[Item]) -> list[_Group]:
+    by_key: dict[str, list[Item]] = {}
+    for item in sorted(items, key=lambda item: item.id):
+        by_key.setdefault(item.group, []).append(item)
+    return [_Group(members, _features(members)) for members in by_key.values()]
 
 
-def _features(questions: Iterable[Question]) -> Counter[_Feature]:
+def _features(items: Iterable[Item]) -> Counter[_Feature]:
     found: Counter[_Feature] = Counter()
-    for question in questions:
+    for item in items:
         found["all", ""] += 1
-        found["label", question.correct] += 1
-        found["source", question.source] += 1
-        found["label and source", f"{question.correct} {question.source}"] += 1
+        found["label", item.label] += 1
+        found["source", item.source] += 1
+        found["label and source", f"{item.label} {item.source}"] += 1
     return found
 
 
@@ -133,8 +177,10 @@ def _improve(parts: Sequence[_Part]) -> bool:
 
 def _kinds(part: _Part) -> list[_Group]:
     """One group of each kind: exchanging either of two with the same features changes the cost alike."""
-    kinds = {frozenset(group.features.items()): group for group in part.groups}
-    return [*kinds.values(), _NOTHING]
+    kinds = list({group.kind: group for group in part.groups}.values())
+    if len(kinds) > _MOST_KINDS:
+        kinds = sorted(kinds, key=lambda group: len(group.items))[:_MOST_KINDS]
+    return [*kinds, _NOTHING]
 
 
 def _difference(out: _Group, into: _Group) -> Counter[_Feature]:

@@ -1,1 +1,1 @@
-"""Passages that may answer a question, found in a corpus."""
+"""Passages that a question is answered from: reading a corpus of them, and finding the ones that fit a question."""

@@ -1,0 +1,97 @@
+"""`split.json`: what was split how, so that it stays so. A small file beside the training files that it names.
+
+    {"version", "seed", "sizes": {"test": 40, "dev": 0}, "threshold", "inputs": [{"path", "sha256", "rows"}],
+     "files": [{"name", "split", "sha256", "rows"}],
+     "splits": {"train": {"count", "labels", "sources", "ids": {id: SHA-256 of the question's rows}}, …},
+     "groups": {"count", "largest"}}
+
+Paths are relative to the folder of the manifest. There is no time in it: the same split gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from slimtune import run_record
+from slimtune.errors import fail
+
+NAME, VERSION = "split.json", 1
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """The manifest, None where there is none. Raises SlimtuneError for a file that is no manifest of `data split`."""
+    if not path.is_file():
+        return None
+    found = _parsed(path)
+    if found is None or found.get("version") != VERSION:
+        raise fail(
+            "there is a file of this name that `data split` did not write",
+            where=str(path),
+            fix="name another folder with --out, or another manifest with --manifest",
+        )
+    return found
+
+
+def write(path: Path, manifest: Mapping[str, Any]) -> None:
+    run_record.write_text(path, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+
+
+def split_of(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The name of the split of each id."""
+    return {id: name for name, part in manifest["splits"].items() for id in part["ids"]}
+
+
+def hashes_of(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The SHA-256 of each id's rows."""
+    return {id: sha256 for part in manifest["splits"].values() for id, sha256 in part["ids"].items()}
+
+
+def recorded(paths: Iterable[str]) -> list[dict[str, Any]]:
+    """For each data file that a manifest beside it lists: {file, split, manifest, manifest_sha256, unchanged}.
+
+    unchanged: whether the file has the bytes that it had after the split. Manifests are the JSON files `split*.json`
+    with a list of files; others are passed over.
+    """
+    found = []
+    for path in dict.fromkeys(paths):
+        file = Path(path)
+        if not file.is_file():
+            continue
+        for manifest in sorted(file.parent.glob("split*.json")):
+            parsed = _parsed(manifest)
+            listed = parsed.get("files", []) if parsed and parsed.get("version") == VERSION else []
+            for entry in listed:
+                if entry["name"] == file.name:
+                    found.append(
+                        {
+                            "file": path,
+                            "split": entry["split"],
+                            "manifest": str(manifest),
+                            "manifest_sha256": run_record.sha256_file(manifest),
+                            "unchanged": run_record.sha256_file(file) == entry["sha256"],
+                        }
+                    )
+    return found
+
+
+def notes(splits: Iterable[Mapping[str, Any]], trained_on: Iterable[str]) -> list[str]:
+    """What a plan says of `recorded` files: one that has changed, or a held-out one that is trained on."""
+    training = set(trained_on)
+    said = []
+    for one in splits:
+        if not one["unchanged"]:
+            said.append(f"{one['file']} is not as {one['manifest']} recorded it: it has changed since the split.")
+        if one["file"] in training and one["split"] != "train":
+            said.append(f"{one['file']} is the {one['split']} set of {one['manifest']}, but it is trained on.")
+    return said
+
+
+def _parsed(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
