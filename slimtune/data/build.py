@@ -1,6 +1,6 @@
-"""Questions to training and evaluation files: prompts, answers with and without reasoning, with and without statutes.
+"""The law questions to their training and evaluation files: answers with and without reasoning, with and without statutes.
 
-The prompts below are the only ones; what is trained on and what is evaluated with cannot drift apart.
+For other questions see `slimtune data build` (data/building/), which asks with the same prompts.
 """
 
 from __future__ import annotations
@@ -11,27 +11,17 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from slimtune import run_record
+from slimtune.data.building import prompts
+from slimtune.data.building.prompts import Mode
 from slimtune.data.problems import bad_data
 from slimtune.data.questions import Question, repeated_ids
 from slimtune.data.splitting import SPLITS, context_key, split_questions
 from slimtune.errors import Problem, SlimtuneError, fail
 
 __all__ = ["build_files", "choose_passages", "render_question", "split_questions"]
-
-Mode = Literal["direct", "cot"]
-
-TASK = "日本の法令に関する次の問題に答えてください。"
-PASSAGES_HEADING = "【参照条文】"
-QUESTION_HEADING = "【問題】"
-CHOICES_HEADING = "【選択肢】"
-ANSWER_INSTRUCTION: dict[Mode, str] = {
-    "direct": "選択肢の記号1文字だけで答えてください。",
-    "cot": "根拠を述べてから、最後の行に「回答: 記号」の形で答えてください。",
-}
-ANSWER_LINE = "回答: {label}"
 
 # File name to mode and whether the prompt holds statutes.
 _TRAINING_FILES: dict[str, tuple[Mode, bool]] = {
@@ -57,20 +47,10 @@ def render_question(question: Question, *, mode: Mode, rag: bool, passages: Sequ
     """
     if mode == "cot" and not question.reasoning:
         raise SlimtuneError(_no_reasoning(question))
-    sections = [TASK]
-    if rag:
-        numbered = [f"〔{number}〕\n{text}" for number, text in enumerate(passages or (question.context,), start=1)]
-        sections.append(f"{PASSAGES_HEADING}\n" + "\n\n".join(numbered))
-    choices = "\n".join(f"{label}. {text}" for label, text in question.choices.items())
-    sections += [
-        f"{QUESTION_HEADING}\n{question.question}",
-        f"{CHOICES_HEADING}\n{choices}",
-        ANSWER_INSTRUCTION[mode],
-    ]
-    answer_line = ANSWER_LINE.format(label=question.correct)
+    shown = (passages or (question.context,)) if rag else ()
     return {
-        "input": "\n\n".join(sections),
-        "output": question.correct if mode == "direct" else f"{question.reasoning}\n{answer_line}",
+        "input": prompts.prompt(question, mode, prompts.JAPANESE, passages=shown),
+        "output": prompts.answer(question, mode, prompts.JAPANESE),
         "meta": {
             "id": question.id,
             "mode": mode,
