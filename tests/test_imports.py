@@ -79,8 +79,11 @@ def test_data_and_plan_modules_import_nothing_heavy(module):
 
 
 def test_data_commands_import_no_torch(tmp_path):
-    """split, mix and export, one after another in one process, on the law questions."""
+    """The commands one after another in one process, on the law questions."""
+    questions = "data/law/questions/minpo.jsonl"
+    built = ["--mode", "cot", "--reasoning", "template", "--context", "retrieved", "--no-cache"]
     commands = [
+        ["build", questions, *built, "-o", f"{tmp_path}/built.jsonl"],
         ["split", "data/law/direct_rag.train.jsonl", "--test", "0.25", "--out", f"{tmp_path}"],
         [
             "mix",

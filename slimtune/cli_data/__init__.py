@@ -1,9 +1,10 @@
-"""`slimtune data …`: split, mix, export and import training sets. Nothing here loads weights."""
+"""`slimtune data …`: build, split, mix, export and import training sets. Nothing here loads weights."""
 
 from __future__ import annotations
 
 import typer
 
+from slimtune.cli_data.build import build
 from slimtune.cli_data.exchange import export, import_
 from slimtune.cli_data.mix import mix
 from slimtune.cli_data.split import split
@@ -15,8 +16,9 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-        help="Split, mix and convert training sets. No weights, no GPU.",
+        help="Build, split, mix and convert training sets. No weights, no GPU.",
     )
+    data.command("build")(build)
     data.command("split")(split)
     data.command("mix")(mix)
     data.command("export")(export)

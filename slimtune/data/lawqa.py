@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 
 from slimtune.data.json_rows import type_name
 from slimtune.data.problems import bad_data
@@ -28,16 +29,22 @@ def read_lawqa(path: str) -> list[Question]:
     problem, each with the line where its sample starts.
     """
     problems: list[Problem] = []
-    rows = read_rows(path, problems)
-    questions: list[Question] = []
-    seen: Counter[str] = Counter()
-    for row in rows:
-        question = _question(row, path, seen, problems)
-        if question:
-            questions.append(question)
+    questions = from_rows(read_rows(path, problems), path, problems)
     if problems:
         raise bad_data({path: problems})
     return questions
+
+
+def is_lawqa(row: Row) -> bool:
+    """Whether a row has the keys of a sample."""
+    return all(key in row.value for key in _TEXTS)
+
+
+def from_rows(rows: Iterable[Row], path: str, problems: list[Problem]) -> list[Question]:
+    """The questions of rows that have been read; what is wrong with the others is added to `problems`."""
+    seen: Counter[str] = Counter()
+    found = [_question(row, path, seen, problems) for row in rows]
+    return [question for question in found if question]
 
 
 def parse_choices(text: str) -> dict[str, str]:

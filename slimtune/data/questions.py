@@ -55,12 +55,22 @@ def read_questions(path: str) -> list[Question]:
     text, labels that are not a, b, c …, equal choices, a right answer that is no label, an id used twice.
     """
     problems: list[Problem] = []
-    found = (_question(row, path, problems) for row in read_rows(path, problems))
-    questions = [question for question in found if question]
+    questions = from_rows(read_rows(path, problems), path, problems)
     problems += repeated_ids(questions)
     if problems:
         raise bad_data({path: problems})
     return questions
+
+
+def is_question(row: Row) -> bool:
+    """Whether a row has the keys of a question file, all of them and no others."""
+    return set(row.value) == set(_KEYS)
+
+
+def from_rows(rows: Iterable[Row], path: str, problems: list[Problem]) -> list[Question]:
+    """The questions of rows that have been read; what is wrong with the others is added to `problems`."""
+    found = [_question(row, path, problems) for row in rows]
+    return [question for question in found if question]
 
 
 def repeated_ids(questions: Iterable[Question]) -> list[Problem]:
