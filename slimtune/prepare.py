@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune import base_model
-from slimtune.data import loading
+from slimtune.data import loading, split_manifest
 from slimtune.data.chat import ChatTokenizer
 from slimtune.data.types import Conversation
 from slimtune.errors import fail
@@ -16,6 +16,7 @@ from slimtune.evaluate import items
 from slimtune.plan import cards, jobs, make, models
 from slimtune.plan import hardware as machines
 from slimtune.plan import lengths as counting
+from slimtune.progress import Progress
 from slimtune.recipe import EvaluateSection, Recipe
 
 
@@ -23,7 +24,8 @@ from slimtune.recipe import EvaluateSection, Recipe
 class Prepared:
     """A recipe with its data read and its plan made.
 
-    folder, tokenizer: None where the base is on the hub and not in the cache yet. contamination: what the test shares
+    folder, tokenizer: None where the base is on the hub and not in the cache yet. data_splits: which of the files are
+    sets of a split (split_manifest.recorded). contamination: what the test shares
     with the training data (evaluate/contamination.py), None without a test.
     """
 
@@ -38,6 +40,7 @@ class Prepared:
     shape: models.ModelShape
     hardware: machines.Hardware
     plan: make.Plan
+    data_splits: tuple[dict[str, Any], ...] = ()
     contamination: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -74,7 +77,10 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
     if card is not None:
         hardware = machines.assumed(card, max(card.vram_gb, recipe.budget.vram_gb or 0))
     files = [file for loaded in (train, held_out, test) if loaded for file in loaded.report.files]
-    notes = [note for file in files for note in _notes(file)]
+    hashes = {file.path: file.sha256 for file in files if file.sha256}
+    splits = split_manifest.recorded(hashes)
+    notes = [note for file in files for note in file.notes]
+    notes += split_manifest.notes(splits, [source.path for source in recipe.data.train])
     if hardware.kind == "cpu" and assume_card and recipe.budget.vram_gb:
         hardware = machines.card(recipe.budget.vram_gb)
         notes.append(f"No GPU on this machine: this is the plan for a {hardware.name}.")
@@ -87,24 +93,26 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
 
         overlap = contamination.check(train.conversations, questions)
         notes += _leak(len(contamination.contaminated_ids(overlap)), len(questions))
-    data = jobs.Data(
-        train=counting.count(train.conversations, tokenizer),
-        held_out=counting.count(held_out.conversations, tokenizer) if held_out else None,
-        prompts=counting.count(questions, tokenizer).prompts if questions else (),
-    )
+    with Progress("Counting tokens") as progress:
+        data = jobs.Data(
+            train=counting.count(train.conversations, tokenizer, progress),
+            held_out=counting.count(held_out.conversations, tokenizer, progress) if held_out else None,
+            prompts=counting.count(questions, tokenizer, progress).prompts if questions else (),
+        )
     plan = make.make(recipe, data, shape, hardware)
     return Prepared(
         recipe=recipe,
         train=train.conversations,
         held_out=held_out.conversations if held_out else (),
         test=questions,
-        data_hashes={file.path: file.sha256 for file in files if file.sha256},
+        data_hashes=hashes,
         folder=folder,
         tokenizer=tokenizer,
         data=data,
         shape=shape,
         hardware=hardware,
         plan=dataclasses.replace(plan, notes=(*notes, *plan.notes)),
+        data_splits=tuple(splits),
         contamination=overlap,
     )
 
@@ -129,20 +137,6 @@ def _leak(seen: int, of: int) -> list[str]:
 def test_mode(evaluate: EvaluateSection) -> loading.Mode:
     """Free-form data has no `meta.mode` to choose by."""
     return evaluate.mode if evaluate.kind == "multiple_choice" else "auto"
-
-
-def _notes(file: loading.FileReport) -> list[str]:
-    """What loading a file changed or left out, in words."""
-    notes = []
-    if file.nfc_changed:
-        notes.append(f"{file.path}: {file.nfc_changed} rows were not NFC and have been normalised.")
-    if file.filtered_by_mode:
-        notes.append(f"{file.path}: {file.filtered_by_mode} of {file.rows} rows are of another mode and are left out.")
-    if file.ignored_keys:
-        notes.append(f"{file.path}: keys that the {file.format} format does not have: {', '.join(file.ignored_keys)}.")
-    if file.weight != 1:
-        notes.append(f"{file.path}: weight {file.weight:g} makes {file.used} examples of {file.kept} rows.")
-    return notes
 
 
 def _shape(base: str, folder: Path | None) -> models.ModelShape:

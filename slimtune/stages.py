@@ -18,6 +18,7 @@ from slimtune.data.chat import ChatTokenizer, Example
 from slimtune.data.types import Conversation
 from slimtune.export import gguf
 from slimtune.prepare import Prepared
+from slimtune.progress import Progress
 from slimtune.run_record import RunRecord
 from slimtune.train import checkpoints
 
@@ -53,6 +54,7 @@ def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[s
     record.update(
         versions=versions.installed(),
         hardware=dataclasses.asdict(prepared.hardware),
+        data_splits=list(prepared.data_splits),
         **({"recipe_sources": dict(sources)} if sources is not None else {}),
     )
     return record
@@ -117,7 +119,8 @@ def examples_within(
     conversations: Sequence[Conversation], tokenizer: ChatTokenizer, max_seq_length: int, record: RunRecord
 ) -> list[Example]:
     """The conversations' examples that fit; the plan has refused a run with more overlong ones than the recipe allows."""
-    examples = [example for conversation in conversations for example in tokenizer.examples(conversation)]
+    with Progress("Encoding the examples") as progress:
+        examples = list(tokenizer.examples_of(conversations, progress))
     left_out = [example.where for example in examples if len(example.input_ids) > max_seq_length]
     if left_out:
         message = f"{len(left_out)} examples are longer than {max_seq_length} tokens and were left out"

@@ -302,6 +302,16 @@ def _manifest() -> dict[str, Any]:
             "chat_template": "22" * 32,
             "data": {"data/law/direct_norag.train.jsonl": "33" * 32, "data/law/test.jsonl": "44" * 32},
         },
+        "data_splits": [
+            {
+                "file": "data/law/test.jsonl",
+                "split": "test",
+                "manifest": "data/law/split-law.json",
+                "manifest_sha256": "55" * 32,
+                "seed": 42,
+                "unchanged": False,
+            }
+        ],
         "data": {
             "train": {
                 "examples": 311,

@@ -44,6 +44,8 @@ def test_a_complete_run(run):
     assert "ollama create law-direct -f export/Modelfile" in text["export"]
     assert "2026.10.9" in text["provenance"]
     assert "33" * 32 in text["provenance"]
+    assert "test of data/law/split-law.json, seed 42; it has changed since" in text["provenance"]
+    assert f"SHA-256 {'55' * 32}" in text["provenance"]
     assert "あなたは日本の法律に詳しい助手です。" in text["recipe"]
     assert "unreadable" not in text
 

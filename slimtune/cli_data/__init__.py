@@ -1,12 +1,14 @@
-"""`slimtune data …`: build, split, mix, export and import training sets. Nothing here loads weights."""
+"""`slimtune data …`: build, check, preview, split, mix, export and import training sets. Nothing here loads weights."""
 
 from __future__ import annotations
 
 import typer
 
 from slimtune.cli_data.build import build
+from slimtune.cli_data.check import check
 from slimtune.cli_data.exchange import export, import_
 from slimtune.cli_data.mix import mix
+from slimtune.cli_data.preview import preview
 from slimtune.cli_data.split import split
 
 
@@ -16,9 +18,11 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-        help="Build, split, mix and convert training sets. No weights, no GPU.",
+        help="Build, check, preview, split, mix and convert training sets. No weights, no GPU.",
     )
     data.command("build")(build)
+    data.command("check")(check)
+    data.command("preview")(preview)
     data.command("split")(split)
     data.command("mix")(mix)
     data.command("export")(export)

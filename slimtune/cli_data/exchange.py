@@ -40,14 +40,15 @@ def export(
     from slimtune.data.exchange import openai_rules
     from slimtune.data.exchange.converting import to_rows
     from slimtune.data.exchange.reading import read_files
-    from slimtune.data.writing import write_rows
+    from slimtune.data.writing import keep_apart, write_rows
     from slimtune.plan import lengths
     from slimtune.progress import Progress
 
     for option, value in (("--price-per-million", price_per_million), ("--max-example-tokens", max_example_tokens)):
         if value is not None and to != "openai":
             raise fail("it belongs to --to openai", where=option, fix="leave it out")
-    with Progress("Reading files") as progress:
+    keep_apart(output, files)
+    with Progress("Reading rows") as progress:
         read = read_files(files, system=system, on_progress=progress)
     rows, losses = to_rows(read.conversations, to)
     estimated = None
@@ -77,11 +78,17 @@ def import_(
     from slimtune.data.exchange.converting import to_rows
     from slimtune.data.exchange.layouts import own_layout
     from slimtune.data.exchange.reading import read_files
-    from slimtune.data.writing import write_rows
+    from slimtune.data.writing import keep_apart, write_rows
     from slimtune.progress import Progress
 
-    with Progress("Reading files") as progress:
-        read = read_files(files, format="messages" if origin == "openai" else origin, on_progress=progress)
+    keep_apart(output, files)
+    with Progress("Reading rows") as progress:
+        read = read_files(
+            files,
+            format="messages" if origin == "openai" else origin,
+            setting=("--from", origin),
+            on_progress=progress,
+        )
     layout = to or own_layout(read.conversations)
     rows, losses = to_rows(read.conversations, layout)
     written = write_rows(output, rows, overwrite=overwrite)

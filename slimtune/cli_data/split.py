@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slimtune.errors import fail
+from slimtune.errors import Problem, SlimtuneError, fail
 
 if TYPE_CHECKING:
     from slimtune.console import Console
@@ -20,6 +21,9 @@ def split(
     out: Annotated[Path | None, typer.Option("--out", help="The folder to write to; the first file's.")] = None,
     manifest: Annotated[str, typer.Option("--manifest", help="The name of the manifest, split*.json.")] = "split.json",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the placing.")] = 42,
+    threshold: Annotated[
+        float, typer.Option("--threshold", min=0.5, max=1, help="Questions as similar as this are near duplicates.")
+    ] = 0.8,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
     extend: Annotated[
         bool, typer.Option("--extend", help="Keep the manifest's questions where they are, place new ones.")
@@ -39,16 +43,20 @@ def split(
         raise fail("--extend and --again exclude each other", where="--extend", fix="choose one of the two")
     if not (manifest.startswith("split") and manifest.endswith(".json") and "/" not in manifest):
         raise fail(f"'{manifest}' is no name of a manifest", where="--manifest", fix="for example split-law.json")
-    sizes = {"test": _size(test, "--test"), "dev": _size(dev, "--dev")}
-    if not sum(sizes.values()):
+    problems: list[Problem] = []
+    sizes = {"test": _size(test, "--test", problems), "dev": _size(dev, "--dev", problems)}
+    if problems:
+        raise SlimtuneError(problems)
+    if not any(sizes.values()):
         raise fail("nothing is held out", where="--test", fix="for example --test 40 or --test 0.25")
-    with Progress("Comparing questions") as progress:
+    with Progress("Reading and comparing") as progress:
         outcome = split_files(
             files,
             **sizes,
             out=out,
             manifest_name=manifest,
             seed=seed,
+            threshold=threshold,
             overwrite=overwrite,
             redo="extend" if extend else "again" if again else "no",
             on_progress=progress,
@@ -60,19 +68,17 @@ def split(
     console.say(f"{outcome.path}: {'unchanged' if outcome.unchanged else 'written'}")
 
 
-def _size(text: str, option: str) -> Any:
-    """A number of questions as int, a share as float."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < 1:
-        raise fail(f"'{text}' is no size", where=option, fix="a number of questions (40) or a share of them (0.25)")
-    return share
+def _size(text: str, option: str, problems: list[Problem]) -> int | float:
+    """A number of questions as int, a share as float; what is neither is a problem."""
+    with contextlib.suppress(ValueError):
+        if (count := int(text)) >= 0:
+            return count
+    with contextlib.suppress(ValueError):
+        if 0 <= (share := float(text)) < 1:
+            return share
+    fix = "a number of questions (40) or a share of them (0.25)"
+    problems.append(Problem(f"'{text}' is no size", option, fix))
+    return 0
 
 
 def _show(console: Console, manifest: dict[str, Any]) -> None:
@@ -95,7 +101,9 @@ def _show(console: Console, manifest: dict[str, Any]) -> None:
         table.append((name, str(part["count"]), str(rows[name]), _shown(shares), difference))
     console.table("Split", table)
     groups = manifest["groups"]
-    console.say(f"{groups['count']:,} groups that stay together; the largest has {groups['largest']:,} questions.")
+    if groups["count"] < everything:
+        what = f"{everything:,} questions make {groups['count']:,} groups that stay together"
+        console.say(f"{what}; the largest has {groups['largest']:,}.")
 
 
 def _shares(counts: dict[str, int], of: int) -> dict[str, float]:

@@ -18,8 +18,9 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ IGNORE_INDEX = -100
 
 END_OF_TURN = "<|im_end|>"
 
+_ENCODED_AT_ONCE = 1024
+"""Conversations; their texts are held in memory together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -43,7 +47,7 @@ class Example:
 
     @property
     def supervised_tokens(self) -> int:
-        return sum(label != IGNORE_INDEX for label in self.labels)
+        return len(self.labels) - self.labels.count(IGNORE_INDEX)
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,11 @@ class ChatTokenizer:
         return self._tokenizer.token_to_id(token)
 
     @functools.cached_property
+    def added_tokens(self) -> dict[int, str]:
+        """The tokens that are matched whole before text is cut up, by id: control tokens, and tags such as <think>."""
+        return {number: token.content for number, token in self._tokenizer.get_added_tokens_decoder().items()}
+
+    @functools.cached_property
     def end_of_turn(self) -> int:
         identifier = self.token_id(END_OF_TURN)
         if identifier is None:
@@ -128,9 +137,39 @@ class ChatTokenizer:
         Raises SlimtuneError where the template does not end a turn with the end-of-turn token, drops a turn's
         text, or renders a prompt that no full rendering starts with.
         """
+        return list(self.examples_of([conversation]))
+
+    def examples_of(
+        self, conversations: Iterable[Conversation], on_progress: Callable[[int, int | None], None] | None = None
+    ) -> Iterator[Example]:
+        """The training examples of many conversations, in their order, encoded many at a time on all cores.
+
+        on_progress: called with the conversations done and, where `conversations` has a length, how many there are.
+        Raises SlimtuneError as `examples` does, for the first conversation with a fault.
+        """
+        total = len(conversations) if isinstance(conversations, Sized) else None
+        waiting, done = iter(conversations), 0
+        while batch := list(itertools.islice(waiting, _ENCODED_AT_ONCE)):
+            wholes = [(pieces, conversation.where) for conversation in batch for pieces in self._wholes(conversation)]
+            texts = [text for pieces, _ in wholes for piece in pieces for text in piece]
+            encoded = iter(self._tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+            for pieces, where in wholes:
+                input_ids: list[int] = []
+                labels: list[int] = []
+                for _ in pieces:
+                    prompt_ids, response_ids = next(encoded).ids, next(encoded).ids
+                    input_ids += prompt_ids + response_ids
+                    labels += [IGNORE_INDEX] * len(prompt_ids) + response_ids
+                yield Example(tuple(input_ids), tuple(labels), where)
+            done += len(batch)
+            if on_progress:
+                on_progress(done, total)
+
+    def _wholes(self, conversation: Conversation) -> list[list[tuple[str, str]]]:
+        """For each example of a conversation its (prompt part, response) pieces."""
         messages = conversation.messages
-        wholes: list[Example] = []
-        pending: list[tuple[str, str]] = []  # (prompt part, response) pieces of the rendering so far
+        wholes: list[list[tuple[str, str]]] = []
+        pending: list[tuple[str, str]] = []
         for index, message in enumerate(messages):
             if message.role != "assistant":
                 continue
@@ -138,10 +177,10 @@ class ChatTokenizer:
             written = "".join(before + after for before, after in pending)
             if pending and not prompt.startswith(written):
                 # The history looks different from here on: what was gathered is an example of its own.
-                wholes.append(self._encode_pieces(pending, conversation.where))
+                wholes.append(pending)
                 pending, written = [], ""
             pending.append((prompt[len(written) :], response))
-        wholes.append(self._encode_pieces(pending, conversation.where))
+        wholes.append(pending)
         return wholes
 
     def _split(self, messages: Sequence[Message], where: str) -> tuple[str, str]:
@@ -161,15 +200,6 @@ class ChatTokenizer:
         if answer not in response:
             raise fail("the chat template changes or drops the assistant's text", where=where)
         return prompt, response + end
-
-    def _encode_pieces(self, pieces: Sequence[tuple[str, str]], where: str) -> Example:
-        input_ids: list[int] = []
-        labels: list[int] = []
-        for prompt, response in pieces:
-            prompt_ids, response_ids = self.encode(prompt), self.encode(response)
-            input_ids += prompt_ids + response_ids
-            labels += [IGNORE_INDEX] * len(prompt_ids) + response_ids
-        return Example(tuple(input_ids), tuple(labels), where)
 
     def markers(self) -> tuple[str, str]:
         """The texts that open a user's and an assistant's turn in this template, for marker-based masking.

@@ -24,6 +24,7 @@ from slimtune.errors import Problem
 FormatName = Literal["input_output", "messages", "alpaca", "sharegpt"]
 FORMATS = ("auto", "input_output", "messages", "alpaca", "sharegpt")
 FIRST_ROWS = 20
+_PROGRESS_EVERY = 1000
 
 _REQUIRED: dict[FormatName, tuple[str, ...]] = {
     "messages": ("messages",),
@@ -93,9 +94,12 @@ def detect_file(rows: Sequence[Row]) -> FormatName | None:
     return found.most_common(1)[0][0] if found else None
 
 
-def choose(rows: Sequence[Row], format: str, path: str, problems: list[Problem]) -> FormatName | None:
+def choose(
+    rows: Sequence[Row], format: str, path: str, problems: list[Problem], *, setting: tuple[str, str] | None = None
+) -> FormatName | None:
     """The format of a file: the one that was asked for, or for "auto" what its first rows show.
 
+    setting: where the format was asked for, and by what name, for the message; by default ("data.format", format).
     None, with the reason in `problems`, if no format fits, or if these rows show another one than was asked for.
     """
     detected = detect_file(rows)
@@ -110,28 +114,58 @@ def choose(rows: Sequence[Row], format: str, path: str, problems: list[Problem])
         return detected
     name = cast(FormatName, format)
     if detected and not any(set(_REQUIRED[name]) <= set(row.value) for row in rows[:FIRST_ROWS]):
-        what = f"data.format is {name}, but the rows have the format {detected} (keys {keys})"
-        problems.append(Problem(what, where, f"set data.format to {detected} or auto"))
+        option, value = setting or ("data.format", format)
+        what = f"{option} is {value}, but the rows have the format {detected} (keys {keys})"
+        problems.append(Problem(what, where, f"set {option} to {detected} or auto"))
         return None
     return name
 
 
 def convert_file(
-    rows: Sequence[Row], format: str, *, path: str, system: str | None, problems: list[Problem]
+    rows: Sequence[Row],
+    format: str,
+    *,
+    path: str,
+    system: str | None,
+    problems: list[Problem],
+    setting: tuple[str, str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[FormatName | None, list[Converted]]:
-    """The file's format and its sound rows; the others are in `problems`, also those of another format ("auto")."""
-    name = choose(rows, format, path, problems)
+    """The file's format and its sound rows; the others are in `problems`, also those of another format ("auto").
+
+    setting: as `choose` takes it. on_progress: rows converted, of how many.
+    """
+    name = choose(rows, format, path, problems, setting=setting)
     if name is None:
         return None, []
+    found = convert_rows(rows, name, format, path=path, system=system, problems=problems, on_progress=on_progress)
+    return name, found
+
+
+def convert_rows(
+    rows: Sequence[Row],
+    name: FormatName,
+    format: str,
+    *,
+    path: str,
+    system: str | None,
+    problems: list[Problem],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Converted]:
+    """The sound rows of a file, or of a part of it, whose format is `name`. format: what was asked for, or "auto"."""
     converted: list[Converted] = []
-    for row in rows:
+    for number, row in enumerate(rows):
+        if on_progress and number % _PROGRESS_EVERY == 0:
+            on_progress(number, len(rows))
         other = detect(row.value)
         if format == "auto" and other not in (None, name):
             what = f"a row of format {other} in a file of format {name}"
             problems.append(Problem(what, f"{path}:{row.line}", "keep one format a file"))
         elif one := convert(row, name, path=path, system=system, problems=problems):
             converted.append(one)
-    return name, converted
+    if on_progress:
+        on_progress(len(rows), len(rows))
+    return converted
 
 
 def convert(

@@ -85,11 +85,16 @@ def read_json(text: str, path: str, bad_lines: frozenset[int], problems: list[Pr
     return read_lines(text, path, bad_lines, problems)
 
 
-def read_lines(text: str, path: str, bad_lines: frozenset[int], problems: list[Problem]) -> list[Row]:
-    """JSONL: one object a line; blank lines are skipped, and so are `bad_lines`, which have been reported already."""
+def read_lines(
+    text: str, path: str, bad_lines: frozenset[int], problems: list[Problem], *, first_line: int = 1
+) -> list[Row]:
+    """JSONL: one object a line; blank lines are skipped, and so are `bad_lines`, which have been reported already.
+
+    first_line: the number of the first line in the file, where `text` is only a part of it.
+    """
     decoder = StrictDecoder()
     rows: list[Row] = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=first_line):
         if number in bad_lines or not line.strip():
             continue
         try:

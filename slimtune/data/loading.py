@@ -9,7 +9,7 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -44,6 +44,27 @@ class FileReport:
     filtered_by_mode: int
     ignored_keys: tuple[str, ...]
     sha256: str | None
+
+    @property
+    def notes(self) -> list[str]:
+        """What loading the file changed or left out, in words."""
+        notes = []
+        if self.nfc_changed:
+            rows = (
+                "1 row was not NFC and has"
+                if self.nfc_changed == 1
+                else f"{self.nfc_changed} rows were not NFC and have"
+            )
+            notes.append(f"{self.path}: {rows} been normalised.")
+        if self.filtered_by_mode:
+            left_out = f"{self.filtered_by_mode} of {self.rows} rows are of another mode and are left out"
+            notes.append(f"{self.path}: {left_out}.")
+        if self.ignored_keys:
+            keys = ", ".join(self.ignored_keys)
+            notes.append(f"{self.path}: keys that the {self.format} format does not have: {keys}.")
+        if self.weight != 1:
+            notes.append(f"{self.path}: weight {self.weight:g} makes {self.used} examples of {self.kept} rows.")
+        return notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +132,14 @@ def load_conversations(
     system: str | None = None,
     format: str = "auto",
     seed: int = 42,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Loaded:
     """The conversations of all files, checked.
 
     paths: files or hub ids, each with its weight: 1.0 takes every row once, 0.5 a seeded half, 2.5 every row twice
     and a seeded half of them a third time. mode: "direct" or "cot" keeps the rows whose `meta.mode` says so.
     system: the system prompt of rows without one. format: one of `formats.FORMATS`.
-    One file keeps its order; several are shuffled with `seed`.
+    One file keeps its order; several are shuffled with `seed`. on_progress: rows read, of how many of the file.
 
     Raises `SlimtuneError` with every problem of every file, at most 50 of each shown.
     """
@@ -136,7 +158,7 @@ def load_conversations(
             problems[path].append(Problem(what, path, "list one of them, with a larger weight"))
             continue
         files.append(_File(path, weight, sha256))
-        _read(files[-1], format, system, problems[path])
+        _read(files[-1], format, system, problems[path], on_progress)
 
     _report_repetitions(files, problems)
     for index, file in enumerate(files):
@@ -185,7 +207,13 @@ def _sha256(path: str) -> str | None:
         return None
 
 
-def _read(file: _File, format: str, system: str | None, problems: list[Problem]) -> None:
+def _read(
+    file: _File,
+    format: str,
+    system: str | None,
+    problems: list[Problem],
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
     try:
         rows = read_rows(file.path, problems)
     except SlimtuneError as error:
@@ -194,7 +222,9 @@ def _read(file: _File, format: str, system: str | None, problems: list[Problem])
     if not rows:
         return
     prompt = None if system is None else normalised(system)
-    name, sound = formats.convert_file(rows, format, path=file.path, system=prompt, problems=problems)
+    name, sound = formats.convert_file(
+        rows, format, path=file.path, system=prompt, problems=problems, on_progress=on_progress
+    )
     file.format, file.rows = name or "", len(rows)
     file.conversations = tuple(one.conversation for one in sound)
     file.nfc_changed = sum(one.nfc_changed for one in sound)

@@ -19,8 +19,9 @@ from slimtune.data.writing import write_rows
 from slimtune.errors import Problem, SlimtuneError, fail
 
 Redo = Literal["no", "extend", "again"]
-# A split whose size is off by more than this share of what was asked is worth a sentence.
-_SIZE_TOLERANCE = 0.1
+# A split whose size is off by more than this share of what was asked is worth a sentence, and so is a group of more
+# than half of all questions.
+_SIZE_TOLERANCE, _LARGEST_SHARE = 0.1, 0.5
 
 
 @dataclass(frozen=True)
@@ -41,30 +42,36 @@ def split_files(
     out: Path | None = None,
     manifest_name: str = split_manifest.NAME,
     seed: int = 42,
+    threshold: float = THRESHOLD,
     overwrite: bool = False,
     redo: Redo = "no",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Write `<stem>.<split>.jsonl` for each file, and the manifest.
 
-    test, dev: numbers of questions (int) or shares of them (float below 1). out: the folder, by default the first
-    file's. redo: where a manifest is there, "extend" keeps its questions where they are and places new ones only,
-    "again" splits anew. Raises SlimtuneError, before anything is written, for bad data, for impossible sizes, for an
-    empty split, for another split in the manifest without `redo`, and for files that would be replaced.
+    test, dev: numbers of questions (int from 0) or shares of them (float from 0 to below 1). out: the folder, by default the first
+    file's. threshold: the similarity from which on two questions are near duplicates. redo: where a manifest is there,
+    "extend" keeps its questions where they are and places new ones only, "again" splits anew. on_progress: rows read,
+    then rows compared, of how many. The order of the files does not matter.
+    Raises SlimtuneError, before anything is written, for bad data, for impossible sizes, for an empty split, for
+    another split in the manifest without `redo`, and for files that would be replaced.
     """
     folder = out or Path(paths[0]).parent
     manifest_path = folder / manifest_name
     _check_names(paths, folder)
     earlier = split_manifest.read(manifest_path)
-    files = read_files(paths)
-    questions = items(files, on_progress=on_progress)
+    if redo == "extend" and earlier is None:
+        fix = "leave out --extend, or name the folder of the split with --out"
+        raise fail("there is no split to extend", where=str(manifest_path), fix=fix)
+    files = read_files(sorted(paths, key=lambda path: _relative(Path(path), folder)), on_progress=on_progress)
+    questions = items(files, threshold=threshold, on_progress=on_progress)
     asked = {"dev": dev, "test": test}
     sizes = _sizes(len(questions), asked)
     wish: dict[str, Any] = {
         "version": split_manifest.VERSION,
         "seed": seed,
         "sizes": asked,
-        "threshold": THRESHOLD,
+        "threshold": threshold,
         "inputs": [
             {"path": _relative(file.path, folder), "sha256": file.sha256, "rows": len(file.rows)} for file in files
         ],
@@ -76,8 +83,7 @@ def split_files(
         if redo == "extend" or (same and redo == "no"):
             placed = split_manifest.split_of(earlier)
         elif redo == "no":
-            anew = split_items(questions, sizes, seed=seed)
-            raise _refusal(manifest_path, earlier, known, anew, others=earlier["inputs"] == wish["inputs"])
+            raise _refusal(manifest_path, earlier, wish, known, split_items(questions, sizes, seed=seed))
     name_of = split_items(questions, sizes, seed=seed, placed=placed)
     _check_not_empty(name_of, sizes, questions)
     manifest, rows = _render(wish, files, questions, name_of, known)
@@ -86,7 +92,12 @@ def split_files(
     unchanged = earlier == manifest and all(one.unchanged for one in written)
     if earlier != manifest:
         split_manifest.write(manifest_path, manifest)
-    notes = _size_notes(name_of, sizes, questions) + _torn_notes(name_of, questions) + _left_over(earlier, rows)
+    notes = [
+        *_size_notes(name_of, sizes, questions),
+        *_chain_notes(questions, threshold),
+        *_torn_notes(name_of, questions),
+        *_left_over(earlier, rows),
+    ]
     return Outcome(manifest_path, manifest, unchanged, tuple(notes))
 
 
@@ -96,22 +107,29 @@ def _sizes(count: int, asked: Mapping[str, int | float]) -> dict[str, int]:
         name: size if isinstance(size, int) else max(1, round(size * count)) if size else 0
         for name, size in asked.items()
     }
-    if min(asked.values()) < 0 or any(isinstance(size, float) and size >= 1 for size in asked.values()):
-        raise fail("a size is a number of questions (40) or a share of them (0.25)", fix="write one of the two")
     train = count - sum(held_out.values())
     if train < 1:
-        what = f"the files have {count} questions: with {held_out['dev']} for dev and {held_out['test']} for test none"
-        raise fail(f"{what} is left to train on", where="--test, --dev", fix="ask for fewer, or add questions")
+        wanted = f"{held_out['dev']:,} for dev and {held_out['test']:,} for test"
+        what = f"the files have {_questions(count)}: with {wanted}, none is left to train on"
+        raise fail(what, where="--test, --dev", fix="ask for fewer, or add questions")
     return {"train": train, **held_out}
 
 
 def _check_names(paths: Sequence[str], folder: Path) -> None:
-    stems = Counter(Path(path).stem for path in paths)
-    problems = [
-        Problem(f"{count} files would be written to {stem}.train.jsonl", str(folder), "rename one of the files")
-        for stem, count in stems.items()
-        if count > 1
-    ]
+    """Raise SlimtuneError where two files would be written to one, or one over a file that is read."""
+    targets: dict[Path, list[str]] = {}
+    for path in paths:
+        for split in SPLITS:
+            targets.setdefault(folder / f"{Path(path).stem}.{split}.jsonl", []).append(path)
+    read = {Path(path).resolve(): path for path in paths}
+    problems = []
+    for target, origins in targets.items():
+        if len(origins) > 1 and f".{SPLITS[0]}." in target.name:
+            what = f"{' and '.join(origins)} would be written to one file"
+            problems.append(Problem(what, str(target), "name each file once, and give each a name of its own"))
+        if target.resolve() in read:
+            what = f"a part of {origins[0]} would be written over this file, which is to be split, too"
+            problems.append(Problem(what, read[target.resolve()], "name another folder with --out, or leave it out"))
     if problems:
         raise SlimtuneError(problems)
 
@@ -166,19 +184,41 @@ def _check_targets(
 
 
 def _refusal(
-    path: Path, earlier: Mapping[str, Any], known: Mapping[str, str], anew: Mapping[str, str], *, others: bool
+    path: Path,
+    earlier: Mapping[str, Any],
+    wish: Mapping[str, Any],
+    known: Mapping[str, str],
+    anew: Mapping[str, str],
 ) -> SlimtuneError:
     before, home = split_manifest.hashes_of(earlier), split_manifest.split_of(earlier)
-    added, removed = len(known.keys() - before.keys()), len(before.keys() - known.keys())
     both = known.keys() & before.keys()
-    changed, moved = sum(known[id] != before[id] for id in both), sum(anew[id] != home[id] for id in both)
-    why = "with other options" if others else "of other files or other content"
-    return fail(
-        f"there is a split already, {why}: {added} questions are new, {removed} are gone, {changed} have changed",
-        where=str(path),
-        fix=f"--extend keeps the {len(both)} known questions where they are and places the {added} new ones; "
-        f"--again splits all anew, and {moved} of the known questions move to another split",
-    )
+    moved = f"{sum(anew[id] != home[id] for id in both):,} of {len(both):,} questions"
+    options = "; ".join(_differences(earlier, wish))
+    if earlier["inputs"] == wish["inputs"]:
+        what = f"there is a split of these files already, with other options ({options})"
+        fix = f"give the same options, or split anew with --again: {moved} move to another split"
+        return fail(what, where=str(path), fix=fix)
+    added, removed = len(known.keys() - before.keys()), len(before.keys() - known.keys())
+    changed = sum(known[id] != before[id] for id in both)
+    what = "there is a split of other files or other content already: of the questions "
+    what += f"{added:,} are new, {removed:,} are gone and {changed:,} differ" + (f"; {options}" if options else "")
+    if not both:
+        fix = "name another manifest, for example --manifest split-law.json, or give up the earlier split with --again"
+    else:
+        new = f" and places the {added:,} new ones" if added else ""
+        fix = f"--extend keeps what is known where it is{new}; --again splits anew, and {moved} known move"
+    return fail(what, where=str(path), fix=fix)
+
+
+def _differences(earlier: Mapping[str, Any], wish: Mapping[str, Any]) -> list[str]:
+    """Each option that is another one than before: "--seed was 42, is 7"."""
+    options = [("seed", earlier["seed"], wish["seed"]), ("threshold", earlier["threshold"], wish["threshold"])]
+    options += [(name, earlier["sizes"].get(name, 0), size) for name, size in wish["sizes"].items()]
+    return [f"--{name} was {before:g}, is {now:g}" for name, before, now in options if before != now]
+
+
+def _questions(count: int) -> str:
+    return "1 question" if count == 1 else f"{count:,} questions"
 
 
 def _check_not_empty(name_of: Mapping[str, str], sizes: Mapping[str, int], questions: Sequence[Item]) -> None:
@@ -194,15 +234,24 @@ def _check_not_empty(name_of: Mapping[str, str], sizes: Mapping[str, int], quest
 def _size_notes(name_of: Mapping[str, str], sizes: Mapping[str, int], questions: Sequence[Item]) -> list[str]:
     found = Counter(name_of.values())
     return [
-        f"{name} has {found[name]} questions instead of {size}: {_largest(questions)}."
+        f"{name} has {_questions(found[name])} instead of {size:,}: {_largest(questions)}."
         for name, size in sizes.items()
         if abs(found[name] - size) > _SIZE_TOLERANCE * size
     ]
 
 
+def _chain_notes(questions: Sequence[Item], threshold: float) -> list[str]:
+    """A set of one template is one chain, in which each question is nearly equal to some other."""
+    largest = max(group_sizes(questions).values())
+    if largest <= _LARGEST_SHARE * len(questions):
+        return []
+    what = f"{largest:,} of {_questions(len(questions))} stay together"
+    return [f"{what}. If they are of one template, a --threshold above {threshold:g} parts them."]
+
+
 def _largest(questions: Sequence[Item]) -> str:
     group, size = max(group_sizes(questions).items(), key=lambda one: (one[1], one[0]))
-    return f"the largest group has {size} questions that stay together, among them '{group}'"
+    return f"the largest group has {_questions(size)} that stay together, among them '{group}'"
 
 
 def _torn_notes(name_of: Mapping[str, str], questions: Sequence[Item]) -> list[str]:
@@ -214,9 +263,13 @@ def _torn_notes(name_of: Mapping[str, str], questions: Sequence[Item]) -> list[s
     if not torn:
         return []
     return [
-        f"{len(torn)} groups of like questions are in more than one split now, among them that of '{torn[0]}': "
-        "new questions join old ones that are kept apart. Use --again to split all anew."
+        f"{_groups(len(torn))} of like questions in more than one split now, among them that of '{torn[0]}': "
+        "a new question is like old ones of both. --again splits all anew."
     ]
+
+
+def _groups(count: int) -> str:
+    return "1 group is" if count == 1 else f"{count:,} groups are"
 
 
 def _left_over(earlier: Mapping[str, Any] | None, rows: Mapping[str, Any]) -> list[str]:

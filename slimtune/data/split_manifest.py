@@ -19,6 +19,7 @@ from slimtune import run_record
 from slimtune.errors import fail
 
 NAME, VERSION = "split.json", 1
+_KEYS = ("version", "seed", "sizes", "threshold", "inputs", "files", "splits", "groups")
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -26,7 +27,7 @@ def read(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     found = _parsed(path)
-    if found is None or found.get("version") != VERSION:
+    if found is None:
         raise fail(
             "there is a file of this name that `data split` did not write",
             where=str(path),
@@ -49,29 +50,27 @@ def hashes_of(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {id: sha256 for part in manifest["splits"].values() for id, sha256 in part["ids"].items()}
 
 
-def recorded(paths: Iterable[str]) -> list[dict[str, Any]]:
-    """For each data file that a manifest beside it lists: {file, split, manifest, manifest_sha256, unchanged}.
+def recorded(hashes: Mapping[str, str]) -> list[dict[str, Any]]:
+    """For each data file that a manifest beside it lists: {file, split, manifest, manifest_sha256, seed, unchanged}.
 
-    unchanged: whether the file has the bytes that it had after the split. Manifests are the JSON files `split*.json`
-    with a list of files; others are passed over.
+    hashes: path to the SHA-256 of the file's bytes. unchanged: whether these are the bytes that the split wrote.
+    Manifests are the JSON files `split*.json` with a list of files; others are passed over.
     """
     found = []
-    for path in dict.fromkeys(paths):
+    for path, sha256 in hashes.items():
         file = Path(path)
-        if not file.is_file():
-            continue
-        for manifest in sorted(file.parent.glob("split*.json")):
-            parsed = _parsed(manifest)
-            listed = parsed.get("files", []) if parsed and parsed.get("version") == VERSION else []
-            for entry in listed:
-                if entry["name"] == file.name:
+        for place in sorted(file.parent.glob("split*.json")):
+            manifest = _parsed(place)
+            for entry in manifest["files"] if manifest else ():
+                if manifest and entry["name"] == file.name:
                     found.append(
                         {
                             "file": path,
                             "split": entry["split"],
-                            "manifest": str(manifest),
-                            "manifest_sha256": run_record.sha256_file(manifest),
-                            "unchanged": run_record.sha256_file(file) == entry["sha256"],
+                            "manifest": str(place),
+                            "manifest_sha256": run_record.sha256_file(place),
+                            "seed": manifest["seed"],
+                            "unchanged": sha256 == entry["sha256"],
                         }
                     )
     return found
@@ -83,15 +82,17 @@ def notes(splits: Iterable[Mapping[str, Any]], trained_on: Iterable[str]) -> lis
     said = []
     for one in splits:
         if not one["unchanged"]:
-            said.append(f"{one['file']} is not as {one['manifest']} recorded it: it has changed since the split.")
+            said.append(f"{one['file']} has changed since {one['manifest']} was written.")
         if one["file"] in training and one["split"] != "train":
-            said.append(f"{one['file']} is the {one['split']} set of {one['manifest']}, but it is trained on.")
+            said.append(f"{one['file']} is the {one['split']} set of {one['manifest']}, and is trained on.")
     return said
 
 
 def _parsed(path: Path) -> dict[str, Any] | None:
+    """The manifest; None for any other file, such as one that an earlier form of the manifest is in."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None
+    whole = isinstance(value, dict) and value.get("version") == VERSION and all(key in value for key in _KEYS)
+    return value if whole else None

@@ -16,7 +16,7 @@ from slimtune.data.problems import bad_data
 from slimtune.data.sources import is_hub_id, read_rows
 from slimtune.data.splitting import Item, context_key
 from slimtune.data.types import Conversation
-from slimtune.errors import Problem, fail
+from slimtune.errors import Problem
 from slimtune.run_record import sha256_file
 
 # More different outputs than this are answers, not labels.
@@ -41,21 +41,26 @@ class SourceFile:
     rows: tuple[Row, ...]
 
 
-def read_files(paths: Sequence[str]) -> list[SourceFile]:
-    """All files with all their rows. Raises SlimtuneError with every problem of every file, and for a hub id."""
+def read_files(paths: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None) -> list[SourceFile]:
+    """All files with all their rows. on_progress: rows read, of how many of the file.
+
+    Raises SlimtuneError with every problem of every file, a hub id among them.
+    """
     problems: dict[str, list[Problem]] = {}
     files = []
     for path in paths:
-        if is_hub_id(path):
-            raise fail(
-                "a data set of the hub cannot be split in place", where=path, fix="save it as a JSONL file first"
-            )
         found = problems.setdefault(path, [])
+        if is_hub_id(path):
+            what = "there is no such file, and a data set of the hub cannot be split"
+            found.append(Problem(what, path, "save it as a file first, for example with `data import`"))
+            continue
         rows = read_rows(path, found)
-        converted = convert_file(rows, "auto", path=path, system=None, problems=found)[1] if rows else []
+        if not rows:
+            continue
+        _, converted = convert_file(rows, "auto", path=path, system=None, problems=found, on_progress=on_progress)
         if not found:
             values = zip(rows, converted, strict=True)
-            kept = tuple(Row(_id(row.value), dict(row.value), one.conversation) for row, one in values)
+            kept = tuple(Row(_id(row.value), _writable(row.value), one.conversation) for row, one in values)
             files.append(SourceFile(Path(path), sha256_file(Path(path)), kept))
     if any(problems.values()):
         raise bad_data(problems)
@@ -121,8 +126,13 @@ def _id(value: dict[str, Any]) -> str:
     return f"row-{hashlib.sha256(_canonical(value).encode()).hexdigest()[:16]}"
 
 
+def _writable(value: dict[str, Any]) -> dict[str, Any]:
+    """The row as JSON holds it: a table's cell may be a date or a decimal number, which becomes its text."""
+    written: dict[str, Any] = json.loads(json.dumps(value, default=str))
+    return written
+
+
 def _canonical(value: dict[str, Any]) -> str:
-    # A table's cell may hold a date or a decimal number; then its text tells it from another.
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
 
 

@@ -53,6 +53,13 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, overwrite: bool
     return Written(path, count, digest.hexdigest(), unchanged)
 
 
+def keep_apart(output: Path, inputs: Iterable[str]) -> None:
+    """Raise SlimtuneError where a command would write over a file that it reads."""
+    for path in inputs:
+        if Path(path).resolve() == output.resolve():
+            raise fail("the file is read and cannot be written over", where=path, fix="name another file with --output")
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from slimtune.data.chat import ChatTokenizer
@@ -44,9 +44,13 @@ class Lengths:
         return max(self.tokens)
 
 
-def count(conversations: Sequence[Conversation], tokenizer: ChatTokenizer | None) -> Lengths:
+def count(
+    conversations: Sequence[Conversation],
+    tokenizer: ChatTokenizer | None,
+    on_progress: Callable[[int, int | None], None] | None = None,
+) -> Lengths:
     """Counted where there is a tokenizer, else estimated."""
-    return measure(conversations, tokenizer) if tokenizer else estimate(conversations)
+    return measure(conversations, tokenizer, on_progress) if tokenizer else estimate(conversations)
 
 
 def estimate(conversations: Sequence[Conversation]) -> Lengths:
@@ -88,11 +92,17 @@ def packed_rows(tokens: Sequence[int], row_length: int) -> int:
     return rows
 
 
-def measure(conversations: Sequence[Conversation], tokenizer: ChatTokenizer) -> Lengths:
-    """Lengths counted with the model's own tokenizer and chat template."""
-    examples = [example for conversation in conversations for example in tokenizer.examples(conversation)]
-    return Lengths(
-        tuple(len(example.input_ids) for example in examples),
-        tuple(example.supervised_tokens for example in examples),
-        exact=True,
-    )
+def measure(
+    conversations: Sequence[Conversation],
+    tokenizer: ChatTokenizer,
+    on_progress: Callable[[int, int | None], None] | None = None,
+) -> Lengths:
+    """Lengths counted with the model's own tokenizer and chat template.
+
+    on_progress: called with the conversations counted and how many there are.
+    """
+    tokens, supervised = [], []
+    for example in tokenizer.examples_of(conversations, on_progress):
+        tokens.append(len(example.input_ids))
+        supervised.append(example.supervised_tokens)
+    return Lengths(tuple(tokens), tuple(supervised), exact=True)

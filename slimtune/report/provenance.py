@@ -9,7 +9,7 @@ from typing import Any
 
 from slimtune.memory import shown
 from slimtune.report.values import duration, flat, show
-from slimtune.run_folder import as_dict, mapping
+from slimtune.run_folder import as_dict, as_list, mapping
 
 
 def data(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -42,6 +42,9 @@ def facts(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
         ("Hardware", hardware),
         ("Git", {"commit": git.get("commit"), "uncommitted changes": git.get("dirty")} if git else {}),
     ]
+    splits = _splits(manifest)
+    if splits:
+        groups.insert(1, ("Splits", splits))
     return [(title, [(key, show(value)) for key, value in group.items()]) for title, group in groups]
 
 
@@ -74,6 +77,18 @@ def export(run_dir: Path, recipe: Mapping[str, Any], unreadable: list[str]) -> d
         if name and has_modelfile
         else "",
     }
+
+
+def _splits(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """{"x.train.jsonl": "train of split.json, seed 42", "split.json": "SHA-256 0f…"}"""
+    sets: dict[str, list[str]] = {}
+    manifests: dict[str, str] = {}
+    for one in map(as_dict, as_list(manifest.get("data_splits"))):
+        changed = "" if one.get("unchanged") else "; it has changed since"
+        of = f"{one.get('split')} of {one.get('manifest')}, seed {one.get('seed')}{changed}"
+        sets.setdefault(str(one.get("file")), []).append(of)
+        manifests[str(one.get("manifest"))] = f"SHA-256 {one.get('manifest_sha256')}"
+    return {file: "; ".join(of) for file, of in sets.items()} | manifests
 
 
 def _counts(counts: dict[str, Any]) -> str:

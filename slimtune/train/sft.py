@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slimtune import backend  # before datasets, transformers and trl: Unsloth patches them
+from slimtune import backend  # before transformers and trl: Unsloth patches them
 
-import datasets  # isort: skip
 import torch  # isort: skip
 from transformers import EarlyStoppingCallback  # isort: skip
 from transformers.trainer_callback import PrinterCallback  # isort: skip
@@ -17,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback  # isort: skip
 from slimtune.data.chat import Example
 from slimtune.errors import Problem, SlimtuneError
 from slimtune.plan.make import Plan
+from slimtune.train import example_rows
 
 
 def build_trainer(
@@ -83,21 +83,13 @@ def build_trainer(
             model=model,
             args=arguments,
             processing_class=tokenizer,
-            train_dataset=_dataset(train),
-            eval_dataset=_dataset(evaluation) if plan.eval_steps else None,
+            train_dataset=example_rows.from_examples(train),
+            eval_dataset=example_rows.from_examples(evaluation) if plan.eval_steps else None,
             callbacks=[*callbacks, *extra],
         )
     # Its own printing of every log line would fight with the progress line.
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def _dataset(examples: Sequence[Example]) -> datasets.Dataset:
-    columns = {
-        "input_ids": [list(example.input_ids) for example in examples],
-        "labels": [list(example.labels) for example in examples],
-    }
-    return datasets.Dataset.from_dict(columns)
 
 
 def effective_settings(trainer: Any) -> dict[str, Any]:

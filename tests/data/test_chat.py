@@ -119,6 +119,23 @@ def test_an_answer_that_begins_with_a_newline_keeps_the_prompt_that_inference_gi
     assert IGNORE_INDEX not in example.labels[len(prompt) :]
 
 
+def test_many_conversations_at_once_report_how_far_they_are(chat, monkeypatch):
+    monkeypatch.setattr("slimtune.data.chat._ENCODED_AT_ONCE", 2)
+    conversations, calls = [Conversation((QUESTION, ANSWER))] * 5, []
+    list(chat("qwen3").examples_of(conversations, lambda *call: calls.append(call)))
+    assert calls == [(2, 5), (4, 5), (5, 5)]
+    calls.clear()
+    list(chat("qwen3").examples_of(iter(conversations), lambda *call: calls.append(call)))
+    assert calls == [(2, None), (4, None), (5, None)]
+
+
+def test_the_first_faulty_conversation_of_many_is_named(chat):
+    thought = Message("assistant", "<think>\n七日ではない。\n</think>\n\nb")
+    faulty = [Conversation((QUESTION, thought), path="x.jsonl", line=line) for line in (3, 5)]
+    with pytest.raises(SlimtuneError, match=r"x\.jsonl:3"):
+        list(chat("qwen3").examples_of([Conversation((QUESTION, ANSWER)), *faulty]))
+
+
 def test_the_markers_of_the_templates(chat):
     assert chat("qwen2.5").markers() == ("<|im_start|>user\n", "<|im_start|>assistant\n")
     assert chat("qwen3").markers() == ("<|im_start|>user\n", "<|im_start|>assistant\n<think>\n\n</think>\n\n")
@@ -145,6 +162,43 @@ def test_rendering_equals_transformers(template_folder, family, turns, system, t
     tokenizer = ChatTokenizer(folder, thinking)
     assert tokenizer.render(messages, add_generation_prompt=ask) == reference
     assert tokenizer.encode(reference) == _reference(AutoTokenizer, folder).encode(reference, add_special_tokens=False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    dialogues=st.lists(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3), min_size=1, max_size=5),
+    system=st.none() | TEXT,
+    thinking=st.booleans(),
+)
+@pytest.mark.parametrize("family", ["qwen2.5", "qwen3"])
+def test_examples_of_many_are_those_of_each_turn_by_turn(template_folder, family, dialogues, system, thinking):
+    tokenizer = ChatTokenizer(template_folder(family), thinking)
+    head = [Message("system", system)] if system else []
+    conversations = []
+    for line, pairs in enumerate(dialogues, start=1):
+        turns = [turn for pair in pairs for turn in (Message("user", pair[0]), Message("assistant", pair[1]))]
+        conversations.append(Conversation((*head, *turns), path="x.jsonl", line=line))
+
+    # The text before each response, the response's ids, and the line: as inference renders and encodes each turn.
+    expected = []
+    for conversation in conversations:
+        for index, message in enumerate(conversation.messages):
+            if message.role == "assistant":
+                prompt, response = tokenizer.prompt_and_response_ids(conversation.messages[:index], message.content)
+                expected.append((tokenizer.decode(prompt), response, conversation.where))
+    found = []
+    for example in tokenizer.examples_of(conversations):
+        for start, end in supervised_runs(example):
+            history = tokenizer.decode(example.input_ids[:start])
+            found.append((history, list(example.input_ids[start:end]), example.where))
+    assert found == expected
+
+
+def supervised_runs(example):
+    """(start, end) of each response."""
+    carries = [False, *(label != IGNORE_INDEX for label in example.labels), False]
+    edges = [index for index in range(len(example.labels) + 1) if carries[index] != carries[index + 1]]
+    return zip(edges[::2], edges[1::2], strict=True)
 
 
 _loaded = {}

@@ -19,8 +19,9 @@ _LONGEST_QUOTATION = 160
 _STRETCH = 3
 _SHORTEST_PHRASE = 2
 _HEADING = re.compile(r"(?P<marks>#{1,6})\s+(?P<title>.+)")
-_SENTENCE_END = re.compile(r"(?<=。)|(?<=[.!?])\s+")
-_CLAUSE_END = re.compile(r"(?<=、)|(?<=[,;])\s+")
+_SENTENCE_ENDS = re.compile(r"。|[.!?](?=\s|$)")
+_CLAUSE_ENDS = re.compile(r"、|[,;](?=\s)")
+_OPENING, _CLOSING = "（(「『", "）)」』"
 # A character of Japanese script, or a whole word or number of another one.
 _UNIT = re.compile(r"[A-Za-zÀ-ɏ]+|\d+|\w")
 # A choice that ends on a place of a law: 「金融商品取引法第2条第1項第5号」.
@@ -141,7 +142,7 @@ def _sentences(context: str) -> Iterator[_Sentence]:
             level = len(heading["marks"])
             trail = [above for above in trail if above[0] < level] + [(level, heading["title"].strip())]
             continue
-        for sentence in _SENTENCE_END.split(line):
+        for sentence in _parts(line, _SENTENCE_ENDS):
             if sentence.strip():
                 yield _Sentence(" ".join(title for _, title in trail), sentence.strip())
 
@@ -166,8 +167,8 @@ def _excerpt(sentence: str, wanted: set[tuple[str, ...]]) -> str:
     """The sentence, or the clauses of it in a row that share most with what is wanted and are short enough."""
     if len(sentence) <= _LONGEST_QUOTATION:
         return sentence
-    clauses = [clause for clause in _CLAUSE_END.split(sentence) if clause]
-    best, best_shared, best_span = sentence[:_LONGEST_QUOTATION], -1, (0, 0)
+    clauses = _parts(sentence, _CLAUSE_ENDS)
+    best, best_shared, best_span = "", -1, (0, 0)
     for start in range(len(clauses)):
         text = ""
         for end in range(start, len(clauses)):
@@ -176,10 +177,36 @@ def _excerpt(sentence: str, wanted: set[tuple[str, ...]]) -> str:
                 break
             shared = len(_pairs(text) & wanted)
             if shared > best_shared:
-                best, best_shared, best_span = text[:_LONGEST_QUOTATION], shared, (start, end + 1)
+                best, best_shared, best_span = _cut(text), shared, (start, end + 1)
     before = "…" if best_span[0] else ""
     whole = best_span[1] == len(clauses) and sentence.endswith(best)
     return f"{before}{best.strip()}{'' if whole else '…'}"
+
+
+def _parts(text: str, ends: re.Pattern[str]) -> list[str]:
+    """The text cut behind each end that stands in no brackets."""
+    parts: list[str] = []
+    start = depth = seen = 0
+    for match in ends.finditer(text):
+        between = text[seen : match.start()]
+        depth += sum(between.count(mark) for mark in _OPENING) - sum(between.count(mark) for mark in _CLOSING)
+        seen = match.end()
+        if depth <= 0:
+            parts.append(text[start:seen])
+            start, depth = seen, 0
+    return [*parts, text[start:]] if start < len(text) else parts
+
+
+def _cut(text: str) -> str:
+    """The beginning of a text that is too long, up to where brackets are closed."""
+    if len(text) <= _LONGEST_QUOTATION:
+        return text
+    depth, whole = 0, 0
+    for place, character in enumerate(text[:_LONGEST_QUOTATION]):
+        depth += (character in _OPENING) - (character in _CLOSING)
+        if depth <= 0:
+            whole = place + 1
+    return text[:whole] or text[:_LONGEST_QUOTATION]
 
 
 def _missing_phrase(choice: str, context: str) -> str:

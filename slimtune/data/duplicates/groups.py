@@ -6,14 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from slimtune.data.duplicates import ngrams, similarity
+from slimtune.data.duplicates.ngrams import Floats
 from slimtune.data.duplicates.question_text import Asked
 
+Numbers = npt.NDArray[np.int64]
+
 THRESHOLD = 0.8
-# A question is compared with those that have most of its n-grams, if they have this share of its n-grams' weight.
-_CANDIDATES, _LEAST_SHARE = 4, 0.5
-_BATCH = 256
+# A question is compared with all that have this share of its n-grams' weight. A changed letter breaks five n-grams, so
+# the share is far below the similarity: in sets of one template, pairs from 0.8 on had 0.3 at least.
+_LEAST_SHARE = 0.3
+# Bounds what a batch takes: each of its questions may have something in common with each of all.
+_BATCH_PAIRS = 4_000_000
+_ROUNDING = 1e-9
 
 
 class Union:
@@ -51,8 +58,8 @@ def near_duplicates(
     """Pairs of places in `asked` of one question written twice: similarity.similarity from `threshold` on, one way or
     the other, equal questions always.
 
-    Equal questions are looked at once. A question is compared with the few that share most of its rare n-grams, and of
-    a chain of near duplicates not every pair is given, only enough to join them.
+    Equal questions are looked at once. Of questions that are joined already, by others in between, no pair is given:
+    there are only as many as it takes to join them all.
     """
     first: dict[tuple[str, tuple[str, ...]], int] = {}
     for number, one in enumerate(asked):
@@ -61,35 +68,61 @@ def near_duplicates(
             yield earlier, number
     places = list(first.values())
     distinct = [asked[place] for place in places]
-    index = ngrams.index([one.parts for one in distinct], ())
-    sought: dict[int, similarity.Sought] = {}
-    joined = Union(len(distinct))
-    for start in range(0, len(distinct), _BATCH):
-        batch = distinct[start : start + _BATCH]
-        for row, column in _candidates(index, [one.parts for one in batch], start):
-            if joined.root(row) == joined.root(column):
+    search = _Search(ngrams.index([one.parts for one in distinct], ()))
+    labels = np.arange(len(distinct))  # equal for those that are joined
+    batch = max(1, _BATCH_PAIRS // max(1, len(distinct)))
+    for start in range(0, len(distinct), batch):
+        for number, holders in search.candidates(start, start + batch):
+            holders = holders[labels[holders] != labels[number]]
+            if not len(holders):
                 continue
-            if column not in sought:
-                sought[column] = similarity.prepare(distinct[column], index)
-            if similarity.similarity(sought[column], distinct[row]) >= threshold:
-                joined.join(row, column)
-                yield places[row], places[column]
+            sought = similarity.prepare(distinct[number], search.index)
+            for holder in holders[search.most(sought, holders) >= threshold - _ROUNDING]:
+                if labels[holder] == labels[number]:
+                    continue
+                if similarity.similarity(sought, distinct[holder]) >= threshold:
+                    labels[labels == labels[holder]] = labels[number]
+                    yield places[number], places[holder]
         if on_progress:
-            on_progress(start + len(batch), len(distinct))
+            on_progress(min(start + batch, len(distinct)), len(distinct))
 
 
-def _candidates(index: ngrams.Index, texts: Sequence[Sequence[str]], start: int) -> list[tuple[int, int]]:
-    """(number of a text, number of an indexed text that it may be a duplicate of); texts: those from `start` on."""
-    shares = index.shares(texts)
-    likely = (shares.data >= _LEAST_SHARE) & (shares.row + start != shares.col)
-    rows, columns, values = shares.row[likely] + start, shares.col[likely], shares.data[likely]
-    order = np.lexsort((columns, -values, rows))
-    rows, columns = rows[order], columns[order]
-    kept = _rank(rows) < _CANDIDATES
-    return list(zip(rows[kept].tolist(), columns[kept].tolist(), strict=True))
+class _Search:
+    """What of the texts of an index may be near duplicates, and how near at most."""
 
+    def __init__(self, index: ngrams.Index):
+        self.index = index
+        self._present = sparse.csr_array((index.weighted != 0).astype(np.float64).T)  # (n-grams, texts)
+        self._column = np.full(len(index.found), -1)  # of the n-grams of one text, between two calls all -1
 
-def _rank(sorted_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """How many equal values stand before each."""
-    ranks: npt.NDArray[np.int64] = np.arange(len(sorted_rows)) - np.searchsorted(sorted_rows, sorted_rows)
-    return ranks
+    def candidates(self, start: int, stop: int) -> Iterator[tuple[int, Numbers]]:
+        """For each text from `start` to `stop` of which others have the least share: its number and theirs."""
+        held = sparse.csr_array(self.index.weighted[start:stop] @ self._present)
+        for number in range(start, start + held.shape[0]):
+            row = slice(*held.indptr[number - start : number - start + 2])
+            holders = held.indices[row][held.data[row] >= _LEAST_SHARE * self.index.totals[number]]
+            holders = np.sort(holders[holders != number])
+            if len(holders):
+                yield number, holders
+
+    def most(self, sought: similarity.Sought, holders: Numbers) -> Floats:
+        """(holders,): the most that the similarity to each can be, which is the share of letters it has in any place.
+
+        An n-gram without weight makes the letters around it weigh nothing, so that the index has all that count.
+        """
+        grams = np.concatenate([part.grams for part in sought.parts])
+        own, columns = np.unique(np.searchsorted(self.index.found, grams), return_inverse=True)
+        rows = self.index.weighted[holders]
+        self._column[own] = np.arange(len(own))
+        held_columns = self._column[rows.indices]
+        self._column[own] = -1
+        known = held_columns >= 0
+        held = np.zeros((len(holders), len(own)), bool)
+        held[np.repeat(np.arange(len(holders)), np.diff(rows.indptr))[known], held_columns[known]] = True
+        found, total, start = np.zeros(len(holders)), 0.0, 0
+        for part in sought.parts:
+            letters = ngrams.spread(held[:, columns[start : start + len(part.grams)]])
+            found += letters[:, part.weights > 0] @ part.weights[part.weights > 0]
+            total += float(part.weights.sum())
+            start += len(part.grams)
+        return found / total if total else found

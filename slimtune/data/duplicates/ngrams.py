@@ -138,8 +138,16 @@ def _places(found: Hashes, grams: Hashes) -> tuple[npt.NDArray[np.int64], npt.ND
 
 def covered(part: Hashes, within: Hashes) -> Floats:
     """For each character of a part, by its n-grams, 1 if one of the n-grams around it is in `within`, else 0."""
-    around = np.pad(np.isin(part, within).astype(np.float64), N - 1)
-    return np.lib.stride_tricks.sliding_window_view(around, N).max(axis=1)
+    return spread(_places(np.sort(within), part)[1]).astype(np.float64)
+
+
+def spread(held: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(…, n-grams of a part) to (…, its characters): whether one of the n-grams around a character is held."""
+    grams = held.shape[-1]
+    around = np.zeros((*held.shape[:-1], grams + N - 1), bool)
+    for shift in range(N):
+        around[..., shift : shift + grams] |= held
+    return around
 
 
 def specific(weights: Floats) -> Floats:
@@ -148,8 +156,11 @@ def specific(weights: Floats) -> Floats:
     A character is specific only if every n-gram around it is: in a sentence where only a number is the row's own, the
     number has weight and the words beside it have none.
     """
-    around = np.pad(weights, N - 1, constant_values=np.inf)
-    return np.lib.stride_tricks.sliding_window_view(around, N).min(axis=1)
+    around = np.full(len(weights) + N - 1, np.inf)
+    for shift in range(N):
+        own = around[shift : shift + len(weights)]
+        np.minimum(own, weights, out=own)
+    return around
 
 
 def likeliest_stretch(grams: Hashes, sought: Hashes, length: int) -> Hashes:

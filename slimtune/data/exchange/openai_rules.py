@@ -1,9 +1,12 @@
 """What OpenAI's supervised fine-tuning asks of a chat file, and what training on it would be billed for.
 
 Roles, their order, non-empty texts and a closing turn of the assistant are what every `Conversation` has already,
-so only the limits are left to check: https://platform.openai.com/docs/guides/supervised-fine-tuning (10 examples),
-https://platform.openai.com/docs/api-reference/files/create (512 MB a file), and
-https://cookbook.openai.com/examples/chat_finetuning_data_prep (tokens of an example, tokens billed = tokens × epochs).
+so only the limits are left to check, as OpenAI's documentation gives them:
+https://platform.openai.com/docs/guides/supervised-fine-tuning, "Formatting your data" (10 lines at least),
+https://platform.openai.com/docs/api-reference/files/create (512 MB a file),
+https://platform.openai.com/docs/guides/fine-tuning-best-practices, "Token limits" (65,536 tokens an example for the
+models gpt-4.1 and gpt-4o; what is longer loses its end, and so its answer), and
+https://cookbook.openai.com/examples/chat_finetuning_data_prep (tokens billed = tokens × epochs).
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ FEWEST_EXAMPLES = 10
 LARGEST_FILE = 512_000_000
 """Bytes; 512 MB read as the smaller of its two meanings."""
 LONGEST_EXAMPLE = 65_536
-"""Tokens that today's models take in one training example; older ones take 16,385."""
+"""Tokens in one training example; the models gpt-3.5-turbo took 16,385."""
 
 
 def broken_rules(
@@ -40,7 +43,7 @@ def broken_rules(
         problems.append(Problem(what, "--to openai", "export fewer rows"))
     for conversation, tokens in zip(conversations, lengths.tokens, strict=True):
         if tokens > longest:
-            what = f"about {tokens:,} tokens (estimated), and the service cuts an example at {longest:,}"
+            what = f"about {tokens:,} tokens (estimated), and the service cuts off what follows the first {longest:,}"
             fix = "shorten it, or set --max-example-tokens to what your model takes"
             problems.append(Problem(what, conversation.where, fix))
     return problems

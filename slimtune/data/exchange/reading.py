@@ -16,6 +16,7 @@ from slimtune.data.types import Conversation
 from slimtune.errors import Problem, SlimtuneError
 
 _TURN_KEYS = {"messages": ("role", "content"), "sharegpt": ("from", "value")}
+_UNHEEDED = {"weight": ": every turn of the assistant is trained on"}
 _LISTS = {"messages": "messages", "sharegpt": "conversations"}
 
 
@@ -31,12 +32,14 @@ def read_files(
     paths: Sequence[str],
     *,
     format: str = "auto",
+    setting: tuple[str, str] | None = None,
     system: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Read:
     """The conversations of all files (or hub ids), each file of one layout.
 
-    format: one of `formats.FORMATS`. system: the prompt of rows without one. on_progress: files done, of how many.
+    format: one of `formats.FORMATS`. setting: the option that names it and its value ("--from", "openai"), for messages.
+    system: the prompt of rows without one. on_progress: rows read, of how many of the file.
     Raises SlimtuneError with every problem of every file.
     """
     if system is not None:
@@ -47,18 +50,18 @@ def read_files(
     problems: dict[str, list[Problem]] = {}
     conversations: list[Conversation] = []
     lost: Counter[str] = Counter()
-    for index, path in enumerate(paths):
+    for path in paths:
         if path in problems:
             problems[path].append(Problem("the file is named twice", path, "name it once"))
             continue
         found = problems.setdefault(path, [])
         rows = read_rows(path, found)
         if rows:
-            name, sound = formats.convert_file(rows, format, path=path, system=system, problems=found)
+            name, sound = formats.convert_file(
+                rows, format, path=path, system=system, problems=found, setting=setting, on_progress=on_progress
+            )
             conversations += [one.conversation for one in sound]
             lost += _losses(rows, name or "", sound)
-        if on_progress:
-            on_progress(index + 1, len(paths))
     if any(problems.values()):
         raise bad_data(problems)
     return Read(tuple(conversations), tuple(f"{_rows(count)}: {what}" for what, count in lost.items()))
@@ -73,7 +76,7 @@ def _losses(rows: Sequence[Row], name: str, sound: Sequence[formats.Converted]) 
     for row in rows:
         if name == "alpaca" and row.value.get("input"):
             lost["'instruction' and 'input' are joined by an empty line"] += 1
-        lost.update(f"'{key}' of turns is dropped" for key in _foreign_keys(row.value, name))
+        lost.update(f"'{key}' of turns is dropped{_UNHEEDED.get(key, '')}" for key in _foreign_keys(row.value, name))
     return +lost
 
 

@@ -62,7 +62,11 @@ def truncated_output(output: str, where: str) -> list[Finding]:
         return []
     for opening, closing in _CLOSING.items():
         start = output.rfind(opening)
-        if start > output.rfind(closing) and not (opening == "（" and _LAUGHTER.search(output.rstrip("。！!\n "))):
+        if (
+            start > output.rfind(closing)
+            and "\n" not in output[start:].rstrip()
+            and not (opening == "（" and _LAUGHTER.search(output.rstrip("。！!\n ")))
+        ):
             what = f"the output ends inside {opening}…{closing}: '{output[start : start + 20]}…'"
             return [Finding("warning", "truncated-output", what, where, "write the rest of it, or delete the row")]
     return []
