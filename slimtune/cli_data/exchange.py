@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from slimtune.plan.lengths import Lengths
 
 Target = Literal["openai", "messages", "alpaca", "sharegpt", "input_output"]
-Origin = Literal["auto", "openai", "messages", "alpaca", "sharegpt"]
+Origin = Literal["auto", "openai", "messages", "alpaca", "sharegpt", "input_output"]
 Own = Literal["input_output", "messages"]
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="The file to write, JSONL.")]

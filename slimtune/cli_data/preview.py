@@ -10,9 +10,7 @@ import typer
 from slimtune.errors import fail
 
 if TYPE_CHECKING:
-    from slimtune.console import Console
     from slimtune.data.chat import ChatTokenizer
-    from slimtune.data.preview import Previews
     from slimtune.recipe import Recipe
 
 _DEFAULT_LENGTH = 2048
@@ -49,9 +47,11 @@ def preview(
     Special tokens and line ends are visible, tokens are counted. A conversation that is trained on as several
     examples is shown as several.
     """
+    from slimtune import console as consoles
     from slimtune import recipe as recipes
     from slimtune.console import Console
     from slimtune.data import preview as previewing
+    from slimtune.data import preview_text
 
     if at_random and line is not None:
         raise fail("--random and --line exclude each other", where="--line", fix="choose one of the two")
@@ -79,30 +79,15 @@ def preview(
     console = Console()
     if html is None:
         for one in found:
-            _show(console, one)
-        return
-    from slimtune.data import preview_html
+            preview_text.show(one, console)
+    else:
+        from slimtune.data import preview_html
 
-    preview_html.write(html, found)
-    console.say(f"Page: {html}")
-
-
-def _show(console: Console, found: Previews) -> None:
-    from slimtune import console as consoles
-    from slimtune.data import preview_text
-
-    coloured = console.out.color_system is not None and not console.out.no_color
-    console.step(preview_text.summary(found))
-    console.say(preview_text.legend(coloured))
-    for one in found.examples:
-        console.out.print()
-        console.step(preview_text.title(one))
-        console.say(preview_text.figures(one))
-        if one.too_many:
-            console.warn(preview_text.overlong(one))
-        console.out.print(preview_text.body(one, coloured), soft_wrap=True)
-    if found.unread:
-        consoles.stderr().warn(preview_text.unread(found))
+        preview_html.write(html, found)
+        console.say(f"Page: {html}")
+    for one in found:
+        if one.unread:
+            consoles.stderr().warn(preview_text.unread(one))
 
 
 def _tokenizer(model: str | None, wish: Recipe | None, thinking: bool | None) -> ChatTokenizer:

@@ -11,6 +11,8 @@ from slimtune.data.preview import Preview, Previews
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from slimtune.console import Console
+
 NEWLINE, TAB, SPACE = "↵", "⇥", "·"
 LEARNED = ("⟦", "⟧")
 """Around supervised text where there is no colour."""
@@ -78,6 +80,20 @@ def legend(coloured: bool) -> str:
     learned = "Green" if coloured else f"{LEARNED[0]}…{LEARNED[1]}"
     special = " Special tokens are reversed." if coloured else ""
     return f"{learned} is supervised and carries loss; the rest is only read.{special} {NEWLINE} ends a line."
+
+
+def show(found: Previews, console: Console) -> None:
+    """Print a file's examples, in colour where the console has any."""
+    coloured = console.out.color_system is not None and not console.out.no_color
+    console.step(summary(found))
+    console.say(legend(coloured))
+    for one in found.examples:
+        console.out.print()
+        console.step(title(one))
+        console.say(figures(one))
+        if one.too_many:
+            console.warn(overlong(one))
+        console.out.print(body(one, coloured), soft_wrap=True)
 
 
 def body(one: Preview, coloured: bool) -> Text:

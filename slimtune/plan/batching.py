@@ -7,16 +7,15 @@ accumulation are what a plan may choose among.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimtune.plan.lengths import packed_rows
+from slimtune.plan.packing import expected_longest
 
 _ROW_MULTIPLE = 64
 _GPU_PADDED_TOKENS = 4096
 _FEWEST_USEFUL_TOKENS = 512
-_SAMPLED_BATCHES = 200
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def padded(
     sizes = [micro] if micro else [size for size in _divisors(effective_batch_size) if size <= most]
     result = []
     for size in sizes:
-        computed = size * _mean_padded_length(tokens, size)
+        computed = size * expected_longest(tokens, size)
         useful = size * sum(tokens) / len(tokens)
         result.append(
             Batching(
@@ -138,14 +137,6 @@ def padded(
             )
         )
     return result
-
-
-def _mean_padded_length(tokens: Sequence[int], size: int) -> float:
-    """The mean over random batches of their longest example: the same batches every time."""
-    if size == 1:
-        return sum(tokens) / len(tokens)
-    draw = random.Random(0)
-    return sum(max(draw.choices(tokens, k=size)) for _ in range(_SAMPLED_BATCHES)) / _SAMPLED_BATCHES
 
 
 def _divisors(number: int) -> list[int]:

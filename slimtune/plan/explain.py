@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slimtune.plan import search, vram
+from slimtune.plan import packing, search, vram
 from slimtune.plan.batching import Batching
 from slimtune.plan.hardware import Hardware
 from slimtune.plan.jobs import Data
@@ -107,7 +107,7 @@ def _packed(recipe: Recipe, data: Data, batching: Batching) -> dict[str, str]:
         "gradient_accumulation_steps": (
             f"{per_row:.1f} examples a row × {micro} × {times} ≈ {train.effective_batch_size} a step"
         ),
-        "packing": f"{batching.rows} rows of {batching.row_length} tokens, {batching.filled:.0%} full",
+        "packing": str(packing.pack(kept, batching.row_length, train.effective_batch_size)),
     }
 
 

@@ -9,7 +9,10 @@ from typing import Any
 
 from slimtune.data.checking.check import FileFigures, Report
 from slimtune.data.checking.findings import Finding
+from slimtune.plan import packing
 
+_PADDED_BATCH = 8
+"""Examples of the padded batch that packing is compared with."""
 LEVELS = ("error", "warning", "note")
 
 
@@ -69,6 +72,8 @@ def _figures(file: FileFigures, report: Report) -> list[str]:
         said.append(
             f"  length   {count:,} of {len(file.lengths.tokens):,} ({share:.1%}) longer than {report.max_seq_length:,}"
         )
+        filled = packing.pack(file.lengths.tokens, report.max_seq_length, _PADDED_BATCH)
+        said += [f"  packing  {filled}"] if filled else []
     shares = label_shares(file)
     if shares:
         shown = ", ".join(f"{label} {share:.1%}" for label, share in list(shares.items())[:12])
@@ -90,6 +95,7 @@ def _kind(level: str, code: str, alike: Sequence[Finding], limit: int) -> list[s
 
 def _file_json(file: FileFigures, report: Report) -> dict[str, Any]:
     count, share = file.lengths.cut()
+    filled = packing.pack(file.lengths.tokens, report.max_seq_length, _PADDED_BATCH)
     return {
         "path": file.path,
         "format": file.format or None,
@@ -97,6 +103,7 @@ def _file_json(file: FileFigures, report: Report) -> dict[str, Any]:
         "sound": file.sound,
         "modes": dict(file.answers.modes),
         "labels": dict(sorted(file.answers.labels.items())),
+        "packing": asdict(filled) if filled else None,
         "tokens": {
             "exact": file.lengths.tokenizer is not None,
             "total": sum(file.lengths.tokens),

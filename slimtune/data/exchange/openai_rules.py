@@ -24,6 +24,7 @@ LARGEST_FILE = 512_000_000
 """Bytes; 512 MB read as the smaller of its two meanings."""
 LONGEST_EXAMPLE = 65_536
 """Tokens in one training example; the models gpt-3.5-turbo took 16,385."""
+_MOST_SHOWN = 20
 
 
 def broken_rules(
@@ -41,11 +42,17 @@ def broken_rules(
     if size > LARGEST_FILE:
         what = f"the file would have {size / 1e6:,.0f} MB, and the service takes {LARGEST_FILE / 1e6:,.0f} MB"
         problems.append(Problem(what, "--to openai", "export fewer rows"))
-    for conversation, tokens in zip(conversations, lengths.tokens, strict=True):
-        if tokens > longest:
-            what = f"about {tokens:,} tokens (estimated), and the service cuts off what follows the first {longest:,}"
-            fix = "shorten it, or set --max-example-tokens to what your model takes"
-            problems.append(Problem(what, conversation.where, fix))
+    too_long = [
+        (conversation, tokens)
+        for conversation, tokens in zip(conversations, lengths.tokens, strict=True)
+        if tokens > longest
+    ]
+    for conversation, tokens in too_long[:_MOST_SHOWN]:
+        what = f"about {tokens:,} tokens (estimated), and the service cuts off what follows the first {longest:,}"
+        fix = "shorten it, or set --max-example-tokens to what your model takes"
+        problems.append(Problem(what, conversation.where, fix))
+    if len(too_long) > _MOST_SHOWN:
+        problems.append(Problem(f"{len(too_long) - _MOST_SHOWN:,} more rows are too long", "--to openai"))
     return problems
 
 

@@ -48,12 +48,15 @@ def test_losses_are_counted(tmp_path):
     turn = {"role": "assistant", "content": "か\u3099", "weight": 0}
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "q"}, turn], "extra": 1}), "utf-8")
     losses = " ".join(read_files([str(path)]).losses)
-    assert "1 row: the key 'extra'" in losses and "'weight' of turns" in losses and "form C" in losses
+    assert "1 row: the key 'extra'" in losses and "form C" in losses
+    assert "'weight' of turns is dropped: every turn of the assistant is trained on" in losses
 
 
 def test_the_services_limits():
     one = Conversation((Message("user", "q"), Message("assistant", "a")), {}, "f", 3)
     few = openai_rules.broken_rules([one], [{}], Lengths((5,), (1,), False), longest=4)
     assert [problem.where for problem in few] == ["--to openai", "f:3"]
+    many = openai_rules.broken_rules([one] * 30, [{}] * 30, Lengths((5,) * 30, (1,) * 30, False), longest=4)
+    assert len(many) == 21 and many[-1].what == "10 more rows are too long"
     assert openai_rules.broken_rules([one] * 10, [{}] * 10, Lengths((4,) * 10, (1,) * 10, False), longest=4) == []
     assert openai_rules.cost(1_000_000, 3, 25) == 75
