@@ -7,6 +7,8 @@ set that cannot be had raises at once.
 from __future__ import annotations
 
 import csv
+import datetime
+import decimal
 import difflib
 import io
 import logging
@@ -185,17 +187,21 @@ def _arrow_rows(values: Iterable[dict[str, Any]], path: str, problems: list[Prob
     rows: list[Row] = []
     number = 0
     for number, value in enumerate(values, start=1):
-        rows += _table_row(_without_nulls(value), path, number, problems)
+        rows += _table_row(_as_json(value), path, number, problems)
     if number == 0:
         problems.append(Problem("there are no rows", path, "write at least one example into it"))
     return rows
 
 
-def _without_nulls(value: Any) -> Any:
-    """`value` without its null fields: in Arrow's columns a key that a row lacks is a null."""
+def _as_json(value: Any) -> Any:
+    """A value of Arrow's as JSON has it: without null fields, which a key that a row lacks is; dates as ISO 8601 text."""
     if isinstance(value, dict):
-        return {key: _without_nulls(content) for key, content in value.items() if content is not None}
-    return [_without_nulls(content) for content in value] if isinstance(value, list) else value
+        return {key: _as_json(content) for key, content in value.items() if content is not None}
+    if isinstance(value, list):
+        return [_as_json(content) for content in value]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return str(value) if isinstance(value, decimal.Decimal | datetime.timedelta) else value
 
 
 def _read_hub(path: str, problems: list[Problem]) -> list[Row]:

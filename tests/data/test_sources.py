@@ -110,6 +110,24 @@ def test_csv_cell_with_messages(tmp_path):
     assert rows_of(write(tmp_path / "x.csv", f'messages\n"{cell}"\n')) == [Row(2, {"messages": turns})]
 
 
+def test_dates_and_decimals_of_parquet_are_text(tmp_path):
+    import datetime
+    import decimal
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    meta = {
+        "on": datetime.date(2026, 4, 1),
+        "at": [datetime.datetime(2026, 4, 1, 9, 30)],
+        "rate": decimal.Decimal("0.10"),
+    }
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.Table.from_pylist([{"input": "p", "output": "a", "meta": meta}]), path)
+    (row,) = read_rows(str(path), [])
+    assert row.value["meta"] == {"on": "2026-04-01", "at": ["2026-04-01T09:30:00"], "rate": "0.10"}
+
+
 @pytest.mark.parametrize("name", ["x.parquet", "x.bin"])
 def test_parquet_nulls_are_absent_keys(tmp_path, name):
     import pyarrow as pa

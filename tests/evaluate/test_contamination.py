@@ -189,7 +189,8 @@ spellings = st.sampled_from([str, full_width, str.upper, lambda text: f" {text}"
 def test_no_spelling_hides_a_question(item, order, labels, data):
     shuffled = with_choices(item, labels, order)
     prompt = "".join(data.draw(spellings)(piece) for piece in prompt_of(shuffled).split("、"))
-    assert the_match(planted(with_prompt(shuffled, prompt)), TEST)["kind"] == "normalised"
+    # Exact where nothing was drawn that changes a letter.
+    assert the_match(planted(with_prompt(shuffled, prompt)), TEST)["kind"] in ("normalised", "exact")
 
 
 @settings(deadline=None, max_examples=25)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -15,13 +17,15 @@ from slimtune.data.text import normalised
 from slimtune.errors import Problem
 
 _BLOCK_BYTES = 4 * 2**20
+# So many rows of a file that is read whole are passed on at once.
+_ROWS_AT_ONCE = 2000
 _LINE_SUFFIXES = (".jsonl", ".ndjson")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(slots=True)
 class Reading:
-    """One file on its way. rows: objects that were read. done, total: bytes, total None where it is not known.
+    """One file on its way. rows: objects that were read. done, total: bytes; of a data set on the hub rows.
 
     problems: what the loader would refuse, complete when all rows have been taken.
     """
@@ -30,7 +34,7 @@ class Reading:
     format: str = ""
     rows: int = 0
     done: int = 0
-    total: int | None = None
+    total: int = 0
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -40,29 +44,36 @@ def read(reading: Reading, *, format: str = "auto", system: str | None = None) -
     JSONL in UTF-8 is read piece by piece; everything else, and a file with a damaged encoding, whole.
     Raises SlimtuneError for a data set on the hub that cannot be loaded.
     """
-    name = None
     prompt = None if system is None else normalised(system)
-    for rows in _blocks(reading):
+    blocks = _blocks(reading)
+    first = _first_rows(blocks)
+    name = formats.choose(first, format, reading.path, reading.problems) if first else None
+    reading.format = name or ""
+    for rows in itertools.chain([first], blocks):
         reading.rows += len(rows)
-        if not rows:
-            continue
-        if name is None:
-            name = formats.choose(rows, format, reading.path, reading.problems)
-            if name is None:
-                return
-            reading.format = name
-        yield formats.convert_rows(rows, name, format, path=reading.path, system=prompt, problems=reading.problems)
+        # Without a format the lines are still read: what is broken in them is to be told, too.
+        if name and rows:
+            yield formats.convert_rows(rows, name, format, path=reading.path, system=prompt, problems=reading.problems)
+
+
+def _first_rows(blocks: Iterator[list[Row]]) -> list[Row]:
+    """As many blocks as it takes to tell the file's format as the loader does."""
+    first: list[Row] = []
+    for rows in blocks:
+        first += rows
+        if len(first) >= formats.FIRST_ROWS:
+            break
+    return first
 
 
 def _blocks(reading: Reading) -> Iterator[list[Row]]:
     path = Path(reading.path)
     if is_hub_id(reading.path) or not path.is_file():
-        yield read_rows(reading.path, reading.problems)
+        yield from _whole(reading)
         return
     reading.total = path.stat().st_size
     if not _is_plain_jsonl(path):
-        yield read_rows(reading.path, reading.problems)
-        reading.done = reading.total
+        yield from _whole(reading)
         return
     line, found = 1, False
     with path.open("rb") as file:
@@ -77,9 +88,19 @@ def _blocks(reading: Reading) -> Iterator[list[Row]]:
         reading.problems.append(Problem("the file is empty", reading.path, "write at least one example into it"))
 
 
+def _whole(reading: Reading) -> Iterator[list[Row]]:
+    """The rows of a file that is read at once, piece by piece, so that what follows can say how far it is."""
+    rows = read_rows(reading.path, reading.problems)
+    reading.total = reading.total or len(rows)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        piece = rows[start : start + _ROWS_AT_ONCE]
+        reading.done = reading.total * (start + len(piece)) // len(rows)
+        yield piece
+
+
 def _is_plain_jsonl(path: Path) -> bool:
     """Whether reading line by line gives what `read_rows` gives: UTF-8, ordinary line ends, an object in the first line."""
-    if PurePath(path).suffix.lower() not in _LINE_SUFFIXES:
+    if PurePath(path).suffix.lower() not in _LINE_SUFFIXES or not os.access(path, os.R_OK):
         return False
     first = b""
     with path.open("rb") as file:

@@ -40,6 +40,8 @@ def whole(path, format="auto"):
         "plain words\n",
         f"{LINE}\n\x00\n",
         f'{LINE}\n{{"input": "\u2028線", "output": "b"}}',
+        '{"messages": []}\n' + f"{LINE}\n" * 3,  # the first row is not of the file's format
+        '{"text": "x"}\n' * 30 + '{"input": \n',  # no format, and a broken line far below
     ],
 )
 def test_the_same_rows_and_problems_as_the_loader(tmp_path, monkeypatch, content):
@@ -70,8 +72,17 @@ def test_other_kinds_of_file_are_read_whole(tmp_path):
 def test_it_tells_how_far_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "_BLOCK_BYTES", 1)
     path = tmp_path / "a.jsonl"
-    path.write_text(f"{LINE}\n" * 3, encoding="utf-8")
+    path.write_text(f"{LINE}\n" * 22, encoding="utf-8")
     source = reading.Reading(str(path))
     steps = [(source.done, source.total) for _ in reading.read(source)]
     size = path.stat().st_size
-    assert steps == [(size // 3, size), (size // 3 * 2, size), (size, size)]
+    assert steps == [(size // 22 * 20, size), (size // 22 * 21, size), (size, size)]
+
+
+def test_a_file_that_is_read_whole_is_passed_on_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_ROWS_AT_ONCE", 25)
+    path = tmp_path / "a.json"
+    path.write_text(f"[{','.join([LINE] * 60)}]", encoding="utf-8")
+    source = reading.Reading(str(path))
+    steps = [(len(rows), source.done * 60 // source.total) for rows in reading.read(source)]
+    assert steps == [(25, 25), (25, 50), (10, 60)] and source.rows == 60
