@@ -19,7 +19,6 @@ import resource
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,7 +31,6 @@ if __name__ == "__main__":  # instead of this folder, so that both `benchmarks` 
 if TYPE_CHECKING:
     from slimtune.data.types import Conversation
 
-_ORDER = 4  # characters that the next one is chosen by
 _COPIED = 50  # one training row in so many is a test question
 _STATUTES, _STATUTE_LETTERS = 2000, 250
 
@@ -106,8 +104,10 @@ def measure(case: Case) -> dict[str, Any]:
 
 def _rows(case: Case) -> tuple[list[Conversation], list[Conversation], set[str]]:
     """Training rows, test rows, and the ids of the test rows that are among the training rows."""
+    from benchmarks.law_rows import writer
+
     draw = random.Random(0)
-    write = _writer(draw)
+    write = writer(draw)
     statutes = [write(_STATUTE_LETTERS) for _ in range(_STATUTES)]
     train = [_row("train", number, write, draw.sample(statutes, case.passages)) for number in range(case.train)]
     test = [_row("test", number, write, draw.sample(statutes, case.passages)) for number in range(case.test)]
@@ -117,28 +117,6 @@ def _rows(case: Case) -> tuple[list[Conversation], list[Conversation], set[str]]
         planted.add(copied.meta["id"])
         train[place] = _with_a_letter_changed(copied, place)
     return train, test, planted
-
-
-def _writer(draw: random.Random) -> Callable[[int], str]:
-    """Writes so many characters in the style of the questions, choices and statutes of data/law."""
-    from slimtune.data.questions import read_questions
-
-    questions = [
-        one for path in sorted((ROOT / "data/law/questions").glob("*.jsonl")) for one in read_questions(str(path))
-    ]
-    text = "".join(f"{one.context}{one.question}{''.join(one.choices.values())}" for one in questions)
-    following: defaultdict[str, list[str]] = defaultdict(list)
-    for place in range(len(text) - _ORDER):
-        following[text[place : place + _ORDER]].append(text[place + _ORDER])
-    starts = list(following)
-
-    def write(length: int) -> str:
-        written = draw.choice(starts)
-        while len(written) < length:
-            written += draw.choice(following.get(written[-_ORDER:]) or [draw.choice(text)])
-        return written.replace("\n", "")
-
-    return write
 
 
 def _row(split: str, number: int, write: Callable[[int], str], statutes: Sequence[str]) -> Conversation:

@@ -1,30 +1,33 @@
-"""From a file to the trainer's packed rows: Slimtune and TRL's own SFTTrainer, on the same data and machine.
+"""From a file to the trainer's packed rows: Slimtune and TRL's own SFTTrainer, on the same texts and machine.
 
-    python benchmarks/data.py                                # 100,000 rows, three rounds, about half an hour
-    python benchmarks/data.py --rows 5000 --rounds 1         # a look
+    python benchmarks/data.py --rows 5000 --rounds 1                  # a look, two minutes
+    python benchmarks/data.py --vocabulary qwen.tiktoken              # 100,000 rows, Qwen's vocabulary; half an hour
 
-Both read the same JSONL, render it with the same model's chat template, tokenise it, label the response and pack it for
-2048 tokens; each stops when the trainer holds its packed rows, and begins when its libraries and the model are loaded.
-Slimtune checks every row on the way, TRL none. TRL is asked with one process (its default) and with two. Each measurement
-is a process of its own with empty caches; the contenders take turns.
+Each reads a JSONL file in its own layout, renders it with the same chat template, tokenises it, labels the responses and
+packs them for 2048 tokens. The clock starts when libraries and model are loaded and stops when the trainer holds its
+packed rows. Slimtune checks every row on the way, TRL none. TRL works with one process (its default) and with two. Each
+measurement is a process of its own with empty caches, and each of TRL's follows one of Slimtune's: a ratio is of these
+neighbours, so that what else the machine does falls on both.
 
-TRL's rendering ends an example with the line break that follows <|im_end|> in the template, and gives it a label; Slimtune
-ends where the model will stop. With that one token taken off TRL's examples, the ids and labels of all examples must be
-equal, or the exit code is 1.
+First both prepare some rows without packing, and these are compared row by row: token ids, labels, and what packing makes
+of them. TRL's rendering ends an example with the line break that follows <|im_end|> in the template, and puts a label on
+it; Slimtune's ends where the model will stop. Exactly that token is taken off TRL's examples before they are compared.
+Afterwards the examples of all timed runs are compared by hash. Exit code 1 where anything differs, or the goal is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
-import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,130 +35,152 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":  # instead of this folder, so that both `benchmarks` and `slimtune` are found
     sys.path[0] = str(ROOT)
 
-CONTENDERS = ("slimtune", "trl", "trl-2")
-_GOAL = 3.0
-_SOURCES = ("direct_norag", "direct_rag", "cot_norag", "cot_rag")
+OURS, THEIRS = "slimtune", ("trl", "trl, 2 processes")
+GOAL = 3.0
+"""How many times the rows/s of TRL Slimtune wants to prepare, with however many processes TRL is faster."""
+
+Round = Mapping[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     report: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "goal": f"at least {_GOAL:g} times the rows/s of TRL with its defaults, the same ids and labels",
+        "goal": GOAL,
         "rows": options.rows,
         "load_average": {"before": os.getloadavg()},
     }
     with tempfile.TemporaryDirectory(prefix="slimtune-data-") as temporary:
-        path = Path(temporary) / "rows.jsonl"
-        write_rows(path, options.rows)
-        report["file_mib"] = round(path.stat().st_size / 2**20, 1)
-        measured: dict[str, list[dict[str, Any]]] = {name: [] for name in options.only}
-        for number in range(options.rounds):
-            for name in options.only:
-                measured[name].append(_measure(name, path, Path(temporary) / f"{name}-{number}"))
-                print(f"round {number + 1}, {name}: {measured[name][-1]['rows_per_second']:,.0f} rows/s", flush=True)
+        folder = Path(temporary)
+        vocabulary = [str(options.vocabulary)] if options.vocabulary else []
+        report |= _contender("make", folder, str(options.rows), *vocabulary)
+        report["compared"] = _contender("compare", folder, str(min(options.rows, options.compared)))
+        print(f"{report['compared']['rows']:,} rows compared, {report['compared']['differing']} differ", flush=True)
+        rounds: list[dict[str, Any]] = []
+        for _ in range(options.rounds):
+            for theirs in THEIRS:
+                rounds.append({"theirs": theirs, **{name: _contender(name, folder) for name in (OURS, theirs)}})
+                print(f"{theirs}: {ratio(rounds[-1]):.2f} times its seconds", flush=True)
     report["load_average"]["after"] = os.getloadavg()
-    report["machine"] = measured[options.only[0]][0]["machine"]
-    report |= summary(measured)
+    report["machine"] = rounds[0][OURS].pop("machine")
+    for one in rounds:
+        for name in (OURS, one["theirs"]):
+            one[name].pop("machine", None)
+    report |= {"rounds": rounds, **summary(rounds)}
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        options.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(table(report))
-    for problem in report["problems"]:
-        print(problem, file=sys.stderr)
-    return 1 if report["problems"] else 0
+    found = problems(report)
+    sys.stderr.write("".join(f"{problem}\n" for problem in found))
+    return 1 if found else 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="data.py", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=CONTENDERS, help="only these contenders")
-    parser.add_argument("--output", type=Path, help="the measurements, as JSON")
+    add = parser.add_argument
+    add("--rows", type=int, default=100_000)
+    add("--rounds", type=int, default=3)
+    add("--compared", type=int, default=10_000, metavar="ROWS", help="compared row by row, without packing")
+    add("--vocabulary", type=Path, metavar="FILE", help="Qwen's qwen.tiktoken, instead of the built-in tokenizer's")
+    add("--output", type=Path, help="the measurements, as JSON")
     return parser.parse_args(arguments)
 
 
-def write_rows(path: Path, count: int) -> None:
-    """The rows of data/law in seeded order, as often as it takes, each with a number of its own in its question."""
-    rows = [
-        json.loads(line)
-        for name in _SOURCES
-        for line in (ROOT / f"data/law/{name}.train.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    draw = random.Random(0)
-    with path.open("w", encoding="utf-8") as file:
-        for number in range(count):
-            row = draw.choice(rows)
-            asked = row["input"].replace("【問題】\n", f"【問題】\n第{number}問　", 1)
-            meta = {**row["meta"], "id": f"{row['meta']['id']}-{number}"}
-            file.write(json.dumps({**row, "input": asked, "meta": meta}, ensure_ascii=False) + "\n")
-
-
-def _measure(name: str, path: Path, scratch: Path) -> dict[str, Any]:
-    scratch.mkdir()
-    command = [sys.executable, "-m", "benchmarks.data_contender", name, str(path), str(scratch)]
-    environment = {
-        **os.environ,
-        "HF_DATASETS_CACHE": str(scratch / "datasets"),
-        "HF_HUB_OFFLINE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
-def summary(measured: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Per contender rows/s (least, median, most), the ratios to Slimtune's median, and what makes the result void."""
-    contenders = {}
-    for name, runs in measured.items():
-        speeds = [run["rows_per_second"] for run in runs]
-        contenders[name] = {
-            "rows_per_second": {"least": min(speeds), "median": statistics.median(speeds), "most": max(speeds)},
-            "runs": [{key: value for key, value in run.items() if key != "machine"} for run in runs],
+def _contender(name: str, folder: Path, *arguments: str) -> dict[str, Any]:
+    """What a step says, done in a process of its own with empty caches (benchmarks/data_contender.py)."""
+    command = [sys.executable, "-m", "benchmarks.data_contender", name, str(folder), *arguments]
+    with _scratch(folder) as scratch, (folder / "log").open("w", encoding="utf-8") as log:
+        environment = {
+            **os.environ,
+            "HF_DATASETS_CACHE": str(scratch / "datasets"),
+            "HF_HUB_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "TOKENIZERS_PARALLELISM": "true",
         }
-    own = contenders.get("slimtune")
-    others = [name for name in contenders if name != "slimtune"]
-    # A ratio is of two runs of the same round, which stood under the same load.
-    ratios = {
-        name: [
-            mine["rows_per_second"] / theirs["rows_per_second"]
-            for mine, theirs in zip(measured["slimtune"], measured[name], strict=True)
-        ]
-        for name in others
-        if own
-    }
-    digests = {run["examples_sha256"] for runs in measured.values() for run in runs}
-    problems = []
-    if len(digests) > 1:
-        problems.append("the contenders' token ids or labels differ")
-    if ratios.get("trl") and statistics.median(ratios["trl"]) < _GOAL:
-        problems.append(f"less than {_GOAL:g} times as fast as TRL")
-    return {
-        "contenders": contenders,
-        "times_as_fast_as": {
-            name: {"least": min(found), "median": statistics.median(found), "most": max(found)}
-            for name, found in ratios.items()
-        },
-        "same_ids_and_labels": len(digests) == 1,
-        "problems": problems,
-    }
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name} failed:\n{(folder / 'log').read_text(encoding='utf-8')[-2000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
 
 
-def table(report: dict[str, Any]) -> str:
-    lines = [f"{'':10}  {'rows/s':>8}  {'least':>8}  {'most':>8}  {'peak MiB':>8}  {'packed':>8}  {'full':>6}"]
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch)
+
+
+# Figures --------------------------------------------------------------------------------------------------------------
+
+
+def ratio(one: Round) -> float:
+    """How many times Slimtune's seconds TRL took."""
+    return float(one[one["theirs"]]["seconds"] / one[OURS]["seconds"])
+
+
+def summary(rounds: Sequence[Round]) -> dict[str, Any]:
+    """Per contender the least, median and most rows/s and CPU milliseconds a row, and the ratios of neighbours."""
+    contenders, ratios = {}, {}
+    for name in (OURS, *THEIRS):
+        runs = [one[name] for one in rounds if name in one]
+        contenders[name] = {
+            "rows_per_second": _spread([run["examples"] / run["seconds"] for run in runs]),
+            "cpu_ms_per_row": _spread([1000 * run["cpu_seconds"] / run["examples"] for run in runs]),
+            "peak_mib": max(run["peak_mib"] for run in runs),
+            "of_which_before_mib": max(run["before_mib"] for run in runs),
+            "peak_mib_of_a_worker": max(run["peak_mib_of_a_worker"] for run in runs),
+            "packed_rows": runs[0]["packed_rows"],
+            "fill": runs[0]["fill"],
+        }
+    for name in THEIRS:
+        ratios[name] = _spread([ratio(one) for one in rounds if one["theirs"] == name])
+    digests = {one[name]["examples_sha256"] for one in rounds for name in (OURS, one["theirs"])}
+    return {"contenders": contenders, "times_as_fast_as": ratios, "same_examples": len(digests) == 1}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    found = {"least": min(values), "median": statistics.median(values), "most": max(values)}
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def problems(report: Mapping[str, Any]) -> list[str]:
+    """What makes the comparison void, or its goal missed."""
+    found = []
+    compared = report["compared"]
+    if compared["differing"] or compared["packed_differing"]:
+        found.append(
+            f"rows differ, the first is row {compared['first']}" if compared["differing"] else "packing differs"
+        )
+    if not report["same_examples"]:
+        found.append("the token ids or labels of the timed runs differ")
+    lowest = min(times["median"] for times in report["times_as_fast_as"].values())
+    if lowest < GOAL:
+        found.append(f"{lowest:.2f} times as fast as TRL, below the goal of {GOAL:g}")
+    return found
+
+
+def table(report: Mapping[str, Any]) -> str:
+    heads = ("rows/s", "least", "most", "CPU ms", "peak MiB", "packed", "full")
+    lines = [f"{'':16}" + "".join(f"{head:>10}" for head in heads)]
     for name, found in report["contenders"].items():
-        speeds, run = found["rows_per_second"], found["runs"][0]
-        lines.append(
-            f"{name:10}  {speeds['median']:8,.0f}  {speeds['least']:8,.0f}  {speeds['most']:8,.0f}"
-            f"  {run['peak_mib']:8,}  {run['packed_rows']:8,}  {run['fill']:6.1%}"
-        )
+        speed = found["rows_per_second"]
+        cells = [f"{speed[key]:,.0f}" for key in ("median", "least", "most")]
+        cells += [f"{found['cpu_ms_per_row']['median']:.2f}", f"{found['peak_mib']:,}"]
+        cells += [f"{found['packed_rows']:,}", f"{found['fill']:.1%}"]
+        lines.append(f"{name:16}" + "".join(f"{cell:>10}" for cell in cells))
     for name, times in report["times_as_fast_as"].items():
-        lines.append(
-            f"Slimtune is {times['median']:.1f} times as fast as {name} ({times['least']:.1f} to {times['most']:.1f})"
-        )
-    same = "equal" if report["same_ids_and_labels"] else "NOT equal"
-    lines.append(f"token ids and labels of all examples: {same}")
+        lines.append(f"{times['median']:.2f} times as fast as {name} ({times['least']:.2f} to {times['most']:.2f})")
+    compared = report["compared"]
+    same = "equal" if not (compared["differing"] or compared["packed_differing"]) else "NOT equal"
+    everything = "equal" if report["same_examples"] else "NOT equal"
+    lines.append(f"token ids, labels and packing of {compared['rows']:,} rows, one by one: {same}")
+    lines.append(f"token ids and labels of all rows, by hash: {everything}")
+    lines.append("(TRL's examples without the labelled line break behind <|im_end|> that each of them ends with)")
     return "\n".join(lines)
 
 

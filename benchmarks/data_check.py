@@ -1,17 +1,19 @@
 """How long `data check` takes and how much memory it holds, for files of two sizes.
 
-    python benchmarks/data_check.py                          # 10,000 and 100,000 rows, about a minute
+    python benchmarks/data_check.py                          # 10,000 and 100,000 rows, about three minutes
     python benchmarks/data_check.py --output results.json
 
-The rows are those of `data.py`: questions about statutes, direct and argued, each with a number of its own. One row in two
-hundred has a fault of a known kind; that all of them are found, and nothing else, shows that the time was spent on the
-work. Each size is a process of its own. Memory that grew with the rows would show in the difference of the two.
+The rows are those of `law_rows.py`: questions on statutes, direct and argued. One in two hundred holds a telephone number,
+and one in a thousand is an item of an evaluation file. That all of them are found, and nothing else, shows that the time
+was spent on the work. Each check is a process of its own; the largest file is checked without the evaluation file and with
+it. Memory that grew with the rows would show in the difference of the sizes. Exit code 1 where the goal is missed.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.metadata
 import json
 import os
 import platform
@@ -28,46 +30,42 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":  # instead of this folder, so that both `benchmarks` and `slimtune` are found
     sys.path[0] = str(ROOT)
 
-_SIZES = (10_000, 100_000)
-_EVERY = 200
-_GOAL_SECONDS = 60
+_GOAL_ROWS, _GOAL_SECONDS = 100_000, 60
+_SIZES = (10_000, _GOAL_ROWS)
+_ITEMS = 500
+_PHONE_EVERY, _ITEM_EVERY = 200, 1000
+_PACKAGES = ("jinja2", "numpy", "scipy", "tokenizers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     if options.measure:
-        print(json.dumps(measure(options.measure)))
+        print(json.dumps(measure(options.measure, options.against)))
         return 0
     report: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "goal": f"100,000 rows in under {_GOAL_SECONDS} s on two cores, in memory that does not grow with them",
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
-        "load_average": os.getloadavg(),
-        "sizes": [],
+        "goal": f"{_GOAL_ROWS:,} rows in under {_GOAL_SECONDS} s on two cores, in memory that does not grow with them",
+        "machine": _machine(),
+        "load_average": {"before": os.getloadavg()},
     }
-    problems = []
+    cases = []
     with tempfile.TemporaryDirectory(prefix="slimtune-check-") as temporary:
+        evaluation = Path(temporary) / "evaluation.jsonl"
+        items = write_evaluation(evaluation)
         for size in options.sizes:
             path = Path(temporary) / f"{size}.jsonl"
-            planted = write_rows(path, size)
-            command = [sys.executable, str(Path(__file__).resolve()), "--measure", str(path)]
-            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-            found = json.loads(done.stdout)
-            row = {"rows": size, "file_mib": round(path.stat().st_size / 2**20, 1), "planted": len(planted), **found}
-            if set(row.pop("places")) != planted:
-                problems.append(f"{size:,} rows: what was found is not what was planted")
-            report["sizes"].append(row)
-            print(
-                f"{size:>8,} rows, {row['file_mib']:,} MiB: {row['seconds']:.1f} s, {row['rows_per_second']:,.0f} rows/s,"
-                f" peak {row['peak_mib']:,} MiB, {row['found']:,} of {row['planted']:,} faults found",
-                flush=True,
-            )
+            phones, leaks = write_rows(path, size, items)
+            cases.append(_case(path, [], phones))
+            if size == max(options.sizes):
+                cases.append(_case(path, [evaluation], phones | leaks))
+    report["load_average"]["after"] = os.getloadavg()
+    report |= {"cases": cases, "problems": problems(cases)}
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    for problem in problems:
+    for problem in report["problems"]:
         print(problem, file=sys.stderr)
-    return 1 if problems else 0
+    return 1 if report["problems"] else 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -75,48 +73,105 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(_SIZES), help="rows")
     parser.add_argument("--output", type=Path, help="the measurements, as JSON")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--against", nargs="*", default=[], help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
-def write_rows(path: Path, count: int) -> set[str]:
-    """The rows of `data.py`, every two hundredth with a telephone number in it; returns "line:code" of the faults."""
-    from benchmarks import data
+def write_evaluation(path: Path) -> list[dict[str, Any]]:
+    """Writes the evaluation file; returns its rows."""
+    from benchmarks import law_rows
 
-    data.write_rows(path, count)
-    faulty = path.with_suffix(".partial")
-    planted = set()
-    with path.open(encoding="utf-8") as rows, faulty.open("w", encoding="utf-8") as file:
-        for number, line in enumerate(rows, start=1):
-            row = json.loads(line)
-            if number % _EVERY == 0:
-                row["input"] = row["input"].replace(
-                    "【問題】\n", f"【問題】\n電話 03-0172-{number % 9000 + 1000} へ。", 1
-                )
-                planted.add(f"{number}:personal-number")
+    items = list(law_rows.rows(_ITEMS, seed=1))
+    path.write_text("".join(f"{json.dumps(item, ensure_ascii=False)}\n" for item in items), encoding="utf-8")
+    return items
+
+
+def write_rows(path: Path, count: int, items: Sequence[dict[str, Any]]) -> tuple[set[str], set[str]]:
+    """Writes the training file; returns "line:code" of the rows with a telephone number, and of the evaluation items."""
+    from benchmarks import law_rows
+
+    phones, leaks = set(), set()
+    with path.open("w", encoding="utf-8") as file:
+        for number, row in enumerate(law_rows.rows(count), start=1):
+            if number % _ITEM_EVERY == 0:
+                item = items[number // _ITEM_EVERY - 1]
+                row = {**item, "meta": {**item["meta"], "id": f"leak-{number}"}}
+                leaks.add(f"{number}:contamination")
+            elif number % _PHONE_EVERY == 0:
+                row["input"] = f"電話 03-0172-{number % 9000 + 1000} へ。\n{row['input']}"
+                phones.add(f"{number}:personal-number")
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    faulty.replace(path)
-    return planted
+    return phones, leaks
 
 
-def measure(path: Path) -> dict[str, Any]:
-    """Seconds from the first byte to the report, the peak resident set, and where which findings are."""
+def _case(path: Path, against: Sequence[Path], planted: set[str]) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).resolve()), "--measure", str(path), "--against", *map(str, against)]
+    began = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    seconds = round(time.perf_counter() - began, 1)
+    case = {"file_mib": round(path.stat().st_size / 2**20, 1), "seconds": seconds, **json.loads(done.stdout)}
+    places = set(case.pop("places"))
+    case |= {"planted": len(planted), "found": len(planted & places), "found_by_mistake": len(places - planted)}
+    print(_line(case), flush=True)
+    return case
+
+
+def measure(path: Path, against: Sequence[str]) -> dict[str, Any]:
+    """One check in this process: its seconds, the peak resident set of the whole process, and where which faults are."""
     from slimtune import builtin
     from slimtune.data.chat import ChatTokenizer
-    from slimtune.data.checking import check, rendering
+    from slimtune.data.checking import check, contamination, rendering
 
-    wish = check.Wish(ChatTokenizer(builtin.resolve("builtin:tiny-qwen3")), "builtin:tiny-qwen3", 4096)
+    tokenizer = ChatTokenizer(builtin.resolve("builtin:tiny-qwen3"))
     began = time.perf_counter()
-    report = check.check([str(path)], wish)
+    evaluation = contamination.read(against)
+    report = check.check([str(path)], check.Wish(tokenizer, "builtin:tiny-qwen3", 4096, evaluation=evaluation))
     rendering.lines(report, limit=5)
     seconds = time.perf_counter() - began
-    places = [f"{finding.where.rpartition(':')[2]}:{finding.code}" for finding in report.findings]
+    (file,) = report.files
     return {
-        "seconds": round(seconds, 1),
-        "rows_per_second": round(report.files[0].rows / seconds, 1),
+        "rows": file.rows,
+        "tokens": sum(file.lengths.tokens),
+        "evaluation_items": len(evaluation.items),
+        "check_seconds": round(seconds, 1),
+        "rows_per_second": round(file.rows / seconds, 1),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "found": len(places),
-        "places": places,
+        "places": [f"{one.where.rpartition(':')[2]}:{one.code}" for one in report.findings if one.level != "note"],
     }
+
+
+def problems(cases: Sequence[dict[str, Any]]) -> list[str]:
+    """What makes the result void, or misses the goal."""
+    found = []
+    for case in cases:
+        if case["found"] < case["planted"] or case["found_by_mistake"]:
+            found.append(f"{case['rows']:,} rows: what was found is not what was planted")
+        if case["rows"] == _GOAL_ROWS and case["seconds"] >= _GOAL_SECONDS:
+            against = f" and {case['evaluation_items']:,} items" if case["evaluation_items"] else ""
+            found.append(f"{case['rows']:,} rows{against}: {case['seconds']} s, the goal is under {_GOAL_SECONDS} s")
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    from slimtune.plan import hardware
+
+    machine = hardware.detect()
+    return {
+        "name": machine.name,
+        "cores": machine.cores,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _line(case: dict[str, Any]) -> str:
+    against = f" against {case['evaluation_items']:,} items" if case["evaluation_items"] else ""
+    return (
+        f"{case['rows']:>8,} rows, {case['file_mib']:,} MiB{against}: {case['seconds']} s, "
+        f"{case['rows_per_second']:,.0f} rows/s, peak {case['peak_mib']:,} MiB; "
+        f"{case['found']:,} of {case['planted']:,} faults found, {case['found_by_mistake']:,} by mistake"
+    )
 
 
 if __name__ == "__main__":

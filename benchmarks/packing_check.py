@@ -36,7 +36,7 @@ def check(model: Any, trainer: Any, examples: Sequence[Example], precision: torc
     was_training = model.training
     model.eval()
     try:
-        alone = [_logits(model, [example.input_ids], [_span(example)], precision)[0] for example in examples]
+        alone = [_logits(model, [list(example.input_ids)], [_span(example)], precision)[0] for example in examples]
         width = batch["input_ids"].shape[-1]
         filled_up = [
             _logits(model, [_filled_up(example.input_ids, width)], [_span(example)], precision)[0]

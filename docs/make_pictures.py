@@ -1,8 +1,8 @@
-"""Draw the README's pictures: the top of a run's report, and a plan.
+"""Draw the README's pictures: the top of a run's report, a plan, and a preview of training data.
 
 python docs/make_pictures.py outputs/quickstart/latest
 
-Needs Chromium on the PATH (or named by $SLIMTUNE_CHROMIUM). Writes docs/report.png and docs/plan.png.
+Needs Chromium on the PATH (or named by $SLIMTUNE_CHROMIUM). Writes docs/report.png, docs/plan.png and docs/preview.png.
 """
 
 from __future__ import annotations
@@ -41,9 +41,23 @@ def draw_plan(out: Path) -> None:
     cli.app(["plan", str(RECIPE), "--plot", str(out)], standalone_mode=False)
 
 
+def draw_preview(out: Path) -> None:
+    """A question of the quickstart as its model sees it."""
+    chromium = browser.find()
+    if chromium is None:
+        sys.exit("no Chromium on the PATH; $SLIMTUNE_CHROMIUM can name one")
+    with tempfile.TemporaryDirectory() as folder, browser.Browser(chromium) as opened:
+        page = Path(folder) / "preview.html"
+        command = ["data", "preview", "data/quickstart/train.jsonl", "--recipe", "recipes/quickstart.yaml", "-n", "1"]
+        cli.app([*command, "--html", str(page)], standalone_mode=False)
+        opened.visit(page, width=800, height=600, scale=SCALE)
+        opened.screenshot(out)
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
         sys.exit(__doc__)
     draw_report(Path(sys.argv[1]), DOCS / "report.png")
     os.chdir(ROOT)  # the paths in a recipe are relative to the working directory
     draw_plan(DOCS / "plan.png")
+    draw_preview(DOCS / "preview.png")

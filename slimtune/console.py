@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from slimtune.memory import Comparison, sentences, shown
-from slimtune.plan import ram, vram
+from slimtune.plan import ram, suggestions, vram
 
 if TYPE_CHECKING:
     from slimtune.plan.make import Plan
@@ -89,6 +90,11 @@ class Console:
             self._memory(plan)
         if plan.estimate is not None:
             self._estimate(plan.estimate)
+        if prepared.facts is not None:
+            first, *others = suggestions.lines(prepared.facts, suggestions.suggest(prepared.facts))
+            self.say(first)
+            for line in others:
+                self.out.print(Padding(Text(line), (0, 0, 0, 4)))
         for note in plan.notes:
             self.say(f"note: {note}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from slimtune.data.chat import ChatTokenizer
 from slimtune.data.types import Conversation
 from slimtune.errors import fail
 from slimtune.evaluate import items
-from slimtune.plan import cards, jobs, make, models
+from slimtune.plan import cards, jobs, make, models, suggestions
 from slimtune.plan import hardware as machines
 from slimtune.plan import lengths as counting
 from slimtune.progress import Progress
@@ -26,7 +27,8 @@ class Prepared:
 
     folder, tokenizer: None where the base is on the hub and not in the cache yet. data_splits: which of the files are
     sets of a split (split_manifest.recorded). contamination: what the test shares
-    with the training data (evaluate/contamination.py), None without a test.
+    with the training data (evaluate/contamination.py), None without a test. facts: what suggestions are drawn from
+    (plan/suggestions.py).
     """
 
     recipe: Recipe
@@ -42,6 +44,7 @@ class Prepared:
     plan: make.Plan
     data_splits: tuple[dict[str, Any], ...] = ()
     contamination: dict[str, Any] | None = None
+    facts: suggestions.Facts | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The plan with what it was made for."""
@@ -51,6 +54,7 @@ class Prepared:
             "hardware": dataclasses.asdict(self.hardware),
             "examples": {"train": len(self.train), "eval": len(self.held_out), "test": len(self.test)},
             **self.plan.as_json(),
+            "suggestions": [dataclasses.asdict(one) for one in suggestions.suggest(self.facts)] if self.facts else [],
         }
 
 
@@ -114,6 +118,14 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
         plan=dataclasses.replace(plan, notes=(*notes, *plan.notes)),
         data_splits=tuple(splits),
         contamination=overlap,
+        facts=suggestions.facts_of(
+            recipe,
+            Counter(map(suggestions.task_of, train.conversations)),
+            sum(data.train.supervised),
+            shape,
+            rank=plan.lora_rank,
+            steps=plan.total_steps,
+        ),
     )
 
 

@@ -92,7 +92,10 @@ def test_data_commands_import_no_torch(tmp_path):
             "-o",
             f"{tmp_path}/mix.jsonl",
         ],
+        ["check", f"{tmp_path}/mix.jsonl", "--model", "builtin:tiny-qwen3", "--against", "data/law/test.jsonl"],
+        ["preview", f"{tmp_path}/mix.jsonl", "--model", "builtin:tiny-qwen3", "--html", f"{tmp_path}/preview.html"],
         ["export", f"{tmp_path}/mix.jsonl", "--to", "openai", "--output", f"{tmp_path}/openai.jsonl"],
+        ["preview", f"{tmp_path}/mix.jsonl", "--html", f"{tmp_path}/page.html"],
     ]
     code = (
         "from slimtune import cli\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +13,9 @@ from slimtune.errors import BAD_INPUT, fail
 
 if TYPE_CHECKING:
     from slimtune.data.chat import ChatTokenizer
-    from slimtune.data.types import Conversation
+    from slimtune.data.checking.check import Report
+    from slimtune.plan.suggestions import Facts
     from slimtune.recipe import Recipe
-
-_DEFAULT_LENGTH = 2048
 
 
 def check(
@@ -49,36 +48,49 @@ def check(
 
     Errors are what the loader refuses, and end with exit code 2. Several files are taken as one training set.
     """
+    from slimtune import recipe as recipes
     from slimtune.data import formats
     from slimtune.data.checking import check as checking
-    from slimtune.data.checking import rendering
+    from slimtune.data.checking import contamination, rendering
+    from slimtune.plan import suggestions
     from slimtune.progress import Progress
 
     if format not in formats.FORMATS:
         raise fail(f"unknown format '{format}'", where="--format", fix=f"one of {', '.join(formats.FORMATS)}")
-    own = _from_recipe(recipe) if recipe else _Own()
-    paths = list(files or own.files)
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise fail("the picture is a PNG", where=str(plot), fix=f"name it {plot.with_suffix('.png').name}")
+    loaded = recipes.load(recipe) if recipe else None
+    paths = files or [source.path for source in loaded.data.train] if loaded else files
     if not paths:
         raise fail("no file to check", fix="name a training file, or a recipe with --recipe")
-    name = model or own.model
-    tokenizer = _tokenizer(name, own) if name else None
-    compared = tuple(dict.fromkeys([*(against or []), *own.against]))
+    settings = loaded or _defaults(paths, model)
+    name = model or (loaded.model.base if loaded else None)
+    tokenizer = _tokenizer(name, settings) if name else None
+    held_out = [settings.data.eval, settings.evaluate.data if settings.evaluate else None]
+    with Progress("Reading evaluation files") as progress:
+        compared = [*(against or []), *(path for path in held_out if path)]
+        evaluation = contamination.read(compared, on_progress=progress)
     wish = checking.Wish(
         tokenizer=tokenizer,
         model=name if name and tokenizer else "",
-        max_seq_length=max_seq_length or own.max_seq_length,
-        format=own.format if format == "auto" else format,
-        system=own.system,
+        max_seq_length=max_seq_length or settings.model.max_seq_length,
+        format=settings.data.format if format == "auto" else format,
+        system=settings.data.system,
+        mode=settings.data.mode,
         secrets=secrets,
-        against=compared,
-        items=_items([path for path in compared if path not in paths], own),
+        evaluation=evaluation,
     )
-    with Progress("Checking (bytes)") as progress:
+    with Progress("Checking (%)") as progress:
         report = checking.check(paths, wish, on_progress=progress)
+    facts = _facts(report, settings, name or settings.model.base)
+    suggested = suggestions.suggest(facts) if facts else ()
     if as_json:
-        typer.echo(json.dumps(rendering.as_json(report), ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(rendering.as_json(report, suggested), ensure_ascii=False, indent=2))
     else:
-        typer.echo("\n".join(rendering.lines(report, limit=limit)))
+        advice = suggestions.lines(facts, suggested) if facts else []
+        if advice and not loaded:
+            advice[0] += f". The values are a recipe's defaults, the model is {settings.model.base}"
+        typer.echo("\n".join(rendering.lines(report, limit=limit, advice=advice)))
     if plot is not None:
         from slimtune.data.checking import picture
 
@@ -90,53 +102,46 @@ def check(
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Own:
-    """What a recipe says of its data; the defaults are those without one."""
+def _defaults(paths: Sequence[str], model: str | None) -> Recipe:
+    """What a recipe that says nothing but the files would be."""
+    from slimtune.recipe import DataSection, ModelSection, Recipe, Source
 
-    files: tuple[str, ...] = ()
-    model: str | None = None
-    revision: str | None = None
-    thinking: bool = False
-    max_seq_length: int = _DEFAULT_LENGTH
-    format: str = "auto"
-    system: str | None = None
-    against: tuple[str, ...] = ()
+    data = DataSection(train=[Source(path=path) for path in paths])
+    return Recipe(name="check", data=data, model=ModelSection(base=model) if model else ModelSection())
 
 
-def _from_recipe(path: str) -> _Own:
-    from slimtune import recipe as recipes
-
-    loaded: Recipe = recipes.load(path)
-    held_out = [loaded.data.eval, loaded.evaluate.data if loaded.evaluate else None]
-    return _Own(
-        files=tuple(source.path for source in loaded.data.train),
-        model=loaded.model.base,
-        revision=loaded.model.revision,
-        thinking=loaded.model.thinking,
-        max_seq_length=loaded.model.max_seq_length,
-        format=loaded.data.format,
-        system=loaded.data.system,
-        against=tuple(held for held in held_out if held),
-    )
-
-
-def _tokenizer(name: str, own: _Own) -> ChatTokenizer | None:
+def _tokenizer(name: str, settings: Recipe) -> ChatTokenizer | None:
     """Of a model on this machine; None, said once, for one on the hub that is not in the cache."""
-    from slimtune import base_model
     from slimtune.data.chat import ChatTokenizer
 
-    folder = base_model.locate(name, own.revision if name == own.model else None)
+    folder = _folder(name, settings)
     if folder is not None and (folder / "tokenizer.json").is_file():
-        return ChatTokenizer(folder, own.thinking)
+        return ChatTokenizer(folder, settings.model.thinking)
     typer.echo(f"{name} is not on this machine: tokens are estimated from characters", err=True)
     return None
 
 
-def _items(paths: list[str], own: _Own) -> tuple[Conversation, ...]:
-    if not paths:
-        return ()
-    from slimtune.data.loading import load_conversations
+def _folder(name: str, settings: Recipe) -> Path | None:
+    from slimtune import base_model
 
-    loaded = [load_conversations([(path, 1.0)], system=own.system, format=own.format) for path in paths]
-    return tuple(conversation for one in loaded for conversation in one.conversations)
+    return base_model.locate(name, settings.model.revision if name == settings.model.base else None)
+
+
+def _facts(report: Report, settings: Recipe, name: str) -> Facts | None:
+    """What advice is drawn from; None without rows, or for a model of which nothing is known on this machine."""
+    from collections import Counter
+
+    from slimtune import base_model
+    from slimtune.plan import models, suggestions
+
+    weights = {source.path: source.weight for source in settings.data.train}
+    tasks: Counter[suggestions.Task] = Counter()
+    for file in report.files:
+        for task, count in file.answers.tasks.items():
+            tasks[task] += round(count * weights.get(file.path, 1.0))
+    folder = _folder(name, settings)
+    shape = models.from_config(base_model.read_config(folder), name) if folder else models.find(name)
+    if shape is None or not tasks.total():
+        return None
+    supervised = sum(sum(file.lengths.supervised) for file in report.files)
+    return suggestions.facts_of(settings, tasks, supervised, shape)

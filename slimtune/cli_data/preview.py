@@ -52,6 +52,7 @@ def preview(
     from slimtune.console import Console
     from slimtune.data import preview as previewing
     from slimtune.data import preview_text
+    from slimtune.progress import Progress
 
     if at_random and line is not None:
         raise fail("--random and --line exclude each other", where="--line", fix="choose one of the two")
@@ -64,18 +65,20 @@ def preview(
     tokenizer = _tokenizer(model, wish, thinking)
     length = max_seq_length or (wish.model.max_seq_length if wish else _DEFAULT_LENGTH)
     choice = previewing.Choice(count, seed if at_random else None, line)
-    found = [
-        previewing.preview(
-            path,
-            tokenizer,
-            choice,
-            max_seq_length=length,
-            mode=wish.data.mode if wish else "auto",
-            format=wish.data.format if wish else "auto",
-            system=wish.data.system if wish else None,
-        )
-        for path in paths
-    ]
+    with Progress("Reading (bytes)") as progress:
+        found = [
+            previewing.preview(
+                path,
+                tokenizer,
+                choice,
+                max_seq_length=length,
+                mode=wish.data.mode if wish else "auto",
+                format=wish.data.format if wish else "auto",
+                system=wish.data.system if wish else None,
+                on_progress=progress,
+            )
+            for path in paths
+        ]
     console = Console()
     if html is None:
         for one in found:

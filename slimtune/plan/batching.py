@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimtune.plan.lengths import packed_rows
-from slimtune.plan.packing import expected_longest
+from slimtune.plan.packing import padded_tokens
 
 _ROW_MULTIPLE = 64
 _GPU_PADDED_TOKENS = 4096
@@ -121,7 +121,7 @@ def padded(
     sizes = [micro] if micro else [size for size in _divisors(effective_batch_size) if size <= most]
     result = []
     for size in sizes:
-        computed = size * expected_longest(tokens, size)
+        computed = size * padded_tokens(tokens, size) / len(tokens)
         useful = size * sum(tokens) / len(tokens)
         result.append(
             Batching(

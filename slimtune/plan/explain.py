@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slimtune.plan import packing, search, vram
+from slimtune.plan import jobs, packing, search, vram
 from slimtune.plan.batching import Batching
 from slimtune.plan.hardware import Hardware
 from slimtune.plan.jobs import Data
@@ -20,6 +20,8 @@ def choice(
         "per_device_eval_batch_size": "as in training",
         **(_packed(recipe, data, batching) if train.packing else _padded(recipe, batching)),
     }
+    if not train.packing and batching.micro > 1:
+        reasons["packing"] = f"recipe; packed rows would compute {batching.filled:.0%} of the tokens"
     tokens = f"{batching.peak_tokens:,} tokens"
     rate = f"{chosen.tokens_per_second:,.0f} tokens/s predicted"
     reasons["micro_batch_tokens"] = f"{rate}, the fastest that stays below {budget_bytes / vram.GIB:.2f} GiB"
@@ -107,8 +109,14 @@ def _packed(recipe: Recipe, data: Data, batching: Batching) -> dict[str, str]:
         "gradient_accumulation_steps": (
             f"{per_row:.1f} examples a row × {micro} × {times} ≈ {train.effective_batch_size} a step"
         ),
-        "packing": str(packing.pack(kept, batching.row_length, train.effective_batch_size)),
+        "packing": str(packing.pack(kept, batching.row_length, _padded_instead(recipe, data))),
     }
+
+
+def _padded_instead(recipe: Recipe, data: Data) -> int:
+    """Examples of the micro-batch that a card would be given without packing: the largest that is planned."""
+    unpacked = recipe.train.model_copy(update={"packing": False})
+    return jobs.batchings(recipe.model_copy(update={"train": unpacked}), data, on_gpu=True)[0].micro
 
 
 def _padded(recipe: Recipe, batching: Batching) -> dict[str, str]:

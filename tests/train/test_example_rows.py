@@ -1,23 +1,30 @@
-"""The table that the trainer reads is the one that `Dataset.from_dict` would make."""
+"""The table that the trainer reads has the rows that `Dataset.from_dict` would make."""
+
+import random
+from array import array
 
 import datasets
 
 from slimtune.data.chat import Example
-from slimtune.train.example_rows import from_examples
+from slimtune.train import example_rows
 
 
-def test_the_same_table_as_from_dict():
-    examples = [Example((1, 2, 3), (-100, -100, 3), "x:1"), Example((151_645,), (151_645,), "x:2")]
-    plain = datasets.Dataset.from_dict(
-        {
-            "input_ids": [list(example.input_ids) for example in examples],
-            "labels": [list(example.labels) for example in examples],
-        }
-    )
-    made = from_examples(examples)
-    assert made.features == plain.features
-    assert made[:] == plain[:]
+def test_the_same_rows_as_from_dict(monkeypatch):
+    monkeypatch.setattr(example_rows, "_CHUNK", 7)
+    draw = random.Random(0)
+    ids = [array("i", draw.choices(range(151_669), k=draw.randint(1, 20))) for _ in range(50)]
+    examples = [Example(one, array("i", [-100] * (len(one) - 1)) + one[-1:], "x:1") for one in ids]
+    columns = {
+        "input_ids": [list(example.input_ids) for example in examples],
+        "labels": [list(example.labels) for example in examples],
+    }
+    made = example_rows.from_examples(examples)
+    assert made[:] == datasets.Dataset.from_dict(columns)[:] == columns
+    # Half of what labels take otherwise; both become 64-bit tensors in the collator.
+    assert {str(feature.feature.dtype) for feature in made.features.values()} == {"int32"}
 
 
 def test_no_examples_are_a_table_without_rows():
-    assert len(from_examples([])) == 0
+    made = example_rows.from_examples([])
+    assert len(made) == 0
+    assert made.column_names == ["input_ids", "labels"]

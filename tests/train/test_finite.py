@@ -58,7 +58,7 @@ def record(trainer, examples):
     """Keep each collated micro-batch's rows and, after each step, the state."""
     from transformers import TrainerCallback
 
-    where = {example.input_ids: example.where for example in examples}
+    where = {tuple(example.input_ids): example.where for example in examples}
     batches, states = [], {}
     collate = trainer.data_collator
 

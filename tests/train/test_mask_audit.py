@@ -132,7 +132,9 @@ def test_packed_batches_are_read_document_by_document(examples, tokenizer):
         for row in rows
     ]
     batch = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(packed)
-    assert list(mask_audit.documents(batch)) == [(example.input_ids, example.labels) for example in examples[:5]]
+    assert list(mask_audit.documents(batch)) == [
+        (tuple(example.input_ids), tuple(example.labels)) for example in examples[:5]
+    ]
 
 
 def test_how_many_rows_the_markers_alone_would_get_wrong(template_folder, tokenizer, examples):

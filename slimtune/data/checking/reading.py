@@ -14,7 +14,7 @@ from slimtune.data.formats import Converted
 from slimtune.data.json_rows import Row, read_lines
 from slimtune.data.sources import is_hub_id, read_rows
 from slimtune.data.text import normalised
-from slimtune.errors import Problem
+from slimtune.errors import Problem, SlimtuneError
 
 _BLOCK_BYTES = 4 * 2**20
 # So many rows of a file that is read whole are passed on at once.
@@ -42,10 +42,9 @@ def read(reading: Reading, *, format: str = "auto", system: str | None = None) -
     """The file's sound rows, in lists of a few thousand at most; what is wrong with the others is in `reading.problems`.
 
     JSONL in UTF-8 is read piece by piece; everything else, and a file with a damaged encoding, whole.
-    Raises SlimtuneError for a data set on the hub that cannot be loaded.
     """
     prompt = None if system is None else normalised(system)
-    blocks = _blocks(reading)
+    blocks = row_blocks(reading)
     first = _first_rows(blocks)
     name = formats.choose(first, format, reading.path, reading.problems) if first else None
     reading.format = name or ""
@@ -66,7 +65,8 @@ def _first_rows(blocks: Iterator[list[Row]]) -> list[Row]:
     return first
 
 
-def _blocks(reading: Reading) -> Iterator[list[Row]]:
+def row_blocks(reading: Reading) -> Iterator[list[Row]]:
+    """The file's rows as it has them, piece by piece; `done`, `total` and `problems` are kept up to date."""
     path = Path(reading.path)
     if is_hub_id(reading.path) or not path.is_file():
         yield from _whole(reading)
@@ -90,7 +90,11 @@ def _blocks(reading: Reading) -> Iterator[list[Row]]:
 
 def _whole(reading: Reading) -> Iterator[list[Row]]:
     """The rows of a file that is read at once, piece by piece, so that what follows can say how far it is."""
-    rows = read_rows(reading.path, reading.problems)
+    try:
+        rows = read_rows(reading.path, reading.problems)
+    except SlimtuneError as error:  # of the hub
+        reading.problems += error.problems
+        return
     reading.total = reading.total or len(rows)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         piece = rows[start : start + _ROWS_AT_ONCE]

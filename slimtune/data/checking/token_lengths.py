@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from slimtune.data.chat import ChatTokenizer
+from slimtune.data.chat import IGNORE_INDEX, ChatTokenizer
 from slimtune.data.checking.findings import Finding
 from slimtune.data.types import Conversation
 from slimtune.errors import SlimtuneError
@@ -18,29 +18,47 @@ _BARS = 24
 
 @dataclass(slots=True)
 class TokenLengths:
-    """Tokens of each example of a file, whole and supervised. tokenizer: None estimates them from characters."""
+    """Tokens of each example of a file, whole and supervised. tokenizer: None estimates them from characters.
+
+    cut_tokens: supervised ones behind max_seq_length. lost_examples: those of which no supervised token stands before it.
+    """
 
     tokenizer: ChatTokenizer | None
     max_seq_length: int
     tokens: array[int] = field(default_factory=lambda: array("l"))
     supervised: array[int] = field(default_factory=lambda: array("l"))
+    cut_tokens: int = 0
+    lost_examples: int = 0
 
     def add(self, conversations: Sequence[Conversation]) -> list[Finding]:
         """Counts them; returns a finding for each that is too long, or that the chat template does not render."""
         if self.tokenizer is None:
             estimated = lengths.estimate(conversations)
-            whose = [conversation.where for conversation in conversations]
-            return self._note(whose, estimated.tokens, estimated.supervised)
+            counts = zip(conversations, estimated.tokens, estimated.supervised, strict=True)
+            return [
+                finding
+                for one, tokens, supervised in counts
+                for finding in self._note(one.where, tokens, supervised, min(supervised, tokens - self.max_seq_length))
+            ]
         try:
             examples = list(self.tokenizer.examples_of(conversations))
         except SlimtuneError as error:
-            if len(conversations) > 1:  # each by itself, so that all that are refused are named
-                return [finding for one in conversations for finding in self.add([one])]
+            if len(conversations) > 1:  # halved until each that is refused stands alone
+                half = len(conversations) // 2
+                return self.add(conversations[:half]) + self.add(conversations[half:])
             problem = error.problems[0]
             where = problem.where or conversations[0].where
             return [Finding("error", "not-rendered", problem.what, where, problem.fix)]
-        counted = [(example.where, len(example.input_ids), example.supervised_tokens) for example in examples]
-        return self._note(*map(list, zip(*counted, strict=True))) if counted else []
+        return [
+            finding
+            for example in examples
+            for finding in self._note(
+                example.where,
+                len(example.input_ids),
+                example.supervised_tokens,
+                sum(label != IGNORE_INDEX for label in example.labels[self.max_seq_length :]),
+            )
+        ]
 
     def cut(self) -> tuple[int, float]:
         """How many examples are longer than max_seq_length, and their share."""
@@ -67,18 +85,17 @@ class TokenLengths:
             counts[length // width] += 1
         return [(bar * width, count) for bar, count in enumerate(counts)]
 
-    def _note(self, whose: Sequence[str], tokens: Sequence[int], supervised: Sequence[int]) -> list[Finding]:
-        self.tokens.extend(tokens)
-        self.supervised.extend(supervised)
+    def _note(self, where: str, tokens: int, supervised: int, beyond: int) -> list[Finding]:
+        """beyond: supervised tokens behind max_seq_length, where there are any."""
+        self.tokens.append(tokens)
+        self.supervised.append(supervised)
+        if tokens <= self.max_seq_length:
+            return []
+        self.cut_tokens += beyond
+        self.lost_examples += beyond == supervised
         about = "" if self.tokenizer else "about "
-        return [
-            Finding(
-                "warning",
-                "too-long",
-                f"{about}{length:,} tokens, {length - self.max_seq_length:,} more than max_seq_length",
-                where,
-                "shorten them, or raise max_seq_length; a run leaves out or refuses what is longer",
-            )
-            for where, length in zip(whose, tokens, strict=True)
-            if length > self.max_seq_length
-        ]
+        response = "the whole response" if beyond == supervised else f"{beyond:,} tokens of the response"
+        more = f"{tokens - self.max_seq_length:,} more than max_seq_length"
+        what = f"{about}{tokens:,} tokens, {more}, {response} among them"
+        fix = "shorten them, or raise max_seq_length: a run cuts nothing, it refuses what is longer or leaves it out"
+        return [Finding("warning", "too-long", what, where, fix)]

@@ -25,7 +25,7 @@ _PASSAGE_WEIGHT = 0.5
 _SAMPLE = 5000
 _BATCH_CHARACTERS = 400_000
 # The training rows that have most of an item are kept, if they have at least this share of its n-grams' weight.
-_CANDIDATES, _LEAST_SHARE = 8, 0.3
+MOST_CANDIDATES, _LEAST_SHARE = 8, 0.3
 # Questions with equal choices that end alike are compared: one of them may have passages before it. Where many end alike,
 # as questions to be answered by yes or no may, the ending says nothing.
 _ENDING, _MOST_ALIKE = 12, 20
@@ -64,14 +64,14 @@ class Item:
     @property
     def floor(self) -> float:
         """The share that a further candidate has to exceed."""
-        return -self.candidates[-1][0] if len(self.candidates) == _CANDIDATES else _LEAST_SHARE
+        return -self.candidates[-1][0] if len(self.candidates) == MOST_CANDIDATES else _LEAST_SHARE
 
     def add_candidate(self, share: float, row: Row) -> None:
         bisect.insort(self.candidates, (-share, row.number, row))
-        del self.candidates[_CANDIDATES:]
+        del self.candidates[MOST_CANDIDATES:]
 
     def add_neighbour(self, row: Row) -> None:
-        if len(self.neighbours) < _CANDIDATES:
+        if len(self.neighbours) < MOST_CANDIDATES:
             self.neighbours.setdefault(row.number, row)
 
 
@@ -192,7 +192,7 @@ def _note_context(context: str, row: Row, by_key: _Keys) -> None:
     alike = by_key.get(key, [])
     for item in alike:
         item.add_neighbour(row)
-    if all(len(item.neighbours) == _CANDIDATES for item in alike):
+    if all(len(item.neighbours) == MOST_CANDIDATES for item in alike):
         by_key.pop(key, None)  # one statute for all rows must not cost rows times items
 
 

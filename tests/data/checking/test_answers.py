@@ -46,7 +46,7 @@ def test_labels_that_are_far_from_even(counts, found):
 
 def test_the_shares_are_told():
     (finding,) = counted(labelled({"a": 60, "b": 40}))[0].findings()
-    assert finding.what == "the answer is 'a' in 60% of 100 rows, where 25% would be even"
+    assert finding.what == "the answer is 'a' in 60% of 100 rows, where 25% would be even (a 60%, b 40%, c 0%, d 0%)"
     assert "--shuffle-choices" in finding.fix
 
 
@@ -56,11 +56,39 @@ def test_labels_without_meta_are_counted_too():
     assert codes(answers.findings()) == ["label-imbalance"]
 
 
+def test_sums_are_no_labels():
+    answers, _ = counted([row(str(number // 3)) for number in range(120)])
+    assert answers.labels == {} and answers.findings() == []
+
+
 def test_one_output_everywhere():
     texts = ["申し訳ありませんが、お答えできません。"] * 30 + [f"これは答え{n}です。" for n in range(70)]
     answers, _ = counted([row(text) for text in texts])
     (finding,) = answers.findings()
     assert finding.code == "near-constant-output" and "at least 29% of the 100 outputs are" in finding.what
+
+
+def test_one_sentence_with_another_label_each_time():
+    answers, _ = counted([row(f"選択肢{'abcd'[n % 4]}が法令に照らして正しいため、これを選びます。") for n in range(40)])
+    (finding,) = answers.findings()
+    assert finding.code == "near-constant-output" and finding.level == "warning"
+    assert "100% of the 40 outputs are '選択肢□が法令に" in finding.what and "□ being any label" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["肯定"] * 70 + ["否定"] * 30, []),  # classes, one of them common
+        (["肯定"] * 90 + ["否定"] * 10, ["near-constant-output"]),
+        (
+            ["わかりません。"] * 60 + [f"詳しく述べると、{n}番目の理由による。" for n in range(40)],
+            ["near-constant-output"],
+        ),
+        (["はい。"] * 40 + [f"いいえ、それは{n}年の改正でそうではなくなりました。" for n in range(60)], []),
+    ],
+)
+def test_short_outputs_may_be_classes(texts, found):
+    assert codes(counted([row(text) for text in texts])[0].findings()) == found
 
 
 def test_one_opening_everywhere_is_only_a_note():

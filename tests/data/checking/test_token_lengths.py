@@ -20,13 +20,27 @@ def test_counted_with_the_template_and_compared_with_the_limit():
     assert list(lengths.tokens) == [short, long]
     assert list(lengths.supervised) == [TOKENIZER.examples(one)[0].supervised_tokens for one in rows]
     assert (finding.code, finding.where) == ("too-long", "f.jsonl:2")
-    assert finding.what == f"{long:,} tokens, {long - short:,} more than max_seq_length"
+    assert finding.what.startswith(f"{long:,} tokens, {long - short:,} more than max_seq_length, ")
     assert lengths.cut() == (1, 0.5)
+
+
+def test_how_much_of_the_responses_is_behind_the_limit():
+    prompt, answer = "長い問い" * 50, "はい。" * 30
+    (example,) = TOKENIZER.examples(row(1, prompt, answer))
+    whole, response = len(example.input_ids), example.supervised_tokens
+    lengths = TokenLengths(TOKENIZER, whole - 7)
+    (finding,) = lengths.add([row(1, prompt, answer)])
+    assert finding.what.endswith(", 7 more than max_seq_length, 7 tokens of the response among them")
+    assert (lengths.cut_tokens, lengths.lost_examples) == (7, 0)
+    lengths = TokenLengths(TOKENIZER, whole - response)
+    (finding,) = lengths.add([row(1, prompt, answer)])
+    assert finding.what.endswith("the whole response among them")
+    assert (lengths.cut_tokens, lengths.lost_examples) == (response, 1)
 
 
 def test_estimated_lengths_are_called_so():
     (finding,) = TokenLengths(None, 10).add([row(1, "長い問い" * 50)])
-    assert finding.what.startswith("about ")
+    assert finding.what.startswith("about ") and finding.what.endswith("the whole response among them")
 
 
 def test_every_row_that_the_template_refuses_is_named():

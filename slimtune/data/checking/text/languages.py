@@ -27,6 +27,9 @@ _SCRIPTS = {
     "Thai": re.compile("[\u0e00-\u0e7f]+"),
     "Greek": re.compile("[\u0370-\u03ff]+"),
 }
+# Nearly every text has none of the scripts that are not looked for one by one then.
+_FURTHER = tuple(name for name in _SCRIPTS if name not in ("kana", "han", "latin"))
+_ANY_FURTHER = re.compile(f"[{''.join(_SCRIPTS[name].pattern.strip('[]+') for name in _FURTHER)}]")
 _ADDRESSES = re.compile(r"https?://\S+")
 _JAPANESE, _CHINESE, _LATIN = "Japanese", "Chinese (no kana)", "Latin script"
 # A kana or a han character says about as much as three letters.
@@ -43,10 +46,13 @@ def language(text: str) -> str | None:
 
     Code and addresses do not count. Chinese needs more than 20 characters, as shorter Japanese may lack kana.
     """
-    text = _ADDRESSES.sub(" ", without_code(text[:SAMPLE]))
-    counts = {name: sum(map(len, pattern.findall(text))) for name, pattern in _SCRIPTS.items()}
-    kana, han = counts.pop("kana"), counts.pop("han")
-    weights = {_LATIN: counts.pop("latin"), **counts}
+    text = without_code(text[:SAMPLE])
+    if "://" in text:
+        text = _ADDRESSES.sub(" ", text)
+    kana, han = _count("kana", text), _count("han", text)
+    weights = {_LATIN: _count("latin", text)}
+    if _ANY_FURTHER.search(text):
+        weights |= {name: _count(name, text) for name in _FURTHER}
     weights[_JAPANESE if kana else _CHINESE] = _IDEOGRAPH_WEIGHT * (kana + han)
     name = max(weights, key=lambda one: weights[one])
     # Japanese with half of its words in Latin letters is neither clearly one nor the other.
@@ -55,6 +61,10 @@ def language(text: str) -> str | None:
     if name == _CHINESE and han <= MIN_LETTERS:
         return None
     return name
+
+
+def _count(script: str, text: str) -> int:
+    return sum(map(len, _SCRIPTS[script].findall(text)))
 
 
 class Languages:

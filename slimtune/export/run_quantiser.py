@@ -1,0 +1,269 @@
+"""Quantises a 16-bit GGUF without a compiler: llama.cpp's own routine from a prebuilt library, llama.cpp's own mixture.
+
+    PYTHONPATH=…/gguf-py python run_quantiser.py SOURCE OUT KIND LIBRARY
+    PYTHONPATH=…/gguf-py python run_quantiser.py --check SOURCE OUT KIND      # only compares the types of what is there
+
+LIBRARY exports `ggml_quantize_chunk` (ggml.h), as the one inside the xllamacpp wheel does. Which tensor gets which type is
+what llama.cpp chooses (src/llama-quant.cpp, b11549) for architectures without experts; the order of tensors and metadata is its
+too, so that the file equals the one that `llama-quantize` writes, byte for byte.
+
+This file is a script of its own process: it imports nothing of slimtune, and llama.cpp's gguf package is on its path.
+Standard output: one JSON object. Its parent's death, seen as the end of standard input, ends it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import struct
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+ALIGNMENT = 32  # GGUF_DEFAULT_ALIGNMENT
+_QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
+# Kind to its number as a file type (llama.h, enum llama_ftype) and the type of most of its tensors.
+KINDS = {"q8_0": (7, "Q8_0"), "q4_k_m": (15, "Q4_K"), "q5_k_m": (17, "Q5_K"), "q6_k": (18, "Q6_K")}
+# Where a row is no multiple of 256 (llama-quant.cpp, tensor_type_fallback).
+FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+BLOCKS = {"Q8_0": 32, "Q5_0": 32, "Q5_1": 32, "Q4_K": 256, "Q5_K": 256, "Q6_K": 256}
+_REPLACED_KEYS = ("general.quantization_version", "general.file_type")
+_SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+_LAYER = re.compile(r"blk\.(\d+)\.")
+_UINT32 = 4  # GGUF_TYPE_UINT32
+_CHUNK_VALUES = 4 * 2**20
+
+
+def target_types(tensors: Mapping[str, Sequence[int]], kind: str, layers: int) -> dict[str, str | None]:
+    """Tensor name to its type in a file of `kind`; None where it stays as it is.
+
+    tensors: name to shape, the length of a row first. Raises ValueError for a row that no type fits.
+    """
+    chosen: dict[str, str | None] = {}
+    tied = "output.weight" not in tensors
+    values = sum(name.endswith("attn_v.weight") for name in tensors)
+    seen = {"attn_v": 0, "ffn_down": 0}
+    for name in sorted(tensors, key=place):
+        shape = tensors[name]
+        if len(shape) < 2 or not name.endswith("weight") or name.endswith("_norm.weight"):
+            chosen[name] = None
+            continue
+        wanted = KINDS[kind][1]
+        if name == "output.weight" or (tied and name == "token_embd.weight"):
+            if shape[0] % BLOCKS[wanted]:
+                wanted = "Q8_0"
+            elif wanted != "Q8_0":
+                wanted = "Q6_K"
+        elif name.endswith("attn_v.weight"):
+            if kind in ("q4_k_m", "q5_k_m") and more_bits(seen["attn_v"], values):
+                wanted = "Q6_K"
+            seen["attn_v"] += 1
+        elif "ffn_down" in name:
+            if kind in ("q4_k_m", "q5_k_m") and more_bits(seen["ffn_down"], layers):
+                wanted = "Q6_K"
+            seen["ffn_down"] += 1
+        if shape[0] % BLOCKS[wanted]:
+            wanted = FALLBACKS.get(wanted, wanted)
+        if shape[0] % BLOCKS[wanted]:
+            raise ValueError(f"{name!r} has rows of {shape[0]}, no multiple of {BLOCKS[wanted]}")
+        chosen[name] = wanted
+    return chosen
+
+
+def more_bits(index: int, count: int) -> bool:
+    """The layers that the mixtures called _M give more bits: the first and last eighth, and every third between."""
+    return index < count // 8 or index >= 7 * count // 8 or (index - count // 8) % 3 == 2
+
+
+def place(name: str) -> tuple[int, str]:
+    """llama.cpp's order of tensors: those outside of layers first, then layer by layer, by name."""
+    match = _LAYER.match(name)
+    return (int(match[1]) if match else -1, name)
+
+
+def quantiser(library: str) -> Callable[[Any, str, int], Any]:
+    """(values, type, row length) → bytes; values: fp32, rows in a row.
+
+    Raises OSError or AttributeError where the library cannot be loaded or does not export the routine.
+    """
+    import numpy
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    routine = ctypes.CDLL(library).ggml_quantize_chunk
+    routine.restype = ctypes.c_size_t
+    routine.argtypes = [
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+    ]
+
+    def quantise(values: Any, kind: str, row_length: int) -> Any:
+        number = GGMLQuantizationType[kind]
+        block, size = GGML_QUANT_SIZES[number]
+        rows = values.size // row_length
+        result = numpy.empty(values.size // block * size, numpy.uint8)
+        written = routine(int(number), values.ctypes.data, result.ctypes.data, 0, rows, row_length, None)
+        if written != result.nbytes:
+            raise ValueError(f"{kind}: {written} bytes written, {result.nbytes} expected")
+        return result
+
+    return quantise
+
+
+def as_float32(data: Any, kind: str) -> Any:
+    """The stored values of an F32, F16 or BF16 tensor, flat, in fp32. Raises ValueError for another type."""
+    import numpy
+
+    if kind == "BF16":
+        return (data.reshape(-1).view(numpy.uint16).astype(numpy.uint32) << 16).view(numpy.float32)
+    if kind not in ("F16", "F32"):
+        raise ValueError(f"a tensor of type {kind} is quantised already: start from a 16-bit GGUF")
+    return numpy.ascontiguousarray(data.reshape(-1), numpy.float32)
+
+
+def write(source: str, out: str, kind: str, library: str) -> dict[str, Any]:
+    """Quantise `source` to the file `out`; returns how many tensors have which type, and which fell back to another."""
+    import gguf
+    import numpy
+
+    reader = gguf.GGUFReader(source)
+    architecture = reader.get_field("general.architecture").contents()
+    layers = int(reader.get_field(f"{architecture}.block_count").contents())
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    shapes = {name: [int(length) for length in tensor.shape] for name, tensor in tensors.items()}
+    types = target_types(shapes, kind, layers)
+    order = sorted(tensors, key=place)
+    final = {name: types[name] or tensors[name].tensor_type.name for name in order}
+    sizes = {name: _bytes(shapes[name], final[name]) for name in order}
+    quantise = quantiser(library)
+    with Path(out).open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        _write_head(file, reader, order, shapes, final, sizes, kind)
+        for name in order:
+            tensor = tensors[name]
+            if final[name] == tensor.tensor_type.name:
+                file.write(numpy.ascontiguousarray(tensor.data).tobytes())
+            else:
+                for part in pool.map(lambda values: quantise(*values), _pieces(tensor, final[name], shapes[name][0])):
+                    file.write(part.tobytes())
+            file.write(bytes(-sizes[name] % ALIGNMENT))
+        file.flush()
+        os.fsync(file.fileno())
+    return _report(architecture, types, final, kind)
+
+
+def check(source: str, out: str, kind: str) -> dict[str, Any]:
+    """As `write`, of a file that another program has written. Raises ValueError for a tensor of an unexpected type."""
+    import gguf
+
+    before, after = gguf.GGUFReader(source), gguf.GGUFReader(out)
+    architecture = before.get_field("general.architecture").contents()
+    layers = int(before.get_field(f"{architecture}.block_count").contents())
+    stored = {tensor.name: tensor.tensor_type.name for tensor in before.tensors}
+    shapes = {tensor.name: [int(length) for length in tensor.shape] for tensor in before.tensors}
+    types = target_types(shapes, kind, layers)
+    found = {tensor.name: tensor.tensor_type.name for tensor in after.tensors}
+    expected = {name: types[name] or stored[name] for name in stored}
+    for name in sorted(expected.keys() | found.keys(), key=place):
+        if expected.get(name) != found.get(name):
+            raise ValueError(f"{name!r} is {found.get(name)}, and a {kind} file has {expected.get(name)} there")
+    return _report(architecture, types, found, kind)
+
+
+def _report(architecture: str, types: Mapping[str, str | None], final: Mapping[str, str], kind: str) -> dict[str, Any]:
+    main_type = KINDS[kind][1]
+    fallbacks = [name for name in final if types[name] in ("Q5_0", "Q5_1") or (types[name] == "Q8_0" != main_type)]
+    counts = Counter(final.values())
+    return {"architecture": architecture, "tensor_types": dict(counts), "fallbacks": fallbacks}
+
+
+def _pieces(tensor: Any, kind: str, row_length: int) -> Any:
+    """Whole rows of a tensor, a few million values at a time, as arguments of `quantise`."""
+    import numpy
+
+    flat = tensor.data.reshape(-1)
+    # BF16 comes as bytes, two a value.
+    width = 2 if tensor.tensor_type.name == "BF16" and flat.dtype == numpy.uint8 else 1
+    rows = max(1, _CHUNK_VALUES // row_length)
+    step = rows * row_length * width
+    for start in range(0, flat.size, step):
+        yield as_float32(flat[start : start + step], tensor.tensor_type.name), kind, row_length
+
+
+def _bytes(shape: Sequence[int], kind: str) -> int:
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+    values = 1
+    for length in shape:
+        values *= length
+    return values // block * size
+
+
+def _write_head(
+    file: BinaryIO,
+    reader: Any,
+    order: Sequence[str],
+    shapes: dict[str, list[int]],
+    final: dict[str, str],
+    sizes: dict[str, int],
+    kind: str,
+) -> None:
+    """Magic, version, metadata as in the source but for what the quantisation changes, and where each tensor will be."""
+    from gguf import GGMLQuantizationType
+
+    dropped = (*_REPLACED_KEYS, *_SPLIT_KEYS)
+    kept = [field for name, field in reader.fields.items() if not name.startswith("GGUF.") and name not in dropped]
+    metadata = [bytes(reader.data[field.offset : field.offset + _length(field)]) for field in kept]
+    metadata += [_uint32(_REPLACED_KEYS[0], _QUANTIZATION_VERSION), _uint32(_REPLACED_KEYS[1], KINDS[kind][0])]
+    file.write(struct.pack("<4sIQQ", b"GGUF", 3, len(order), len(metadata)))
+    file.write(b"".join(metadata))
+    offset = 0
+    for name in order:
+        encoded = name.encode()
+        shape = shapes[name]
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        file.write(struct.pack(f"<I{len(shape)}Q", len(shape), *shape))
+        file.write(struct.pack("<IQ", int(GGMLQuantizationType[final[name]]), offset))
+        offset += sizes[name] + -sizes[name] % ALIGNMENT
+    file.write(bytes(-file.tell() % ALIGNMENT))
+
+
+def _length(field: Any) -> int:
+    return sum(int(part.nbytes) for part in field.parts)
+
+
+def _uint32(key: str, value: int) -> bytes:
+    encoded = key.encode()
+    return struct.pack("<Q", len(encoded)) + encoded + struct.pack("<II", _UINT32, value)
+
+
+def end_with_parent() -> None:
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def main() -> None:
+    end_with_parent()
+    try:
+        report = check(*sys.argv[2:]) if sys.argv[1] == "--check" else write(*sys.argv[1:])
+    except (ValueError, OSError, AttributeError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
