@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -21,6 +21,8 @@ from slimtune.errors import Problem, SlimtuneError, fail
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 LORA_PRESETS = ("minimal", "standard", "full")
 Share = Annotated[float, Field(ge=0, le=1)]
+GgufType = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
+GGUF_TYPES: tuple[GgufType, ...] = get_args(GgufType)
 
 
 class Section(BaseModel):
@@ -142,7 +144,7 @@ class EvaluateSection(Section):
 
 
 class ExportSection(Section):
-    gguf: list[Literal["f16", "bf16", "q8_0"]] = ["q8_0"]
+    gguf: list[GgufType] = ["q8_0"]
     ollama_name: str | None = Field(None, pattern=NAME)
     require_verdict: bool = Field(True, description="no GGUF of a model that is worse or collapsed")
     merge_base: Literal["dequantised", "16bit"] = "dequantised"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer
 from slimtune.errors import fail
 from slimtune.plan import models
-from slimtune.recipe import Recipe
+from slimtune.recipe import GgufType, Recipe
 from slimtune.run_folder import as_dict, lines, mapping
 from slimtune.run_lock import RunLock
 from slimtune.run_record import RunRecord
@@ -29,10 +30,13 @@ _TORCH_NAMES: dict[str, Literal["bfloat16", "float16", "float32"]] = {
 }
 
 
-def export(record: RunRecord, folder: Path, console: Console, *, force: bool = False) -> None:
+def export(
+    record: RunRecord, folder: Path, console: Console, *, force: bool = False, kinds: Sequence[GgufType] | None = None
+) -> None:
     """Merge, convert, write the Modelfile and compare (export/ship.py), where the recipe and the verdict let it.
 
     folder: the base model's. force: export whatever the verdict is; that is recorded with the reason it overrides.
+    kinds: GGUF types instead of the recipe's.
     """
     run = record.directory
     recipe = recipes.load(run / "recipe.yaml")
@@ -49,7 +53,7 @@ def export(record: RunRecord, folder: Path, console: Console, *, force: bool = F
         console.warn(f"exported by force: {refused}")
     console.step("Exporting")
     with record.phase("export"):
-        exported = _ship(record, recipe, folder, console)
+        exported = _ship(record, recipe, folder, console, kinds)
     # Replaced whole: a forced export that is repeated without force is forced no longer.
     record.manifest.pop("export", None)
     record.update(export=exported | ({"forced": refused} if refused else {}))
@@ -75,10 +79,12 @@ def refusal(recipe: Recipe, judged: dict[str, Any]) -> str | None:
     return None
 
 
-def export_again(run: Path, console: Console, *, force: bool, fresh: bool) -> None:
+def export_again(
+    run: Path, console: Console, *, force: bool, fresh: bool, kinds: Sequence[GgufType] | None = None
+) -> None:
     """Export a finished run's adapter as its recipe says, and render its report anew.
 
-    fresh: replace an export that is there. Raises SlimtuneError where the run has no adapter or no export section, where
+    fresh: replace an export that is there. kinds: GGUF types instead of the recipe's. Raises SlimtuneError where the run has no adapter or no export section, where
     it is exported already, and where the verdict forbids it.
     """
     manifest = mapping(run, "manifest.json", [])
@@ -100,7 +106,7 @@ def export_again(run: Path, console: Console, *, force: bool, fresh: bool) -> No
                 raise fail("there is an export already", where=str(place), fix="--fresh replaces it")
             shutil.rmtree(place)
         place.mkdir(exist_ok=True)
-        export(record, base_model.fetch(recipe.model.base, recipe.model.revision), console, force=force)
+        export(record, base_model.fetch(recipe.model.base, recipe.model.revision), console, force=force, kinds=kinds)
         experiment_log.write(record.directory)
         report.write(record.directory)
 
@@ -110,7 +116,9 @@ def _refused(why: str, record: RunRecord, console: Console) -> None:
     console.warn(f"nothing is exported: {why}")
 
 
-def _ship(record: RunRecord, recipe: Recipe, folder: Path, console: Console) -> dict[str, Any]:
+def _ship(
+    record: RunRecord, recipe: Recipe, folder: Path, console: Console, kinds: Sequence[GgufType] | None
+) -> dict[str, Any]:
     from slimtune.export import ship
 
     run, wanted = record.directory, recipe.export
@@ -122,7 +130,7 @@ def _ship(record: RunRecord, recipe: Recipe, folder: Path, console: Console) -> 
     shipment = ship.Shipment(
         name=recipe.name,
         ollama_name=wanted.ollama_name or recipe.name,
-        gguf_types=tuple(wanted.gguf),
+        gguf_types=tuple(kinds or wanted.gguf),
         merge_base=wanted.merge_base,
         load_in_4bit=recipe.model.load_in_4bit,
         load_dtype=_TORCH_NAMES[precision],

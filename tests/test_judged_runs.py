@@ -15,6 +15,7 @@ from slimtune.evaluate import answer_file, evaluation
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.evaluation import Request
 from slimtune.evaluate.targets import target_spec
+from tests import command_line
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "data/quickstart"
@@ -131,6 +132,24 @@ def test_force_exports_it_and_is_recorded(stopped):
     assert "force" in report.render(run)
     with pytest.raises(SlimtuneError, match="there is an export already"):
         shipping.export_again(run, Console(file=io.StringIO()), force=True, fresh=False)
+
+
+def test_other_types_than_the_recipe_s_can_be_asked_for(stopped):
+    run, _ = stopped("always_a")
+    screen = io.StringIO()
+    shipping.export_again(run, Console(file=screen), force=True, fresh=True, kinds=["q5_k_m"])
+    (path,) = (run / "export").glob("*.gguf")
+    exported = load(run, "manifest.json")["export"]
+    assert exported["gguf"] == [path.name] and path.name.endswith(".q5_k_m.gguf")
+    assert exported["quantised"]["q5_k_m"]["route"] == "xllamacpp"
+    assert not (run / "export/.work").exists()
+    assert f"FROM ./{path.name}" in (run / "export/Modelfile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("types", "what"), [("q4_k_m,q3", "no GGUF type: q3"), ("f16,F16", "listed twice")])
+def test_types_that_are_none(types, what, tmp_path):
+    refused = command_line.run("export", tmp_path, "--gguf", types)
+    assert refused.code == 2 and what in refused.stderr
 
 
 def judge(place, out, **changes):

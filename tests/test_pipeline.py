@@ -58,7 +58,7 @@ def finished(tmp_path_factory, tiny_model):
     folder = tmp_path_factory.mktemp("lawqa")
     split = build.split_questions(asked, dev=0.1, test=0.3, seed=1)
     files = [write_rows(folder / f"{name}.jsonl", split[name]) for name in ("train", "dev", "test")]
-    export = {"gguf": ["f16", "q8_0"], "require_verdict": False, "ollama_name": "law"}
+    export = {"gguf": ["f16", "q4_k_m"], "require_verdict": False, "ollama_name": "law"}
     path = write_recipe(folder, tiny_model("qwen3"), *files, export=export)
     screen = io.StringIO()
     return pipeline.run(recipe.load(path), Console(file=screen)), screen.getvalue(), path
@@ -80,7 +80,8 @@ def test_it_ran_on_the_real_lawqa_questions(finished):
 def test_every_file_of_a_runs_folder_is_there(finished):
     run, _, _ = finished
     assert not [name for name in RUN_FILES if not (run / name).exists()]
-    assert {path.name for path in (run / "export").glob("*.gguf")} == {"lawqa.f16.gguf", "lawqa.q8_0.gguf"}
+    assert {path.name for path in (run / "export").glob("*.gguf")} == {"lawqa.f16.gguf", "lawqa.q4_k_m.gguf"}
+    assert not (run / "export/.work").exists()
     assert not list(run.rglob("*.partial"))
     assert (run.parent / "latest").resolve() == run.resolve()
 

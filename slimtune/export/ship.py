@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import psutil
 
 from slimtune import run_record
 from slimtune.base_model import fetch, require_disk_space
 from slimtune.errors import Problem, SlimtuneError, fail
-from slimtune.export import gguf, merge, model_folder, modelfile, parity
+from slimtune.export import gguf, merge, model_folder, modelfile, parity, quantise
 
-GgufType = Literal["f16", "bf16", "q8_0"]
+GgufType = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 
 PARITY_ITEMS = 20
 _PARITY_TOKENS = 4
 _EXACT: tuple[GgufType, ...] = ("f16", "bf16")
+# What llama.cpp's converter writes by itself; the others are quantised from bf16, the type that the weights have.
+_CONVERTED: tuple[GgufType, ...] = ("f16", "bf16", "q8_0")
 _SHARE_OF_MEMORY = 0.5
 
 
@@ -97,11 +100,7 @@ def ship(
         load_dtype=shipment.load_dtype,
         chat_template=template,
     )
-    files: dict[GgufType, Path] = {}
-    for kind in shipment.gguf_types:
-        say(f"converting to GGUF ({kind})")
-        files[kind] = directory / f"{shipment.name}.{kind}.gguf"
-        gguf.convert(directory / "merged", files[kind], outtype=kind, name=shipment.name)
+    files, quantised = _make_ggufs(shipment, directory, say)
     changes: list[str] = []
     if files:
         changes = modelfile.write_modelfile(
@@ -122,8 +121,45 @@ def ship(
         "merged": "export/merged",
         "merge": asdict(merged) | {"path": "export/merged"},
         "gguf": [path.name for path in files.values()],
+        "quantised": quantised,
         "modelfile_changes": changes,
     }
+
+
+def _make_ggufs(
+    shipment: Shipment, directory: Path, say: Callable[[str], None]
+) -> tuple[dict[GgufType, Path], dict[str, Any]]:
+    """A file of each type, in the order asked for; and of those that were quantised, how."""
+    files = {kind: directory / f"{shipment.name}.{kind}.gguf" for kind in shipment.gguf_types}
+    for kind in _CONVERTED:
+        if kind in files:
+            say(f"converting to GGUF ({kind})")
+            gguf.convert(directory / "merged", files[kind], outtype=cast(gguf.Outtype, kind), name=shipment.name)
+    wanted = [kind for kind in files if kind not in _CONVERTED]
+    if not wanted:
+        return files, {}
+    records: dict[str, Any] = {}
+    # Under a name of its own, so that what a kill leaves is nobody's model; the next export of the folder takes it away.
+    work = directory / ".work"
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        source = files.get("bf16")
+        if source is None:
+            say("converting to GGUF (bf16, to quantise from)")
+            source = work / f"{shipment.name}.bf16.gguf"
+            gguf.convert(directory / "merged", source, outtype="bf16", name=shipment.name)
+        for kind in wanted:
+            say(f"quantising ({kind})")
+            record = quantise.quantise(source, files[kind], cast(quantise.Kind, kind))
+            if record.fallbacks:
+                say(
+                    f"{kind}: the rows of {len(record.fallbacks)} tensors are no multiple of 256; they have "
+                    "Q5_0, Q5_1 or Q8_0 instead, as llama.cpp does it"
+                )
+            records[kind] = asdict(record) | {"path": f"export/{files[kind].name}"}
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return files, records
 
 
 def _prove(directory: Path, files: dict[GgufType, Path], golden: Sequence[Golden], say: Callable[[str], None]) -> None:
@@ -153,7 +189,7 @@ def _prove(directory: Path, files: dict[GgufType, Path], golden: Sequence[Golden
         say(
             f"{path.name}: {found.answers_equal} of {found.prompts} answers and {found.ids_equal} of {found.prompts} prompts equal"
         )
-        # 8-bit blocks may flip a token between two about equally likely ones; that is reported, not an error.
+        # Blocks of 4 to 8 bits may flip a token between two about equally likely ones; that is reported, not an error.
         if not found.passed and kind in _EXACT:
             problems.append(Problem(f"does not answer as the merged model: {found}", path.name))
     passed = all(check["passed"] for check in checks.values())

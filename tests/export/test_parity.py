@@ -14,6 +14,7 @@ from slimtune.export.gguf import convert
 from slimtune.export.merge import merge_adapter
 from slimtune.export.modelfile import bake_chat_template
 from slimtune.export.parity import check_gguf, hf_greedy
+from slimtune.export.quantise import quantise
 
 QUESTIONS = {
     "賃貸人の義務は？": "a", "契約の成立　は\n\nいつか": "b", "日本の首都": "c", "the quick fox 123?": "d", "It doesn't?": "a",
@@ -32,7 +33,7 @@ def learn_by_heart(model, prompts, answers) -> None:
     for name, parameter in trained.items():
         if "lora_B" in name:
             torch.nn.init.zeros_(parameter)
-    optimizer = torch.optim.AdamW(trained.values(), lr=5e-3)
+    optimizer = torch.optim.AdamW(trained.values(), lr=2e-3)
     for _ in range(150):
         loss = model(input_ids=ids, labels=labels).loss
         if loss.item() < 0.02:
@@ -43,12 +44,22 @@ def learn_by_heart(model, prompts, answers) -> None:
     pytest.fail(f"not learnt by heart: the loss is still {loss.item():.3f}")
 
 
-@pytest.fixture(scope="module")
-def shipped(build_base, load_nf4, add_lora, tokenizer, chat_templates, tmp_path_factory):
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("qwen3", True),
+        ("qwen2.5", False),
+        pytest.param(("qwen3", False), marks=pytest.mark.slow),
+        pytest.param(("qwen2.5", True), marks=pytest.mark.slow),
+    ],
+    ids=lambda one: f"{one[0]}-{'tied' if one[1] else 'untied'}",
+)
+def shipped(request, build_base, load_nf4, add_lora, tokenizer, chat_templates, tmp_path_factory):
     """A LoRA that has learnt QUESTIONS by heart on the NF4 model, merged, with its prompts and the merged model's answers."""
-    base, folder = build_base("qwen3", tied=True), tmp_path_factory.mktemp("shipped")
-    template = chat_templates["qwen3"]
-    baked = bake_chat_template(template, family="qwen3", thinking=False)
+    family, tied = request.param
+    base, folder = build_base(family, tied=tied), tmp_path_factory.mktemp("shipped")
+    template = chat_templates[family]
+    baked = bake_chat_template(template, family=family, thinking=False)
     conversations = [[{"role": "user", "content": question}] for question in QUESTIONS]
     tokenizer.chat_template = template
     prompts = [
@@ -75,10 +86,16 @@ def test_the_merged_model_answers_what_was_learnt_on_nf4(shipped):
     assert shipped.expected == shipped.answers
 
 
-@pytest.mark.parametrize("outtype", ["f16", "q8_0"])
+@pytest.mark.parametrize("outtype", ["f16", "q8_0", "q5_k_m", "q4_k_m"])
 def test_the_gguf_answers_as_the_merged_model(outtype, shipped):
     path = shipped.folder / f"law.{outtype}.gguf"
-    convert(shipped.merged, path, outtype=outtype, name="law")
+    if outtype in ("f16", "q8_0"):
+        convert(shipped.merged, path, outtype=outtype, name="law")
+    else:
+        source = shipped.folder / "law.bf16.gguf"
+        if not source.exists():
+            convert(shipped.merged, source, outtype="bf16", name="law")
+        quantise(source, path, outtype)
     record = check_gguf(
         path, shipped.prompts, shipped.expected, shipped.prompt_ids, max_new_tokens=4,
         conversations=shipped.conversations,
