@@ -168,7 +168,16 @@ def record_golden(target: LocalTarget, items: Sequence[Item], record: RunRecord)
         for item, letters in zip(part, target.score([Prompt(item.prompt) for item in part]), strict=True):
             ids = target.tokenizer.prompt_ids(item.prompt)
             text = target.tokenizer.decode(ids)
-            rows.append({"id": item.id, "prompt": text, "prompt_ids": ids, "greedy_token": letters.greedy_token})
+            messages = [{"role": message.role, "content": message.content} for message in item.prompt]
+            rows.append(
+                {
+                    "id": item.id,
+                    "messages": messages,
+                    "prompt": text,
+                    "prompt_ids": ids,
+                    "greedy_token": letters.greedy_token,
+                }
+            )
     if rows:
         record.write_lines("eval/golden.jsonl", rows)
 

@@ -38,6 +38,8 @@ def export(
     folder: the base model's. force: export whatever the verdict is; that is recorded with the reason it overrides.
     kinds: GGUF types instead of the recipe's.
     """
+    from slimtune.export import ship
+
     run = record.directory
     recipe = recipes.load(run / "recipe.yaml")
     if recipe.export is None:
@@ -54,6 +56,9 @@ def export(
     console.step("Exporting")
     with record.phase("export"):
         exported = _ship(record, recipe, folder, console, kinds)
+    table = ship.parity_table(run / "export")
+    if table:
+        console.table("Parity of what ships with the merged model", table)
     # Replaced whole: a forced export that is repeated without force is forced no longer.
     record.manifest.pop("export", None)
     record.update(export=exported | ({"forced": refused} if refused else {}))
@@ -142,7 +147,9 @@ def _ship(
         temperature=wanted.temperature,
     )
     golden = [
-        ship.Golden(row["id"], row["prompt"], tuple(row["prompt_ids"]), row["greedy_token"])
+        ship.Golden(
+            row["id"], row["prompt"], tuple(row["prompt_ids"]), row["greedy_token"], tuple(row.get("messages", ()))
+        )
         for row in lines(run, "eval/golden.jsonl", [])
     ]
     return ship.ship(

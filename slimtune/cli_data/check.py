@@ -30,7 +30,7 @@ def check(
     ] = None,
     max_seq_length: Annotated[
         int | None,
-        typer.Option("--max-seq-length", min=1, help="Tokens; longer examples are named. 2048 unless given."),
+        typer.Option("--max-seq-length", min=1, help="Tokens; longer examples are named. The recipe's, else 2048."),
     ] = None,
     format: Annotated[str, typer.Option("--format", help="The layout of the files; auto: what they show.")] = "auto",
     against: Annotated[

@@ -25,18 +25,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+from slimtune.data.line_encoding import LineEncoder
 from slimtune.data.types import Conversation, Message
 from slimtune.errors import fail
+from slimtune.garbage import collector_paused
 
 IGNORE_INDEX = -100
 """Label of a token that carries no loss (torch.nn.CrossEntropyLoss's `ignore_index`)."""
 
 END_OF_TURN = "<|im_end|>"
 
-_T = TypeVar("_T")
-_IGNORED = array("i", [IGNORE_INDEX])
+_IGNORED = array("i", [IGNORE_INDEX]).tobytes()
 _ENCODED_AT_ONCE = 1024
 """Conversations; their texts are held in memory together."""
 
@@ -68,11 +69,11 @@ Pieces = list[tuple[str, str]]
 
 
 class _Batch(NamedTuple):
-    """examples: pieces and line. encoded: the encoding of every text in them, in turn."""
+    """examples: their pieces and lines. encoded: of every text in the pieces, in turn, its ids in 32 bits each."""
 
     conversations: int
     examples: list[tuple[Pieces, str]]
-    encoded: Future[list[Any]]
+    encoded: Future[list[bytes]]
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,10 @@ class ChatTokenizer:
                 f"{self.directory} has no tokenizer.json", fix="use a model folder saved with its fast tokenizer"
             )
         return Tokenizer.from_file(str(path))
+
+    @functools.cached_property
+    def _encoder(self) -> LineEncoder:
+        return LineEncoder(self._tokenizer)
 
     @functools.cached_property
     def template(self) -> str:
@@ -174,28 +179,19 @@ class ChatTokenizer:
         """
         total = len(conversations) if isinstance(conversations, Sized) else None
         done = 0
-        with ThreadPoolExecutor(max_workers=1) as encoder:
-            # While a batch becomes examples the next one is encoded: `tokenizers` works without the interpreter's lock.
-            for batch in _one_ahead(self._begin(some, encoder) for some in _batches(conversations)):
-                encoded = iter(batch.encoded.result())
-                for pieces, where in batch.examples:
-                    input_ids, labels = array("i"), array("i")
-                    for _ in pieces:
-                        prompt, response = next(encoded).ids, next(encoded).ids
-                        input_ids.fromlist(prompt)
-                        input_ids.fromlist(response)
-                        labels += _IGNORED * len(prompt)
-                        labels.fromlist(response)
-                    yield Example(input_ids, labels, where)
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            # While a batch becomes examples, the next is encoded: `tokenizers` works without the interpreter's lock.
+            for batch in _one_ahead(self._begin(some, worker) for some in _batches(conversations)):
+                yield from _finish(batch)
                 done += batch.conversations
                 if on_progress:
                     on_progress(done, total)
 
-    def _begin(self, conversations: Sequence[Conversation], encoder: ThreadPoolExecutor) -> _Batch:
+    @collector_paused()
+    def _begin(self, conversations: Sequence[Conversation], worker: ThreadPoolExecutor) -> _Batch:
         examples = [(pieces, one.where) for one in conversations for pieces in self._wholes(one)]
         texts = [text for pieces, _ in examples for piece in pieces for text in piece]
-        encoded = encoder.submit(self._tokenizer.encode_batch_fast, texts, add_special_tokens=False)
-        return _Batch(len(conversations), examples, encoded)
+        return _Batch(len(conversations), examples, worker.submit(self._encoder.encode, texts))
 
     def _wholes(self, conversation: Conversation) -> list[Pieces]:
         """For each example of a conversation its pieces."""
@@ -248,20 +244,34 @@ class ChatTokenizer:
         return instruction.lstrip("\n"), response.lstrip("\n")
 
 
+@collector_paused()
+def _finish(batch: _Batch) -> list[Example]:
+    encoded = iter(batch.encoded.result())
+    made = []
+    for pieces, where in batch.examples:
+        input_ids, labels = b"", b""
+        for _ in pieces:
+            prompt, response = next(encoded), next(encoded)
+            input_ids += prompt + response
+            labels += _IGNORED * (len(prompt) // len(_IGNORED)) + response
+        made.append(Example(array("i", input_ids), array("i", labels), where))
+    return made
+
+
 def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
     waiting = iter(conversations)
     while batch := list(itertools.islice(waiting, _ENCODED_AT_ONCE)):
         yield batch
 
 
-def _one_ahead(items: Iterable[_T]) -> Iterator[_T]:
-    """The items, each as soon as the one after it has been made."""
-    waiting = iter(items)
-    for item in itertools.islice(waiting, 1):
+def _one_ahead(batches: Iterable[_Batch]) -> Iterator[_Batch]:
+    """Each batch once the one after it has been begun."""
+    waiting = iter(batches)
+    for batch in itertools.islice(waiting, 1):
         for following in waiting:
-            yield item
-            item = following
-        yield item
+            yield batch
+            batch = following
+        yield batch
 
 
 def render_template(

@@ -5,6 +5,7 @@ Guessing an encoding and going on would put mojibake into a training set unseen,
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 
 from slimtune.errors import Problem
@@ -15,6 +16,8 @@ _BYTE_ORDER_MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+# The escape to its first double-byte set: text in 7 bits, which is UTF-8 only in appearance.
+_ISO_2022_JP = b"\x1b$"
 _ICONV_NAMES = {
     "cp932": "CP932",
     "euc-jp": "EUC-JP",
@@ -39,15 +42,20 @@ def decode(data: bytes, path: str, problems: list[Problem]) -> tuple[str, frozen
         problems.append(_wrong_file(path, 1, byte + 1, 0, "utf-16"))
         return "", frozenset()
 
+    data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if _ISO_2022_JP not in data:
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode("utf-8"), frozenset()
+
     # A byte below 0x80 is never part of a longer UTF-8 character, so splitting before decoding is safe.
-    lines = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    lines = data.split(b"\n")
     texts: list[str] = []
     bad: dict[int, int] = {}
     sound_japanese = False
     for number, line in enumerate(lines, start=1):
         try:
             texts.append(line.decode("utf-8"))
-            bad_byte = line.find(b"\x1b$")
+            bad_byte = line.find(_ISO_2022_JP)
             sound_japanese = sound_japanese or not line.isascii()
         except UnicodeDecodeError as error:
             texts.append(line.decode("utf-8", errors="replace"))
@@ -85,7 +93,7 @@ def _described(encoding: str) -> str:
 
 def _looks_like(data: bytes) -> str:
     """The likely encoding of bytes that are not UTF-8: "cp932", "euc-jp", "iso-2022-jp", "damaged" UTF-8, or ""."""
-    if b"\x1b$" in data:
+    if _ISO_2022_JP in data:
         return "iso-2022-jp"
     as_utf8 = data.decode("utf-8", errors="replace")
     lost = as_utf8.count("\ufffd")

@@ -18,6 +18,7 @@ from slimtune.errors import Problem
 # A single object with one of these is a row, not a wrapper around rows, even if its one list holds objects.
 _ROW_KEYS = ("messages", "conversations", "instruction", "input", "output")
 _SPACE = re.compile(r"[ \t\n]*")
+_NOT_SPACE = re.compile(r"\S")
 _TYPE_NAMES = {
     dict: "an object",
     list: "a list",
@@ -72,14 +73,17 @@ class StrictDecoder:
 
 def read_json(text: str, path: str, bad_lines: frozenset[int], problems: list[Problem]) -> list[Row]:
     """The rows of JSON text; which of the three layouts it is shows in its first line that is not blank."""
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    begun = text.lstrip()
+    end = begun.find("\n")
+    first = begun if end < 0 else begun[:end]
+    one_line = end < 0 or _NOT_SPACE.search(begun, end) is None
     named_lines = PurePath(path).suffix.lower() in (".jsonl", ".ndjson")
-    first = lines[0].lstrip("\ufeff")
+    first = first.strip().lstrip("\ufeff")
     if first.startswith("["):
-        if named_lines and len(lines) > 1 and _is_json(first):
+        if named_lines and not one_line and _is_json(first):
             return read_lines(text, path, bad_lines, problems)
         return read_array(text, text.index("["), path, problems)
-    whole_object = first == "{" or (not named_lines and (len(lines) == 1 or not first.endswith("}")))
+    whole_object = first == "{" or (not named_lines and (one_line or not first.endswith("}")))
     if first.startswith("{") and whole_object:
         return read_object(text, path, problems)
     return read_lines(text, path, bad_lines, problems)

@@ -20,6 +20,7 @@ from slimtune.data.sources import is_hub_id, read_rows
 from slimtune.data.text import faults, normalised
 from slimtune.data.types import Conversation, Message
 from slimtune.errors import Problem, SlimtuneError
+from slimtune.garbage import collector_paused
 
 Mode = Literal["auto", "direct", "cot"]
 _MODES = ("direct", "cot")
@@ -125,6 +126,7 @@ class _File:
         )
 
 
+@collector_paused()
 def load_conversations(
     paths: Sequence[tuple[str, float]],
     *,

@@ -45,12 +45,16 @@ class Shipment:
 
 @dataclass(frozen=True)
 class Golden:
-    """A question as rendered for the model, and the token with which the tuned model began its answer."""
+    """A question as rendered for the model, and the token with which the tuned model began its answer.
+
+    messages: {"role", "content"} that `prompt` was rendered from; empty in runs that did not record them.
+    """
 
     id: str
     prompt: str
     prompt_ids: tuple[int, ...]
     greedy_token: int
+    messages: tuple[dict[str, str], ...] = ()
 
 
 def sixteen_bit_base(base: str) -> Path:
@@ -181,17 +185,15 @@ def _prove(directory: Path, files: dict[GgufType, Path], golden: Sequence[Golden
         reference, length = "merged model, greedy", _PARITY_TOKENS
         expected = parity.hf_greedy(merged, prompt_ids, length)
     say(f"comparing on {len(golden)} questions with the {reference}")
+    conversations = [item.messages for item in golden] if all(item.messages for item in golden) else None
     checks: dict[str, Any] = {}
-    problems = []
+    problems: list[Problem] = []
     for kind, path in files.items():
-        found = parity.check_gguf(path, prompts, expected, prompt_ids, max_new_tokens=length)
-        checks[path.name] = asdict(found) | {"passed": found.passed}
-        say(
-            f"{path.name}: {found.answers_equal} of {found.prompts} answers and {found.ids_equal} of {found.prompts} prompts equal"
+        found = parity.check_gguf(
+            path, prompts, expected, prompt_ids, max_new_tokens=length, conversations=conversations
         )
-        # Blocks of 4 to 8 bits may flip a token between two about equally likely ones; that is reported, not an error.
-        if not found.passed and kind in _EXACT:
-            problems.append(Problem(f"does not answer as the merged model: {found}", path.name))
+        checks[path.name] = asdict(found)
+        problems += _unequal(found, exact=kind in _EXACT)
     passed = all(check["passed"] for check in checks.values())
     run_record.write_json(
         directory / "parity.json", {"passed": passed, "reference": reference, "questions": len(golden), "files": checks}
@@ -200,6 +202,44 @@ def _prove(directory: Path, files: dict[GgufType, Path], golden: Sequence[Golden
         raise SlimtuneError(
             problems, summary="The exported model is not the one that was judged; see export/parity.json"
         )
+
+
+def _unequal(found: parity.ParityRecord, *, exact: bool) -> list[Problem]:
+    """What forbids an export. exact: the file holds the merged weights themselves, so that its answers must be equal.
+
+    Blocks of 4 to 8 bits may flip a token between two about equally likely ones; that is reported, not an error.
+    """
+    total, problems = found.prompts, []
+    if found.ids_equal < total:
+        what = f"its tokenizer gives {total - found.ids_equal} of {total} prompts other ids than training"
+        problems.append(Problem(what, found.gguf, _first(found, "prompt ids")))
+    if found.templates_equal is not None and found.templates_equal < total:
+        what = f"its template renders {total - found.templates_equal} of {total} questions otherwise than training"
+        problems.append(Problem(what, found.gguf, _first(found, "template")))
+    if exact and found.answers_equal < found.ids_equal:
+        what = (
+            f"it answers {found.ids_equal - found.answers_equal} of {total} questions otherwise than the merged model"
+        )
+        problems.append(Problem(what, found.gguf, _first(found, "answer")))
+    return problems
+
+
+def _first(found: parity.ParityRecord, what: str) -> str:
+    one = next((difference for difference in found.differences if difference["what"] == what), None)
+    if one is None:
+        return ""
+    return f"question {one['prompt'] + 1}, from place {one['position']}: {one['expected']} expected, {one['got']} there"
+
+
+def parity_table(directory: Path) -> list[tuple[str, ...]]:
+    """What parity.json holds, a line a file, heading first; empty where nothing was compared."""
+    content = model_folder.read_json(directory / "parity.json") if (directory / "parity.json").is_file() else {}
+    lines: list[tuple[str, ...]] = [("", "prompt ids", "template", "first tokens", "answers")]
+    for name, check in content.get("files", {}).items():
+        counts = (check[key] for key in ("ids_equal", "templates_equal", "first_tokens_equal", "answers_equal"))
+        shown = ["not compared" if count is None else f"{count} of {check['prompts']} equal" for count in counts]
+        lines.append((name, *shown))
+    return lines if len(lines) > 1 else []
 
 
 def _weights_bytes(folder: Path) -> int:

@@ -21,12 +21,14 @@ def from_examples(examples: Sequence[Example]) -> datasets.Dataset:
     """
     import datasets
     import pyarrow
+    from datasets.fingerprint import generate_random_fingerprint
 
     columns = {
         "input_ids": _column([example.input_ids for example in examples]),
         "labels": _column([example.labels for example in examples]),
     }
-    return datasets.Dataset(pyarrow.table(columns))
+    # Without a fingerprint it would hash the whole table, copying it several times; nothing is looked up in a cache here.
+    return datasets.Dataset(pyarrow.table(columns), fingerprint=generate_random_fingerprint())
 
 
 def _column(lists: Sequence[Sequence[int]]) -> pyarrow.ChunkedArray:

@@ -73,6 +73,8 @@ def test_a_recipe_gives_files_model_length_and_evaluation_set(tmp_path):
     assert found["against"] == ["data/law/test.jsonl"]
     (file,) = found["files"]
     assert file["rows"] == 98 and file["tokens"]["exact"] is True
+    assert file["tasks"] == file["modes"] == {"direct": 98}
+    assert [one["name"] for one in found["suggestions"]] == ["examples", "passes over the data"]
     assert (
         file["tokens"]["longer_than_max_seq_length"] == sum(one["code"] == "too-long" for one in found["findings"]) > 0
     )
@@ -81,6 +83,8 @@ def test_a_recipe_gives_files_model_length_and_evaluation_set(tmp_path):
 def test_without_a_model_lengths_are_estimated_and_that_is_said():
     outcome = check("data/quickstart/train.jsonl")
     assert "estimated from characters" in outcome.stdout
+    assert "What others use for 400 direct answers" in outcome.stdout
+    assert "The values are a recipe's defaults, the model is unsloth/Qwen3-8B-bnb-4bit" in outcome.stdout
     assert as_json("data/quickstart/train.jsonl")["files"][0]["tokens"]["exact"] is False
 
 

@@ -141,7 +141,7 @@ class Answers:
         for text, count in self._outputs.counts.most_common():
             least = word_share if len(text) <= _LONGEST_WORD else _CONSTANT_SHARE
             if count / self.free >= least:
-                what = f"at least {count / self.free:.0%} of the {self.free:,} outputs are {_shown(text)}"
+                what = f"{self._most(count)} outputs are {_shown(text)}"
                 fix = "keep fewer of them: a model learns what is always right before it learns anything else"
                 return [Finding("warning", "near-constant-output", what, self.path, fix)]
         return []
@@ -151,8 +151,12 @@ class Answers:
         # An opening that is the whole of short outputs is a class.
         if self.free < MIN_ROWS or count / self.free < _OPENING_SHARE or len(text) < _OPENING:
             return []
-        what = f"at least {count / self.free:.0%} of the {self.free:,} outputs begin with {text!r}"
+        what = f"{self._most(count)} outputs begin with {text!r}"
         return [Finding("note", "same-opening", what, self.path, "fine if they are meant to begin so")]
+
+    def _most(self, count: int) -> str:
+        """`Frequent` counts rather too few."""
+        return f"all {count:,}" if count == self.free else f"at least {count / self.free:.0%} of the {self.free:,}"
 
 
 def _without_labels(output: str) -> str:

@@ -183,7 +183,7 @@ def _loading_notes(path: str, format: str, ignored: Counter[str], normalised: in
     if normalised:
         rows = "1 row is" if normalised == 1 else f"{normalised:,} rows are"
         what = f"{rows} not in Unicode's form NFC and will be normalised"
-        notes.append(Finding("note", "not-nfc", what, path, "nothing: which form was typed makes no difference then"))
+        notes.append(Finding("note", "not-nfc", what, path, "nothing to do: all texts have one form then"))
     return notes
 
 

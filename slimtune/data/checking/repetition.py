@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from slimtune.data.checking.findings import Finding
+from slimtune.data.duplicates import nfkc
 from slimtune.data.types import Conversation, Message
 
 _SEPARATOR = b"\x1f"
@@ -102,7 +102,7 @@ def _texts(messages: list[Message]) -> Iterator[str]:
 
 
 def _folded(text: str) -> str:
-    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return "".join(nfkc.normalised(text).casefold().split())
 
 
 def _key(*parts: str) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from slimtune.data.duplicates import nfkc
 
 # Between digits a mark belongs to the number or the sum: 3.5 is not 35, 12-3 not 123.
 _NOISE = re.compile(r"(?<!\d)[\W_]|[\W_](?!\d)")
@@ -92,7 +93,7 @@ def cut(text: str, length: int) -> str:
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
+    return nfkc.normalised(text).casefold()
 
 
 def _squeezed(text: str) -> str:
