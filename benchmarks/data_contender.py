@@ -40,10 +40,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def make(folder: Path, count: int, vocabulary: Path | None) -> dict[str, Any]:
-    """Write the model and both layouts of the rows. vocabulary: qwen.tiktoken; None for the built-in tokenizer."""
+    """Write the model and the rows. vocabulary: qwen.tiktoken; None for the built-in tokenizer."""
     from tokenizers import Tokenizer
 
-    from benchmarks import law_rows, qwen_vocabulary
+    from benchmarks import qwen_vocabulary
     from slimtune import builtin
     from slimtune.builtin import models
 
@@ -55,6 +55,13 @@ def make(folder: Path, count: int, vocabulary: Path | None) -> dict[str, Any]:
     model = models.new_model(tokenizer, family="qwen3", tied=True, hidden_size=64, layers=1, intermediate_size=64)
     template = (own / "chat_template.jinja").read_text(encoding="utf-8")
     models.save(model, tokenizer, folder / "model", chat_template=template, dtype=torch.float32)
+    return {"vocabulary": tokenizer.get_vocab_size(), "file_mb": write_rows(folder, count)}
+
+
+def write_rows(folder: Path, count: int) -> dict[str, float]:
+    """Both layouts of the rows; their sizes in megabytes."""
+    from benchmarks import law_rows
+
     with (
         (folder / f"{OURS}.jsonl").open("w", encoding="utf-8") as ours,
         (folder / "trl.jsonl").open("w", encoding="utf-8") as theirs,
@@ -62,8 +69,7 @@ def make(folder: Path, count: int, vocabulary: Path | None) -> dict[str, Any]:
         for row in law_rows.rows(count):
             ours.write(json.dumps(row, ensure_ascii=False) + "\n")
             theirs.write(json.dumps(_for_trl(row), ensure_ascii=False) + "\n")
-    megabytes = {name: round((folder / f"{name}.jsonl").stat().st_size / 10**6, 1) for name in (OURS, "trl")}
-    return {"vocabulary": tokenizer.get_vocab_size(), "file_mb": megabytes}
+    return {name: round((folder / f"{name}.jsonl").stat().st_size / 10**6, 1) for name in (OURS, "trl")}
 
 
 def _for_trl(row: dict[str, Any]) -> dict[str, Any]:

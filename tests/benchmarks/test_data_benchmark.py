@@ -55,15 +55,13 @@ def test_what_makes_the_comparison_void():
 
 
 def test_the_rows_are_distinct_the_same_each_time_and_alike_in_both_layouts(tmp_path):
-    made = data_contender.make(tmp_path, 40, None)
+    data_contender.write_rows(tmp_path, 40)
     rows, theirs = ([json.loads(line) for line in (tmp_path / f"{name}.jsonl").open()] for name in ("slimtune", "trl"))
     assert rows == list(law_rows.rows(40))
     assert len({row["input"] for row in rows}) == 40
     assert {row["meta"]["mode"] for row in rows} == {"direct", "cot"}
     for row, other in zip(rows, theirs, strict=True):
         assert [turn["content"] for turn in other["prompt"] + other["completion"]] == [row["input"], row["output"]]
-    assert made["vocabulary"] < 2000
-    assert (tmp_path / "model" / "config.json").is_file()
 
 
 def test_examples_are_taken_out_of_packed_rows():
