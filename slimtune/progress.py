@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
 
 from slimtune import console as consoles
 
-_PATIENCE_SECONDS = 1.5
+PATIENCE_SECONDS = 1.5
 
 
 class Progress:
@@ -17,24 +18,40 @@ class Progress:
 
         with Progress("Counting tokens") as progress:
             progress(done, total)
+
+    What has not been called by then, such as the reading of a large file, is announced by its label alone.
     """
 
     def __init__(self, label: str, console: consoles.Console | None = None):
         self._label, self._console = label, console or consoles.stderr()
         self._began = time.monotonic()
         self._line = ""
+        self._printing = threading.Lock()
+        self._alarm = threading.Timer(PATIENCE_SECONDS, self._announce)
+        self._alarm.daemon = True
 
     def __enter__(self) -> Progress:
+        self._alarm.start()
         return self
 
     def __call__(self, done: int, total: int | None = None) -> None:
-        if time.monotonic() - self._began < _PATIENCE_SECONDS:
+        if time.monotonic() - self._began < PATIENCE_SECONDS:
             return
-        self._line = f"{self._label}: {done:,}" + (f" of {total:,}" if total is not None else "")
-        self._console.progress(self._line)
+        with self._printing:
+            self._line = f"{self._label}: {done:,}" + (f" of {total:,}" if total is not None else "")
+            self._console.progress(self._line)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._line:
-            self._console.progress(self._line, last=True)
+        self._alarm.cancel()
+        with self._printing:
+            if self._line:
+                self._console.progress(self._line, last=True)
+                self._line = ""
+
+    def _announce(self) -> None:
+        with self._printing:
+            if not self._line:
+                self._line = f"{self._label} …"
+                self._console.progress(self._line)

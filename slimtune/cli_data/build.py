@@ -102,9 +102,9 @@ def build(
         reasoning=reasoning or "column",
         seed=seed,
     )
-    found = question_sources.read(
-        sources, layout=layout, mapping=tables.parse_mapping(columns or []), first_answer=first_answer
-    )
+    mapping = tables.parse_mapping(columns or [])
+    with Progress("Reading questions"):
+        found = question_sources.read(sources, layout=layout, mapping=mapping, first_answer=first_answer)
     for note in found.notes:
         typer.echo(note, err=True)
     index = _index(corpus, found.questions, terms, cache) if context == "retrieved" else None
@@ -113,9 +113,10 @@ def build(
         if reasoning == "teacher" and teacher:
             replies = output.with_name(f"{output.name}.teacher.jsonl")
             teach = _teacher(teacher, wish, replies, teacher_replies, teacher_tokens, opened)
-        with Progress("Searching passages") as progress:
+        with Progress("Building questions") as progress:
             built = training_rows.build(found.questions, wish, index=index, teach=teach, on_progress=progress)
-    written = write_rows(output, built.rows, overwrite=overwrite)
+    with Progress(f"Writing {output.name}"):
+        written = write_rows(output, built.rows, overwrite=overwrite)
     _say(built, written, len(found.questions), wish)
 
 

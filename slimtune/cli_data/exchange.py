@@ -50,15 +50,16 @@ def export(
     keep_apart(output, files)
     with Progress("Reading rows") as progress:
         read = read_files(files, system=system, on_progress=progress)
-    rows, losses = to_rows(read.conversations, to)
     estimated = None
-    if to == "openai":
-        estimated = lengths.estimate(read.conversations)
-        longest = max_example_tokens or openai_rules.LONGEST_EXAMPLE
-        problems = openai_rules.broken_rules(read.conversations, rows, estimated, longest)
-        if problems:
-            raise SlimtuneError(problems)
-    written = write_rows(output, rows, overwrite=overwrite)
+    with Progress("Writing rows"):
+        rows, losses = to_rows(read.conversations, to)
+        if to == "openai":
+            estimated = lengths.estimate(read.conversations)
+            longest = max_example_tokens or openai_rules.LONGEST_EXAMPLE
+            problems = openai_rules.broken_rules(read.conversations, rows, estimated, longest)
+            if problems:
+                raise SlimtuneError(problems)
+        written = write_rows(output, rows, overwrite=overwrite)
     _say_losses([*read.losses, *losses])
     _say_written(written, to)
     if estimated:
@@ -90,8 +91,9 @@ def import_(
             on_progress=progress,
         )
     layout = to or own_layout(read.conversations)
-    rows, losses = to_rows(read.conversations, layout)
-    written = write_rows(output, rows, overwrite=overwrite)
+    with Progress("Writing rows"):
+        rows, losses = to_rows(read.conversations, layout)
+        written = write_rows(output, rows, overwrite=overwrite)
     _say_losses([*read.losses, *losses])
     _say_written(written, layout)
 

@@ -65,7 +65,8 @@ def mix(
             on_progress=progress,
         )
     layout = own_layout(mixture.conversations)
-    written = write_rows(output, to_rows(mixture.conversations, layout).rows, overwrite=overwrite)
+    with Progress("Writing rows"):
+        written = write_rows(output, to_rows(mixture.conversations, layout).rows, overwrite=overwrite)
     _show(mixture, written.rows)
     state = "unchanged" if written.unchanged else "written"
     count = "1 row" if written.rows == 1 else f"{written.rows:,} rows"

@@ -1,6 +1,7 @@
 """`data preview` as a person uses it."""
 
 import io
+import os
 
 import pytest
 
@@ -65,6 +66,8 @@ def test_colour_on_a_terminal_unless_it_is_not_wanted(monkeypatch, chat_of_the_b
     if no_colour:
         monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
+    # `Dataset.map` of an earlier test has put another object into os.environ; rich still looks at the first.
+    monkeypatch.setattr("rich.console.Console._environ", os.environ)
     screen = io.StringIO()
     screen.isatty = lambda: True
     preview_text.show(preview(LAW, chat_of_the_builtin, Choice(1), max_seq_length=512), Console(screen))

@@ -7,6 +7,7 @@ usage: cuda_branch_trainer.py MODEL_FOLDER WORK_FOLDER
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def main(folder, work):
         "device": backend.device_type(),
         "trainer": type(trainer).__name__,
         "differences": differences,
-        "planned_rows": int(plan.reasons["packing"].split()[0]),
+        "planned_rows": int(re.search(r"in ([\d,]+) rows? of", plan.reasons["packing"])[1].replace(",", "")),
         "planned_tokens": plan.micro_batch_tokens,
         "kept_layers": plan.checkpoint_skip_layers,
         "settings": settings,

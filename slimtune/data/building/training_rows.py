@@ -20,6 +20,7 @@ OnProgress = Callable[[int, int], None]
 
 _RECALL_AT = (1, 3, 5)
 _QUERIES_AT_ONCE = 64
+_PROGRESS_EVERY = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ def build(
 
     index: of the passages, for context `retrieved`. teach: for reasoning `teacher`. `meta` holds id, mode, rag, choices,
     correct, context (always the gold one), source and article, and where they apply passages (ids), origin (the id
-    of the question whose choices were shuffled), few_shot (ids), language ("en") and reasoning.
+    of the question whose choices were shuffled), few_shot (ids), language ("en") and reasoning. on_progress: questions done,
+    and how many there are, once for each of arguing, searching and writing.
 
     Raises SlimtuneError with every question that lacks the context or the reasoning that is asked for.
     """
@@ -94,7 +96,7 @@ def build(
         )
     asked, reasoning = shuffled.questions, ""
     if wish.mode == "cot":
-        asked, reasoning = _with_reasoning(asked, wish, teach, notes)
+        asked, reasoning = _with_reasoning(asked, wish, teach, notes, on_progress)
     solved = _examples(asked, shuffled.origins, wish, notes)
     if solved:
         left_out = {one.id for one in solved}
@@ -109,6 +111,8 @@ def build(
         if hits and not any(_is_gold(text, question) for _, text in passages):
             without_gold += 1
         rows.append(_row(question, wish, passages, solved, shuffled.origins.get(question.id), reasoning))
+        if on_progress and len(rows) % _PROGRESS_EVERY == 0:
+            on_progress(len(rows), len(asked))
     return Built(rows, gold_recall, without_gold, tuple(notes))
 
 
@@ -136,12 +140,18 @@ def _with_reasoning(
     wish: Wish,
     teach: Callable[[Sequence[Question]], Teaching] | None,
     notes: list[str],
+    on_progress: OnProgress | None,
 ) -> tuple[list[Question], str]:
     """The questions with what they are argued with, and the name of that for `meta`."""
     if wish.reasoning == "column":
         return list(questions), "column"
     if wish.reasoning == "template":
-        return [replace(one, reasoning=arguments.argue(one, wish.language)) for one in questions], "template"
+        argued: list[Question] = []
+        for one in questions:
+            argued.append(replace(one, reasoning=arguments.argue(one, wish.language)))
+            if on_progress and len(argued) % _PROGRESS_EVERY == 0:
+                on_progress(len(argued), len(questions))
+        return argued, "template"
     if teach is None:
         raise fail("there is no teacher", where="--reasoning teacher", fix="name one with --teacher URL#MODEL")
     taught = teach(questions)
