@@ -48,7 +48,7 @@ def learn_by_heart(model, prompts, answers) -> None:
     scope="module",
     params=[
         ("qwen3", True),
-        ("qwen2.5", False),
+        pytest.param(("qwen2.5", False), marks=pytest.mark.slow),
         pytest.param(("qwen3", False), marks=pytest.mark.slow),
         pytest.param(("qwen2.5", True), marks=pytest.mark.slow),
     ],
