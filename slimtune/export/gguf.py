@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Literal
 from slimtune.base_model import require_disk_space
 from slimtune.errors import fail
 from slimtune.export import child
-from slimtune.export.model_folder import parameter_count, read_json, sync_path
+from slimtune.export.model_folder import parameter_count, read_json, staged_file
 
 Outtype = Literal["f16", "q8_0", "bf16", "f32"]
 
@@ -100,12 +99,7 @@ def convert(
     expected = int(parameter_count(model_dir) * BYTES_PER_PARAMETER[outtype]) + _VOCABULARY_BYTES
     require_disk_space(out_path.parent, expected, f"the {outtype} GGUF")
 
-    out_path.parent.mkdir(parents=True, exist_ok=True)
-    # With the process id in its name, the file of a killed run's orphan is never this run's file.
-    for stale in out_path.parent.glob(f".{out_path.name}.*.partial"):
-        stale.unlink()
-    partial = out_path.with_name(f".{out_path.name}.{os.getpid()}.partial")
-    try:
+    with staged_file(out_path) as partial:
         arguments = [str(model_dir), "--outfile", str(partial), "--outtype", outtype, "--model-name", name]
         report = child.run_script(
             "run_converter.py",
@@ -119,12 +113,7 @@ def convert(
             first = report["not_finite"][0]
             what = f"{len(report['not_finite'])} tensors hold values that {outtype} cannot ({first!r} is the first)"
             raise fail(what, where=str(model_dir), fix="export as bf16 or q8_0")
-        size = partial.stat().st_size
-        sync_path(partial)
-        partial.replace(out_path)
-        sync_path(out_path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+    size = out_path.stat().st_size
     if on_progress:
         on_progress(size, size)
     return GgufRecord(

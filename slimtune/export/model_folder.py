@@ -142,6 +142,26 @@ def staged_folder(out_dir: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def staged_file(out_path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `out_path` to write to; the file gets its final name only when it is on the disk.
+
+    What killed predecessors left is removed first; after an error nothing is left. With the process id in its name, the
+    file of a killed run's orphan is never this run's file.
+    """
+    out_path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in out_path.parent.glob(f".{out_path.name}.*.partial"):
+        stale.unlink()
+    partial = out_path.with_name(f".{out_path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        sync_path(partial)
+        partial.replace(out_path)
+        sync_path(out_path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def sync(file: Any) -> None:
     file.flush()
     os.fsync(file.fileno())

@@ -19,7 +19,7 @@ from slimtune.base_model import require_disk_space
 from slimtune.errors import fail
 from slimtune.export import child
 from slimtune.export.gguf import BYTES_PER_PARAMETER, FILE_NAME, progress_of
-from slimtune.export.model_folder import sync_path
+from slimtune.export.model_folder import staged_file
 
 Kind = Literal["q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 KINDS: tuple[Kind, ...] = ("q8_0", "q6_k", "q5_k_m", "q4_k_m")
@@ -56,24 +56,16 @@ def quantise(
         raise fail(f"{out_path.name!r} cannot be the name of a GGUF", fix="letters, digits, '.', '_', '-', then .gguf")
     expected = int(source.stat().st_size / 2 * BYTES_PER_PARAMETER[kind])
     require_disk_space(out_path.parent, expected, f"the {kind} GGUF")
-    for stale in out_path.parent.glob(f".{out_path.name}.*.partial"):
-        stale.unlink()
-    partial = out_path.with_name(f".{out_path.name}.{os.getpid()}.partial")
     program = find_program()
-    on_poll = progress_of(partial, expected, on_progress)
-    try:
+    with staged_file(out_path) as partial:
+        on_poll = progress_of(partial, expected, on_progress)
         if program:
             command = [program, str(source), str(partial), kind.upper()]
             child.watch(command, what="llama-quantize", partial=partial, where=source, on_poll=on_poll)
             report = _script(["--check", str(source), str(partial), kind], partial, source, None)
         else:
             report = _script([str(source), str(partial), kind, library()], partial, source, on_poll)
-        size = partial.stat().st_size
-        sync_path(partial)
-        partial.replace(out_path)
-        sync_path(out_path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+    size = out_path.stat().st_size
     if on_progress:
         on_progress(size, size)
     return QuantRecord(
