@@ -48,20 +48,7 @@ def render_question(question: Question, *, mode: Mode, rag: bool, passages: Sequ
     if mode == "cot" and not question.reasoning:
         raise SlimtuneError(_no_reasoning(question))
     shown = (passages or (question.context,)) if rag else ()
-    return {
-        "input": prompts.prompt(question, mode, prompts.JAPANESE, passages=shown),
-        "output": prompts.answer(question, mode, prompts.JAPANESE),
-        "meta": {
-            "id": question.id,
-            "mode": mode,
-            "rag": rag,
-            "choices": dict(question.choices),
-            "correct": question.correct,
-            "context": question.context,
-            "source": question.source,
-            "article": question.article,
-        },
-    }
+    return prompts.row(question, mode, prompts.JAPANESE, passages=shown)
 
 
 def choose_passages(question: Question, split: Sequence[Question], *, count: int, seed: int) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from slimtune.data.questions import Question
 
@@ -60,6 +60,31 @@ ENGLISH = Prompts(
     answer_line="Answer: {label}",
 )
 PROMPTS: dict[Language, Prompts] = {"ja": JAPANESE, "en": ENGLISH}
+
+
+def row(
+    question: Question,
+    mode: Mode,
+    prompts: Prompts,
+    *,
+    passages: Sequence[str] = (),
+    examples: Sequence[Question] = (),
+) -> dict[str, Any]:
+    """The training row {"input", "output", "meta"} of a question; data/README.md says what `meta` holds."""
+    return {
+        "input": prompt(question, mode, prompts, passages=passages, examples=examples),
+        "output": answer(question, mode, prompts),
+        "meta": {
+            "id": question.id,
+            "mode": mode,
+            "rag": bool(passages),
+            "choices": dict(question.choices),
+            "correct": question.correct,
+            "context": question.context,
+            "source": question.source,
+            "article": question.article,
+        },
+    }
 
 
 def prompt(

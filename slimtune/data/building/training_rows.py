@@ -227,17 +227,9 @@ def _row(
     origin: str | None,
     reasoning: str,
 ) -> dict[str, Any]:
-    texts = prompts.PROMPTS[wish.language]
-    meta: dict[str, Any] = {
-        "id": question.id,
-        "mode": wish.mode,
-        "rag": bool(passages),
-        "choices": dict(question.choices),
-        "correct": question.correct,
-        "context": question.context,
-        "source": question.source,
-        "article": question.article,
-    }
+    shown = [text for _, text in passages]
+    row = prompts.row(question, wish.mode, prompts.PROMPTS[wish.language], passages=shown, examples=solved)
+    meta = row["meta"]
     if wish.context == "retrieved":
         meta["passages"] = [identifier for identifier, _ in passages]
     if origin is not None:
@@ -248,12 +240,7 @@ def _row(
         meta["language"] = wish.language
     if reasoning:
         meta["reasoning"] = reasoning
-    shown = [text for _, text in passages]
-    return {
-        "input": prompts.prompt(question, wish.mode, texts, passages=shown, examples=solved),
-        "output": prompts.answer(question, wish.mode, texts),
-        "meta": meta,
-    }
+    return row
 
 
 def _count(number: int, noun: str) -> str:
