@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from slimtune import cli_data, cli_evaluate
+from slimtune import cli_data, cli_evaluate, cli_export
 from slimtune.errors import INTERRUPTED, SlimtuneError, fail
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def version() -> None:
 
 cli_data.register(app)
 cli_evaluate.register(app)
+cli_export.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

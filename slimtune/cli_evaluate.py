@@ -1,10 +1,10 @@
-"""The commands that judge: evaluate, compare, ensemble, rescore, export, report. Nothing heavy before it is needed."""
+"""The commands that judge: evaluate, compare, ensemble, rescore, report. Nothing heavy before it is needed."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,7 +12,6 @@ from slimtune.errors import fail
 
 if TYPE_CHECKING:
     from slimtune.evaluate.asking import Settings
-    from slimtune.recipe import GgufType
 
 Kind = Literal["multiple_choice", "perplexity", "generation"]
 Mode = Literal["direct", "cot"]
@@ -224,32 +223,6 @@ def rescore(
         stderr().say(line)
 
 
-def export(
-    run: Annotated[Path, typer.Argument(help="A run's folder, e.g. outputs/direct/latest.")],
-    force: Annotated[bool, typer.Option("--force", help="Whatever the verdict is; the run records it.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Replace an export that is there.")] = False,
-    gguf: Annotated[str | None, typer.Option("--gguf", help="Types instead of the recipe's, e.g. q4_k_m,q8_0.")] = None,
-) -> None:
-    """Export a run's adapter as its recipe says: merged weights, GGUF, Modelfile, parity check."""
-    from slimtune import shipping
-    from slimtune.console import Console
-
-    shipping.export_again(run, Console(), force=force, fresh=fresh, kinds=_gguf_types(gguf))
-
-
-def _gguf_types(text: str | None) -> list[GgufType] | None:
-    from slimtune.recipe import GGUF_TYPES
-
-    if text is None:
-        return None
-    named = [part.strip().lower() for part in text.split(",")]
-    unknown = [name for name in dict.fromkeys(named) if name not in GGUF_TYPES]
-    if unknown or len(set(named)) < len(named):
-        what = f"no GGUF type: {', '.join(unknown)}" if unknown else "the same type is listed twice"
-        raise fail(what, where="--gguf", fix=f"some of {', '.join(GGUF_TYPES)}, with commas between")
-    return cast("list[GgufType]", named)
-
-
 def report(run: Annotated[Path, typer.Argument(help="A run's folder, e.g. outputs/direct/latest.")]) -> None:
     """Render a run's report.html and experiment log again, from its folder alone."""
     from slimtune import experiment_log, resume
@@ -262,5 +235,5 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder, e.g. output
 
 def register(app: typer.Typer) -> None:
     """Put the commands on the command line."""
-    for command in (evaluate, compare, ensemble, rescore, export, report):
+    for command in (evaluate, compare, ensemble, rescore, report):
         app.command()(command)

@@ -14,12 +14,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from slimtune.data.chat import render_template
 from slimtune.errors import Problem, SlimtuneError, fail
 from slimtune.export.gguf import FILE_NAME
 from slimtune.export.model_folder import sync
+from slimtune.export.modelfile_reader import survives
 
 Family = Literal["qwen2.5", "qwen3"]
 
@@ -139,39 +140,6 @@ def bake_chat_template(template: str, *, family: Family, thinking: bool) -> str:
     return _QWEN3_WITHOUT_THINKING
 
 
-def parse_modelfile(text: str) -> dict[str, Any]:
-    """Read a Modelfile as Ollama does: {"from", "template", "system", …, "parameters": {name: [values]}}.
-
-    Characters that Ollama's parser drops are dropped. Raises ValueError for a line that is no instruction.
-    """
-    parsed: dict[str, Any] = {"parameters": {}}
-    instruction = re.compile(
-        r'\s*(?:#[^\n]*|(?P<name>[A-Za-z]+)[ \t]+(?P<value>"""(?:.*?)"""(?=\s|$)|[^\n]*))', re.DOTALL
-    )
-    position = 0
-    while text[position:].strip():
-        match = instruction.match(text, position)
-        if match is None:
-            raise ValueError(f"no instruction: {text[position : position + 40]!r}")
-        position = match.end()
-        if match["name"] is None:
-            continue
-        name, value = match["name"].lower(), "".join(c for c in match["value"] if _survives(c)).strip()
-        if name == "parameter":
-            name, _, value = value.partition(" ")
-            parsed["parameters"].setdefault(name, []).append(_unquoted(value.strip()))
-        else:
-            parsed[name] = _unquoted(value)
-    return parsed
-
-
-def _unquoted(value: str) -> str:
-    for quote in ('"""', '"'):
-        if len(value) >= 2 * len(quote) and value.startswith(quote) and value.endswith(quote):
-            return value[len(quote) : -len(quote)]
-    return value
-
-
 def _opening(family: Family, thinking: bool, chat_template: str | None) -> tuple[str, str | None]:
     """What opens the assistant's turn, and the system prompt that the template puts in by itself."""
     if family == "qwen2.5" and thinking:
@@ -232,7 +200,7 @@ def _as_ollama_reads(text: str) -> tuple[str, list[str]]:
 
     Dropping a full-width space glues two words together; a plain space keeps them apart.
     """
-    lost = Counter(character for character in text if not _survives(character))
+    lost = Counter(character for character in text if not survives(character))
     changes = []
     for character, count in lost.items():
         space = unicodedata.category(character).startswith("Z")
@@ -241,8 +209,3 @@ def _as_ollama_reads(text: str) -> tuple[str, list[str]]:
         became = "became a plain space" if space else "was left out"
         changes.append(f"SYSTEM: {name} {became} ({count}×), because Ollama's parser drops it")
     return text, changes
-
-
-def _survives(character: str) -> bool:
-    """Go's strconv.IsPrint (letters, marks, numbers, punctuation, symbols, ASCII space), or white space it keeps."""
-    return character in " \n\r\t" or unicodedata.category(character)[0] in "LMNPS"

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from slimtune.data.chat import render_template
-from slimtune.export.modelfile import bake_chat_template, parse_modelfile, write_modelfile
+from slimtune.export.modelfile import bake_chat_template, write_modelfile
+from slimtune.export.modelfile_reader import parse_modelfile
 
 GO = shutil.which("go")
 CONVERSATIONS = 2000

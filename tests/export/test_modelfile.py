@@ -15,9 +15,9 @@ from slimtune.export.modelfile import (
     QWEN25_DEFAULT_SYSTEM,
     STOPS,
     bake_chat_template,
-    parse_modelfile,
     write_modelfile,
 )
+from slimtune.export.modelfile_reader import parse_modelfile
 
 DEFAULTS: dict[str, Any] = {"gguf_name": "law.f16.gguf", "thinking": False, "system": None, "num_ctx": 2048}
 
