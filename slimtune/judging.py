@@ -15,7 +15,7 @@ from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.asking import Row, Settings
 from slimtune.evaluate.items import Item
 from slimtune.evaluate.targets.target import Facts, Prompt, Sampling, Target
-from slimtune.export.ship import PARITY_ITEMS
+from slimtune.export import golden
 from slimtune.prepare import Prepared
 from slimtune.recipe import EvaluateSection
 from slimtune.run_record import RunRecord
@@ -159,27 +159,9 @@ def record_samples(prepared: Prepared, base: Sequence[str], tuned: Sequence[str]
         record.write_lines("eval/samples.jsonl", rows)
 
 
-def record_golden(target: LocalTarget, items: Sequence[Item], record: RunRecord) -> None:
-    """eval/golden.jsonl: prompts that the export has to answer as this model does, each with its first greedy token."""
-    chosen = items[:PARITY_ITEMS]
-    rows: list[Row] = []
-    for start in range(0, len(chosen), target.batch_size):
-        part = chosen[start : start + target.batch_size]
-        for item, letters in zip(part, target.score([Prompt(item.prompt) for item in part]), strict=True):
-            ids = target.tokenizer.prompt_ids(item.prompt)
-            text = target.tokenizer.decode(ids)
-            messages = [{"role": message.role, "content": message.content} for message in item.prompt]
-            rows.append(
-                {
-                    "id": item.id,
-                    "messages": messages,
-                    "prompt": text,
-                    "prompt_ids": ids,
-                    "greedy_token": letters.greedy_token,
-                }
-            )
-    if rows:
-        record.write_lines("eval/golden.jsonl", rows)
+def record_golden(target: LocalTarget, items: Sequence[Item], record: RunRecord, max_length: int) -> None:
+    """eval/golden.jsonl: prompts that the export has to answer as this model does; made-up ones where none are held out."""
+    record.write_lines("eval/golden.jsonl", golden.ask(target, items or golden.made_up(target.tokenizer, max_length)))
 
 
 def judge(

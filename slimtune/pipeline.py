@@ -116,7 +116,7 @@ def _train_judge_export(
 
     tuned = judging.ask("tuned", target, items, asking, record, console)
     judging.record_samples(prepared, base_samples, judging.samples(target, prepared, console), record)
-    judging.record_golden(target, items, record)
+    judging.record_golden(target, items, record, plan.max_seq_length)
     measured = {**stored, **training.peak_memory(trainer, record.meter.phases)}
     console.memory(stages.compare_memory(measured, prepared, record))
     judging.judge(base, tuned, prepared, record, console)

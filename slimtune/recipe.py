@@ -23,6 +23,7 @@ LORA_PRESETS = ("minimal", "standard", "full")
 Share = Annotated[float, Field(ge=0, le=1)]
 GgufType = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 GGUF_TYPES: tuple[GgufType, ...] = get_args(GgufType)
+MergeBase = Literal["dequantised", "16bit", "auto"]
 
 
 class Section(BaseModel):
@@ -147,7 +148,12 @@ class ExportSection(Section):
     gguf: list[GgufType] = ["q8_0"]
     ollama_name: str | None = Field(None, pattern=NAME)
     require_verdict: bool = Field(True, description="no GGUF of a model that is worse or collapsed")
-    merge_base: Literal["dequantised", "16bit"] = "dequantised"
+    lora_gguf: bool = Field(False, description="also the adapter alone, for servers that hold several")
+    merged: str | None = Field(None, min_length=1, description="folder for merged weights; null: in the run's export/")
+    merge_base: MergeBase = Field("dequantised", description="auto: whichever is closer to the adapter, measured")
+    parity_questions: int | None = Field(
+        None, ge=0, description="of the verdict's, asked of each GGUF; null: 100 where letters answer, else none"
+    )
     num_ctx: int | None = Field(None, ge=256, description="null: max_seq_length and room for an answer")
     temperature: float = Field(0.0, ge=0, le=2)
 

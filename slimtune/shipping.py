@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from slimtune import base_model, experiment_log, memory, report
+from slimtune import base_model, experiment_log, judging, memory, report
 from slimtune import recipe as recipes
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer
-from slimtune.errors import fail
+from slimtune.errors import SlimtuneError, fail
+from slimtune.evaluate import answer_file
+from slimtune.export import golden as goldens
+from slimtune.export import questions as verdicts_questions
 from slimtune.plan import models
-from slimtune.recipe import GgufType, Recipe
+from slimtune.recipe import ExportSection, GgufType, MergeBase, Recipe
 from slimtune.run_folder import as_dict, lines, mapping
 from slimtune.run_lock import RunLock
 from slimtune.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from slimtune.export.questions import Questions
 
 ROOM_FOR_ANSWER = 512
 """Tokens that Ollama's context gets beyond the longest training example."""
 REFUSED = ("worse", "collapsed", "contaminated", "format failure")
 """Verdicts that `export.require_verdict` does not let pass."""
 
-_TORCH_NAMES: dict[str, Literal["bfloat16", "float16", "float32"]] = {
-    "bf16": "bfloat16",
-    "fp16": "float16",
-    "fp32": "float32",
-}
+TorchDtype = Literal["bfloat16", "float16", "float32"]
+_TORCH_NAMES: dict[str, TorchDtype] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+TORCH_DTYPES: dict[str, TorchDtype] = {name: name for name in _TORCH_NAMES.values()}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line asks for instead of the recipe's export section; None and False ask for nothing."""
+
+    gguf: tuple[GgufType, ...] | None = None
+    merge_base: MergeBase | None = None
+    ollama_name: str | None = None
+    lora_gguf: bool = False
+    merged: Path | None = None
+
+    def over(self, section: ExportSection) -> ExportSection:
+        """The section with what is asked for in its place."""
+        asked: dict[str, Any] = {"gguf": self.gguf and list(self.gguf), "merge_base": self.merge_base}
+        asked |= {"ollama_name": self.ollama_name, "lora_gguf": self.lora_gguf or None}
+        asked |= {"merged": self.merged and str(self.merged)}
+        return section.model_copy(update={key: value for key, value in asked.items() if value is not None})
 
 
 def export(
-    record: RunRecord, folder: Path, console: Console, *, force: bool = False, kinds: Sequence[GgufType] | None = None
+    record: RunRecord, folder: Path, console: Console, *, force: bool = False, wishes: Wishes | None = None
 ) -> None:
-    """Merge, convert, write the Modelfile and compare (export/ship.py), where the recipe and the verdict let it.
+    """Merge, convert, write the Modelfile and prove it all (export/ship.py), where the recipe and the verdict let it.
 
     folder: the base model's. force: export whatever the verdict is; that is recorded with the reason it overrides.
-    kinds: GGUF types instead of the recipe's.
     """
-    from slimtune.export import ship
+    from slimtune.export import proof
 
     run = record.directory
     recipe = recipes.load(run / "recipe.yaml")
@@ -55,10 +75,8 @@ def export(
         console.warn(f"exported by force: {refused}")
     console.step("Exporting")
     with record.phase("export"):
-        exported = _ship(record, recipe, folder, console, kinds)
-    table = ship.parity_table(run / "export")
-    if table:
-        console.table("Parity of what ships with the merged model", table)
+        exported = _ship(record, recipe, (wishes or Wishes()).over(recipe.export), folder, console)
+    proof.show(run / "export", console)
     # Replaced whole: a forced export that is repeated without force is forced no longer.
     record.manifest.pop("export", None)
     record.update(export=exported | ({"forced": refused} if refused else {}))
@@ -84,14 +102,14 @@ def refusal(recipe: Recipe, judged: dict[str, Any]) -> str | None:
     return None
 
 
-def export_again(
-    run: Path, console: Console, *, force: bool, fresh: bool, kinds: Sequence[GgufType] | None = None
-) -> None:
+def export_again(run: Path, console: Console, *, force: bool, fresh: bool, wishes: Wishes | None = None) -> None:
     """Export a finished run's adapter as its recipe says, and render its report anew.
 
-    fresh: replace an export that is there. kinds: GGUF types instead of the recipe's. Raises SlimtuneError where the run has no adapter or no export section, where
-    it is exported already, and where the verdict forbids it.
+    fresh: replace an export that is there, once the new one is proven. Raises SlimtuneError where the run has no adapter
+    or no export section, where it is exported already, and where the verdict forbids it.
     """
+    from slimtune.export import ship
+
     manifest = mapping(run, "manifest.json", [])
     if not manifest or not (run / "recipe.yaml").is_file():
         raise fail("no run", where=str(run), fix="name a run's folder, e.g. outputs/direct/latest")
@@ -104,14 +122,12 @@ def export_again(
     if refused and not force:
         raise fail(f"nothing is exported: {refused}", where=str(run), fix="see its report.html; --force exports it")
     record = RunRecord(run.resolve(), manifest, memory.Meter())
-    place = run / "export"
     with RunLock(record.directory, console.say):
-        if place.is_dir() and any(place.iterdir()):
-            if not fresh:
-                raise fail("there is an export already", where=str(place), fix="--fresh replaces it")
-            shutil.rmtree(place)
-        place.mkdir(exist_ok=True)
-        export(record, base_model.fetch(recipe.model.base, recipe.model.revision), console, force=force, kinds=kinds)
+        there = ship.left_over(run / "export")
+        if there and not fresh:
+            raise there
+        folder = base_model.fetch(recipe.model.base, recipe.model.revision)
+        export(record, folder, console, force=force, wishes=wishes)
         experiment_log.write(record.directory)
         report.write(record.directory)
 
@@ -121,21 +137,25 @@ def _refused(why: str, record: RunRecord, console: Console) -> None:
     console.warn(f"nothing is exported: {why}")
 
 
-def _ship(
-    record: RunRecord, recipe: Recipe, folder: Path, console: Console, kinds: Sequence[GgufType] | None
-) -> dict[str, Any]:
+def _ship(record: RunRecord, recipe: Recipe, wanted: ExportSection, folder: Path, console: Console) -> dict[str, Any]:
     from slimtune.export import ship
 
-    run, wanted = record.directory, recipe.export
-    assert wanted is not None  # `export` has looked
+    run = record.directory
     shape = models.from_config(base_model.read_config(folder), recipe.model.base)
     precision = as_dict(as_dict(mapping(run, "plan.json", []).get("settings")).get("precision")).get("value")
     if precision not in _TORCH_NAMES:
         raise fail("does not say in which precision the run computed", where=str(run / "plan.json"))
+    golden = goldens.read(lines(run, "eval/golden.jsonl", []))
+    if not golden:
+        raise fail(
+            "the run did not record what its tuned model answers",
+            where=str(run / "eval/golden.jsonl"),
+            fix=f"export its adapter, which asks it first: python -m slimtune.cli export {run / 'adapter'}",
+        )
     shipment = ship.Shipment(
         name=recipe.name,
         ollama_name=wanted.ollama_name or recipe.name,
-        gguf_types=tuple(kinds or wanted.gguf),
+        gguf_types=tuple(wanted.gguf),
         merge_base=wanted.merge_base,
         load_in_4bit=recipe.model.load_in_4bit,
         load_dtype=_TORCH_NAMES[precision],
@@ -145,19 +165,56 @@ def _ship(
         system=recipe.data.system,
         num_ctx=wanted.num_ctx or recipe.model.max_seq_length + ROOM_FOR_ANSWER,
         temperature=wanted.temperature,
+        lora_gguf=wanted.lora_gguf,
+        merged_dir=Path(wanted.merged) if wanted.merged else None,
     )
-    golden = [
-        ship.Golden(
-            row["id"], row["prompt"], tuple(row["prompt_ids"]), row["greedy_token"], tuple(row.get("messages", ()))
-        )
-        for row in lines(run, "eval/golden.jsonl", [])
-    ]
-    return ship.ship(
+    twin, without_twin = twin_of(recipe.model.base, folder, wanted.merge_base, console)
+    exported = ship.ship(
         shipment,
         adapter=run / "adapter",
-        base=ship.sixteen_bit_base(recipe.model.base) if wanted.merge_base == "16bit" else folder,
+        base=folder,
+        twin=twin,
         chat_template=ChatTokenizer(folder, recipe.model.thinking).template,
         directory=run / "export",
         golden=golden,
-        say=console.say,
+        asked=_asked(run, recipe, wanted),
+        console=console,
     )
+    return exported | ({"without_16bit_twin": without_twin} if without_twin else {})
+
+
+def twin_of(base: str, folder: Path, merge_base: MergeBase, console: Console) -> tuple[Path | None, str]:
+    """The base's 16-bit weights where merge_base wants them, and why "auto" has to do without.
+
+    folder: what was trained on; 16-bit weights that were quantised at load are their own twin.
+    """
+    from slimtune.export import ship
+
+    if merge_base == "dequantised":
+        return None, ""
+    if not base_model.read_config(folder).get("quantization_config"):
+        return folder, ""
+    if merge_base == "16bit":
+        return ship.sixteen_bit_base(base), ""
+    try:
+        return ship.sixteen_bit_base(base), ""
+    except SlimtuneError as error:
+        why = error.problems[0].what
+        console.warn(f"merge_base: auto keeps the dequantised base, since there is nothing to compare it with: {why}")
+        return None, why
+
+
+def _asked(run: Path, recipe: Recipe, wanted: ExportSection) -> Questions | None:
+    """The verdict's questions that each GGUF answers again; None where the run asked none of that kind."""
+    evaluate = recipe.evaluate
+    if evaluate is None or evaluate.kind != "multiple_choice":
+        return None
+    settings = judging.settings_of(evaluate, recipe.run.seed)
+    count = wanted.parity_questions
+    if count is None:
+        count = verdicts_questions.WHERE_LETTERS_ANSWER if settings.by_letters else 0
+    items = verdicts_questions.items_of(lines(run, "eval/items.jsonl", []))
+    tuned = answer_file.read(run / "eval" / "tuned.jsonl") if items else []
+    if not count or not items:
+        return None
+    return verdicts_questions.Questions.first(count, items, tuned, settings)

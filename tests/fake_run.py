@@ -79,7 +79,31 @@ def write(folder: Path, *, contaminated: bool = False) -> Path:
     (run / "export" / "Modelfile").write_text("FROM ./model.q8_0.gguf\n", encoding="utf-8")
     _json(
         run / "export" / "parity.json",
-        {"ok": True, "gguf": {"q8_0": {"items": 20, "same_answer": 20, "max_logprob_difference": 0.0123}}},
+        {
+            "passed": True,
+            "reference": "merged model, greedy",
+            "merged": {"compared": 20, "first_tokens_equal": 20, "letters": {"mean": 0.0184, "max": 0.1}},
+            "files": {
+                "model.q8_0.gguf": {
+                    "prompts": 20,
+                    "ids_equal": 20,
+                    "templates": 20,
+                    "templates_equal": 20,
+                    "answers_equal": 19,
+                    "near_ties": 1,
+                    "ended": 20,
+                    "ends_equal": 19,
+                    "kl_mean": 0.000936,
+                    "verdict_questions": {"asked": 100, "correct": 92, "flipped": 1},
+                }
+            },
+            "rendering": {
+                "conversations": 200,
+                "think": {"unset": 200, "true": 200, "false": 200},
+                "ids_equal": 200,
+            },
+            "problems": [],
+        },
     )
     return run
 

@@ -19,7 +19,7 @@ from slimtune.evaluate import answer_file, evaluation
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.evaluation import Request
 from slimtune.evaluate.targets import target_spec
-from slimtune.export import parity, ship
+from slimtune.export import golden, merged_model, proof
 from tests import command_line
 
 ROOT = Path(__file__).parent.parent
@@ -142,12 +142,12 @@ def test_force_exports_it_and_is_recorded(stopped):
 def test_other_types_than_the_recipe_s_can_be_asked_for(stopped):
     run, _ = stopped("always_a")
     screen = io.StringIO()
-    shipping.export_again(run, Console(file=screen), force=True, fresh=True, kinds=["q5_k_m"])
+    shipping.export_again(run, Console(file=screen), force=True, fresh=True, wishes=shipping.Wishes(gguf=("q5_k_m",)))
     (path,) = (run / "export").glob("*.gguf")
     exported = load(run, "manifest.json")["export"]
     assert exported["gguf"] == [path.name] and path.name.endswith(".q5_k_m.gguf")
     assert exported["quantised"]["q5_k_m"]["route"] == "xllamacpp"
-    assert not (run / "export/.work").exists()
+    assert not (run / "export/.work").exists() and not (run / "export.unverified").exists()
     assert f"FROM ./{path.name}" in (run / "export/Modelfile").read_text(encoding="utf-8")
 
 
@@ -236,31 +236,29 @@ def test_a_report_is_rendered_from_the_folder_alone(good):
 
 
 def golden_of(run):
-    return [
-        ship.Golden(row["id"], row["prompt"], tuple(row["prompt_ids"]), row["greedy_token"], tuple(row["messages"]))
-        for row in map(json.loads, (run / "eval/golden.jsonl").read_text("utf-8").splitlines())
-    ]
+    return golden.read([json.loads(line) for line in (run / "eval/golden.jsonl").read_text("utf-8").splitlines()])
 
 
-_greedy = parity.hf_greedy
+_ask = merged_model.ask
 _answers = {}
 
 
-def greedy_once(model, prompt_ids, length):
+def ask_once(model, prompt_ids, length, references=None):
     """The merged model's answers, asked for once: the weights are the same in every test."""
     key = f"{model.resolve()} {list(map(list, prompt_ids))}"
     if key not in _answers:
-        _answers[key] = _greedy(model, prompt_ids, length)
+        _answers[key] = _ask(model, prompt_ids, length, references)
     return _answers[key]
 
 
-def prove(run, gguf, golden, folder):
-    """The check of an export, on the run's merged weights; what it says where it fails."""
-    (folder / "merged").symlink_to((run / "export/merged").resolve())
+def prove(run, gguf, asked, folder, kind="f16", template=None):
+    """The proof of an export, on the run's merged weights; what it says where it fails."""
+    trained = template or ChatTokenizer(run / "adapter").template
+    subject = proof.Subject(run / "export/merged", {kind: gguf}, trained, thinking=False)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(parity, "hf_greedy", greedy_once)
-            ship._prove(folder, {"f16": gguf}, golden, lambda text: None)
+            patch.setattr(merged_model, "ask", ask_once)
+            proof.prove(folder, subject, asked, None, {}, Console(file=io.StringIO()))
     except SlimtuneError as error:
         return str(error)
     return ""
@@ -268,10 +266,32 @@ def prove(run, gguf, golden, folder):
 
 def test_the_run_ends_with_a_parity_table(good):
     run, screen = good
-    said = " ".join(screen.split())
-    assert "Parity of what ships with the merged model" in said
-    assert "quickstart.f16.gguf 20 of 20 equal 20 of 20 equal 20 of 20 equal 20 of 20 equal" in said
-    assert load(run, "export/parity.json")["files"]["quickstart.f16.gguf"]["templates_equal"] == 20
+    assert "Parity: on how many prompts each file gives what the merged model gives" in screen
+    line = "quickstart.f16.gguf 20 of 20 20 of 20 20 of 20 20 of 20"
+    assert line in screen and "97 of 100 right, 0 flipped" in screen
+    found = load(run, "export/parity.json")
+    assert found["passed"] is True and found["problems"] == []
+    assert found["files"]["quickstart.f16.gguf"]["templates_equal"] == 20
+    assert found["files"]["quickstart.f16.gguf"]["verdict_questions"]["prompts_equal"] == 100
+    assert found["rendering"]["think"] == {"unset": 200, "true": 200, "false": 200}
+    assert found["rendering"]["ids_equal"] == 200
+
+
+def test_the_merged_model_is_set_beside_the_adapter_that_was_judged(good):
+    run, _ = good
+    merged = load(run, "export/parity.json")["merged"]
+    assert (merged["compared"], merged["first_tokens_equal"]) == (20, 20)
+    # bf16 weights against NF4 ones in bf16 arithmetic: close, and not the same.
+    assert 0 < merged["letters"]["mean"] < merged["letters"]["max"] < 0.5
+
+
+def test_what_ships_says_what_to_answer(good):
+    run, _ = good
+    rows = [json.loads(line) for line in (run / "export/golden.jsonl").read_text("utf-8").splitlines()]
+    assert len(rows) == 20
+    assert {(row["ended"], row["thinking"], row["max_new_tokens"]) for row in rows} == {(True, False, 4)}
+    tuned = {row["id"]: row["predicted"] for row in answer_file.read(run / "eval/tuned.jsonl")}
+    assert [row["answer"] for row in rows] == [tuned[row["id"]] for row in rows]
 
 
 def test_an_untouched_file_passes_the_check(good, tmp_path):
@@ -279,16 +299,32 @@ def test_an_untouched_file_passes_the_check(good, tmp_path):
     assert prove(run, run / "export/quickstart.f16.gguf", golden_of(run), tmp_path) == ""
 
 
-def test_a_file_whose_template_thinks_is_caught(good, tmp_path):
-    run, _ = good
+def respelled(run, folder, old, new):
+    """The run's GGUF with other bytes in its template; of the same length, so that nothing else in the file moves."""
     original = (run / "export/quickstart.f16.gguf").read_bytes()
-    # The same length, so that nothing else in the file moves.
-    spelled = original.replace(b"assistant", b"assistent")
-    assert spelled != original
-    (tmp_path / "quickstart.f16.gguf").write_bytes(spelled)
-    said = prove(run, tmp_path / "quickstart.f16.gguf", golden_of(run), tmp_path)
+    assert old in original
+    (folder / "quickstart.f16.gguf").write_bytes(original.replace(old, new.ljust(len(old))))
+    return folder / "quickstart.f16.gguf"
+
+
+def test_a_wrong_template_is_caught(good, tmp_path):
+    run, _ = good
+    path = respelled(run, tmp_path, b"assistant", b"assistent")
+    said = prove(run, path, golden_of(run), tmp_path)
     assert "its template renders 20 of 20 questions otherwise than training" in said
-    assert load(tmp_path, "parity.json")["passed"] is False
+    found = load(tmp_path, "parity.json")
+    assert found["passed"] is False and found["files"][path.name]["passed"] is False
+    assert found["files"][path.name]["problems"]
+
+
+def test_a_flipped_think_mode_is_caught(good, tmp_path):
+    run, _ = good
+    block = rb"assistant\n' + thought_start + '\n\n' + thought_end + '\n\n' }}"
+    path = respelled(run, tmp_path, block, rb"assistant\n' }}")
+    said = prove(run, path, golden_of(run), tmp_path)
+    for asks in ("says nothing about thinking", "asks with think=true", "asks with think=false"):
+        assert f"where a client {asks}, its template renders 200 of 200 conversations otherwise" in said
+    assert "first difference:" in said and "think>" in said
 
 
 def test_swapped_tensors_are_caught(good, tmp_path, monkeypatch):
@@ -308,9 +344,23 @@ def test_swapped_tensors_are_caught(good, tmp_path, monkeypatch):
 
 def test_a_prompt_that_is_not_nfc_is_caught(good, tmp_path):
     run, _ = good
-    golden = golden_of(run)
-    decomposed = unicodedata.normalize("NFD", golden[0].prompt.replace("次", "が次"))
+    first = golden_of(run)[0]
+    decomposed = unicodedata.normalize("NFD", first.prompt.replace("次", "が次"))
     ids = ChatTokenizer(run / "export/merged").encode(decomposed)
-    changed = [dataclasses.replace(golden[0], prompt=decomposed, prompt_ids=tuple(ids), messages=())]
+    changed = [dataclasses.replace(first, prompt=decomposed, prompt_ids=tuple(ids), messages=())]
     said = prove(run, run / "export/quickstart.f16.gguf", changed, tmp_path)
     assert "its tokenizer gives 1 of 1 prompts other ids than training" in said
+
+
+def test_a_merged_model_that_is_not_the_adapter_is_caught(good, tmp_path):
+    run, _ = good
+    # An adapter that would have begun every answer with another letter, and been sure of it.
+    other = [
+        dataclasses.replace(
+            one, greedy_token=golden_of(run)[(place + 1) % 20].greedy_token, letters={"a": -0.01, "b": -9.0}
+        )
+        for place, one in enumerate(golden_of(run))
+    ]
+    said = prove(run, run / "export/quickstart.f16.gguf", other, tmp_path)
+    assert "answers otherwise than the adapter that was judged" in said
+    assert load(tmp_path, "parity.json")["merged"]["letters"]["max"] > 1

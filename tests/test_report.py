@@ -40,7 +40,7 @@ def test_a_complete_run(run):
     assert "2 → trainer used 1" in text["plan"]
     assert text["plan"].count("→ trainer used") == 1  # the order of the LoRA targets is no difference
     assert "after an out-of-memory error at step 4" in text["differences"]
-    assert "gguf.q8_0.same_answer" in text["export"]
+    assert "files.model.q8_0.gguf.answers_equal" in text["export"]
     assert "ollama create law-direct -f export/Modelfile" in text["export"]
     assert "2026.10.9" in text["provenance"]
     assert "33" * 32 in text["provenance"]
@@ -281,3 +281,17 @@ def test_a_plan_alone_shows_what_it_predicts(run):
     assert "Nothing was measured in this run." in lines
     assert "load6.16 GiB–" in lines
     assert "total7.62 GiB" in lines
+
+
+def test_parity_is_a_table_and_what_forbids_an_export_comes_first(run):
+    seen = page(run).sections["export"]
+    assert "19 of 20, 1 near ties" in seen and "92 of 100 right, 1 flipped" in seen and "0.00094" in seen
+    assert "20 of 20 first tokens equal, letters 0.018 nats apart (at most 0.1)" in seen
+    assert "with think unset 200, true 200, false 200; tokenised alike: 200" in seen
+
+    failed = run / "export.unverified"
+    failed.mkdir()
+    problem = "model.q8_0.gguf: its template renders 20 of 20 questions otherwise than training"
+    (failed / "parity.json").write_text(json.dumps({"passed": False, "problems": [problem]}), encoding="utf-8")
+    seen = page(run).sections["export"]
+    assert problem in seen and "19 of 20" not in seen

@@ -1,38 +1,48 @@
-"""From an adapter to what Ollama loads: merge, convert, Modelfile, and the proof that they agree."""
+"""From an adapter to what Ollama loads: merge, convert, quantise, Modelfile, and the proof that they agree.
+
+Everything is made in `<directory>.unverified` and gets its final place in one rename, when it is proven. What is found
+wrong stays there, as evidence; so does what a kill leaves, until the next export takes it away.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import psutil
-
 from slimtune import run_record
 from slimtune.base_model import fetch, require_disk_space
+from slimtune.console import Console
+from slimtune.data.chat import ChatTokenizer
 from slimtune.errors import Problem, SlimtuneError, fail
-from slimtune.export import gguf, merge, model_folder, modelfile, parity, quantise
+from slimtune.export import gguf, lora_gguf, merge, merged_model, modelfile, proof, quantise
+from slimtune.export.golden import Golden
+from slimtune.export.merge import MergeBase, MergeRecord
+from slimtune.export.model_folder import sync_path
+from slimtune.export.proof import Reference, Subject
+from slimtune.export.questions import Questions
+from slimtune.progress import Progress
 
 GgufType = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 
-PARITY_ITEMS = 20
-_PARITY_TOKENS = 4
-_EXACT: tuple[GgufType, ...] = ("f16", "bf16")
 # What llama.cpp's converter writes by itself; the others are quantised from bf16, the type that the weights have.
 _CONVERTED: tuple[GgufType, ...] = ("f16", "bf16", "q8_0")
-_SHARE_OF_MEMORY = 0.5
+_MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Shipment:
-    """What to export, and how. num_ctx: tokens of prompt and answer together in Ollama."""
+    """What to export, and how. num_ctx: tokens of prompt and answer together in Ollama.
+
+    merged_dir: where the merged weights go; None: beside the rest. lora_gguf: also the adapter alone.
+    """
 
     name: str
     ollama_name: str
     gguf_types: tuple[GgufType, ...]
-    merge_base: Literal["dequantised", "16bit"]
+    merge_base: Literal["dequantised", "16bit", "auto"]
     load_in_4bit: bool
     load_dtype: Literal["bfloat16", "float16", "float32"]
     parameters: int
@@ -41,20 +51,8 @@ class Shipment:
     system: str | None
     num_ctx: int
     temperature: float
-
-
-@dataclass(frozen=True)
-class Golden:
-    """A question as rendered for the model, and the token with which the tuned model began its answer.
-
-    messages: {"role", "content"} that `prompt` was rendered from; empty in runs that did not record them.
-    """
-
-    id: str
-    prompt: str
-    prompt_ids: tuple[int, ...]
-    greedy_token: int
-    messages: tuple[dict[str, str], ...] = ()
+    lora_gguf: bool = False
+    merged_dir: Path | None = None
 
 
 def sixteen_bit_base(base: str) -> Path:
@@ -79,168 +77,256 @@ def ship(
     *,
     adapter: Path,
     base: Path,
+    twin: Path | None,
     chat_template: str,
     directory: Path,
     golden: Sequence[Golden],
-    say: Callable[[str], None],
+    asked: Questions | None,
+    console: Console,
 ) -> dict[str, Any]:
-    """Write `directory`/merged, a GGUF for each type, Modelfile and parity.json; returns what was written, for the manifest.
+    """Make `directory`, which is replaced whole, with merged/, a GGUF for each type, Modelfile, golden.jsonl, parity.json.
 
-    base: the folder whose weights the adapter is added to. chat_template: the training one. golden: questions that
-    the export must answer as the merged model does.
-    Raises SlimtuneError where the disk is too small, a step fails, or a GGUF is not the model that was judged; what
-    was found is in parity.json then.
+    base: the folder that was trained on. twin: the base's 16-bit weights, for merge_base "16bit" and "auto".
+    chat_template: the training one. golden: at least one prompt that the export must answer as the tuned model did.
+    asked: the verdict's questions that every GGUF answers again. Returns what was written, for the manifest.
+    Raises SlimtuneError where the disk is too small, a step fails, or what was made is not the model that was judged;
+    what was found is in `directory`.unverified/parity.json then, and `directory` as it was.
     """
-    require_disk_space(directory, gguf.export_bytes(shipment.parameters, shipment.gguf_types), "the export")
-    template = modelfile.bake_chat_template(chat_template, family=shipment.family, thinking=shipment.thinking)
+    staged = unverified(directory)
+    merged_dir = unverified(shipment.merged_dir) if shipment.merged_dir else staged / "merged"
+    for leftover in {staged, merged_dir}:
+        shutil.rmtree(leftover, ignore_errors=True)
+    staged.mkdir(parents=True)
+    needed = gguf.export_bytes(shipment.parameters, shipment.gguf_types)
+    if shipment.merge_base == "auto":
+        needed += int(shipment.parameters * gguf.BYTES_PER_PARAMETER["bf16"])
+    require_disk_space(staged, needed, "the export")
 
-    say("merging the adapter into 16-bit weights")
-    merged = merge.merge_adapter(
-        adapter,
-        base,
-        directory / "merged",
-        merge_base=shipment.merge_base,
-        load_in_4bit=shipment.load_in_4bit,
-        load_dtype=shipment.load_dtype,
-        chat_template=template,
-    )
-    files, quantised = _make_ggufs(shipment, directory, say)
-    changes: list[str] = []
-    if files:
-        changes = modelfile.write_modelfile(
-            directory / "Modelfile",
-            gguf_name=next(iter(files.values())).name,
-            family=shipment.family,
-            thinking=shipment.thinking,
-            system=shipment.system,
-            num_ctx=shipment.num_ctx,
-            temperature=shipment.temperature,
-            chat_template=template,
-        )
-        for change in changes:
-            say(f"Modelfile: {change}")
-        _prove(directory, files, golden[:PARITY_ITEMS], say)
+    template = modelfile.bake_chat_template(chat_template, family=shipment.family, thinking=shipment.thinking)
+    merged, measured = _merge(shipment, adapter, base, twin, template, merged_dir, golden, console)
+    files, made, problems = _make_ggufs(shipment, merged_dir, staged, console)
+    if shipment.lora_gguf:
+        console.say("converting the adapter alone to GGUF")
+        made["lora_gguf"] = _record(lora_gguf.convert(adapter, base, staged / f"{shipment.name}.lora.gguf"))
+    changes = _write_modelfile(shipment, files, template, staged, console)
+    subject = Subject(merged_dir, {str(kind): path for kind, path in files.items()}, chat_template, shipment.thinking)
+    reference = proof.prove(staged, subject, golden, asked, problems, console)
+    run_record.write_lines(staged / "golden.jsonl", _golden_rows(golden, reference, merged_dir, shipment.thinking))
+    if shipment.merged_dir:
+        publish(merged_dir, shipment.merged_dir)
+    publish(staged, directory)
+    where = shipment.merged_dir or Path(directory.name, "merged")
     return {
         "ollama_name": shipment.ollama_name,
-        "merged": "export/merged",
-        "merge": asdict(merged) | {"path": "export/merged"},
+        "merged": str(where),
+        "merge": asdict(merged) | {"path": str(where)} | ({"measured": measured} if measured else {}),
         "gguf": [path.name for path in files.values()],
-        "quantised": quantised,
+        **made,
         "modelfile_changes": changes,
     }
 
 
+def unverified(directory: Path) -> Path:
+    """Where an export is made until it is proven."""
+    return directory.with_name(f"{directory.name}.unverified")
+
+
+def publish(staged: Path, directory: Path) -> None:
+    """Give a folder its final name, in place of an older one, which is whole until then."""
+    old = directory.with_name(f"{directory.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    for path in staged.rglob("*"):
+        if path.is_file():
+            sync_path(path)
+    if directory.exists():
+        directory.replace(old)
+    staged.replace(directory)
+    sync_path(directory.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+# ---- merge -----------------------------------------------------------------------------------------------------------
+
+
+def _merge(
+    shipment: Shipment,
+    adapter: Path,
+    base: Path,
+    twin: Path | None,
+    template: str,
+    merged_dir: Path,
+    golden: Sequence[Golden],
+    console: Console,
+) -> tuple[MergeRecord, dict[str, Any]]:
+    """The merged folder; for "auto" also how far either base is from the adapter."""
+
+    def merged(kind: MergeBase, folder: Path) -> MergeRecord:
+        source = base if kind == "dequantised" else twin
+        if source is None:
+            raise ValueError("a 16-bit merge needs the base's 16-bit twin")
+        console.say(f"merging the adapter into 16-bit weights ({kind} base)")
+        with Progress("Merging, MiB", console) as progress:
+            return merge.merge_adapter(
+                adapter,
+                source,
+                folder,
+                merge_base=kind,
+                load_in_4bit=shipment.load_in_4bit,
+                load_dtype=shipment.load_dtype,
+                chat_template=template,
+                on_progress=_in_mib(progress),
+            )
+
+    if shipment.merge_base != "auto":
+        return merged(shipment.merge_base, merged_dir), {}
+    first = merged("dequantised", merged_dir)
+    if twin is None:
+        return first, {}
+    other_dir = unverified(merged_dir.with_name(f"{merged_dir.name}-16bit"))
+    shutil.rmtree(other_dir, ignore_errors=True)
+    try:
+        second = merged("16bit", other_dir)
+        measured: dict[str, Any] = {
+            record.merge_base: _distance(folder, golden)
+            for record, folder in ((first, merged_dir), (second, other_dir))
+        }
+        chosen = min(measured, key=lambda kind: measured[kind]["distance"])  # the first of equals: what was trained on
+        told = ", ".join(f"{kind} {found['distance']:.4g}" for kind, found in measured.items())
+        console.say(f"distance from the adapter in {next(iter(measured.values()))['of']}: {told}; {chosen} is kept")
+        if chosen == "16bit":
+            shutil.rmtree(merged_dir)
+            other_dir.replace(merged_dir)
+            return replace(second, path=str(merged_dir)), measured
+        return first, measured
+    finally:
+        shutil.rmtree(other_dir, ignore_errors=True)
+
+
+def _distance(folder: Path, golden: Sequence[Golden]) -> dict[str, Any]:
+    """How far a merged model is from the adapter on the held-out golden prompts, by the best measure recorded of it.
+
+    Raises SlimtuneError where the machine has no memory to ask it.
+    """
+    answers = merged_model.ask(folder, [item.prompt_ids for item in golden], 1, [item.reference_ids for item in golden])
+    found = proof.beside_the_adapter(golden, answers, ChatTokenizer(folder))
+    if found["letters"]:
+        return found | {"distance": found["letters"]["mean"], "of": "letters' log-probability (mean, nats)"}
+    if found["nll_per_token"]:
+        return found | {"distance": found["nll_per_token"]["mean"], "of": "answers' likelihood (mean, nats a token)"}
+    return found | {"distance": found["compared"] - found["first_tokens_equal"], "of": "other first tokens"}
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
 def _make_ggufs(
-    shipment: Shipment, directory: Path, say: Callable[[str], None]
-) -> tuple[dict[GgufType, Path], dict[str, Any]]:
-    """A file of each type, in the order asked for; and of those that were quantised, how."""
-    files = {kind: directory / f"{shipment.name}.{kind}.gguf" for kind in shipment.gguf_types}
+    shipment: Shipment, merged_dir: Path, staged: Path, console: Console
+) -> tuple[dict[GgufType, Path], dict[str, Any], dict[str, list[Problem]]]:
+    """A file of each type, in the order asked for; how each was made; and by file name, what is wrong with its types."""
+    files = {kind: staged / f"{shipment.name}.{kind}.gguf" for kind in shipment.gguf_types}
+    made: dict[str, Any] = {"converted": {}, "quantised": {}}
+    problems: dict[str, list[Problem]] = {}
+
+    def convert(kind: str, path: Path, why: str = "") -> gguf.GgufRecord:
+        console.say(f"converting to GGUF ({kind}{why})")
+        with Progress(f"Converting to {kind}, MiB", console) as progress:
+            outtype = cast(gguf.Outtype, kind)
+            return gguf.convert(merged_dir, path, outtype=outtype, name=shipment.name, on_progress=_in_mib(progress))
+
     for kind in _CONVERTED:
         if kind in files:
-            say(f"converting to GGUF ({kind})")
-            gguf.convert(directory / "merged", files[kind], outtype=cast(gguf.Outtype, kind), name=shipment.name)
+            record = convert(kind, files[kind])
+            made["converted"][kind] = _record(record)
+            problems[files[kind].name] = _other_types(record, files[kind].name)
     wanted = [kind for kind in files if kind not in _CONVERTED]
     if not wanted:
-        return files, {}
-    records: dict[str, Any] = {}
-    # Under a name of its own, so that what a kill leaves is nobody's model; the next export of the folder takes it away.
-    work = directory / ".work"
+        return files, made, problems
+    work = staged / ".work"
+    source = files.get("bf16")
+    if source is None:
+        source = work / f"{shipment.name}.bf16.gguf"
+        convert("bf16", source, ", to quantise from")
+    for kind in wanted:
+        console.say(f"quantising ({kind})")
+        with Progress(f"Quantising to {kind}, MiB", console) as progress:
+            quantised = quantise.quantise(source, files[kind], cast(quantise.Kind, kind), on_progress=_in_mib(progress))
+        if quantised.fallbacks:
+            console.say(
+                f"{kind}: the rows of {len(quantised.fallbacks)} tensors are no multiple of 256; they have "
+                "Q5_0, Q5_1 or Q8_0 instead, as llama.cpp does it"
+            )
+        made["quantised"][kind] = _record(quantised)
     shutil.rmtree(work, ignore_errors=True)
-    try:
-        source = files.get("bf16")
-        if source is None:
-            say("converting to GGUF (bf16, to quantise from)")
-            source = work / f"{shipment.name}.bf16.gguf"
-            gguf.convert(directory / "merged", source, outtype="bf16", name=shipment.name)
-        for kind in wanted:
-            say(f"quantising ({kind})")
-            record = quantise.quantise(source, files[kind], cast(quantise.Kind, kind))
-            if record.fallbacks:
-                say(
-                    f"{kind}: the rows of {len(record.fallbacks)} tensors are no multiple of 256; they have "
-                    "Q5_0, Q5_1 or Q8_0 instead, as llama.cpp does it"
-                )
-            records[kind] = asdict(record) | {"path": f"export/{files[kind].name}"}
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return files, records
+    return files, made, problems
 
 
-def _prove(directory: Path, files: dict[GgufType, Path], golden: Sequence[Golden], say: Callable[[str], None]) -> None:
-    """Compare every GGUF with the merged model and write parity.json."""
-    if not golden:
-        run_record.write_json(
-            directory / "parity.json", {"passed": None, "reason": "no evaluation questions to compare on"}
-        )
-        say("no parity check: the recipe evaluates no questions")
-        return
-    prompts = [item.prompt for item in golden]
-    prompt_ids = [item.prompt_ids for item in golden]
-    merged = directory / "merged"
-    if _weights_bytes(merged) > _SHARE_OF_MEMORY * psutil.virtual_memory().available:
-        # Too large to be loaded beside everything else: the adapter's own first tokens were recorded when it was judged.
-        reference, length = "tuned model, first token", 1
-        expected = [[item.greedy_token] for item in golden]
-    else:
-        reference, length = "merged model, greedy", _PARITY_TOKENS
-        expected = parity.hf_greedy(merged, prompt_ids, length)
-    say(f"comparing on {len(golden)} questions with the {reference}")
-    conversations = [item.messages for item in golden] if all(item.messages for item in golden) else None
-    checks: dict[str, Any] = {}
-    problems: list[Problem] = []
-    for kind, path in files.items():
-        found = parity.check_gguf(
-            path, prompts, expected, prompt_ids, max_new_tokens=length, conversations=conversations
-        )
-        checks[path.name] = asdict(found)
-        problems += _unequal(found, exact=kind in _EXACT)
-    passed = all(check["passed"] for check in checks.values())
-    run_record.write_json(
-        directory / "parity.json", {"passed": passed, "reference": reference, "questions": len(golden), "files": checks}
+def _other_types(record: gguf.GgufRecord, name: str) -> list[Problem]:
+    """Tensors that the converter wrote in another type than was asked for, without a word."""
+    foreign = {
+        kind: count for kind, count in record.tensor_types.items() if kind not in (record.outtype.upper(), "F32")
+    }
+    if not foreign:
+        return []
+    told = ", ".join(f"{count} are {kind}" for kind, count in foreign.items())
+    return [Problem(f"not every tensor is {record.outtype.upper()}: {told}", name, "export f16 or bf16 instead")]
+
+
+def _write_modelfile(
+    shipment: Shipment, files: dict[GgufType, Path], template: str, staged: Path, console: Console
+) -> list[str]:
+    """The Modelfile of the first GGUF; what of it had to be changed."""
+    if not files:
+        return []
+    changes = modelfile.write_modelfile(
+        staged / "Modelfile",
+        gguf_name=next(iter(files.values())).name,
+        family=shipment.family,
+        thinking=shipment.thinking,
+        system=shipment.system,
+        num_ctx=shipment.num_ctx,
+        temperature=shipment.temperature,
+        chat_template=template,
     )
-    if problems:
-        raise SlimtuneError(
-            problems, summary="The exported model is not the one that was judged; see export/parity.json"
+    for change in changes:
+        console.say(f"Modelfile: {change}")
+    return changes
+
+
+def _golden_rows(
+    golden: Sequence[Golden], reference: Reference, merged_dir: Path, thinking: bool
+) -> list[dict[str, Any]]:
+    """golden.jsonl: prompts with the merged model's answers, for whoever serves the model and wants to know."""
+    tokenizer = ChatTokenizer(merged_dir)
+    ends = {tokenizer.token_id(token) for token in merged_model.END_TOKENS}
+    rows = []
+    for item, answer in zip(golden, reference.answers, strict=True):
+        if not item.messages:
+            continue
+        ended = bool(answer.ids) and answer.ids[-1] in ends
+        rows.append(
+            {
+                "id": item.id,
+                "messages": [dict(message) for message in item.messages],
+                "answer": tokenizer.decode(answer.ids[:-1] if ended else answer.ids),
+                "max_new_tokens": reference.length,
+                "ended": ended,
+                "thinking": thinking,
+            }
         )
+    return rows
 
 
-def _unequal(found: parity.ParityRecord, *, exact: bool) -> list[Problem]:
-    """What forbids an export. exact: the file holds the merged weights themselves, so that its answers must be equal.
-
-    Blocks of 4 to 8 bits may flip a token between two about equally likely ones; that is reported, not an error.
-    """
-    total, problems = found.prompts, []
-    if found.ids_equal < total:
-        what = f"its tokenizer gives {total - found.ids_equal} of {total} prompts other ids than training"
-        problems.append(Problem(what, found.gguf, _first(found, "prompt ids")))
-    if found.templates_equal is not None and found.templates_equal < total:
-        what = f"its template renders {total - found.templates_equal} of {total} questions otherwise than training"
-        problems.append(Problem(what, found.gguf, _first(found, "template")))
-    if exact and found.answers_equal < found.ids_equal:
-        what = (
-            f"it answers {found.ids_equal - found.answers_equal} of {total} questions otherwise than the merged model"
-        )
-        problems.append(Problem(what, found.gguf, _first(found, "answer")))
-    return problems
+def _in_mib(progress: Progress) -> Callable[[int, int], None]:
+    return lambda done, total: progress(done // _MIB, total // _MIB)
 
 
-def _first(found: parity.ParityRecord, what: str) -> str:
-    one = next((difference for difference in found.differences if difference["what"] == what), None)
-    if one is None:
-        return ""
-    return f"question {one['prompt'] + 1}, from place {one['position']}: {one['expected']} expected, {one['got']} there"
+def _record(step: Any) -> dict[str, Any]:
+    """A step's record; the file's place is beside this export's other files."""
+    return asdict(step) | {"path": Path(step.path).name}
 
 
-def parity_table(directory: Path) -> list[tuple[str, ...]]:
-    """What parity.json holds, a line a file, heading first; empty where nothing was compared."""
-    content = model_folder.read_json(directory / "parity.json") if (directory / "parity.json").is_file() else {}
-    lines: list[tuple[str, ...]] = [("", "prompt ids", "template", "first tokens", "answers")]
-    for name, check in content.get("files", {}).items():
-        counts = (check[key] for key in ("ids_equal", "templates_equal", "first_tokens_equal", "answers_equal"))
-        shown = ["not compared" if count is None else f"{count} of {check['prompts']} equal" for count in counts]
-        lines.append((name, *shown))
-    return lines if len(lines) > 1 else []
-
-
-def _weights_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in model_folder.shard_paths(folder))
+def left_over(directory: Path) -> SlimtuneError | None:
+    """None where `directory` can be made; an error where it holds an export already."""
+    if directory.is_dir() and any(directory.iterdir()):
+        return fail("there is an export already", where=str(directory), fix="--fresh replaces it")
+    return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from slimtune.export import parity_text
 from slimtune.memory import shown
 from slimtune.report.values import duration, flat, show
 from slimtune.run_folder import as_dict, as_list, mapping
@@ -69,10 +70,16 @@ def export(run_dir: Path, recipe: Mapping[str, Any], unreadable: list[str]) -> d
             files.append((path.name + ("/" if path.is_dir() else ""), shown(sum(p.stat().st_size for p in parts))))
     name = as_dict(recipe.get("export")).get("ollama_name")
     has_modelfile = (folder / "Modelfile").is_file()
-    parity = mapping(run_dir, "export/parity.json", unreadable)
+    # What did not pass is where it was made, beside the export.
+    failed = mapping(run_dir, "export.unverified/parity.json", unreadable)
+    parity = failed or mapping(run_dir, "export/parity.json", unreadable)
     return {
         "files": files,
-        "parity": flat(parity) if parity else [],
+        "parity": parity_text.rows(parity),
+        "parity_heading": parity_text.HEADING,
+        "parity_said": parity_text.sentences(parity),
+        "parity_problems": parity_text.problems(parity),
+        "parity_all": flat(parity) if parity else [],
         "command": shlex.join(["ollama", "create", str(name), "-f", "export/Modelfile"])
         if name and has_modelfile
         else "",

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from slimtune import llama_server
 from slimtune.errors import SlimtuneError
+from slimtune.export import merged_model, parity
 from slimtune.export.gguf import convert
 from slimtune.export.merge import merge_adapter
+from slimtune.export.merged_model import Answer
 from slimtune.export.modelfile import bake_chat_template
-from slimtune.export.parity import check_gguf, hf_greedy
 from slimtune.export.quantise import quantise
 
 QUESTIONS = {
@@ -75,15 +79,20 @@ def shipped(request, build_base, load_nf4, add_lora, tokenizer, chat_templates, 
 
     merged = folder / "merged"
     merge_adapter(folder / "adapter", base, merged, load_in_4bit=True, chat_template=baked)
-    expected = hf_greedy(merged, prompt_ids, 4)
+    expected = merged_model.ask(merged, prompt_ids, 4)
     return SimpleNamespace(
         folder=folder, merged=merged, prompts=prompts, prompt_ids=prompt_ids, answers=answers, expected=expected,
         conversations=conversations,
     )  # fmt: skip
 
 
+def check(path, asked, length):
+    with llama_server.start(path, context_length=256) as server:
+        return parity.check(server, path.name, asked, max_new_tokens=length)
+
+
 def test_the_merged_model_answers_what_was_learnt_on_nf4(shipped):
-    assert shipped.expected == shipped.answers
+    assert [answer.ids for answer in shipped.expected] == shipped.answers
 
 
 @pytest.mark.parametrize("outtype", ["f16", "q8_0", "q5_k_m", "q4_k_m"])
@@ -96,13 +105,18 @@ def test_the_gguf_answers_as_the_merged_model(outtype, shipped):
         if not source.exists():
             convert(shipped.merged, source, outtype="bf16", name="law")
         quantise(source, path, outtype)
-    record = check_gguf(
-        path, shipped.prompts, shipped.expected, shipped.prompt_ids, max_new_tokens=4,
-        conversations=shipped.conversations,
-    )  # fmt: skip
-    assert record.passed, record.differences
+    asked = [
+        parity.Asked(prompt, ids, answer, conversation)
+        for prompt, ids, answer, conversation in zip(
+            shipped.prompts, shipped.prompt_ids, shipped.expected, shipped.conversations, strict=True
+        )
+    ]
+    record = check(path, asked, 4)
     assert (record.prompts, record.ids_equal, record.first_tokens_equal, record.answers_equal) == (6, 6, 6, 6)
-    assert record.templates_equal == 6
+    assert (record.templates, record.templates_equal, record.near_ties) == (6, 6, 0)
+    # Each of them ends its turn, and llama.cpp stops there.
+    assert (record.ended, record.ends_equal, record.endless) == (6, 6, 0)
+    assert record.kl_mean <= record.kl_max < 0.01
     assert record.differences == ()
     assert json.loads(json.dumps(asdict(record)))["gguf"] == path.name
 
@@ -115,7 +129,15 @@ def random_qwen2(build_base, convert_once, tokenizer):
     # The last is not NFC: transformers composes it, llama.cpp does not.
     prompts = [chat, "Question\n\n  12 <think>", "か\u3099"]
     ids = [tokenizer.encode(prompt, add_special_tokens=False) for prompt in prompts]
-    return SimpleNamespace(base=base, path=path, prompts=prompts, ids=ids, answers=hf_greedy(base, ids, 8))
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    return SimpleNamespace(
+        base=base,
+        path=path,
+        end=end,
+        prompts=prompts,
+        ids=ids,
+        answers=merged_model.ask(base, ids, 8, [[], ids[0][:9], []]),
+    )
 
 
 def test_batches_with_padding_are_greedy_decoding_one_by_one(random_qwen2):
@@ -124,37 +146,72 @@ def test_batches_with_padding_are_greedy_decoding_one_by_one(random_qwen2):
     model = AutoModelForCausalLM.from_pretrained(random_qwen2.base, dtype=torch.float32)
     for prompt, answer in zip(random_qwen2.ids, random_qwen2.answers, strict=True):
         ids = list(prompt)
-        for _ in range(8):
+        for step in range(8):
             with torch.no_grad():
-                ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
-        assert answer == ids[len(prompt) :]
+                logprobs = torch.log_softmax(model(torch.tensor([ids])).logits[0, -1], dim=-1)
+            ids.append(int(logprobs.argmax()))
+            assert answer.steps[step][ids[-1]] == pytest.approx(float(logprobs.max()), abs=1e-4)
+        assert answer.ids == ids[len(prompt) :]
+        # The whole distribution at first, the likeliest later on.
+        assert [len(step) for step in answer.steps] == [608] + [16] * 7
+    prompt, reference = random_qwen2.ids[1], random_qwen2.ids[0][:9]
+    with torch.no_grad():
+        logprobs = torch.log_softmax(model(torch.tensor([prompt + reference])).logits[0], dim=-1)
+    nll = -sum(float(logprobs[len(prompt) - 1 + place, token]) for place, token in enumerate(reference))
+    assert [answer.nll for answer in random_qwen2.answers] == [None, pytest.approx(nll, abs=1e-3), None]
 
 
 def test_every_kind_of_difference_is_seen_and_counted(random_qwen2):
     """The ids and answers that llama.cpp gives in f32, and then one of each kind changed."""
-    path, prompts, ids = random_qwen2.path, random_qwen2.prompts, random_qwen2.ids
+    path, prompts, ids, answers = random_qwen2.path, random_qwen2.prompts, random_qwen2.ids, random_qwen2.answers
     conversation = [{"role": "system", "content": "S"}, {"role": "user", "content": "日本の契約 doesn't 1234 🦙"}]
-    answers = [list(answer) for answer in random_qwen2.answers]
+    asked = [parity.Asked(*one, conversation) for one in zip(prompts, ids, answers, strict=True)]
 
-    record = check_gguf(path, prompts, answers, ids, max_new_tokens=8, conversations=[conversation] * 3)
-    assert (record.ids_equal, record.answers_equal, record.templates_equal, record.passed) == (2, 2, 1, False)
+    record = check(path, asked, 8)
+    assert (record.ids_equal, record.answers_equal, record.templates_equal, record.templates) == (2, 2, 1, 3)
     kinds = [(difference["prompt"], difference["what"]) for difference in record.differences]
-    assert kinds == [(2, "prompt ids"), (1, "template"), (2, "template")]
+    assert sorted(kinds) == [(1, "template"), (2, "prompt ids"), (2, "template")]
+    assert record.kl_max < 1e-6
 
-    answers[0][5] += 1
-    record = check_gguf(path, prompts[:2], answers[:2], ids[:2], max_new_tokens=8)
-    assert (record.first_tokens_equal, record.answers_equal, record.passed) == (2, 1, False)
-    assert record.templates_equal is None
+    def changed(place, token, margin):
+        """The first prompt with another token in its answer, of which the model was sure by `margin`."""
+        steps = [dict(step) for step in answers[0].steps]
+        steps[place] |= {token: 0.0, answers[0].ids[place]: -margin}
+        other = [*answers[0].ids[:place], token, *answers[0].ids[place + 1 :]]
+        return dataclasses.replace(asked[0], answer=Answer(other, steps), messages=())
+
+    sure = changed(5, answers[0].ids[5] + 1, 3.0)
+    record = check(path, [sure, dataclasses.replace(asked[1], messages=())], 8)
+    assert (record.first_tokens_equal, record.answers_equal, record.near_ties, record.templates) == (2, 1, 0, 0)
     (difference,) = record.differences
     assert (difference["prompt"], difference["what"], difference["position"]) == (0, "answer", 5)
-    assert difference["expected"] == answers[0][3:] and difference["got"][2] == answers[0][5] - 1
+    assert difference["expected"] == sure.answer.ids[3:] and difference["got"][2] == answers[0].ids[5]
+
+    record = check(path, [changed(5, answers[0].ids[5] + 1, 0.1)], 8)
+    assert (record.answers_equal, record.near_ties, record.differences) == (0, 1, ())
+
+
+def test_a_file_that_goes_on_after_the_end_of_the_turn_is_seen(random_qwen2):
+    """The model's own answer, and the merged model's that would have ended after its first token."""
+    first = random_qwen2.answers[0]
+    end = random_qwen2.end
+    ended = Answer([first.ids[0], end], [first.steps[0], {end: -0.001}])
+    record = check(random_qwen2.path, [parity.Asked(random_qwen2.prompts[0], random_qwen2.ids[0], ended)], 8)
+    assert (record.answers_equal, record.ended, record.ends_equal, record.endless) == (0, 1, 0, 1)
+    assert record.differences[0]["what"] == "end of turn"
+
+
+def test_the_divergence_by_hand():
+    log = math.log
+    one, two = {1: log(0.5), 2: log(0.25)}, {1: log(0.25), 2: log(0.25), 3: log(0.4)}
+    # Tokens 1 and 2, and a rest of 0.25 against 0.5.
+    assert parity.divergence(one, two) == pytest.approx(0.5 * log(2) + 0.25 * log(0.5))
+    assert parity.divergence(one, one) == 0
 
 
 def test_files_that_the_engines_cannot_load_are_errors(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUF and nothing more")
     with pytest.raises(SlimtuneError, match=r"llama.cpp cannot run x.gguf \(exit code 1\)"):
-        check_gguf(tmp_path / "x.gguf", ["a"], [[1]], [[1]], max_new_tokens=1)
+        check(tmp_path / "x.gguf", [parity.Asked("a", [1], Answer([1]))], 1)
     with pytest.raises(SlimtuneError, match="no such file"):
-        check_gguf(tmp_path / "y.gguf", ["a"], [[1]], [[1]], max_new_tokens=1)
-    with pytest.raises(SlimtuneError, match="no such file"):
-        hf_greedy(tmp_path, [[1]], 1)
+        merged_model.ask(tmp_path, [[1]], 1)
