@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from slimtune import cli_data, cli_evaluate, cli_export
+from slimtune import cli_chat, cli_data, cli_evaluate, cli_export, cli_ollama
 from slimtune.errors import INTERRUPTED, SlimtuneError, fail
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ def version() -> None:
 cli_data.register(app)
 cli_evaluate.register(app)
 cli_export.register(app)
+cli_chat.register(app)
+cli_ollama.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

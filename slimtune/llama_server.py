@@ -12,10 +12,12 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -51,6 +53,26 @@ class LlamaServer:
         Raises SlimtuneError with llama.cpp's own words where it refuses, has crashed, or does not answer in time.
         """
         return self._ask("POST", path, body)
+
+    def stream(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
+        """The events of an answer that comes piece by piece, for a body with "stream": true.
+
+        Closing the generator stops llama.cpp. Raises SlimtuneError as `post` does, in the middle of the answer as well.
+        """
+        with self._failures_in_words(), self._http.stream("POST", self.address + path, json=body) as response:
+            if response.status_code != httpx.codes.OK:
+                response.read()
+                raise self._refused(response.json())
+            for line in _lines(response.iter_bytes()):
+                field, _, value = line.partition(b":")
+                if value.strip() == b"[DONE]":
+                    return
+                if field in (b"data", b"error"):
+                    event = json.loads(value)
+                    if field == b"error" or "error" in event:
+                        raise self._refused(event if "error" in event else {"error": event})
+                    yield event
+        raise fail(f"{self._what}: its answer broke off")
 
     def model(self) -> dict[str, Any]:
         """What it says of its model: n_vocab, n_params, ftype, n_ctx_train, and n_ctx, the context of each slot.
@@ -97,16 +119,24 @@ class LlamaServer:
             raise self._ended()
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        try:
+        with self._failures_in_words():
             response = self._http.request(method, self.address + path, json=body)
+        answer = response.json()
+        if response.status_code != httpx.codes.OK:
+            raise self._refused(answer)
+        return answer
+
+    @contextlib.contextmanager
+    def _failures_in_words(self) -> Iterator[None]:
+        try:
+            yield
         except httpx.TimeoutException as error:
             raise fail(f"{self._what}: no answer after {self._http.timeout.read:.0f} s") from error
         except httpx.TransportError as error:
             raise self._ended() from error
-        answer = response.json()
-        if response.status_code != httpx.codes.OK:
-            raise fail(f"{self._what}: {answer['error']['message']}")
-        return answer
+
+    def _refused(self, answer: dict[str, Any]) -> SlimtuneError:
+        return fail(f"{self._what}: {answer['error']['message']}")
 
     def _ended(self) -> SlimtuneError:
         """What the process printed last. It is about to end, or its connections would not break."""
@@ -124,6 +154,14 @@ class LlamaServer:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines as llama.cpp ends them. httpx would also break them at U+2028, which JSON may hold as it is."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
 
 
 def start(
@@ -172,6 +210,8 @@ def start(
 
 
 def _serve() -> None:
+    # Ctrl-C in a terminal reaches this process too, and may be meant for one answer only; the other process decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # llama.cpp prints to standard output: it gets standard error, and the address the real one.
     result = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -5,7 +5,12 @@ import dataclasses
 import importlib.util
 import io
 import json
+import os
 import random
+import shutil
+import signal
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -20,10 +25,12 @@ from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.evaluation import Request
 from slimtune.evaluate.targets import target_spec
 from slimtune.export import golden, merged_model, proof
+from slimtune.ollama import exported
 from tests import command_line
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "data/quickstart"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def rows(name):
@@ -364,3 +371,39 @@ def test_a_merged_model_that_is_not_the_adapter_is_caught(good, tmp_path):
     said = prove(run, run / "export/quickstart.f16.gguf", other, tmp_path)
     assert "answers otherwise than the adapter that was judged" in said
     assert load(tmp_path, "parity.json")["merged"]["letters"]["max"] > 1
+
+
+@pytest.mark.slow
+def test_a_killed_export_leaves_the_one_before_and_the_next_succeeds(good, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(good[0], run)
+
+    def files(folder):
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    before = files(run / "export")
+    for step in ("merge", "convert", "quantise", "prove"):
+        done = subprocess.run([sys.executable, ROOT / "tests/killed_export.py", run, step], cwd=ROOT, env=ENVIRONMENT)
+        assert done.returncode == -signal.SIGKILL, step
+        assert files(run / "export") == before
+        made = {path.name for path in (run / "export.unverified").glob("*.gguf")}
+        assert made == ({"quickstart.q4_k_m.gguf"} if step == "prove" else set())
+        assert (run / "export.unverified/merged").exists() == (step != "merge")
+    # Between the two renames the old export has made room, and the new one, proven, has not its name yet.
+    done = subprocess.run([sys.executable, ROOT / "tests/killed_export.py", run, "publish"], cwd=ROOT, env=ENVIRONMENT)
+    assert done.returncode == -signal.SIGKILL
+    assert not (run / "export").exists() and files(run / "export.old") == before
+
+    shipping.export_again(run, Console(file=io.StringIO()), force=False, fresh=False)
+    assert files(run / "export").keys() == before.keys()
+    assert load(run, "export/parity.json")["passed"] is True
+    assert {path.name for path in run.iterdir() if path.name.startswith("export")} == {"export"}
+    with pytest.raises(SlimtuneError, match="there is an export already"):
+        shipping.export_again(run, Console(file=io.StringIO()), force=False, fresh=False)
+
+
+def test_what_ships_is_what_ollama_create_reads(good):
+    run, _ = good
+    export = exported.read(run)
+    assert (export.name, export.gguf, export.thinking) == ("slimtune-quickstart", "quickstart.f16.gguf", False)
+    assert (len(export.golden), export.needed) == (20, 20)
