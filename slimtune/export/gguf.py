@@ -19,7 +19,10 @@ Outtype = Literal["f16", "q8_0", "bf16", "f32"]
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.gguf")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:-]*")
 # The converter would run a model folder's own Python for some architectures; for these it does not.
-_ARCHITECTURES = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
+_ARCHITECTURES = ("Qwen2ForCausalLM", "Qwen3ForCausalLM", "Qwen3_5ForCausalLM")
+# Qwen3.5 is published with a head that predicts several tokens. It is neither trained nor merged, and without this option
+# the converter expects its layers.
+_OPTIONS = {"Qwen3_5ForCausalLM": ("--no-mtp",)}
 BYTES_PER_PARAMETER: dict[str, float] = {
     "f32": 4.0,
     "f16": 2.0,
@@ -101,6 +104,7 @@ def convert(
 
     with staged_file(out_path) as partial:
         arguments = [str(model_dir), "--outfile", str(partial), "--outtype", outtype, "--model-name", name]
+        arguments += _OPTIONS.get(architectures[0], ())
         report = child.run_script(
             "run_converter.py",
             arguments,

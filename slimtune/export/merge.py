@@ -8,13 +8,12 @@ dequantised NF4 values, LoRA target or not: the original 16-bit weights plus the
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +21,7 @@ import torch
 
 from slimtune.base_model import require_disk_space
 from slimtune.errors import Problem, SlimtuneError, fail
+from slimtune.export import nf4
 from slimtune.export.lora import Lora, read_loras
 from slimtune.export.model_folder import (
     OpenTensors,
@@ -33,17 +33,17 @@ from slimtune.export.model_folder import (
     write_json,
     write_safetensors,
 )
+from slimtune.export.needed_memory import MemoryWatch
+from slimtune.export.nf4 import (
+    MODEL_TYPES_WITH_THAT_RULE,
+    PACKED_PART,
+    Dtype,
+    Rows,
+    is_quantised_at_load,
+    unpacked_shape,
+)
 
 MergeBase = Literal["dequantised", "16bit"]
-Dtype = Literal["bfloat16", "float16", "float32"]
-
-# What the loader quantises in a Qwen2 or Qwen3: every nn.Linear of a decoder layer. Embeddings, norms and lm_head keep
-# their 16 bits (lm_head is in Unsloth's and in transformers' list of modules to skip).
-_QUANTISED_AT_LOAD = re.compile(r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.weight")
-_MODEL_TYPES_WITH_THAT_RULE = ("qwen2", "qwen3")
-
-# How bitsandbytes stores one packed weight: the data under "….weight", the rest beside it.
-_PACKED_PART = re.compile(r"(?P<weight>.+\.weight)\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..+)")
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -53,10 +53,19 @@ _OTHER_FILES = ("generation_config.json", "LICENSE", "LICENSE.txt", "NOTICE")
 _STORED_DTYPES = ("BF16", "F16", "F32")
 _HEADROOM_BYTES = 16 * 2**20
 
+# A large weight is worked on in groups of rows of about so many values: its fp32 copies then stay in the processor's
+# cache, several times as fast as whole, and take no memory to speak of.
+_PIECE_VALUES = 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class MergeRecord:
-    """What was merged: `lora_merged` tensors got a delta, `dequantised` hold NF4 values (LoRA targets among them)."""
+    """What was merged: `lora_merged` tensors got a delta, `dequantised` hold NF4 values (LoRA targets among them).
+
+    peak_bytes: the most memory that the process needed meanwhile; extra_peak_bytes: by how much that is more than it
+    held at the beginning, libraries loaded meanwhile included. peak_source: "anonymous memory" (Linux: what cannot be
+    read from a file again; the base's mapped pages are not in it) or "resident set" (elsewhere: they are).
+    """
 
     path: str
     merge_base: MergeBase
@@ -69,6 +78,9 @@ class MergeRecord:
     bytes: int
     shards: tuple[str, ...]
     seconds: float
+    peak_bytes: int
+    extra_peak_bytes: int
+    peak_source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +121,9 @@ def merge_adapter(
     device: where NF4 is computed (None: CUDA if there is one); the device that trained gives the trained bits.
     on_progress: called with (bytes written, bytes in all).
 
-    Peak memory is a few fp32 copies of the largest linear weight. Raises SlimtuneError for an adapter that is not a
-    plain LoRA of this base, a wrong kind of base, an existing `out_dir`, a full disk, or a weight `dtype` cannot hold.
+    Memory: about two 16-bit copies of the largest linear weight, or of the embedding where that is not stored in `dtype`;
+    the record says what it was. Raises SlimtuneError for an adapter that is not a plain LoRA of this base, a wrong kind of
+    base, an existing `out_dir`, a full disk, or a weight `dtype` cannot hold.
     """
     started = time.monotonic()
     if out_dir.exists() or out_dir.is_symlink():
@@ -119,7 +132,11 @@ def merge_adapter(
         )
     config = read_json(base_dir / "config.json")
     adapter_file = existing_file(adapter_dir / "adapter_model.safetensors")
-    with open_tensors([adapter_file]) as adapter, open_tensors(shard_paths(base_dir)) as base:
+    with (
+        MemoryWatch() as memory,
+        open_tensors([adapter_file]) as adapter,
+        open_tensors(shard_paths(base_dir)) as base,
+    ):
         _check_kind_of_base(base_dir, config, base, merge_base, load_in_4bit)
         loras = read_loras(adapter_dir, adapter)
         outputs = _plan(base_dir, config, base, loras, quantise=load_in_4bit and merge_base == "dequantised")
@@ -139,9 +156,7 @@ def merge_adapter(
 
         with staged_folder(out_dir) as partial:
             for filename, shard in shards.items():
-                tensors = (
-                    _cast(_merged_weight(o, base, adapter, load_dtype, nf4_device), target, o.name) for o in shard
-                )
+                tensors = (_merged_weight(o, base, adapter, load_dtype, nf4_device, target) for o in shard)
                 write_safetensors(partial / filename, [(o.name, o.shape) for o in shard], tensors, target, report)
             _write_index(partial, shards, total)
             _write_config(partial, config, dtype)
@@ -158,24 +173,10 @@ def merge_adapter(
         bytes=total,
         shards=tuple(shards),
         seconds=round(time.monotonic() - started, 3),
+        peak_bytes=memory.peak,
+        extra_peak_bytes=memory.peak - memory.first,
+        peak_source=memory.source,
     )
-
-
-def is_quantised_at_load(name: str) -> bool:
-    """Whether the loader turns this parameter of a 16-bit Qwen2 or Qwen3 checkpoint into NF4."""
-    return _QUANTISED_AT_LOAD.fullmatch(name) is not None
-
-
-def nf4_values(weight: torch.Tensor, load_dtype: Dtype | None = None, device: str = "cpu") -> torch.Tensor:
-    """`weight` as loaded in 4 bit (NF4, blocks of 64, double quantisation), then dequantised: fp32 on the CPU."""
-    from bitsandbytes import functional
-
-    loaded = weight.to(device=device, dtype=getattr(torch, load_dtype) if load_dtype else weight.dtype)
-    packed, state = functional.quantize_4bit(
-        loaded.contiguous(), blocksize=64, compress_statistics=True, quant_type="nf4", quant_storage=torch.uint8
-    )
-    state.dtype = torch.float32
-    return functional.dequantize_4bit(packed, state).cpu()
 
 
 # ---- what is to be written ------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ def _check_kind_of_base(
     base_dir: Path, config: dict, base: OpenTensors, merge_base: MergeBase, load_in_4bit: bool
 ) -> None:
     quantisation = config.get("quantization_config")
-    packed = any(_PACKED_PART.fullmatch(name) for name in base.where)
+    packed = any(PACKED_PART.fullmatch(name) for name in base.where)
     where = str(base_dir)
     if quantisation and quantisation.get("quant_method") != "bitsandbytes":
         method = quantisation.get("quant_method")
@@ -197,25 +198,25 @@ def _check_kind_of_base(
         fix = "merge with the base that was trained on"
         raise fail("the run trained on 16-bit weights, but this base holds 4-bit weights", where=where, fix=fix)
     quantise = load_in_4bit and merge_base == "dequantised" and not packed
-    if quantise and config.get("model_type") not in _MODEL_TYPES_WITH_THAT_RULE:
+    if quantise and config.get("model_type") not in MODEL_TYPES_WITH_THAT_RULE:
         fix = "train on a pre-quantised checkpoint of this model, or merge with merge_base: 16bit"
         what = f"which layers of a {config.get('model_type')!r} model are quantised at load is not known here"
         raise fail(what, where=where, fix=fix)
 
 
 def _plan(base_dir: Path, config: dict, base: OpenTensors, loras: dict[str, Lora], *, quantise: bool) -> list[_Output]:
-    packed = {match["weight"] for name in base.where if (match := _PACKED_PART.fullmatch(name))}
+    packed = {match["weight"] for name in base.where if (match := PACKED_PART.fullmatch(name))}
     tied = bool(config.get("tie_word_embeddings"))
     unused = dict(loras)
     problems, outputs = [], []
     for name in base.where:
-        if _PACKED_PART.fullmatch(name) or (tied and name == "lm_head.weight") or name.endswith("rotary_emb.inv_freq"):
+        if PACKED_PART.fullmatch(name) or (tied and name == "lm_head.weight") or name.endswith("rotary_emb.inv_freq"):
             continue
         if name not in packed and base.dtype(name) not in _STORED_DTYPES:
             what = f"{name!r} is stored as {base.dtype(name)}, which is neither 16-bit nor bitsandbytes 4-bit"
             problems.append(Problem(what, str(base_dir)))
             continue
-        shape = _unpacked_shape(base, name) if name in packed else base.shape(name)
+        shape = unpacked_shape(base, name) if name in packed else base.shape(name)
         lora = unused.pop(name.removesuffix(".weight"), None) if name.endswith(".weight") else None
         if lora and shape != (lora.out_features, lora.in_features):
             what = f"{name!r} is {shape}, the adapter's delta ({lora.out_features}, {lora.in_features})"
@@ -239,12 +240,6 @@ def _plan(base_dir: Path, config: dict, base: OpenTensors, loras: dict[str, Lora
     return outputs
 
 
-def _unpacked_shape(base: OpenTensors, name: str) -> tuple[int, ...]:
-    """bitsandbytes keeps the shape as JSON, one byte an element, in `….quant_state.bitsandbytes__nf4`."""
-    key = next(key for key in base.where if key.startswith(f"{name}.quant_state."))
-    return tuple(json.loads(bytes(base.load(key).tolist()))["shape"])
-
-
 def _describe_base(outputs: list[_Output]) -> str:
     sources = {output.source for output in outputs}
     if "packed" in sources:
@@ -258,39 +253,49 @@ def _describe_base(outputs: list[_Output]) -> str:
 
 
 def _merged_weight(
-    output: _Output, base: OpenTensors, adapter: OpenTensors, load_dtype: Dtype | None, device: str
+    output: _Output, base: OpenTensors, adapter: OpenTensors, load_dtype: Dtype | None, device: str, dtype: torch.dtype
 ) -> torch.Tensor:
-    weight = base.load(output.name)
+    """The finished tensor in `dtype`; one that stays as it is comes as the file's own pages, not as a copy."""
+    stored, lora = base.load(output.name), output.lora
+    if output.source == "stored" and lora is None and stored.dtype == dtype:
+        _check_finite(stored, stored, output.name)
+        return stored
+    packed = None
     if output.source == "packed":
-        weight = _unpacked(output.name, weight, base, device)
+        packed = nf4.packed(output.name, stored, base, device)
     elif output.source == "quantise":
-        weight = nf4_values(weight, load_dtype, device)
-    if output.lora is None:
-        return weight
-    a, b = adapter.load(output.lora.a_key).float(), adapter.load(output.lora.b_key).float()
-    return weight.float() + (b @ a) * output.lora.scaling
+        packed = nf4.quantised(stored, load_dtype, device)
+    if lora:
+        a, b = adapter.load(lora.a_key).float(), adapter.load(lora.b_key).float()
+    merged = torch.empty(output.shape, dtype=dtype)
+    for rows in _groups_of_rows(output.shape, packed.state.blocksize if packed else 1):
+        values = packed.values(rows) if packed else stored[rows]
+        if lora:
+            # Added to the delta, in fp32: `stored` may be the file's own pages.
+            values = (b[rows] @ a).mul_(lora.scaling).add_(values)
+        merged[rows] = values
+        _check_finite(merged[rows], values, output.name)
+    return merged
 
 
-def _unpacked(name: str, packed: torch.Tensor, base: OpenTensors, device: str) -> torch.Tensor:
-    from bitsandbytes import functional
+def _groups_of_rows(shape: tuple[int, ...], block: int) -> list[Rows]:
+    """Groups of equal size but for a row; one of all where the tensor is small, or rows do not begin with a block."""
+    count = math.ceil(math.prod(shape) / _PIECE_VALUES)
+    if count <= 1 or shape[0] == 1 or math.prod(shape[1:]) % block:
+        return [...]
+    count = min(count, shape[0])
+    edges = [shape[0] * place // count for place in range(count + 1)]
+    return [slice(first, behind) for first, behind in pairwise(edges)]
 
-    prefix = f"{name}."
-    stats = {key.removeprefix(prefix): base.load(key) for key in base.where if key.startswith(prefix)}
-    state = functional.QuantState.from_dict(stats, device=torch.device(device))
-    state.dtype = torch.float32
-    return functional.dequantize_4bit(packed.to(device), state).cpu()
 
-
-def _cast(weight: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
-    cast = weight.to(dtype)
-    if not all(
-        bound.isfinite() for bound in torch.aminmax(cast)
-    ):  # NaN comes through; isfinite of all would copy it all
+def _check_finite(cast: torch.Tensor, weight: torch.Tensor, name: str) -> None:
+    """Raise SlimtuneError where `weight` does not fit the type of `cast`, which holds it, or is broken."""
+    # NaN comes through aminmax; isfinite of all would copy it all.
+    if not all(bound.isfinite() for bound in torch.aminmax(cast)):
         low, high = (bound.item() for bound in torch.aminmax(weight))
         largest = max(-low, high)
         fix = "export with dtype bfloat16" if math.isfinite(largest) else "the base itself is broken; fetch it again"
-        raise fail(f"{name!r} reaches {largest:g}, which {dtype} cannot hold", fix=fix)
-    return cast
+        raise fail(f"{name!r} reaches {largest:g}, which {cast.dtype} cannot hold", fix=fix)
 
 
 # ---- the folder -----------------------------------------------------------------------------------------------------

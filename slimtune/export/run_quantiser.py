@@ -20,8 +20,8 @@ import re
 import struct
 import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -153,12 +153,23 @@ def write(source: str, out: str, kind: str, library: str) -> dict[str, Any]:
             if final[name] == tensor.tensor_type.name:
                 file.write(numpy.ascontiguousarray(tensor.data).tobytes())
             else:
-                for part in pool.map(lambda values: quantise(*values), _pieces(tensor, final[name], shapes[name][0])):
+                for part in in_order(pool, quantise, _pieces(tensor, final[name], shapes[name][0])):
                     file.write(part.tobytes())
             file.write(bytes(-sizes[name] % ALIGNMENT))
         file.flush()
         os.fsync(file.fileno())
     return _report(architecture, types, final, kind)
+
+
+def in_order(pool: ThreadPoolExecutor, work: Callable[..., Any], pieces: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    """`work` of each piece, in their order; only a few pieces exist at a time, where `pool.map` would make them all."""
+    waiting: deque[Any] = deque()
+    for piece in pieces:
+        waiting.append(pool.submit(work, *piece))
+        if len(waiting) > 2 * (os.cpu_count() or 1):
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def check(source: str, out: str, kind: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from slimtune.data.chat import render_template
+from slimtune.export.chat_templates import recognise, render
 from slimtune.export.modelfile import bake_chat_template, write_modelfile
 from slimtune.export.modelfile_reader import parse_modelfile
 
@@ -56,6 +57,16 @@ def conversations(seed: int) -> list[list[dict[str, str]]]:
     return made
 
 
+def rendered_by_go(program, modelfile, asked) -> list[str]:
+    """All conversations in one process."""
+    head = {"template": modelfile["template"], "system": modelfile.get("system", "")}
+    lines = "".join(json.dumps(one) + "\n" for one in [head, *asked])
+    done = subprocess.run([str(program)], input=lines.encode(), stdout=subprocess.PIPE, check=True)
+    rendered = [json.loads(line) for line in done.stdout.decode().split("\n") if line]
+    assert len(rendered) == len(asked)
+    return rendered
+
+
 @pytest.mark.parametrize(
     ("family", "thinking", "system"),
     [
@@ -82,11 +93,7 @@ def test_two_thousand_conversations_are_rendered_as_training_renders_them(
     )
     modelfile = parse_modelfile((tmp_path / "Modelfile").read_text(encoding="utf-8"))
     asked = conversations(seed=len(family) + thinking)
-    head = {"template": modelfile["template"], "system": modelfile.get("system", "")}
-    lines = "".join(json.dumps(one) + "\n" for one in [head, *asked])
-    done = subprocess.run([str(program)], input=lines.encode(), stdout=subprocess.PIPE, check=True)
-    rendered = [json.loads(line) for line in done.stdout.decode().split("\n") if line]
-    assert len(rendered) == len(asked) == CONVERSATIONS
+    rendered = rendered_by_go(program, modelfile, asked)
     for messages, got in zip(asked, rendered, strict=True):
         # Training renders a conversation without a system message under the recipe's; Ollama under the Modelfile's.
         given = messages
@@ -95,3 +102,45 @@ def test_two_thousand_conversations_are_rendered_as_training_renders_them(
         wanted = render_template(template, given, add_generation_prompt=True, thinking=thinking)
         assert got == wanted, messages
         assert render_template(baked, given, add_generation_prompt=True, thinking=thinking) == wanted
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen3-instruct", "qwen3-thinking", "chatml", "llama-3", "llama-3.1", "phi-3", "phi-4", "gemma", "gemma-3"]
+)
+def test_every_familys_template_renders_as_its_jinja(name, program, chat_templates, tmp_path):
+    """Where the Jinja trims a role's text, that text has no white space at its ends: Ollama's templates cannot trim."""
+    from slimtune import backend
+
+    jinja = backend.chat_template(name)
+    trims = recognise(jinja, thinking=False).trims
+    write_modelfile(
+        tmp_path / "Modelfile",
+        gguf_name="law.gguf",
+        family="qwen3",
+        thinking=False,
+        system=None,
+        num_ctx=2048,
+        chat_template=jinja,
+    )
+    modelfile = parse_modelfile((tmp_path / "Modelfile").read_text(encoding="utf-8"))
+    asked = [
+        [turn | {"content": turn["content"].strip()} if turn["role"] in trims else turn for turn in one]
+        for one in conversations(seed=len(name))
+    ]
+    for messages, got in zip(asked, rendered_by_go(program, modelfile, asked), strict=True):
+        assert got == render(jinja, messages, thinking=False), messages
+
+
+def test_a_system_message_that_the_jinja_refuses_stops_the_template(program, tmp_path):
+    jinja = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    )
+    template = recognise(jinja, thinking=False).text
+    asked = [one for one in conversations(seed=1) if one[0]["role"] == "user"]
+    for messages, got in zip(asked, rendered_by_go(program, {"template": template}, asked), strict=True):
+        assert got == render(jinja, messages, thinking=False)
+    lines = json.dumps({"template": template}) + "\n" + json.dumps([{"role": "system", "content": "S"}]) + "\n"
+    done = subprocess.run([str(program)], input=lines.encode(), capture_output=True, check=False)
+    assert done.returncode != 0 and b"this model takes no system prompt" in done.stderr

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,8 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimtune.errors import SlimtuneError
-from slimtune.export.merge import is_quantised_at_load, merge_adapter, nf4_values
+from slimtune.export import merge, needed_memory
+from slimtune.export.merge import merge_adapter
 from slimtune.export.model_folder import parameter_count, write_safetensors
+from slimtune.export.nf4 import is_quantised_at_load, nf4_values
 
 
 def tensors_of(folder):
@@ -177,6 +180,103 @@ def test_weights_are_quantised_in_the_dtype_they_were_loaded_in(run, load_nf4, t
     loaded = dequantised(quantised_modules(load_nf4(tmp_path / "fp32"))[name])
     assert torch.equal(nf4_values(exact[f"{name}.weight"], "bfloat16"), loaded)
     assert not torch.equal(nf4_values(exact[f"{name}.weight"]), loaded)
+
+
+# ---- in pieces ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"load_in_4bit": True}, {"load_in_4bit": False, "dtype": "float16"}])
+def test_pieces_give_the_bits_of_the_whole(options, run, tmp_path, monkeypatch):
+    """Weights quantised here and as stored, with a delta and without, cast and not; rows that do not divide evenly."""
+    for name, values in (("whole", 2**30), ("pieces", 3000)):
+        monkeypatch.setattr(merge, "_PIECE_VALUES", values)
+        merge_adapter(run.adapter, run.base, tmp_path / name, **options)
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "pieces"))
+    assert one == other
+
+
+@given(rows=st.integers(1, 300_000), width=st.sampled_from([1, 64, 96, 1024, 2**21]))
+def test_groups_of_rows_cover_a_tensor_once(rows, width):
+    groups = merge._groups_of_rows((rows, width), 64)
+    if groups == [...]:
+        assert rows * width <= merge._PIECE_VALUES or width % 64 or rows == 1
+        return
+    assert [group.start for group in groups[1:]] == [group.stop for group in groups[:-1]]
+    assert (groups[0].start, groups[-1].stop) == (0, rows)
+    sizes = {group.stop - group.start for group in groups}
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) == 1 or max(sizes) * width <= merge._PIECE_VALUES + width
+
+
+def test_a_scalar_and_a_vector_are_one_piece():
+    assert merge._groups_of_rows((), 1) == merge._groups_of_rows((4096,), 1) == [...]
+
+
+def test_large_weights_are_right_and_take_the_memory_of_two_of_them(tmp_path):
+    """Three of 16.8 million values, packed; worked on whole, with deltas in fp32, they would take 4.6 16-bit copies."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+    from safetensors.torch import save_file
+
+    rows, width = 8192, 2048
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    base.mkdir()
+    adapter.mkdir()
+    draw = torch.Generator().manual_seed(5)
+    stored, deltas, expected = {}, {}, {}
+    for layer in range(3):
+        name = f"model.layers.{layer}.mlp.up_proj"
+        packed, state = quantize_4bit(
+            torch.randn(rows, width, generator=draw) * 0.02, blocksize=64, compress_statistics=True, quant_type="nf4"
+        )
+        stored[f"{name}.weight"] = packed
+        stored |= {f"{name}.weight.{part}": tensor for part, tensor in state.as_dict(packed=True).items()}
+        a, b = torch.randn(16, width, generator=draw) * 0.02, torch.randn(rows, 16, generator=draw) * 0.02
+        deltas |= {f"base_model.model.{name}.lora_A.weight": a, f"base_model.model.{name}.lora_B.weight": b}
+        state.dtype = torch.float32
+        expected[f"{name}.weight"] = (dequantize_4bit(packed, state) + (b @ a) * 2.0).to(torch.bfloat16)
+    save_file(stored, base / "model.safetensors")
+    save_file(deltas, adapter / "adapter_model.safetensors")
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 16, "lora_alpha": 32}))
+    (base / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
+    (base / "tokenizer_config.json").write_text("{}")
+
+    record = merge_adapter(adapter, base, tmp_path / "merged", load_in_4bit=True)
+
+    written = tensors_of(tmp_path / "merged")
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], expected[name]) for name in expected)
+    assert record.extra_peak_bytes < 4 * 2 * rows * width  # two, and what the heap and the interpreter take
+
+
+# ---- its memory -----------------------------------------------------------------------------------------------------
+
+
+def test_the_record_says_how_much_memory_was_needed(run, tmp_path):
+    """Also what was given back before the end."""
+    size = 200 * 2**20
+
+    def hold(done, total):
+        if done == total:
+            held = b"x" * size
+            time.sleep(0.1)
+            del held
+
+    record = merge_adapter(run.adapter, run.base, tmp_path / "merged", load_in_4bit=True, on_progress=hold)
+    # What the process held before may have been given back meanwhile.
+    assert size / 2 <= record.extra_peak_bytes < record.peak_bytes
+    assert record.peak_source == ("anonymous memory" if sys.platform == "linux" else "resident set")
+
+
+def test_what_is_counted_of_memory(tmp_path, monkeypatch):
+    status = tmp_path / "status"
+    monkeypatch.setattr(needed_memory, "_STATUS", status)
+    status.write_text("Name:\tpython\nVmRSS:\t    5000 kB\nRssAnon:\t    1000 kB\nVmSwap:\t      24 kB\n")
+    assert needed_memory.needed_bytes() == (2**20, "anonymous memory")
+    status.write_text("Name:\tpython\nVmRSS:\t    5000 kB\n")  # kernels before 4.5, and some containers
+    resident, source = needed_memory.needed_bytes()
+    assert source == "resident set" and resident > 50 * 2**20
+    status.unlink()
+    assert needed_memory.needed_bytes()[1] == "resident set"
 
 
 # ---- the folder -----------------------------------------------------------------------------------------------------

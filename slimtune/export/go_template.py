@@ -1,0 +1,383 @@
+"""A Modelfile's TEMPLATE, rendered as Ollama renders it, where it is written in the small part of Go's text/template below.
+
+Understood: text, trim markers, comments, if / else if / else, range, variables, fields, string and whole-number constants,
+and the functions eq, ne, and, or, not, len and slice. Anything else raises NotUnderstood, which names it: nothing is guessed.
+
+A template that names .Messages is rendered once; an older one, with .Prompt and .Response, once for each exchange, the last
+time without what follows .Response (template/template.go of github.com/ollama/ollama).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_ACTION = re.compile(
+    r"\{\{(?P<left>-(?=\s))?(?P<body>\s*/\*.*?\*/\s*|(?:\"(?:\\.|[^\"\\\n])*\"|`[^`]*`|[^\"`])*?)(?P<right>(?<=\s)-)?\}\}",
+    re.DOTALL,
+)
+_TOKEN = re.compile(
+    r"\s*(?:(?P<string>\"(?:\\.|[^\"\\\n])*\"|`[^`]*`)|(?P<number>-?[0-9]+)(?![\w.])"
+    r"|(?P<path>\$[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*|\$(?:\.[A-Za-z_]\w*)*|(?:\.[A-Za-z_]\w*)+|\.)"
+    r"|(?P<word>[A-Za-z_]\w*)|(?P<mark>:=|[(),=]))"
+)
+_SPACE = " \t\r\n"
+_FUNCTIONS = ("eq", "ne", "and", "or", "not", "len", "slice")
+_OF_A_MESSAGE = {"Role": "role", "Content": "content"}
+# A message has these too; in a conversation without tools, pictures and thoughts they are empty.
+_EMPTY_OF_A_MESSAGE = ("Thinking", "Images", "ToolCalls", "ToolName", "ToolCallID")
+_MAX_DEPTH = 50
+
+
+class NotUnderstood(Exception):
+    """The template uses what is not interpreted here; the text says what, to follow "because it uses"."""
+
+
+@dataclass(slots=True)
+class _Node:
+    """kind: text, print, set, if or range. expression: tokens. body, other: for if and range, the branches."""
+
+    kind: str
+    text: str = ""
+    expression: list[tuple[str, str]] = field(default_factory=list)
+    names: tuple[str, ...] = ()
+    declares: bool = False
+    body: list[_Node] = field(default_factory=list)
+    other: list[_Node] = field(default_factory=list)
+
+
+def render(template: str, messages: Sequence[Mapping[str, str]], system: str = "") -> str:
+    """The prompt for a conversation of {"role", "content"} that ends with the user's turn, without tools or a wish to think.
+
+    system: the Modelfile's SYSTEM, put in front of a conversation that brings none. Raises NotUnderstood.
+    """
+    nodes = _parse(template)
+    if system and not (messages and messages[0]["role"] == "system"):
+        messages = [{"role": "system", "content": system}, *messages]
+    turns = _collated(messages)
+    names = set(_names(nodes))
+    for name in ("Think", "IsThinkSet", "ThinkLevel", "Suffix", "Query", "Document", "Instruction"):
+        if name in names:
+            raise NotUnderstood(f".{name}")
+    if "Messages" in names:
+        said = "\n\n".join(turn["content"] for turn in messages if turn["role"] == "system")
+        return _run(nodes, {"System": said, "Messages": turns, "Tools": (), "Response": ""})
+    return _exchanges(nodes, turns, names)
+
+
+# ---- the two ways of Ollama ---------------------------------------------------------------------------------------
+
+
+def _collated(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Turns of one role that follow each other are one."""
+    turns: list[dict[str, str]] = []
+    for one in messages:
+        if turns and turns[-1]["role"] == one["role"]:
+            turns[-1]["content"] += "\n\n" + one["content"]
+        else:
+            turns.append(dict(one))
+    return turns
+
+
+def _exchanges(nodes: list[_Node], turns: Sequence[Mapping[str, str]], names: set[str]) -> str:
+    if "Response" not in names:
+        nodes = [*nodes, _Node("print", expression=[("path", ".Response")])]
+    empty = {"System": "", "Prompt": "", "Response": ""}
+    values, written = dict(empty), []
+    for turn in turns:
+        role = turn["role"]
+        if (role == "system" and (values["Prompt"] or values["Response"])) or (role == "user" and values["Response"]):
+            written.append(_run(nodes, values))
+            values = dict(empty)
+        slot = {"system": "System", "user": "Prompt", "assistant": "Response"}.get(role)
+        if slot:
+            values[slot] = turn["content"]
+    return "".join([*written, _run(_up_to_response(nodes, [False]), values)])
+
+
+def _up_to_response(nodes: Sequence[_Node], seen: list[bool]) -> list[_Node]:
+    """The nodes without those after the first that prints .Response; `seen` is one flag, shared by all levels."""
+    kept = []
+    for node in nodes:
+        if seen[0]:
+            break
+        if node.kind in ("print", "set"):
+            seen[0] = any(text.split(".")[1:2] == ["Response"] and text.startswith(".") for _, text in node.expression)
+        body = _up_to_response(node.body, seen)
+        kept.append(
+            _Node(
+                node.kind,
+                node.text,
+                node.expression,
+                node.names,
+                node.declares,
+                body,
+                _up_to_response(node.other, seen),
+            )
+        )
+    return kept
+
+
+def _names(nodes: Sequence[_Node]) -> Iterator[str]:
+    for node in nodes:
+        for kind, text in node.expression:
+            if kind == "path":
+                yield from text.split(".")[1:]
+        yield from _names(node.body)
+        yield from _names(node.other)
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def _parse(template: str) -> list[_Node]:
+    top: list[_Node] = []
+    # Of each open block its node, and the list that goes on after it.
+    current, stack = top, list[tuple[_Node, list[_Node]]]()
+    for kind, value in _pieces(template):
+        if kind == "text":
+            current.append(_Node("text", text=value))
+            continue
+        tokens = list(_tokens(value))
+        word = tokens[0][1] if tokens[0][0] == "word" else ""
+        if word in ("if", "range"):
+            node = _range(tokens[1:]) if word == "range" else _Node("if", expression=tokens[1:])
+            current.append(node)
+            stack.append((node, current))
+            current = node.body
+            if len(stack) > _MAX_DEPTH:
+                raise NotUnderstood("blocks within blocks beyond reason")
+        elif word == "else" and stack:
+            node = stack[-1][0]
+            if current is not node.body:
+                raise NotUnderstood("a second else")
+            current = node.other
+            if len(tokens) > 1:
+                if tokens[1] != ("word", "if"):
+                    raise NotUnderstood(f"else {tokens[1][1]}")
+                following = _Node("if", expression=tokens[2:])
+                current.append(following)
+                # One `end` closes the whole chain: the new `if` takes its place, and goes on where the chain began.
+                stack[-1] = (following, stack[-1][1])
+                current = following.body
+        elif word == "end" and stack and len(tokens) == 1:
+            current = stack.pop()[1]
+        elif word and word not in (*_FUNCTIONS, "true", "false"):
+            raise NotUnderstood(f"'{word}'")
+        else:
+            current.append(_action(tokens))
+    if stack:
+        raise NotUnderstood("a block that is not ended, which Ollama refuses")
+    return top
+
+
+def _pieces(template: str) -> Iterator[tuple[str, str]]:
+    """("text", …) and ("action", what stands between the braces), with the trim markers done and comments left out."""
+    position, trim = 0, False
+    while position < len(template):
+        found = _ACTION.search(template, position)
+        text = template[position : found.start() if found else len(template)]
+        if "{{" in text:
+            raise NotUnderstood("braces that are not closed, which Ollama refuses")
+        text = text.lstrip(_SPACE) if trim else text
+        if found and found["left"]:
+            text = text.rstrip(_SPACE)
+        if text:
+            yield "text", text
+        if not found:
+            return
+        body = found["body"].strip(_SPACE)
+        if not body:
+            raise NotUnderstood("empty braces, which Ollama refuses")
+        if not body.startswith("/*"):
+            yield "action", body
+        position, trim = found.end(), bool(found["right"])
+
+
+def _tokens(body: str) -> Iterator[tuple[str, str]]:
+    position = 0
+    while body[position:].strip(_SPACE):
+        found = _TOKEN.match(body, position)
+        if found is None:
+            raise NotUnderstood(f"{body[position:].strip()[:20]!r}")
+        position = found.end()
+        kind = str(found.lastgroup)
+        yield kind, found[kind]
+
+
+def _range(tokens: list[tuple[str, str]]) -> _Node:
+    """`range LIST`, or with one or two variables: `range $i, $one := LIST`."""
+    marks = [text for _, text in tokens]
+    if ":=" not in marks:
+        return _Node("range", expression=tokens)
+    place = marks.index(":=")
+    names = tuple(mark for mark in marks[:place] if mark != ",")
+    if not names or len(names) > 2 or not all(re.fullmatch(r"\$\w+", name) for name in names):
+        raise NotUnderstood("range with other variables than two")
+    return _Node("range", expression=tokens[place + 1 :], names=names)
+
+
+def _action(tokens: list[tuple[str, str]]) -> _Node:
+    if len(tokens) > 2 and tokens[1] in (("mark", ":="), ("mark", "=")) and re.fullmatch(r"\$\w+", tokens[0][1]):
+        return _Node("set", names=(tokens[0][1],), declares=tokens[1][1] == ":=", expression=tokens[2:])
+    return _Node("print", expression=tokens)
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
+
+
+def _run(nodes: Sequence[_Node], values: Mapping[str, Any]) -> str:
+    return "".join(_executed(nodes, values, [{"$": values}]))
+
+
+def _executed(nodes: Sequence[_Node], dot: Any, scopes: list[dict[str, Any]]) -> Iterator[str]:
+    for node in nodes:
+        if node.kind == "text":
+            yield node.text
+            continue
+        value = _Evaluation(node.expression, dot, scopes).whole()
+        if node.kind == "print":
+            yield _printed(value)
+        elif node.kind == "set":
+            name = node.names[0]
+            holder = scopes[-1] if node.declares else next((one for one in reversed(scopes) if name in one), None)
+            if holder is None:
+                raise NotUnderstood(f"{name} before it is declared")
+            holder[name] = value
+        elif node.kind == "if":
+            yield from _executed(node.body if _true(value) else node.other, dot, [*scopes, {}])
+        else:
+            yield from _ranged(node, value, dot, scopes)
+
+
+def _ranged(node: _Node, value: Any, dot: Any, scopes: list[dict[str, Any]]) -> Iterator[str]:
+    if not isinstance(value, list | tuple) and value is not None:
+        raise NotUnderstood("range over something else than a list")
+    if not value:
+        yield from _executed(node.other, dot, [*scopes, {}])
+        return
+    for index, one in enumerate(value):
+        held = dict(zip(node.names, (index, one) if len(node.names) == 2 else (one,), strict=False))
+        yield from _executed(node.body, one, [*scopes, held])
+
+
+def _printed(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int):
+        return str(value)
+    raise NotUnderstood("the output of something that is no text")
+
+
+def _true(value: Any) -> bool:
+    return bool(value)
+
+
+class _Evaluation:
+    """An expression, read and worked out from left to right."""
+
+    def __init__(self, tokens: Sequence[tuple[str, str]], dot: Any, scopes: Sequence[Mapping[str, Any]]):
+        self.tokens, self.place = tokens, 0
+        self.dot, self.scopes = dot, scopes
+
+    def whole(self) -> Any:
+        value = self._command(0)
+        if self.place != len(self.tokens):
+            raise NotUnderstood(f"{self.tokens[self.place][1]!r} there")
+        return value
+
+    def _command(self, depth: int) -> Any:
+        if depth > _MAX_DEPTH or self.place >= len(self.tokens):
+            raise NotUnderstood("an expression without an end")
+        kind, text = self.tokens[self.place]
+        if kind != "word" or text not in _FUNCTIONS:
+            return self._term(depth)
+        self.place += 1
+        arguments = []
+        while self.place < len(self.tokens) and self.tokens[self.place] != ("mark", ")"):
+            arguments.append(self._term(depth))
+        return _call(text, arguments)
+
+    def _term(self, depth: int) -> Any:
+        kind, text = self.tokens[self.place]
+        self.place += 1
+        if kind == "string":
+            return text[1:-1] if text[0] == "`" else _go_string(text)
+        if kind == "number":
+            return int(text)
+        if kind == "path":
+            return self._looked_up(text)
+        if text in ("true", "false"):
+            return text == "true"
+        if (kind, text) == ("mark", "("):
+            value = self._command(depth + 1)
+            if self.place >= len(self.tokens) or self.tokens[self.place] != ("mark", ")"):
+                raise NotUnderstood("an expression without an end")
+            self.place += 1
+            return value
+        raise NotUnderstood(f"'{text}'")
+
+    def _looked_up(self, path: str) -> Any:
+        first, *rest = path.split(".")
+        value = self.dot
+        if first:
+            holder = next((one for one in reversed(self.scopes) if first in one), None)
+            if holder is None:
+                raise NotUnderstood(f"{first} before it is declared")
+            value = holder[first]
+        for name in filter(None, rest):
+            value = _field(value, name)
+        return value
+
+
+def _field(value: Any, name: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise NotUnderstood(f".{name} of something that has no fields")
+    if "role" not in value:  # the template's own values: what is not among them is nil
+        return value.get(name)
+    if name in _EMPTY_OF_A_MESSAGE:
+        return "" if name in ("Thinking", "ToolName", "ToolCallID") else ()
+    if name not in _OF_A_MESSAGE:
+        raise NotUnderstood(f".{name} of a message")
+    return value[_OF_A_MESSAGE[name]]
+
+
+def _call(name: str, arguments: Sequence[Any]) -> Any:
+    if (
+        not arguments
+        or (name in ("not", "len") and len(arguments) != 1)
+        or (name in ("eq", "ne") and len(arguments) < 2)
+    ):
+        raise NotUnderstood(f"{name} with {len(arguments)} arguments")
+    if name in ("and", "or"):  # the first that decides, else the last
+        deciding = (one for one in arguments if _true(one) == (name == "or"))
+        return next(deciding, arguments[-1])
+    if name == "not":
+        return not _true(arguments[0])
+    if name in ("eq", "ne"):
+        first, *others = arguments
+        if any(type(one) is not type(first) for one in others) or not isinstance(first, str | int):
+            raise NotUnderstood(f"{name} between different things")
+        return (first in others) if name == "eq" else first != others[0]
+    if not isinstance(arguments[0], list | tuple | str):
+        raise NotUnderstood(f"{name} of something without a length")
+    if name == "len":
+        value = arguments[0]
+        return len(value.encode()) if isinstance(value, str) else len(value)
+    start, *stop = arguments[1:] or (0,)
+    if isinstance(arguments[0], str) or len(stop) > 1 or not all(isinstance(one, int) for one in (start, *stop)):
+        raise NotUnderstood("slice of something else than a list")
+    end = stop[0] if stop else len(arguments[0])
+    if not 0 <= start <= end <= len(arguments[0]):
+        raise NotUnderstood("slice beyond the list, at which Ollama stops")
+    return arguments[0][start:end]
+
+
+def _go_string(text: str) -> str:
+    try:
+        return str(json.loads(text, strict=False))
+    except json.JSONDecodeError as error:
+        raise NotUnderstood(f"the constant {text[:20]}") from error

@@ -1,0 +1,92 @@
+"""4-bit weights as bitsandbytes packs them: which there are, read from a checkpoint or made as the loader makes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from types import EllipsisType
+from typing import Any, Literal
+
+import torch
+
+from slimtune.export.model_folder import OpenTensors
+
+Dtype = Literal["bfloat16", "float16", "float32"]
+Rows = slice | EllipsisType
+
+
+# What the loader quantises in a Qwen2 or Qwen3: every nn.Linear of a decoder layer. Embeddings, norms and lm_head keep
+# their 16 bits (lm_head is in Unsloth's and in transformers' list of modules to skip).
+_QUANTISED_AT_LOAD = re.compile(r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.weight")
+MODEL_TYPES_WITH_THAT_RULE = ("qwen2", "qwen3")
+
+# How bitsandbytes stores one packed weight: the data under "….weight", the rest beside it.
+PACKED_PART = re.compile(r"(?P<weight>.+\.weight)\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..+)")
+
+
+def is_quantised_at_load(name: str) -> bool:
+    """Whether the loader turns this parameter of a 16-bit Qwen2 or Qwen3 checkpoint into NF4."""
+    return _QUANTISED_AT_LOAD.fullmatch(name) is not None
+
+
+def nf4_values(weight: torch.Tensor, load_dtype: Dtype | None = None, device: str = "cpu") -> torch.Tensor:
+    """`weight` as loaded in 4 bit (NF4, blocks of 64, double quantisation), then dequantised: fp32 on the CPU."""
+    return quantised(weight, load_dtype, device).values(...)
+
+
+@dataclass(frozen=True, slots=True)
+class Nf4:
+    """A weight as bitsandbytes packs it, where it is computed. data: two values a byte. scales: of each block, fp32."""
+
+    data: torch.Tensor
+    scales: torch.Tensor
+    state: Any
+
+    def values(self, rows: Rows) -> torch.Tensor:
+        """These rows, or all of it, dequantised: fp32 on the CPU."""
+        from bitsandbytes import functional
+
+        data, shape, scales = self.data, self.state.shape, self.scales
+        if isinstance(rows, slice):
+            first, behind = rows.start * shape[1], rows.stop * shape[1]
+            data, shape = data[first // 2 : behind // 2], torch.Size((rows.stop - rows.start, shape[1]))
+            scales = scales[first // self.state.blocksize : behind // self.state.blocksize]
+        own = self.state
+        state = functional.QuantState(scales, shape, own.code, own.blocksize, own.quant_type, torch.float32)
+        return functional.dequantize_4bit(data[:, None], state).cpu()
+
+
+def unpacked_shape(base: OpenTensors, name: str) -> tuple[int, ...]:
+    """bitsandbytes keeps the shape as JSON, one byte an element, in `….quant_state.bitsandbytes__nf4`."""
+    key = next(key for key in base.where if key.startswith(f"{name}.quant_state."))
+    return tuple(json.loads(bytes(base.load(key).tolist()))["shape"])
+
+
+def packed(name: str, data: torch.Tensor, base: OpenTensors, device: str) -> Nf4:
+    from bitsandbytes import functional
+
+    prefix = f"{name}."
+    stats = {key.removeprefix(prefix): base.load(key) for key in base.where if key.startswith(prefix)}
+    return _with_scales(data.to(device), functional.QuantState.from_dict(stats, device=torch.device(device)))
+
+
+def quantised(weight: torch.Tensor, load_dtype: Dtype | None, device: str) -> Nf4:
+    """As the loader does it: NF4 in blocks of 64, double quantisation."""
+    from bitsandbytes import functional
+
+    loaded = weight.to(device=device, dtype=getattr(torch, load_dtype) if load_dtype else weight.dtype)
+    packed, state = functional.quantize_4bit(
+        loaded.contiguous(), blocksize=64, compress_statistics=True, quant_type="nf4", quant_storage=torch.uint8
+    )
+    return _with_scales(packed, state)
+
+
+def _with_scales(packed: torch.Tensor, state: Any) -> Nf4:
+    """The scales themselves, which double quantisation keeps as 8-bit codes of their distance from a mean."""
+    from bitsandbytes import functional
+
+    scales = state.absmax
+    if state.nested:
+        scales = functional.dequantize_blockwise(scales, state.state2) + state.offset
+    return Nf4(packed.reshape(-1).view(torch.uint8), scales.float(), state)
