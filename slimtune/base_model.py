@@ -15,7 +15,7 @@ from slimtune import builtin
 from slimtune.errors import fail
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json", "tokenizer.model", "LICENSE*"]
+_FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json", "tokenizer.model", "LICENSE*", "README.md"]
 """What a run needs of a repository: no pickled weights, no code."""
 
 

@@ -151,6 +151,8 @@ class ExportSection(Section):
     lora_gguf: bool = Field(False, description="also the adapter alone, for servers that hold several")
     merged: str | None = Field(None, min_length=1, description="folder for merged weights; null: in the run's export/")
     merge_base: MergeBase = Field("dequantised", description="auto: whichever is closer to the adapter, measured")
+    license: str | None = Field(None, min_length=1, description="in the GGUF, e.g. apache-2.0; null: the base's")
+    languages: list[str] = Field([], description="in the GGUF, e.g. [ja]; empty: the base's")
     parity_questions: int | None = Field(
         None, ge=0, description="of the verdict's, asked of each GGUF; null: 100 where letters answer, else none"
     )

@@ -13,6 +13,7 @@ from slimtune.data.chat import ChatTokenizer
 from slimtune.errors import SlimtuneError, fail
 from slimtune.evaluate import answer_file
 from slimtune.export import golden as goldens
+from slimtune.export import model_card
 from slimtune.export import questions as verdicts_questions
 from slimtune.plan import models
 from slimtune.recipe import ExportSection, GgufType, MergeBase, Recipe
@@ -165,6 +166,8 @@ def _ship(record: RunRecord, recipe: Recipe, wanted: ExportSection, folder: Path
         system=recipe.data.system,
         num_ctx=wanted.num_ctx or recipe.model.max_seq_length + ROOM_FOR_ANSWER,
         temperature=wanted.temperature,
+        base_model=recipe.model.base,
+        **card_facts(folder, wanted),
         lora_gguf=wanted.lora_gguf,
         merged_dir=Path(wanted.merged) if wanted.merged else None,
     )
@@ -181,6 +184,12 @@ def _ship(record: RunRecord, recipe: Recipe, wanted: ExportSection, folder: Path
         console=console,
     )
     return exported | ({"without_16bit_twin": without_twin} if without_twin else {})
+
+
+def card_facts(folder: Path, wanted: ExportSection) -> dict[str, Any]:
+    """License and languages for the model card: what is wished for, else what the base's own card states."""
+    languages = wanted.languages or model_card.languages_of(folder)
+    return {"license": wanted.license or model_card.licence_of(folder), "languages": tuple(languages)}
 
 
 def twin_of(base: str, folder: Path, merge_base: MergeBase, console: Console) -> tuple[Path | None, str]:

@@ -83,6 +83,8 @@ def export(
             system=system,
             num_ctx=weights.max_length + ROOM_FOR_ANSWER,
             temperature=wanted.temperature,
+            base_model=weights.base,
+            **shipping.card_facts(folder, wanted),
             lora_gguf=wanted.lora_gguf,
             merged_dir=Path(wanted.merged) if wanted.merged else None,
         ),

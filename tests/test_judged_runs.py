@@ -24,7 +24,7 @@ from slimtune.evaluate import answer_file, evaluation
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.evaluation import Request
 from slimtune.evaluate.targets import target_spec
-from slimtune.export import golden, merged_model, proof
+from slimtune.export import gguf, golden, merged_model, modelfile, proof
 from slimtune.ollama import exported
 from tests import command_line
 
@@ -407,3 +407,30 @@ def test_what_ships_is_what_ollama_create_reads(good):
     export = exported.read(run)
     assert (export.name, export.gguf, export.thinking) == ("slimtune-quickstart", "quickstart.f16.gguf", False)
     assert (len(export.golden), export.needed) == (20, 20)
+
+
+def test_what_is_wrong_with_the_files_themselves_forbids_the_export(good, monkeypatch):
+    """A Modelfile without a stop and with a full-width space in SYSTEM, in a GGUF that calls itself something else."""
+    run, _ = good
+    before = (run / "export/Modelfile").read_bytes()
+    write, convert = modelfile.write, gguf.convert
+
+    def without_a_stop(path, composed):
+        text = composed.text.replace('PARAMETER stop "<|im_end|>"\n', 'SYSTEM """law\u3000only"""\n')
+        write(path, dataclasses.replace(composed, text=text))
+
+    monkeypatch.setattr(modelfile, "write", without_a_stop)
+    monkeypatch.setattr(gguf, "convert", lambda *given, **named: convert(*given, **(named | {"name": "other"})))
+    monkeypatch.setattr(merged_model, "ask", ask_once)
+    with pytest.raises(SlimtuneError) as caught:
+        shipping.export_again(run, Console(file=io.StringIO()), force=False, fresh=True)
+    said = str(caught.value)
+    assert "Modelfile: the stop <|im_end|> is missing: the model would go on after its answer" in said
+    assert "Modelfile: SYSTEM was not meant to be there: 'lawonly'" in said
+    assert "quickstart.f16.gguf: general.name is 'other', not 'quickstart'" in said
+    # The evidence stays, and so does the export from before.
+    assert load(run, "export.unverified/parity.json")["passed"] is False
+    assert len(load(run, "export.unverified/parity.json")["modelfile"]["problems"]) == 2
+    assert (run / "export/Modelfile").read_bytes() == before
+    assert "the stop &lt;|im_end|&gt; is missing" in report.render(run)
+    shutil.rmtree(run / "export.unverified")

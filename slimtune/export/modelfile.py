@@ -15,7 +15,9 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slimtune.errors import Problem, SlimtuneError, fail
 from slimtune.export.chat_templates import (
@@ -29,15 +31,18 @@ from slimtune.export.chat_templates import (
 )
 from slimtune.export.gguf import FILE_NAME
 from slimtune.export.model_folder import sync
-from slimtune.export.modelfile_reader import survives
+from slimtune.export.modelfile_reader import Expected, survives
 
 __all__ = [
     "ASSISTANT",
     "EMPTY_THINK_BLOCK",
     "QWEN25_DEFAULT_SYSTEM",
     "STOPS",
+    "Composed",
     "Family",
     "bake_chat_template",
+    "compose",
+    "write",
     "write_modelfile",
 ]
 
@@ -46,15 +51,39 @@ QWEN25_DEFAULT_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpf
 STOPS = CHATML.stops
 
 # Ollama's own code for a family, instead of a TEMPLATE. REQUIRES: the first version that has it.
-_RENDERED_BY_OLLAMA: dict[Family, tuple[str, ...]] = {
-    "qwen3.5": ("RENDERER qwen3.5", "PARSER qwen3.5", "REQUIRES 0.17.6"),
+_RENDERED_BY_OLLAMA: dict[Family, dict[str, str]] = {
+    "qwen3.5": {"renderer": "qwen3.5", "parser": "qwen3.5", "requires": "0.17.6"},
 }
 # For the two families that are known well enough to be written without their Jinja.
 _DEFAULT_SYSTEMS: dict[Family, str | None] = {"qwen2.5": QWEN25_DEFAULT_SYSTEM, "qwen3": None}
 
 
-def write_modelfile(
-    path: Path,
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A Modelfile that is still to be written. changes: what had to be changed, as sentences. expected: what Ollama reads."""
+
+    text: str
+    changes: list[str]
+    expected: Expected
+
+
+def write_modelfile(path: Path, **settings: Any) -> list[str]:
+    """Write what `compose` makes of the settings; returns what had to be changed, as sentences."""
+    composed = compose(**settings)
+    write(path, composed)
+    return composed.changes
+
+
+def write(path: Path, composed: Composed) -> None:
+    """Write the file, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(composed.text)
+        sync(file)
+    partial.replace(path)
+
+
+def compose(
     *,
     gguf_name: str,
     family: Family,
@@ -66,8 +95,8 @@ def write_modelfile(
     top_k: int = 20,
     repeat_penalty: float = 1.0,
     chat_template: str | None = None,
-) -> list[str]:
-    """Write the Modelfile for `gguf_name`, a file in the same folder; returns what had to be changed, as sentences.
+) -> Composed:
+    """The Modelfile for `gguf_name`, a file in the same folder.
 
     system: None for the family's own default. num_ctx: tokens of prompt and answer together.
     temperature: 0 for one right letter; reasoning wants Qwen's own 0.6 with top_p 0.95 (greedy reasoning can loop).
@@ -92,7 +121,9 @@ def write_modelfile(
         problems.append(Problem("the chat template writes a character that Ollama's parser drops", "export"))
     if problems:
         raise SlimtuneError(problems, summary="the Modelfile cannot be written")
-    lines = [f"FROM ./{gguf_name}", f'TEMPLATE """{template.text}"""', *_RENDERED_BY_OLLAMA.get(family, ())]
+    rendered = _RENDERED_BY_OLLAMA.get(family, {})
+    lines = [f"FROM ./{gguf_name}", f'TEMPLATE """{template.text}"""']
+    lines += [f"{name.upper()} {value}" for name, value in rendered.items()]
     if text:
         lines.append(f'SYSTEM """{text}"""')
     lines += [f'PARAMETER stop "{stop}"' for stop in template.turns.stops]
@@ -103,12 +134,19 @@ def write_modelfile(
         f"PARAMETER top_k {top_k}",
         f"PARAMETER repeat_penalty {repeat_penalty}",
     ]
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.write("\n".join(lines) + "\n")
-        sync(file)
-    partial.replace(path)
-    return [*changes, *template.notes]
+    expected = Expected(
+        model=f"./{gguf_name}",
+        template=template.text,
+        system=text or None,
+        stops=template.turns.stops,
+        num_ctx=num_ctx,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repeat_penalty=repeat_penalty,
+        **rendered,
+    )
+    return Composed("\n".join(lines) + "\n", [*changes, *template.notes], expected)
 
 
 def _ollama_template(family: Family, thinking: bool, chat_template: str | None) -> OllamaTemplate:

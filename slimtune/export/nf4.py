@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import dataclass
 from types import EllipsisType
@@ -45,7 +46,7 @@ class Nf4:
 
     def values(self, rows: Rows) -> torch.Tensor:
         """These rows, or all of it, dequantised: fp32 on the CPU."""
-        from bitsandbytes import functional
+        functional = _functional()
 
         data, shape, scales = self.data, self.state.shape, self.scales
         if isinstance(rows, slice):
@@ -64,7 +65,7 @@ def unpacked_shape(base: OpenTensors, name: str) -> tuple[int, ...]:
 
 
 def packed(name: str, data: torch.Tensor, base: OpenTensors, device: str) -> Nf4:
-    from bitsandbytes import functional
+    functional = _functional()
 
     prefix = f"{name}."
     stats = {key.removeprefix(prefix): base.load(key) for key in base.where if key.startswith(prefix)}
@@ -73,7 +74,7 @@ def packed(name: str, data: torch.Tensor, base: OpenTensors, device: str) -> Nf4
 
 def quantised(weight: torch.Tensor, load_dtype: Dtype | None, device: str) -> Nf4:
     """As the loader does it: NF4 in blocks of 64, double quantisation."""
-    from bitsandbytes import functional
+    functional = _functional()
 
     loaded = weight.to(device=device, dtype=getattr(torch, load_dtype) if load_dtype else weight.dtype)
     packed, state = functional.quantize_4bit(
@@ -84,9 +85,17 @@ def quantised(weight: torch.Tensor, load_dtype: Dtype | None, device: str) -> Nf
 
 def _with_scales(packed: torch.Tensor, state: Any) -> Nf4:
     """The scales themselves, which double quantisation keeps as 8-bit codes of their distance from a mean."""
-    from bitsandbytes import functional
+    functional = _functional()
 
     scales = state.absmax
     if state.nested:
         scales = functional.dequantize_blockwise(scales, state.state2) + state.offset
     return Nf4(packed.reshape(-1).view(torch.uint8), scales.float(), state)
+
+
+def _functional() -> Any:
+    """bitsandbytes.functional. On a CPU its import recommends kernels for inference in 4 bit, which nothing here does."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    from bitsandbytes import functional
+
+    return functional

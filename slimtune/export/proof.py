@@ -80,6 +80,7 @@ def prove(
         "questions": len(golden),
         "max_new_tokens": reference.length,
         "merged": _beside_the_adapter(subject.merged, golden, reference),
+        "modelfile": {"problems": [problem.what for problem in found_before.get("Modelfile", ())]},
         "files": {},
     }
     problems += [Problem(what, str(subject.merged.name)) for what in result["merged"]["problems"]]

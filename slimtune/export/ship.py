@@ -17,10 +17,12 @@ from slimtune.base_model import fetch, require_disk_space
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer
 from slimtune.errors import Problem, SlimtuneError, fail
-from slimtune.export import gguf, lora_gguf, merge, merged_model, modelfile, proof, quantise
+from slimtune.export import check_gguf, gguf, lora_gguf, merge, merged_model, model_card, modelfile, proof, quantise
+from slimtune.export.chat_templates import Family
 from slimtune.export.golden import Golden
 from slimtune.export.merge import MergeBase, MergeRecord
 from slimtune.export.model_folder import sync_path
+from slimtune.export.modelfile_reader import compare, read_modelfile
 from slimtune.export.proof import Reference, Subject
 from slimtune.export.questions import Questions
 from slimtune.progress import Progress
@@ -36,6 +38,7 @@ _MIB = 2**20
 class Shipment:
     """What to export, and how. num_ctx: tokens of prompt and answer together in Ollama.
 
+    base_model, license, languages: for the model card and the GGUF; a licence of None is not known, and not made up.
     merged_dir: where the merged weights go; None: beside the rest. lora_gguf: also the adapter alone.
     """
 
@@ -46,11 +49,14 @@ class Shipment:
     load_in_4bit: bool
     load_dtype: Literal["bfloat16", "float16", "float32"]
     parameters: int
-    family: Literal["qwen2.5", "qwen3"]
+    family: Family
     thinking: bool
     system: str | None
     num_ctx: int
     temperature: float
+    base_model: str
+    license: str | None
+    languages: tuple[str, ...]
     lora_gguf: bool = False
     merged_dir: Path | None = None
 
@@ -104,11 +110,13 @@ def ship(
 
     template = modelfile.bake_chat_template(chat_template, family=shipment.family, thinking=shipment.thinking)
     merged, measured = _merge(shipment, adapter, base, twin, template, merged_dir, golden, console)
-    files, made, problems = _make_ggufs(shipment, merged_dir, staged, console)
+    _write_card(shipment, merged_dir, console)
+    files, made = _make_ggufs(shipment, merged_dir, staged, console)
+    problems = {path.name: _metadata_problems(shipment, kind, path, template, made) for kind, path in files.items()}
     if shipment.lora_gguf:
         console.say("converting the adapter alone to GGUF")
         made["lora_gguf"] = _record(lora_gguf.convert(adapter, base, staged / f"{shipment.name}.lora.gguf"))
-    changes = _write_modelfile(shipment, files, template, staged, console)
+    changes, problems["Modelfile"] = _write_modelfile(shipment, files, template, staged, console)
     subject = Subject(merged_dir, {str(kind): path for kind, path in files.items()}, chat_template, shipment.thinking)
     reference = proof.prove(staged, subject, golden, asked, problems, console)
     run_record.write_lines(staged / "golden.jsonl", _golden_rows(golden, reference, merged_dir, shipment.thinking))
@@ -219,13 +227,39 @@ def _distance(folder: Path, golden: Sequence[Golden]) -> dict[str, Any]:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
+def _write_card(shipment: Shipment, merged_dir: Path, console: Console) -> None:
+    """The merged folder's README.md, from which the converter takes what the GGUF says of itself."""
+    if shipment.license is None:
+        console.say("the base states no licence, so the GGUF has none; export.license names it")
+    card = model_card.model_card(
+        shipment.name, base_model=shipment.base_model, license=shipment.license, languages=shipment.languages
+    )
+    run_record.write_text(merged_dir / model_card.CARD, card)
+
+
+def _metadata_problems(
+    shipment: Shipment, kind: GgufType, path: Path, template: str, made: dict[str, Any]
+) -> list[Problem]:
+    """What a finished file says otherwise of itself than it should, tensor types among it."""
+    types = [kind.upper()] if kind in _CONVERTED else made["quantised"][kind]["tensor_types"]
+    expected = {
+        "name": shipment.name,
+        "base_model": shipment.base_model,
+        "license": shipment.license,
+        "languages": shipment.languages,
+        "chat_template": template,
+        "eos": check_gguf.end_of_turn(template),
+        "tensor_types": types,
+    }
+    return [replace(problem, where=path.name) for problem in check_gguf.metadata_problems(path, expected)]
+
+
 def _make_ggufs(
     shipment: Shipment, merged_dir: Path, staged: Path, console: Console
-) -> tuple[dict[GgufType, Path], dict[str, Any], dict[str, list[Problem]]]:
-    """A file of each type, in the order asked for; how each was made; and by file name, what is wrong with its types."""
+) -> tuple[dict[GgufType, Path], dict[str, Any]]:
+    """A file of each type, in the order asked for; and how each was made."""
     files = {kind: staged / f"{shipment.name}.{kind}.gguf" for kind in shipment.gguf_types}
     made: dict[str, Any] = {"converted": {}, "quantised": {}}
-    problems: dict[str, list[Problem]] = {}
 
     def convert(kind: str, path: Path, why: str = "") -> gguf.GgufRecord:
         console.say(f"converting to GGUF ({kind}{why})")
@@ -235,12 +269,10 @@ def _make_ggufs(
 
     for kind in _CONVERTED:
         if kind in files:
-            record = convert(kind, files[kind])
-            made["converted"][kind] = _record(record)
-            problems[files[kind].name] = _other_types(record, files[kind].name)
+            made["converted"][kind] = _record(convert(kind, files[kind]))
     wanted = [kind for kind in files if kind not in _CONVERTED]
     if not wanted:
-        return files, made, problems
+        return files, made
     work = staged / ".work"
     source = files.get("bf16")
     if source is None:
@@ -257,28 +289,16 @@ def _make_ggufs(
             )
         made["quantised"][kind] = _record(quantised)
     shutil.rmtree(work, ignore_errors=True)
-    return files, made, problems
-
-
-def _other_types(record: gguf.GgufRecord, name: str) -> list[Problem]:
-    """Tensors that the converter wrote in another type than was asked for, without a word."""
-    foreign = {
-        kind: count for kind, count in record.tensor_types.items() if kind not in (record.outtype.upper(), "F32")
-    }
-    if not foreign:
-        return []
-    told = ", ".join(f"{count} are {kind}" for kind, count in foreign.items())
-    return [Problem(f"not every tensor is {record.outtype.upper()}: {told}", name, "export f16 or bf16 instead")]
+    return files, made
 
 
 def _write_modelfile(
     shipment: Shipment, files: dict[GgufType, Path], template: str, staged: Path, console: Console
-) -> list[str]:
-    """The Modelfile of the first GGUF; what of it had to be changed."""
+) -> tuple[list[str], list[Problem]]:
+    """The Modelfile of the first GGUF; what of it had to be changed, and what Ollama would read otherwise than meant."""
     if not files:
-        return []
-    changes = modelfile.write_modelfile(
-        staged / "Modelfile",
+        return [], []
+    composed = modelfile.compose(
         gguf_name=next(iter(files.values())).name,
         family=shipment.family,
         thinking=shipment.thinking,
@@ -287,9 +307,11 @@ def _write_modelfile(
         temperature=shipment.temperature,
         chat_template=template,
     )
-    for change in changes:
+    for change in composed.changes:
         console.say(f"Modelfile: {change}")
-    return changes
+    path = staged / "Modelfile"
+    modelfile.write(path, composed)
+    return composed.changes, compare(read_modelfile(path.read_text(encoding="utf-8")), composed.expected)
 
 
 def _golden_rows(
