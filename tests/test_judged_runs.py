@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from slimtune import cli, pipeline, recipe, report, shipping
+from slimtune import cli, pipeline, recipe, report, shipping, shipping_adapter
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer
 from slimtune.errors import SlimtuneError
@@ -24,6 +24,7 @@ from slimtune.evaluate import answer_file, evaluation
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.evaluation import Request
 from slimtune.evaluate.targets import target_spec
+from slimtune.evaluate.targets.opening import Loading
 from slimtune.export import gguf, golden, merged_model, modelfile, proof
 from slimtune.ollama import exported
 from tests import command_line
@@ -434,3 +435,69 @@ def test_what_is_wrong_with_the_files_themselves_forbids_the_export(good, monkey
     assert (run / "export/Modelfile").read_bytes() == before
     assert "the stop &lt;|im_end|&gt; is missing" in report.render(run)
     shutil.rmtree(run / "export.unverified")
+
+
+@pytest.fixture
+def asked_in_this_process(monkeypatch):
+    """The merged model's worker, without a process of its own: what it imports is imported already."""
+
+    def run(request, prompts, *, what):
+        return json.loads(json.dumps(merged_model._run(request)))
+
+    monkeypatch.setattr(merged_model, "_in_worker", run)
+
+
+def test_an_adapter_that_is_no_run_is_asked_before_it_is_exported(good, tmp_path, asked_in_this_process):
+    """A copy of the adapter alone, with questions to compare on; both bases measured, the trained one kept."""
+    run, _ = good
+    shutil.copytree(run / "adapter", tmp_path / "adapter")
+    screen = io.StringIO()
+    wishes = shipping.Wishes(gguf=(), merge_base="auto", lora_gguf=True, ollama_name="law", merged=tmp_path / "weights")
+    made = shipping_adapter.export(
+        tmp_path / "adapter",
+        wishes,
+        Loading(max_length=256),
+        Console(file=screen),
+        out=tmp_path / "export",
+        data=str(DATA / "test.jsonl"),
+    )
+    assert {path.name for path in made.iterdir()} == {"export.json", "golden.jsonl", "law.lora.gguf", "parity.json"}
+    assert (tmp_path / "weights/model.safetensors").read_bytes() == (
+        run / "export/merged/model.safetensors"
+    ).read_bytes()
+    record = load(made, "export.json")
+    measured = record["export"]["merge"]["measured"]
+    assert record["export"]["merge"]["merge_base"] == "dequantised" and record["base"] == "builtin:tiny-qwen3"
+    assert measured["dequantised"]["distance"] < measured["16bit"]["distance"] / 3
+    assert "dequantised is kept" in " ".join(screen.getvalue().split())
+    assert load(made, "parity.json")["merged"]["first_tokens_equal"] == 20
+    assert not list(tmp_path.glob("*.unverified")) and not list(tmp_path.glob("*.old"))
+
+    with pytest.raises(SlimtuneError, match="there is an export already"):
+        shipping_adapter.export(tmp_path / "adapter", wishes, Loading(), Console(file=screen), out=tmp_path / "export")
+
+
+def test_without_questions_an_adapter_is_compared_on_made_up_conversations(good, tmp_path, asked_in_this_process):
+    run, _ = good
+    wishes = shipping.Wishes(gguf=())
+    checkpoint = max((run / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    made = shipping_adapter.export(checkpoint, wishes, Loading(), Console(file=io.StringIO()), out=tmp_path / "export")
+    rows = [json.loads(line) for line in (made / "golden.jsonl").read_text("utf-8").splitlines()]
+    # Those that are too long for the model are left out.
+    assert len(rows) == 20 and all(row["id"].startswith("made-up-") for row in rows)
+    merged = load(made, "parity.json")["merged"]
+    assert merged["compared"] == 20 and merged["letters"] is None and merged["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("--ollama", "Law Direct"), "'Law Direct' is not a usable name"),
+        (("--out", "x", "--thinking"), "--out, --thinking: a run knows this itself"),
+        (("--merge-base", "8bit"), "Invalid value for '--merge-base'"),
+    ],
+)
+def test_wishes_that_make_no_sense(arguments, what, tmp_path):
+    refused = command_line.run("export", tmp_path, *arguments)
+    assert refused.code == 2 and what in refused.stderr
+    assert not list(tmp_path.iterdir())
