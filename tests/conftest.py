@@ -88,3 +88,19 @@ def make_trainer(tiny_model, a_plan, tmp_path):
         return sft.build_trainer(models.add_lora(model, plan), tokenizer, examples, held_out, plan, directory=tmp_path)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory):
+    """The quickstart's run, whose only GGUF is f16: (its folder, what the screen said). Whoever changes it puts it back."""
+    import io
+
+    from slimtune import pipeline, recipe
+    from slimtune.console import Console
+
+    screen = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        given = [f"run.output_dir={tmp_path_factory.mktemp('good')}/outputs", "export.gguf=[f16]"]
+        run = pipeline.run(recipe.load(ROOT / "recipes/quickstart.yaml", given), Console(file=screen))
+    return run.resolve(), " ".join(screen.getvalue().split())

@@ -1,4 +1,4 @@
-"""Exports a run and kills itself at a step: python killed_export.py RUN STEP. Started by tests/test_judged_runs.py."""
+"""Exports a run and kills itself at a step: python killed_export.py RUN STEP. Started by tests/test_proven_exports.py."""
 
 import io
 import os
