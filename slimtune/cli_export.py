@@ -17,7 +17,9 @@ MergeBase = Literal["dequantised", "16bit", "auto"]
 
 
 def export(
-    target: Annotated[Path, typer.Argument(help="A run's folder, e.g. outputs/direct/latest, or an adapter's.")],
+    target: Annotated[
+        Path | None, typer.Argument(help="A run's folder, e.g. outputs/direct/latest, or an adapter's.")
+    ] = None,
     gguf: Annotated[str | None, typer.Option("--gguf", help="Types instead of the recipe's, e.g. q4_k_m,q8_0.")] = None,
     lora_gguf: Annotated[bool, typer.Option("--lora-gguf", help="Also the adapter alone, as a GGUF.")] = False,
     merged: Annotated[Path | None, typer.Option("--merged", help="The folder of the merged weights.")] = None,
@@ -39,11 +41,21 @@ def export(
     max_length: Annotated[
         int | None, typer.Option("--max-length", min=64, help="Of an adapter: tokens of prompt and reply.")
     ] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", metavar="FILE", help="Only look at a Modelfile or GGUF, from anywhere.")
+    ] = None,
 ) -> None:
     """Export an adapter: merged weights, GGUF, Modelfile, and the proof that they are the model that was trained.
 
     A run is exported as its recipe says, where its verdict lets it.
     """
+    if check is not None:
+        _check(check)
+        return
+    if target is None:
+        raise fail(
+            "what is to be exported?", where="export", fix="name a run's folder or an adapter's, or --check FILE"
+        )
     from slimtune import shipping, shipping_adapter
     from slimtune.console import Console
     from slimtune.evaluate.targets.opening import Loading
@@ -60,6 +72,16 @@ def export(
     if given:
         raise fail(f"{', '.join(given)}: a run knows this itself", where=str(target), fix="leave it out")
     shipping.export_again(target, Console(), force=force, fresh=fresh, wishes=wishes)
+
+
+def _check(path: Path) -> None:
+    """Print what is wrong with a file; exit code 1 where something is."""
+    from slimtune.export import check
+
+    findings = check.check_file(path)
+    typer.echo(check.render(findings))
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(1)
 
 
 def _ollama_name(text: str | None) -> str | None:

@@ -15,6 +15,7 @@ from slimtune.export.check_template import PROBES, compare_templates
 from slimtune.export.gguf_tensors import array_text, read_gguf
 from slimtune.export.model_card import base_reference, front_matter, licence_of, model_card
 from slimtune.export.modelfile import STOPS, bake_chat_template, write_modelfile
+from tests import command_line
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 GO = "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
@@ -143,7 +144,7 @@ def test_nan_and_infinity_are_found(kind, raw, tmp_path, monkeypatch):
     path = gguf(tmp_path / "law.gguf", (kind, b"\0" * 400 + raw), **{"general.file_type": None})
     only(path, "problem", "1 tensors hold NaN or infinity ('blk.0.weight'")
     monkeypatch.setattr("slimtune.export.check_gguf.LOOKED_AT", 64)
-    assert alarms(path) == [] and "the first 64 bytes" in render(check_file(path))
+    assert alarms(path) == [] and "searched for NaN and infinity: the first" in render(check_file(path))
     assert [one.level for one in check_file(path, deep=True)].count("problem") == 1
 
 
@@ -175,24 +176,24 @@ def test_a_good_modelfile_gives_notes_alone(tmp_path):
         ({"template": None}, "warning", "no TEMPLATE: Ollama from 0.30", 0),
         ({"template": GO.replace("<|im_end|>\n", "<|im_end|>")}, "problem", "12 of 12 conversations otherwise", 2),
         ({"template": GO.replace("\n", "\r\n")}, "problem", None, 2),
-        ({"stops": STOPS[1:]}, "warning", "the stop <|im_end|> is missing", 0),
+        ({"stops": STOPS[1:]}, "warning", "the stop <|im_end|> is missing", 7),
         ({"num_ctx": None}, "warning", "num_ctx is not set", 0),
-        ({"num_ctx": 1024}, "problem", "num_ctx is 1024, and the model was trained with 512", 8),
+        ({"num_ctx": 1024}, "problem", "num_ctx is 1024, and the model was trained with 512", 9),
         ({"top_k": None, "top_p": None}, "warning", "top_p (Ollama takes 0.9), top_k (Ollama takes 40)", 1),
-        ({"temperature": 1.5}, "warning", "temperature 1.5", 9),
+        ({"temperature": 1.5}, "warning", "temperature 1.5", 10),
         ({"repeat_penalty": None}, "warning", "repeat_penalty is not set", 1),
-        ({"repeat_penalty": 1.2}, "warning", "repeat_penalty 1.2", 12),
-        ({"rest": 'SYSTEM """あ　い"""'}, "warning", "U+3000 IDEOGRAPHIC SPACE is dropped", 13),
-        ({"rest": "SYSTEM か\u3099"}, "warning", "composed form", 13),
-        ({"rest": "SYSTEM a <|im_end|> b"}, "problem", "SYSTEM holds <|im_end|>", 13),
-        ({"rest": "RENDERER qwen3.5\nPARSER qwen3.5"}, "warning", "without REQUIRES", 13),
-        ({"rest": "RENDERER qwen3.5\nREQUIRES 0.17.6"}, "warning", "RENDERER without PARSER", 13),
-        ({"rest": "PARAMETER mirostat 1"}, "warning", "mirostat does nothing", 13),
-        ({"rest": "PARAMETER tempreature 1"}, "problem", "tempreature is not known", 13),
-        ({"rest": "PARAMETER top_k 20"}, "warning", "top_k is set 2 times", 13),
-        ({"rest": "ADAPTER ./no.gguf"}, "problem", "no.gguf is not there", 13),
-        ({"rest": "ADAPTER ./Modelfile"}, "problem", "is no GGUF", 13),
-        ({"rest": "ADAPTER ./law.gguf"}, "problem", "a whole model", 13),
+        ({"repeat_penalty": 1.2}, "warning", "repeat_penalty 1.2", 13),
+        ({"rest": 'SYSTEM """あ　い"""'}, "warning", "U+3000 IDEOGRAPHIC SPACE is dropped", 14),
+        ({"rest": "SYSTEM か\u3099"}, "warning", "composed form", 14),
+        ({"rest": "SYSTEM a <|im_end|> b"}, "problem", "SYSTEM holds <|im_end|>", 14),
+        ({"rest": "RENDERER qwen3.5\nPARSER qwen3.5"}, "warning", "without REQUIRES", 14),
+        ({"rest": "RENDERER qwen3.5\nREQUIRES 0.17.6"}, "warning", "RENDERER without PARSER", 14),
+        ({"rest": "PARAMETER mirostat 1"}, "warning", "mirostat does nothing", 14),
+        ({"rest": "PARAMETER tempreature 1"}, "problem", "tempreature is not known", 14),
+        ({"rest": "PARAMETER top_k 20"}, "warning", "top_k is set 2 times", 14),
+        ({"rest": "ADAPTER ./no.gguf"}, "problem", "no.gguf is not there", 14),
+        ({"rest": "ADAPTER ./Modelfile"}, "problem", "is no GGUF", 14),
+        ({"rest": "ADAPTER ./law.gguf"}, "problem", "a whole model", 14),
     ],
 )
 def test_what_a_modelfile_gets_wrong(changed, level, what, line, tmp_path):
@@ -341,3 +342,16 @@ def test_the_converter_takes_the_card_into_the_gguf(build_base, tmp_path):
         chat_template=template,
     )  # fmt: skip
     assert [one.what[:18] for one in alarms(tmp_path / "Modelfile")] == ["its chat template "]
+
+
+def test_the_command_prints_a_plain_list(tmp_path):
+    gguf(tmp_path / "law.gguf")
+    good = command_line.run("export", "--check", modelfile(tmp_path))
+    assert good.code == 0 and good.stdout.endswith("0 problems, 0 warnings\n")
+    bad = command_line.run("export", "--check", modelfile(tmp_path, num_ctx=1024, stops=STOPS[1:]))
+    assert bad.code == 1 and bad.stdout.endswith("1 problem, 1 warning\n")
+    assert bad.stdout.startswith("problem ") and "num_ctx is 1024, and the model was trained with 512" in bad.stdout
+    missing = command_line.run("export", "--check", tmp_path / "none")
+    assert missing.code == 2 and "no such file" in missing.stderr
+    nothing = command_line.run("export")
+    assert nothing.code == 2 and "what is to be exported?" in nothing.stderr

@@ -123,7 +123,7 @@ def test_a_written_file_is_what_was_meant(tmp_path):
             "stop 'a' was not meant",
         ),
         ("FROM ./law.gguf", "FROM ./other.gguf", "FROM is './other.gguf'"),
-        ("<|im_end|>\n{{ end }}", "<|im_end|>{{ end }}", "TEMPLATE is another than training's: at character 63"),
+        ("<|im_end|>\n{{ end }}", "<|im_end|>{{ end }}", "TEMPLATE is another than training's: at character 70"),
         ('SYSTEM """短く答える。"""', 'SYSTEM """長く"""', "SYSTEM is another"),
         ('SYSTEM """短く答える。"""\n', "", "SYSTEM is missing"),
         ("num_ctx 2048", "num_ctx 4096", "num_ctx is 4096, not 2048"),
@@ -171,7 +171,7 @@ def test_written_and_read_is_what_was_meant(system, temperature, num_ctx, tmp_pa
             temperature=temperature,
         )  # fmt: skip
     except SlimtuneError as error:
-        assert '"""' in str(error)
+        assert '"""' in str(error) or "the control token" in str(error)
         return
     read = read_modelfile(decoded((folder / "Modelfile").read_bytes()))
     meant = dataclasses.replace(MEANT, num_ctx=num_ctx, temperature=temperature, system=read.system)
