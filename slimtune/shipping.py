@@ -124,9 +124,7 @@ def export_again(run: Path, console: Console, *, force: bool, fresh: bool, wishe
         raise fail(f"nothing is exported: {refused}", where=str(run), fix="see its report.html; --force exports it")
     record = RunRecord(run.resolve(), manifest, memory.Meter())
     with RunLock(record.directory, console.say):
-        there = ship.left_over(run / "export")
-        if there and not fresh:
-            raise there
+        ship.require_free(record.directory / "export", fresh=fresh)
         folder = base_model.fetch(recipe.model.base, recipe.model.revision)
         export(record, folder, console, force=force, wishes=wishes)
         experiment_log.write(record.directory)
@@ -169,7 +167,7 @@ def _ship(record: RunRecord, recipe: Recipe, wanted: ExportSection, folder: Path
         base_model=recipe.model.base,
         **card_facts(folder, wanted),
         lora_gguf=wanted.lora_gguf,
-        merged_dir=Path(wanted.merged) if wanted.merged else None,
+        merged_dir=Path(wanted.merged).resolve() if wanted.merged else None,
     )
     twin, without_twin = twin_of(recipe.model.base, folder, wanted.merge_base, console)
     exported = ship.ship(

@@ -57,10 +57,8 @@ def export(
     spec = target_spec.parse(str(adapter))
     weights = opening.weights_of(spec, loading)
     name = wishes.ollama_name or _name(spec.slug)
-    directory = out or Path("outputs") / "exports" / name
-    there = ship.left_over(directory)
-    if there and not fresh:
-        raise there
+    directory = (out or Path("outputs") / "exports" / name).resolve()
+    ship.require_free(directory, fresh=fresh)
     held_out = _items(data, system)
     folder = base_model.fetch(weights.base, weights.revision)
     asked = _ask(spec, loading, weights, held_out, console)
@@ -86,7 +84,7 @@ def export(
             base_model=weights.base,
             **shipping.card_facts(folder, wanted),
             lora_gguf=wanted.lora_gguf,
-            merged_dir=Path(wanted.merged) if wanted.merged else None,
+            merged_dir=Path(wanted.merged).resolve() if wanted.merged else None,
         ),
         adapter=adapter,
         base=folder,

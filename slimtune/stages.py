@@ -16,7 +16,7 @@ from slimtune import recipe as recipes
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer, Example
 from slimtune.data.types import Conversation
-from slimtune.export import gguf
+from slimtune.export import gguf, model_card
 from slimtune.prepare import Prepared
 from slimtune.progress import Progress
 from slimtune.run_record import RunRecord
@@ -29,6 +29,8 @@ def require_room(prepared: Prepared) -> None:
     if recipe.export is not None:
         needed = gguf.export_bytes(prepared.shape.total_parameters, recipe.export.gguf)
         base_model.require_disk_space(Path(recipe.run.output_dir), needed, "the export")
+        if recipe.export.merged:
+            model_card.require_own(Path(recipe.export.merged), "export.merged")
 
 
 def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[str, str] | None = None) -> RunRecord:
@@ -183,4 +185,6 @@ def where_everything_is(record: RunRecord) -> list[tuple[str, Path | str]]:
     pairs += [("GGUF", latest / "export" / name) for name in exported.get("gguf", [])]
     if exported.get("gguf"):
         pairs.append(("Ollama", f"ollama create {exported['ollama_name']} -f {latest / 'export' / 'Modelfile'}"))
+        pairs.append(("with a check", f"python -m slimtune.cli ollama create {latest}"))
+        pairs.append(("a first talk", f"python -m slimtune.cli chat {latest}"))
     return pairs

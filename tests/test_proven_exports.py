@@ -298,3 +298,16 @@ def test_wishes_that_make_no_sense(arguments, what, tmp_path):
     refused = command_line.run("export", tmp_path, *arguments)
     assert refused.code == 2 and what in refused.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_something_else_is_never_replaced(good, tmp_path):
+    run, _ = good
+    (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
+    screen = Console(file=io.StringIO())
+    with pytest.raises(SlimtuneError, match="there is something else in this folder"):
+        shipping_adapter.export(run / "adapter", shipping.Wishes(), Loading(), screen, out=tmp_path, fresh=True)
+    with pytest.raises(SlimtuneError, match="is there already, and is no export of merged weights"):
+        wishes = shipping.Wishes(merged=tmp_path)
+        shipping.export_again(run, screen, force=False, fresh=True, wishes=wishes)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    assert (run / "export/parity.json").is_file() and not (run / "export.unverified").exists()

@@ -17,6 +17,7 @@ from slimtune.plan.picture import size_text
 LOOKED_AT = 256 * 2**20
 """Bytes of 16- and 32-bit tensors that are searched for NaN and infinity, where not asked for all."""
 _CHUNK = 8 * 2**20
+_FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _QWEN = ("qwen2", "qwen3", "qwen2moe", "qwen3moe")
 _CONVERT_AGAIN = "convert the model again"
 _FROM_CARD = "put it into the front matter of README.md in the model's folder, then convert it again"
@@ -196,7 +197,7 @@ def _numbers(gguf: Gguf, limit: int | None) -> list[Finding]:
     """NaN and infinity, which make every answer nonsense. Looks at no more than `limit` bytes."""
     import numpy
 
-    floats = [one for one in gguf.tensors if one.type in ("F32", "F16", "BF16") and one.bytes]
+    floats = [one for one in gguf.tensors if one.type in _FLOAT_BYTES and one.bytes]
     broken, looked, total = [], 0, sum(one.bytes or 0 for one in floats)
     with gguf.path.open("rb") as file:
         for tensor in floats:
@@ -207,7 +208,7 @@ def _numbers(gguf: Gguf, limit: int | None) -> list[Finding]:
             bad = False
             while left > 0 and (raw := file.read(min(left, _CHUNK))):
                 left, looked = left - len(raw), looked + len(raw)
-                whole = raw[: len(raw) // 4 * 4]
+                whole = raw[: len(raw) // _FLOAT_BYTES[tensor.type] * _FLOAT_BYTES[tensor.type]]
                 if tensor.type == "BF16":
                     bad |= bool(((numpy.frombuffer(whole, "<u2") & 0x7F80) == 0x7F80).any())
                 else:

@@ -23,10 +23,10 @@ def sentences(content: Mapping[str, Any]) -> list[str]:
     if merged:
         told.append(_merged(merged))
     if rendering:
-        think = ", ".join(f"{name} {count}" for name, count in as_dict(rendering.get("think")).items())
+        think = ", ".join(f"{count} with think {name}" for name, count in as_dict(rendering.get("think")).items())
         told.append(
-            f"{rendering.get('conversations')} made-up conversations in the file's own template, as training renders them "
-            f"with think {think}; tokenised alike: {rendering.get('ids_equal')}"
+            f"Of {rendering.get('conversations')} made-up conversations the file's own template renders as training does "
+            f"{think}; {rendering.get('ids_equal')} have the same tokens"
         )
     return told
 
@@ -61,8 +61,8 @@ def _questions(found: Mapping[str, Any]) -> str:
 
 def _merged(merged: Mapping[str, Any]) -> str:
     if not merged.get("compared"):
-        return f"the merged model was not set beside the adapter: {merged.get('reason')}"
-    told = f"merged model beside the adapter: {merged.get('first_tokens_equal')} of {merged['compared']} first tokens equal"
+        return f"The merged model was not set beside the adapter: {merged.get('reason')}"
+    told = f"The merged model beside the adapter: {merged.get('first_tokens_equal')} of {merged['compared']} first tokens equal"
     letters, likelihood = as_dict(merged.get("letters")), as_dict(merged.get("nll_per_token"))
     if letters:
         told += f", letters {letters['mean']:.2g} nats apart (at most {letters['max']:.2g})"

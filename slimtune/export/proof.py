@@ -6,7 +6,7 @@ What is found goes into parity.json whatever it is; `problems` among it forbid t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,14 @@ _LETTER_TOKENS, _TEXT_TOKENS = 4, 24
 class Subject:
     """What is to be proven. merged: the merged folder. files: GGUF type to file. chat_template: the Jinja of training.
 
-    problems: what is wrong with the files already, by name (types, metadata).
+    facts: of each file's name, what is known of it without asking it, for the record.
     """
 
     merged: Path
     files: Mapping[str, Path]
     chat_template: str
     thinking: bool
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,11 @@ def prove(
         if first:
             result["rendering"] = record.pop("rendering")
         own = [*found_before.get(path.name, ()), *wrong]
-        result["files"][path.name] = record | {"passed": not own, "problems": [problem.what for problem in own]}
+        result["files"][path.name] = (
+            record
+            | dict(subject.facts.get(path.name, {}))
+            | {"passed": not own, "problems": [problem.what for problem in own]}
+        )
         problems += wrong
     result |= {"passed": not problems, "problems": [str(problem) for problem in problems]}
     run_record.write_json(directory / FILE_NAME, result)

@@ -16,7 +16,7 @@ from slimtune import run_record
 from slimtune.base_model import fetch, require_disk_space
 from slimtune.console import Console
 from slimtune.data.chat import ChatTokenizer
-from slimtune.errors import Problem, SlimtuneError, fail
+from slimtune.errors import Problem, fail
 from slimtune.export import check_gguf, gguf, lora_gguf, merge, merged_model, model_card, modelfile, proof, quantise
 from slimtune.export.chat_templates import Family
 from slimtune.export.golden import Golden
@@ -98,6 +98,8 @@ def ship(
     Raises SlimtuneError where the disk is too small, a step fails, or what was made is not the model that was judged;
     what was found is in `directory`.unverified/parity.json then, and `directory` as it was.
     """
+    if shipment.merged_dir:
+        model_card.require_own(shipment.merged_dir, "export.merged")
     staged = unverified(directory)
     merged_dir = unverified(shipment.merged_dir) if shipment.merged_dir else staged / "merged"
     for leftover in {staged, merged_dir}:
@@ -112,12 +114,19 @@ def ship(
     merged, measured = _merge(shipment, adapter, base, twin, template, merged_dir, golden, console)
     _write_card(shipment, merged_dir, console)
     files, made = _make_ggufs(shipment, merged_dir, staged, console)
-    problems = {path.name: _metadata_problems(shipment, kind, path, template, made) for kind, path in files.items()}
+    meant = {path: _meant(shipment, kind, template, made) for kind, path in files.items()}
+    problems = {
+        path.name: [replace(problem, where=path.name) for problem in check_gguf.metadata_problems(path, expected)]
+        for path, expected in meant.items()
+    }
+    # The template is in the file, and what is compared with it is training's.
+    facts = {path.name: {"metadata": {**expected, "chat_template": "training's"}} for path, expected in meant.items()}
     if shipment.lora_gguf:
         console.say("converting the adapter alone to GGUF")
         made["lora_gguf"] = _record(lora_gguf.convert(adapter, base, staged / f"{shipment.name}.lora.gguf"))
     changes, problems["Modelfile"] = _write_modelfile(shipment, files, template, staged, console)
-    subject = Subject(merged_dir, {str(kind): path for kind, path in files.items()}, chat_template, shipment.thinking)
+    named = {str(kind): path for kind, path in files.items()}
+    subject = Subject(merged_dir, named, chat_template, shipment.thinking, facts)
     reference = proof.prove(staged, subject, golden, asked, problems, console)
     run_record.write_lines(staged / "golden.jsonl", _golden_rows(golden, reference, merged_dir, shipment.thinking))
     if shipment.merged_dir:
@@ -237,21 +246,17 @@ def _write_card(shipment: Shipment, merged_dir: Path, console: Console) -> None:
     run_record.write_text(merged_dir / model_card.CARD, card)
 
 
-def _metadata_problems(
-    shipment: Shipment, kind: GgufType, path: Path, template: str, made: dict[str, Any]
-) -> list[Problem]:
-    """What a finished file says otherwise of itself than it should, tensor types among it."""
-    types = [kind.upper()] if kind in _CONVERTED else made["quantised"][kind]["tensor_types"]
-    expected = {
+def _meant(shipment: Shipment, kind: GgufType, template: str, made: dict[str, Any]) -> dict[str, Any]:
+    """What a finished file must say of itself, tensor types among it."""
+    return {
         "name": shipment.name,
         "base_model": shipment.base_model,
         "license": shipment.license,
         "languages": shipment.languages,
         "chat_template": template,
         "eos": check_gguf.end_of_turn(template),
-        "tensor_types": types,
+        "tensor_types": [kind.upper()] if kind in _CONVERTED else made["quantised"][kind]["tensor_types"],
     }
-    return [replace(problem, where=path.name) for problem in check_gguf.metadata_problems(path, expected)]
 
 
 def _make_ggufs(
@@ -347,8 +352,13 @@ def _record(step: Any) -> dict[str, Any]:
     return asdict(step) | {"path": Path(step.path).name}
 
 
-def left_over(directory: Path) -> SlimtuneError | None:
-    """None where `directory` can be made; an error where it holds an export already."""
-    if directory.is_dir() and any(directory.iterdir()):
-        return fail("there is an export already", where=str(directory), fix="--fresh replaces it")
-    return None
+def require_free(directory: Path, *, fresh: bool) -> None:
+    """Raise SlimtuneError where `directory` holds an export and is not to be made afresh, or holds something else."""
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    if not (directory / proof.FILE_NAME).is_file():
+        raise fail(
+            "there is something else in this folder", where=str(directory), fix="name one that does not exist yet"
+        )
+    if not fresh:
+        raise fail("there is an export already", where=str(directory), fix="--fresh replaces it")

@@ -148,6 +148,12 @@ def test_nan_and_infinity_are_found(kind, raw, tmp_path, monkeypatch):
     assert [one.level for one in check_file(path, deep=True)].count("problem") == 1
 
 
+def test_the_last_value_of_a_half_precision_tensor_is_looked_at(tmp_path, monkeypatch):
+    path = gguf(tmp_path / "law.gguf", ("F16", b"\0" * 400 + struct.pack("<H", 0x7C00)), **{"general.file_type": None})
+    monkeypatch.setattr("slimtune.export.check_gguf.LOOKED_AT", 402)  # half of four bytes
+    only(path, "problem", "1 tensors hold NaN or infinity")
+
+
 def test_a_file_that_is_cut_off_or_damaged(tmp_path):
     only(gguf(tmp_path / "a.gguf", cut=100), "problem", "cut off: 1 of 1 tensors")
     whole = gguf(tmp_path / "b.gguf").read_bytes()
