@@ -117,8 +117,9 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def find_program(environment: Mapping[str, str] = os.environ) -> str:
+def find_program(environment: Mapping[str, str] | None = None) -> str:
     """The program `ollama`: $SLIMTUNE_OLLAMA, else from PATH. Raises SlimtuneError where there is none."""
+    environment = os.environ if environment is None else environment
     named = environment.get(PROGRAM_VARIABLE)
     found = shutil.which(named or "ollama", path=environment.get("PATH", os.defpath))
     if found is None and named:
@@ -231,8 +232,9 @@ def _checked(kind: type[_Answer], answer: Any) -> _Answer:
         raise NoAnswerError(f"not what Ollama answers ({where}: {first['msg']})") from error
 
 
-def connect(environment: Mapping[str, str] = os.environ) -> Ollama:
+def connect(environment: Mapping[str, str] | None = None) -> Ollama:
     """The server that OLLAMA_HOST names. Raises SlimtuneError where none answers there."""
+    environment = os.environ if environment is None else environment
     server = JsonServer(address(environment.get(ADDRESS_VARIABLE)), api_key=None, timeout_seconds=_ANSWER_SECONDS)
     try:
         return Ollama(server)
@@ -241,7 +243,7 @@ def connect(environment: Mapping[str, str] = os.environ) -> Ollama:
         raise
 
 
-def find(environment: Mapping[str, str] = os.environ) -> tuple[str, Ollama]:
+def find(environment: Mapping[str, str] | None = None) -> tuple[str, Ollama]:
     """The program and the server. Raises SlimtuneError with what is missing of both."""
     problems: list[Problem] = []
     program, server = "", None
