@@ -37,11 +37,13 @@ class Answer:
 
     steps: for each of them the likeliest tokens then, id to natural log-probability: the first step's 512 (or the whole
     of a small vocabulary), 16 later on; empty where nobody could be asked. nll: of the reference, where there was one.
+    precision: of the arithmetic, "float32" or "bfloat16".
     """
 
     ids: list[int]
     steps: list[dict[int, float]] = field(default_factory=list)
     nll: float | None = None
+    precision: str = "float32"
 
     def margin(self, step: int, other: int) -> float | None:
         """By how much the token at `step` was likelier than `other`, in nats; None where that is not known.
@@ -81,7 +83,12 @@ def ask(
     }
     answers = _in_worker(request, len(prompt_ids), what=f"transformers cannot run {model_dir.name}")
     return [
-        Answer(one["ids"], [{int(token): value for token, value in step} for step in one["steps"]], one["nll"])
+        Answer(
+            one["ids"],
+            [{int(token): value for token, value in step} for step in one["steps"]],
+            one["nll"],
+            one["precision"],
+        )
         for one in answers
     ]
 
@@ -143,7 +150,7 @@ def _run(request: dict[str, Any]) -> list[dict[str, Any]]:
             for index, answer in zip(batch, _greedy(model, [prompts[i] for i in batch], ends, device), strict=True):
                 answers[index] = answer
         for answer, prompt, reference in zip(answers, prompts, references, strict=True):
-            answer["nll"] = _nll(model, prompt, reference, device) if reference else None
+            answer |= {"nll": _nll(model, prompt, reference, device) if reference else None, "precision": dtype}
     return answers
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from slimtune.export.merged_model import END_TOKENS, LIKELIEST_FIRST, Answer
 from slimtune.llama_server import LlamaServer
 
-NEAR_TIE = 0.2
-"""Nats. Where the merged model prefers a token by less, 16-bit arithmetic may decide otherwise: no difference of models."""
+NEAR_TIE = {"float32": 0.2, "bfloat16": 0.5}
+"""Nats, by the merged model's precision. Where it prefers a token by less, rounding may decide otherwise: llama.cpp keeps keys
+and values in 16 bits, and a merged model that fits the memory only in bf16 rounds every step."""
 
 _SHOWN_DIFFERENCES = 5
 
@@ -178,7 +179,7 @@ def _near_tie(answer: Answer, wanted: Sequence[int], given: _Closed, ends: set[i
     step = next((i for i, (one, two) in enumerate(pairs) if one != two), min(len(wanted), len(given.ids)))
     others = [given.ids[step]] if step < len(given.ids) else list(ends)
     margins = [margin for other in others if (margin := answer.margin(step, other)) is not None]
-    return bool(margins) and min(margins) < NEAR_TIE
+    return bool(margins) and min(margins) < NEAR_TIE[answer.precision]
 
 
 def _greedy(server: LlamaServer, ids: list[int], max_new_tokens: int) -> tuple[list[int], bool]:

@@ -5,6 +5,7 @@ What is found goes into parity.json whatever it is; `problems` among it forbid t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -114,7 +115,7 @@ def _reference(merged: Path, golden: Sequence[Golden], asked: Questions | None, 
     prompts, references = [item.prompt_ids for item in golden], [item.reference_ids for item in golden]
     with Progress("Asking the merged model", console):
         answers = merged_model.ask(merged, prompts, length, references)
-    return Reference("merged model, greedy", answers, length)
+    return Reference(f"merged model (greedy, {answers[0].precision})", answers, length)
 
 
 def _beside_the_adapter(merged: Path, golden: Sequence[Golden], reference: Reference) -> dict[str, Any]:
@@ -170,8 +171,6 @@ def beside_the_adapter(golden: Sequence[Golden], answers: Sequence[Answer], toke
 
 def _letters(answer: Answer, labels: Mapping[str, float], tokenizer: ChatTokenizer) -> dict[str, float]:
     """The labels' log-probabilities as the first token, each summed over the tokens that spell it, as in evaluation."""
-    import math
-
     found = {}
     for label in labels:
         encoded = [tokenizer.encode(text) for text in spellings(label)]
