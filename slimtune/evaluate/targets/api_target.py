@@ -140,8 +140,9 @@ def base_url(url: str) -> str:
     return str(parsed.copy_with(path=path, fragment=None))
 
 
-def api_key_for(url: str, environment: Mapping[str, str] = os.environ) -> str | None:
+def api_key_for(url: str, environment: Mapping[str, str] | None = None) -> str | None:
     """SLIMTUNE_API_KEY; else OPENAI_API_KEY, but never in clear text over a network."""
+    environment = os.environ if environment is None else environment
     own, general = environment.get("SLIMTUNE_API_KEY"), environment.get("OPENAI_API_KEY")
     return own or (general if url.startswith("https://") or is_loopback(url) else None)
 
