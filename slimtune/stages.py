@@ -27,7 +27,8 @@ def require_room(prepared: Prepared) -> None:
     """Raise SlimtuneError where the disk cannot hold the export: better now than after hours of training."""
     recipe = prepared.recipe
     if recipe.export is not None:
-        needed = gguf.export_bytes(prepared.shape.total_parameters, recipe.export.gguf)
+        merges = 2 if recipe.export.merge_base == "auto" else 1
+        needed = gguf.export_bytes(prepared.shape.total_parameters, recipe.export.gguf, merges)
         base_model.require_disk_space(Path(recipe.run.output_dir), needed, "the export")
         if recipe.export.merged:
             model_card.require_own(Path(recipe.export.merged), "export.merged")

@@ -55,11 +55,11 @@ class GgufRecord:
     seconds: float
 
 
-def export_bytes(parameters: int, kinds: Sequence[str]) -> int:
+def export_bytes(parameters: int, kinds: Sequence[str], merges: int = 1) -> int:
     """Bytes on disk of a whole export at its largest: merged 16-bit weights, a GGUF of each kind, and the bf16 one that
-    K-quants are made of."""
+    K-quants are made of. merges: 2 where two bases are measured."""
     made = {*kinds, "bf16"} if any("_k" in kind for kind in kinds) else set(kinds)
-    return int(parameters * (BYTES_PER_PARAMETER["bf16"] + sum(BYTES_PER_PARAMETER[kind] for kind in made)))
+    return int(parameters * (merges * BYTES_PER_PARAMETER["bf16"] + sum(BYTES_PER_PARAMETER[kind] for kind in made)))
 
 
 def progress_of(

@@ -105,10 +105,8 @@ def ship(
     for leftover in {staged, merged_dir}:
         shutil.rmtree(leftover, ignore_errors=True)
     staged.mkdir(parents=True)
-    needed = gguf.export_bytes(shipment.parameters, shipment.gguf_types)
-    if shipment.merge_base == "auto":
-        needed += int(shipment.parameters * gguf.BYTES_PER_PARAMETER["bf16"])
-    require_disk_space(staged, needed, "the export")
+    merges = 2 if shipment.merge_base == "auto" else 1
+    require_disk_space(staged, gguf.export_bytes(shipment.parameters, shipment.gguf_types, merges), "the export")
 
     template = modelfile.bake_chat_template(chat_template, family=shipment.family, thinking=shipment.thinking)
     merged, measured = _merge(shipment, adapter, base, twin, template, merged_dir, golden, console)
