@@ -17,7 +17,7 @@ from slimtune import llama_server, resume, versions
 from slimtune.chat_target import ChatModel
 from slimtune.data.types import Message
 from slimtune.errors import fail
-from slimtune.evaluate.targets.gguf_header import read_header
+from slimtune.export.gguf_tensors import read_gguf
 from slimtune.llama_server import LlamaServer
 
 if TYPE_CHECKING:
@@ -173,10 +173,10 @@ def open_gguf(
 
     Raises SlimtuneError where the file is no chat model or cannot be loaded.
     """
-    header = read_header(gguf)
-    if header.get("general.type") == "adapter":
+    header = read_gguf(gguf)
+    if header.text("general.type") == "adapter":
         raise fail("the GGUF holds an adapter alone", where=str(gguf), fix="name the one that holds the whole model")
-    if not header.get("tokenizer.chat_template"):
+    if not header.text("tokenizer.chat_template"):
         raise fail(
             "the GGUF has no chat template", where=str(gguf), fix="export an instruction-tuned model, not a bare base"
         )

@@ -29,7 +29,8 @@ def run_script(
     to files, since a full pipe would stop the child; its standard input stays open for as long as this process lives.
     Raises SlimtuneError with its last lines where it fails, or where the disk fills up.
     """
-    command = [sys.executable, "-P", str(Path(__file__).with_name(name)), *arguments]
+    watched, script = (str(Path(__file__).with_name(file)) for file in ("run_watched.py", name))
+    command = [sys.executable, "-P", watched, script, *arguments]
     return json.loads(watch(command, what=what, partial=partial, where=where, on_poll=on_poll).splitlines()[-1])
 
 

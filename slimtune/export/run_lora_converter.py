@@ -1,28 +1,16 @@
 """Runs llama.cpp's `convert_lora_to_gguf.py`, then compares every value written with the adapter's. Started by lora_gguf.py.
 
 This file is a script of its own process: it imports nothing of slimtune, and llama.cpp's folder is on its path.
-Arguments: the converter's own. Standard output: one JSON object. Its parent's death, seen as the end of standard input,
-ends it, so that no orphan goes on writing.
+Arguments: the converter's own. Standard output: one JSON object.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import runpy
 import sys
-import threading
 from pathlib import Path
 from typing import Any
-
-
-def end_with_parent() -> None:
-    def wait() -> None:
-        while os.read(0, 1):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def describe(out: str, adapter: Path, base: Path) -> dict[str, Any]:
@@ -56,7 +44,6 @@ def describe(out: str, adapter: Path, base: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    end_with_parent()
     (folder,) = [place for place in sys.path if Path(place, "convert_lora_to_gguf.py").is_file()]
     arguments = sys.argv[1:]
     sys.argv = ["convert_lora_to_gguf.py", *arguments]

@@ -8,7 +8,7 @@ what llama.cpp chooses (src/llama-quant.cpp, b11549) for architectures without e
 too, so that the file equals the one that `llama-quantize` writes, byte for byte.
 
 This file is a script of its own process: it imports nothing of slimtune, and llama.cpp's gguf package is on its path.
-Standard output: one JSON object. Its parent's death, seen as the end of standard input, ends it.
+Standard output: one JSON object.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import os
 import re
 import struct
 import sys
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -258,17 +257,7 @@ def _uint32(key: str, value: int) -> bytes:
     return struct.pack("<Q", len(encoded)) + encoded + struct.pack("<II", _UINT32, value)
 
 
-def end_with_parent() -> None:
-    def wait() -> None:
-        while os.read(0, 1):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def main() -> None:
-    end_with_parent()
     try:
         report = check(*sys.argv[2:]) if sys.argv[1] == "--check" else write(*sys.argv[1:])
     except (ValueError, OSError, AttributeError) as error:

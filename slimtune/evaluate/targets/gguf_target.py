@@ -18,11 +18,11 @@ from typing import Any
 
 from slimtune import llama_server, versions
 from slimtune.errors import Problem, SlimtuneError, fail
-from slimtune.evaluate.targets.gguf_header import read_header
 from slimtune.evaluate.targets.prefixes import group_by_prefix
 from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
 from slimtune.evaluate.targets.threads import in_threads
 from slimtune.evaluate.targets.told_tokens import Told, letters_of
+from slimtune.export.gguf_tensors import read_gguf
 from slimtune.run_record import sha256_file
 
 # The whole distribution of a small vocabulary; of a large one enough for every spelling of a letter that matters.
@@ -47,8 +47,8 @@ def open_gguf(
     do not ask for it. Of a split GGUF, `path` is the first file.
     Raises SlimtuneError where the file is no GGUF, has no chat template, or cannot be loaded.
     """
-    header = read_header(path)
-    if not header.get("tokenizer.chat_template"):
+    header = read_gguf(path)
+    if not header.text("tokenizer.chat_template"):
         raise fail(
             "the GGUF has no chat template", where=str(path), fix="export an instruction-tuned model, not a bare base"
         )
@@ -61,7 +61,7 @@ def open_gguf(
         threads=threads,
         flash_attention=False,  # on a CPU it adds up in 16 bits, and errs twice as much as the 16-bit cache
     )
-    return GgufTarget(path, server, header.get("general.architecture", "unknown"), batch_size, thinking)
+    return GgufTarget(path, server, header.text("general.architecture") or "unknown", batch_size, thinking)
 
 
 class GgufTarget:
