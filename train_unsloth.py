@@ -5,7 +5,7 @@ python train_unsloth.py --recipe recipes/direct.yaml --dry-run            # the 
 python train_unsloth.py --recipe recipes/direct.yaml train.epochs=1       # any value overridden
 """
 
-from slimtune.cli import train_unsloth
+from slimtune.cli.app import train_unsloth
 
 if __name__ == "__main__":
     train_unsloth()

@@ -18,10 +18,10 @@ from typing import Any
 from benchmarks import acceptance_cases, acceptance_recipe
 from benchmarks.acceptance_cases import Case
 from benchmarks.failures import failure
-from slimtune import run_record
-from slimtune.errors import DOES_NOT_FIT, SlimtuneError
-from slimtune.plan import cards, hardware
-from slimtune.prepare import Prepared
+from slimtune.core import run_record
+from slimtune.core.errors import DOES_NOT_FIT, SlimtuneError
+from slimtune.models import cards, hardware
+from slimtune.run.prepare import Prepared
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from slimtune.plan.models import KNOWN, ModelShape
+from slimtune.models.shapes import KNOWN, ModelShape
 
 LENGTHS = (1024, 2048, 4096, 8192)
 KNOB_TOKENS = 4096

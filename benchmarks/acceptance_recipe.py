@@ -7,10 +7,10 @@ from typing import Any
 
 from benchmarks import random_data
 from benchmarks.acceptance_cases import Case
-from slimtune import prepare
-from slimtune.data.chat import ChatTokenizer
-from slimtune.plan import cards
-from slimtune.recipe import Recipe
+from slimtune.data.chat_template import ChatTokenizer
+from slimtune.models import cards
+from slimtune.recipe.schema import Recipe
+from slimtune.run import prepare
 
 QUESTIONS, QUESTION_TOKENS = 16, 200
 _ROWS_A_STEP_AS_PLANNED = 4  # rows of the longest length: about the 16 examples of a default step

@@ -23,8 +23,11 @@ from rich.console import Console
 from benchmarks import acceptance_cases, acceptance_tables, calibration_fit
 from benchmarks.acceptance_case import Order
 from benchmarks.acceptance_cases import Case
-from slimtune import base_model, run_record, versions
-from slimtune.plan import calibration, cards, hardware, vram
+from slimtune.core import run_record, versions
+from slimtune.models import cards, hardware
+from slimtune.models import files as base_model
+from slimtune.plan import calibration
+from slimtune.plan.memory import vram
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.acceptance_cases import shape_of
-from slimtune.plan import speed, vram
-from slimtune.plan.cards import Card
+from slimtune.models.cards import Card
+from slimtune.plan import speed
+from slimtune.plan.memory import vram
 
 Measurement = Mapping[str, Any]
 

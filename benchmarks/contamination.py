@@ -120,9 +120,9 @@ def _rows(case: Case) -> tuple[list[Conversation], list[Conversation], set[str]]
 
 
 def _row(split: str, number: int, write: Callable[[int], str], statutes: Sequence[str]) -> Conversation:
-    from slimtune.data.build import render_question
     from slimtune.data.questions import Question
     from slimtune.data.types import Conversation, Message
+    from slimtune.datatools.build.law import render_question
 
     question = Question(
         id=f"{split}-{number}",
@@ -148,7 +148,7 @@ def _machine() -> dict[str, Any]:
     import numpy
     import scipy
 
-    from slimtune.plan import hardware
+    from slimtune.models import hardware
 
     found = hardware.detect()
     versions = {"python": platform.python_version(), "numpy": numpy.__version__, "scipy": scipy.__version__}

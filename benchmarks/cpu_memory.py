@@ -32,8 +32,9 @@ _MOST_SECONDS = 900
 
 def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks import cpu_memory_cases as cases
-    from slimtune import memory
-    from slimtune.plan import calibration, hardware
+    from slimtune.core import memory
+    from slimtune.models import hardware
+    from slimtune.plan import calibration
 
     options = _options(arguments)
     unknown = sorted(set(options.only) - {case.name for case in cases.CASES})

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slimtune import memory, versions
-from slimtune.plan import hardware, models, ram
-from slimtune.plan.models import ModelShape
+from slimtune.core import memory, versions
+from slimtune.models import hardware
+from slimtune.models import shapes as models
+from slimtune.models.shapes import ModelShape
+from slimtune.plan.memory import ram
 
 MIB = 2**20
 

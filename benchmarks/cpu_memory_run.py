@@ -1,6 +1,6 @@
 """One case of `cpu_memory`, in a process of its own: `build WORK` makes its model and data, `measure WORK` trains.
 
-The measured process goes the way of slimtune.pipeline up to the end of training, evaluation and saving included.
+The measured process goes the way of slimtune.run.pipeline up to the end of training, evaluation and saving included.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any
 
 from benchmarks.cpu_memory import ROOT
 from benchmarks.cpu_memory_cases import QUICKSTART, Case
-from slimtune import base_model, judging, prepare, recipe, stages
-from slimtune.console import Console
-from slimtune.data.chat import ChatTokenizer
+from slimtune.core.console import Console
+from slimtune.data.chat_template import ChatTokenizer
+from slimtune.models import files as base_model
+from slimtune.recipe import schema as recipe
+from slimtune.run import judging, prepare, stages
 
 _STEPS = 4
 _QUESTIONS, _QUESTION_TOKENS = 8, 120
@@ -43,10 +45,10 @@ def build(case: Case, work: Path) -> None:
 
 
 def _sixteen_bit(case: Case, folder: Path) -> None:
-    from slimtune import backend  # first: Unsloth patches what follows
+    from slimtune.models import backend  # first: Unsloth patches what follows
 
     import torch  # isort: skip
-    from slimtune.builtin import models, tokenizer
+    from slimtune.models.builtin import models, tokenizer
 
     shape, trained = case.shape, tokenizer.train()
     model: Any = models.new_model(
@@ -94,7 +96,7 @@ def measure(case: Case, work: Path) -> dict[str, Any]:
     assert tokenizer is not None and folder is not None
     record, console = stages.open_record(prepared, tokenizer), Console(io.StringIO())
     with record.phase("load"):
-        from slimtune import model as models
+        from slimtune.models import load as models
         from slimtune.train import training
 
         model, hf_tokenizer = models.load(folder, plan)

@@ -118,9 +118,9 @@ def _case(path: Path, against: Sequence[Path], planted: set[str]) -> dict[str, A
 
 def measure(path: Path, against: Sequence[str]) -> dict[str, Any]:
     """One check in this process: its seconds, those of all cores, the peak resident set, and where which faults are."""
-    from slimtune import builtin
-    from slimtune.data.chat import ChatTokenizer
-    from slimtune.data.checking import check, contamination, rendering
+    from slimtune.data.chat_template import ChatTokenizer
+    from slimtune.datatools.check import check, contamination, rendering
+    from slimtune.models import builtin
 
     tokenizer = ChatTokenizer(builtin.resolve("builtin:tiny-qwen3"))
     began, worked = time.perf_counter(), time.process_time()
@@ -154,7 +154,7 @@ def problems(cases: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _machine() -> dict[str, Any]:
-    from slimtune.plan import hardware
+    from slimtune.models import hardware
 
     machine = hardware.detect()
     return {

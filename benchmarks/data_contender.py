@@ -44,8 +44,8 @@ def make(folder: Path, count: int, vocabulary: Path | None) -> dict[str, Any]:
     from tokenizers import Tokenizer
 
     from benchmarks import qwen_vocabulary
-    from slimtune import builtin
-    from slimtune.builtin import models
+    from slimtune.models import builtin
+    from slimtune.models.builtin import models
 
     import torch  # isort: skip
 
@@ -86,7 +86,7 @@ def _for_trl(row: dict[str, Any]) -> dict[str, Any]:
 
 def ours(path: Path, model: Path) -> Any:
     """The table that the project hands its trainer."""
-    from slimtune.data.chat import ChatTokenizer
+    from slimtune.data.chat_template import ChatTokenizer
     from slimtune.data.loading import load_conversations
     from slimtune.train import example_rows
 
@@ -230,8 +230,8 @@ def digest(examples: Any) -> str:
 
 
 def _machine() -> dict[str, Any]:
-    from slimtune import versions
-    from slimtune.plan import hardware
+    from slimtune.core import versions
+    from slimtune.models import hardware
 
     found = hardware.detect()
     return {

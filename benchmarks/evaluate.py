@@ -113,7 +113,7 @@ def _named(models: Sequence[str]) -> list[tuple[str, Path]]:
 
 def _models(options: argparse.Namespace, temporary: Path) -> Iterator[tuple[str, Path]]:
     """Names and folders; the random one is made when its turn comes."""
-    from slimtune import builtin
+    from slimtune.models import builtin
 
     yield from _named(options.model) or [("tiny-qwen3, built in", builtin.resolve("builtin:tiny-qwen3"))]
     if not options.no_random:
@@ -130,8 +130,10 @@ def compare(name: str, folder: Path, options: argparse.Namespace, work: Path) ->
     """All cases on one model: what the report says of it."""
     from benchmarks import evaluate_cases
     from benchmarks import evaluate_report as told
-    from slimtune import base_model
-    from slimtune.plan import hardware, make, models
+    from slimtune.models import files as base_model
+    from slimtune.models import hardware
+    from slimtune.models import shapes as models
+    from slimtune.plan import make
 
     here = hardware.detect()
     parameters = models.from_config(base_model.read_config(folder), name).total_parameters

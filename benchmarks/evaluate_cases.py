@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.evaluate import ROOT
 from slimtune.data import loading
-from slimtune.data.chat import ChatTokenizer
+from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate import items, permutations
 from slimtune.evaluate.items import Item
 from slimtune.evaluate.targets.target import spellings

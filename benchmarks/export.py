@@ -74,7 +74,7 @@ OTHER_ROUTE = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks.acceptance_cases import TOY_SHAPES
-    from slimtune.plan.models import KNOWN
+    from slimtune.models.shapes import KNOWN
 
     options = _options(arguments)
     names = [*KNOWN, *TOY_SHAPES]
@@ -214,8 +214,8 @@ def sentence(result: Mapping[str, Any]) -> str:
 
 
 def _machine() -> dict[str, Any]:
-    from slimtune import versions
-    from slimtune.plan import hardware
+    from slimtune.core import versions
+    from slimtune.models import hardware
 
     machine = hardware.detect()
     return {

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slimtune.plan.models import ModelShape
+    from slimtune.models.shapes import ModelShape
 
 RANK = 16
 _PROMPT_TOKENS, _CONTEXT = 32, 64
@@ -45,7 +45,7 @@ def write_adapter(shape: ModelShape, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from slimtune.plan.models import ATTENTION
+    from slimtune.models.shapes import ATTENTION
 
     draw = torch.Generator().manual_seed(0)
     tensors = {}
@@ -63,14 +63,14 @@ def write_adapter(shape: ModelShape, folder: Path) -> None:
 
 
 def _merge(_shape: ModelShape, work: Path) -> dict[str, Any]:
-    from slimtune.export import merge
+    from slimtune.export.merge import merge
 
     return asdict(merge.merge_adapter(work / "adapter", work / "base", work / "merged", load_in_4bit=True))
 
 
 def _convert(kind: Any) -> Callable[[ModelShape, Path], dict[str, Any]]:
     def run(_shape: ModelShape, work: Path) -> dict[str, Any]:
-        from slimtune.export import gguf
+        from slimtune.export.gguf import gguf
 
         return asdict(gguf.convert(work / "merged", work / f"model.{kind}.gguf", outtype=kind, name="random"))
 
@@ -79,7 +79,7 @@ def _convert(kind: Any) -> Callable[[ModelShape, Path], dict[str, Any]]:
 
 def _quantise(kind: Any) -> Callable[[ModelShape, Path], dict[str, Any]]:
     def run(_shape: ModelShape, work: Path) -> dict[str, Any]:
-        from slimtune.export import quantise
+        from slimtune.export.gguf import quantise
 
         return asdict(quantise.quantise(work / "model.bf16.gguf", work / f"model.{kind}.gguf", kind))
 
@@ -88,7 +88,7 @@ def _quantise(kind: Any) -> Callable[[ModelShape, Path], dict[str, Any]]:
 
 def _transformers_answers(_shape: ModelShape, work: Path) -> dict[str, Any]:
     """Load the merged model in a process of its own, as the parity check does, and ask it for a token."""
-    from slimtune.export import merged_model
+    from slimtune.export.proof import merged_model
 
     began = time.monotonic()
     (answer,) = merged_model.ask(work / "merged", [_prompt()], 1)
@@ -97,7 +97,7 @@ def _transformers_answers(_shape: ModelShape, work: Path) -> dict[str, Any]:
 
 def _llama_cpp_answers(_shape: ModelShape, work: Path) -> dict[str, Any]:
     """Load the q4_k_m file in a process of its own, as the parity check does, and ask it for a token."""
-    from slimtune import llama_server
+    from slimtune.models import llama_server
 
     began = time.monotonic()
     with llama_server.start(work / "model.q4_k_m.gguf", context_length=_CONTEXT) as server:

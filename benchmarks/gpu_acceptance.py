@@ -27,7 +27,7 @@ _PACKAGES = ("torch", "transformers", "unsloth", "unsloth_zoo", "trl", "peft", "
 
 def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks import acceptance_cases, acceptance_run
-    from slimtune.errors import SlimtuneError
+    from slimtune.core.errors import SlimtuneError
 
     options = _options(arguments)
     cases = acceptance_cases.toy() if options.toy else acceptance_cases.on_a_card()
@@ -81,7 +81,8 @@ def _refuse(message: str) -> int:
 
 def missing(vram_gb: float) -> str | None:
     """Why this machine cannot run the acceptance, in words; None where it can. Imports nothing heavy."""
-    from slimtune.plan import hardware, vram
+    from slimtune.models import hardware
+    from slimtune.plan.memory import vram
 
     found = hardware.detect()
     if found.kind != "cuda":

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from slimtune.data.build import render_question
-from slimtune.data.building.prompts import Mode
 from slimtune.data.questions import Question, read_questions
+from slimtune.datatools.build.law import render_question
+from slimtune.datatools.build.prompts import Mode
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,12 +9,12 @@ import subprocess
 import sys
 from typing import Any
 
-from slimtune import backend  # before torch: Unsloth patches what follows
+from slimtune.models import backend  # before torch: Unsloth patches what follows
 
 import torch  # isort: skip
 
-from slimtune import versions
-from slimtune.plan import hardware
+from slimtune.core import versions
+from slimtune.models import hardware
 from slimtune.train import training
 
 _ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG")

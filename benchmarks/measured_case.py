@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimtune import model as models  # first: Unsloth patches what follows
+from slimtune.models import load as models  # first: Unsloth patches what follows
 
 from benchmarks import machine, measured_training, packing_check  # isort: skip
 from benchmarks.acceptance_cases import Case
 from benchmarks.failures import failure
-from slimtune.memory import Meter
-from slimtune.prepare import Prepared
+from slimtune.core.memory import Meter
+from slimtune.run.prepare import Prepared
 
 _PACKED_TOGETHER = 5
 

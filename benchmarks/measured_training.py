@@ -10,12 +10,13 @@ from typing import Any
 from benchmarks.acceptance_cases import Case
 from benchmarks.failures import failure
 from benchmarks.step_watch import StepWatch
-from slimtune import judging, memory, stages
-from slimtune import model as models
-from slimtune.console import Console
-from slimtune.data.chat import ChatTokenizer
-from slimtune.prepare import Prepared
-from slimtune.run_record import RunRecord
+from slimtune.core import memory
+from slimtune.core.console import Console
+from slimtune.core.run_record import RunRecord
+from slimtune.data.chat_template import ChatTokenizer
+from slimtune.models import load as models
+from slimtune.run import judging, stages
+from slimtune.run.prepare import Prepared
 from slimtune.train import training
 
 

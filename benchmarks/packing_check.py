@@ -12,11 +12,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slimtune import backend  # noqa: F401  before torch: Unsloth patches what follows
+from slimtune.models import backend  # noqa: F401  before torch: Unsloth patches what follows
 
 import torch  # isort: skip
 
-from slimtune.data.chat import IGNORE_INDEX, Example
+from slimtune.data.chat_template import IGNORE_INDEX, Example
 
 NOISE_FACTOR = 4  # a difference up to so many times the rounding noise counts as rounding,
 LEAK_SHARE = 1 / 20  # and so does one this much smaller than the control's: other kernels round differently

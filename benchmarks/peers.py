@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the contenders inherit it
 
     from benchmarks import peers_run
-    from slimtune.plan import hardware
+    from slimtune.models import hardware
 
     machine = hardware.detect()
     if not options.toy and machine.kind != "cuda":

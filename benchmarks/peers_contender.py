@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import peers_job
 from benchmarks.peers_job import Job
-from slimtune.run_record import write_json
+from slimtune.core.run_record import write_json
 
 CONTENDERS = ("trl", "unsloth", "slimtune")
 
@@ -41,7 +41,7 @@ def _work(job: Job, result: dict[str, Any]) -> None:
     import torch
 
     from benchmarks import peers_measure
-    from slimtune import memory
+    from slimtune.core import memory
 
     if job.cuda != torch.cuda.is_available():
         raise RuntimeError(f"the job is for {'a card' if job.cuda else 'a CPU'}, but PyTorch sees something else")

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtune.data import build, lawqa
-from slimtune.data.chat import ChatTokenizer
+from slimtune.core.run_record import write_text
+from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.questions import Question
 from slimtune.data.sources import read_rows
 from slimtune.data.types import Conversation, Message
+from slimtune.datatools.build import law as build
+from slimtune.datatools.build import lawqa
 from slimtune.plan import lengths as counting
-from slimtune.run_record import write_text
 
 LENGTHS = Path(__file__).with_name("lawqa_lengths.json")
 SETS = ("direct", "context", "cot")

@@ -19,9 +19,13 @@ from rich.console import Console
 
 from benchmarks import peers_data, peers_report
 from benchmarks.peers_job import Job
-from slimtune import base_model, builtin, run_record, versions
-from slimtune.data.chat import IGNORE_INDEX, ChatTokenizer
-from slimtune.plan import calibration, hardware, models, vram
+from slimtune.core import run_record, versions
+from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer
+from slimtune.models import builtin, hardware
+from slimtune.models import files as base_model
+from slimtune.models import shapes as models
+from slimtune.plan import calibration
+from slimtune.plan.memory import vram
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "Qwen3-8B"

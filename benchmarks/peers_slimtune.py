@@ -8,17 +8,18 @@ import io
 from pathlib import Path
 from typing import Any
 
-from slimtune import backend  # noqa: F401  # isort: skip  first of all: Unsloth patches what follows
+from slimtune.models import backend  # noqa: F401  # isort: skip  first of all: Unsloth patches what follows
 
 from benchmarks import peers_data, peers_measure
 from benchmarks.peers_job import Job
-from slimtune import model as models
-from slimtune import prepare, stages
-from slimtune.console import Console
-from slimtune.errors import DOES_NOT_FIT, SlimtuneError
-from slimtune.plan import cards, hardware, make
-from slimtune.plan.vram import GIB
-from slimtune.recipe import Recipe
+from slimtune.core.console import Console
+from slimtune.core.errors import DOES_NOT_FIT, SlimtuneError
+from slimtune.models import cards, hardware
+from slimtune.models import load as models
+from slimtune.plan import make
+from slimtune.plan.memory.vram import GIB
+from slimtune.recipe.schema import Recipe
+from slimtune.run import prepare, stages
 from slimtune.train import training
 
 

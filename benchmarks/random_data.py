@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slimtune.data.chat import ChatTokenizer
+from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.types import Conversation, Message
 from slimtune.plan.lengths import packed_rows
 

@@ -15,16 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slimtune import backend  # before torch: Unsloth patches what follows
+from slimtune.models import backend  # before torch: Unsloth patches what follows
 
 import torch  # isort: skip
 from bitsandbytes.functional import quantize_4bit  # isort: skip
 from safetensors.torch import save_file  # isort: skip
 
 from benchmarks.acceptance_cases import shape_of
-from slimtune import base_model
-from slimtune.builtin import tokenizer as builtin_tokenizer
-from slimtune.plan.models import ATTENTION, ModelShape
+from slimtune.models import files as base_model
+from slimtune.models.builtin import tokenizer as builtin_tokenizer
+from slimtune.models.shapes import ATTENTION, ModelShape
 
 STANDARD_DEVIATION = 0.02  # `initializer_range` of Qwen's configurations
 SHARD_BYTES = 2 * 10**9

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from benchmarks import peak_contents, what_ran
-from slimtune import backend  # noqa: F401  before transformers: Unsloth patches it
-from slimtune.memory import cuda_in_use
+from slimtune.core.memory import cuda_in_use
+from slimtune.models import backend  # noqa: F401  before transformers: Unsloth patches it
 
 import torch  # isort: skip
 from transformers import TrainerCallback  # isort: skip

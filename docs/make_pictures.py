@@ -18,7 +18,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import browser  # noqa: E402  (tests/browser.py)
 
-from slimtune import cli, report  # noqa: E402
+from slimtune.cli import app as cli  # noqa: E402
+from slimtune.run import report  # noqa: E402
 
 RECIPE = ROOT / "recipes" / "direct.yaml"
 WIDTH, HEIGHT, SCALE = 1280, 1100, 1.5

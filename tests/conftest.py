@@ -2,21 +2,20 @@
 
 import os
 
+from support.paths import ROOT
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("SLIMTUNE_TEST_GPU", ""))
 
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
 def template_folder(tmp_path_factory):
     """family -> a folder with the built-in tokenizer and that family's chat template, as Unsloth ships it."""
-    from slimtune import backend
-    from slimtune.builtin import tokenizer
+    from slimtune.models import backend
+    from slimtune.models.builtin import tokenizer
 
     trained = tokenizer.train()
     made = {}
@@ -34,8 +33,8 @@ def template_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """(family, tied=True) -> a folder with a random model of that family, with its tokenizer and template."""
-    from slimtune import backend
-    from slimtune.builtin import models
+    from slimtune.models import backend
+    from slimtune.models.builtin import models
 
     made = {}
 
@@ -55,8 +54,10 @@ def a_plan():
     """A small CPU plan; keyword arguments change values."""
     import dataclasses
 
-    from slimtune.plan import hardware, jobs, lengths, make, models
-    from slimtune.recipe import Recipe
+    from slimtune.models import hardware
+    from slimtune.models import shapes as models
+    from slimtune.plan import jobs, lengths, make
+    from slimtune.recipe.schema import Recipe
 
     def plan(**changes):
         recipe = Recipe.model_validate(
@@ -80,8 +81,8 @@ def make_trainer(tiny_model, a_plan, tmp_path):
     """(family, examples, held_out=(), **plan changes) -> the project's own trainer on a random 4-bit model."""
 
     def make(family, examples, held_out=(), **changes):
-        from slimtune import model as models
-        from slimtune.train import sft
+        from slimtune.models import load as models
+        from slimtune.train.methods import sft
 
         plan = a_plan(**changes)
         model, tokenizer = models.load(tiny_model(family), plan)
@@ -95,8 +96,9 @@ def good(tmp_path_factory):
     """The quickstart's run, whose only GGUF is f16: (its folder, what the screen said). Whoever changes it puts it back."""
     import io
 
-    from slimtune import pipeline, recipe
-    from slimtune.console import Console
+    from slimtune.core.console import Console
+    from slimtune.recipe import schema as recipe
+    from slimtune.run import pipeline
 
     screen = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:

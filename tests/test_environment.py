@@ -1,11 +1,9 @@
 """The two ways to install agree, and name no index."""
 
 import re
-from pathlib import Path
 
 import yaml
-
-ROOT = Path(__file__).parent.parent
+from support.paths import ROOT
 
 
 def pins(name):

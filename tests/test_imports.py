@@ -1,13 +1,12 @@
-"""Only slimtune/backend.py imports Unsloth; help, plan and data commands import no torch."""
+"""Only slimtune/models/backend.py imports Unsloth; help, plan and data commands import no torch."""
 
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "slimtune").rglob("*.py"))
 HEAVY = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "datasets", "matplotlib")
 
@@ -25,7 +24,7 @@ def imported(path, *, top_level_only=False):
 
 def test_only_the_backend_imports_unsloth():
     names = {path.relative_to(ROOT).as_posix() for path in MODULES if {"unsloth", "unsloth_zoo"} & set(imported(path))}
-    assert names == {"slimtune/backend.py"}
+    assert names == {"slimtune/models/backend.py"}
 
 
 def test_who_imports_a_patched_library_at_the_top_imports_the_backend_before():
@@ -39,15 +38,19 @@ def test_who_imports_a_patched_library_at_the_top_imports_the_backend_before():
             if isinstance(node, ast.Import | ast.ImportFrom)
         ]
         patched = [line for line, text in order if any(f" {name}" in text for name in ("trl", "peft"))]
-        backend = [line for line, text in order if "slimtune import backend" in text or "slimtune.backend" in text]
+        backend = [
+            line
+            for line, text in order
+            if "slimtune.models import backend" in text or "slimtune.models.backend" in text
+        ]
         if patched and (not backend or backend[0] > patched[0]):
             late.append(path.name)
     assert not late
 
 
 def test_nothing_imports_the_pipeline_but_the_command_line():
-    importers = {path.name for path in MODULES if "slimtune import pipeline" in path.read_text(encoding="utf-8")}
-    assert importers <= {"cli.py"}
+    importers = {path.name for path in MODULES if "slimtune.run import pipeline" in path.read_text(encoding="utf-8")}
+    assert importers <= {"app.py"}
 
 
 def heavy_modules_after(code):
@@ -72,7 +75,8 @@ def test_a_dry_run_imports_nothing_heavy(recipe):
 
 
 @pytest.mark.parametrize(
-    "module", ["slimtune.data.loading", "slimtune.data.chat", "slimtune.data.build", "slimtune.prepare"]
+    "module",
+    ["slimtune.data.loading", "slimtune.data.chat_template", "slimtune.datatools.build.law", "slimtune.run.prepare"],
 )
 def test_data_and_plan_modules_import_nothing_heavy(module):
     assert heavy_modules_after(f"import {module}") == ""

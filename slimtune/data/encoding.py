@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 
-from slimtune.errors import Problem
+from slimtune.core.errors import Problem
 
 _BYTE_ORDER_MARKS = {
     b"\xff\xfe\x00\x00": "utf-32",

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
+from slimtune.core.errors import Problem
 from slimtune.data.json_rows import Row, type_name
 from slimtune.data.text import faults, normalised, unwritable
 from slimtune.data.types import Conversation, Message, Role
-from slimtune.errors import Problem
 
 FormatName = Literal["input_output", "messages", "alpaca", "sharegpt"]
 FORMATS = ("auto", "input_output", "messages", "alpaca", "sharegpt")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from slimtune.errors import Problem
+from slimtune.core.errors import Problem
 
 # A single object with one of these is a row, not a wrapper around rows, even if its one list holds objects.
 _ROW_KEYS = ("messages", "conversations", "instruction", "input", "output")

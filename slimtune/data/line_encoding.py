@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from slimtune.builtin.tokenizer import SPLIT_EXPRESSION
+from slimtune.models.builtin.tokenizer import SPLIT_EXPRESSION
 
 # Python's white space holds all of Unicode's, and a few characters more.
 _BETWEEN_LINES = re.compile(r"\n(?=\S)")

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.garbage import collector_paused
 from slimtune.data import formats
 from slimtune.data.problems import bad_data
 from slimtune.data.sources import is_hub_id, read_rows
 from slimtune.data.text import faults, normalised
 from slimtune.data.types import Conversation, Message
-from slimtune.errors import Problem, SlimtuneError
-from slimtune.garbage import collector_paused
 
 Mode = Literal["auto", "direct", "cot"]
 _MODES = ("direct", "cot")

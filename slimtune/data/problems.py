@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from slimtune.errors import Problem, SlimtuneError
+from slimtune.core.errors import Problem, SlimtuneError
 
 SHOWN_PER_FILE = 50
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from slimtune.core.errors import Problem
 from slimtune.data.json_rows import type_name
 from slimtune.data.problems import bad_data
 from slimtune.data.sources import Row, read_rows
 from slimtune.data.text import faults, normalised
-from slimtune.errors import Problem
 
 LABELS = "abcdefghij"
 _TEXTS = ("id", "source", "article", "context", "question", "correct", "reasoning")

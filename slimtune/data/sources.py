@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
+from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, StrictDecoder, read_json
-from slimtune.errors import Problem, SlimtuneError
 
 __all__ = ["Row", "is_hub_id", "read_rows"]
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from slimtune import run_record
-from slimtune.errors import fail
+from slimtune.core import run_record
+from slimtune.core.errors import fail
 
 NAME, VERSION = "split.json", 1
 _KEYS = ("version", "seed", "sizes", "threshold", "inputs", "files", "splits", "groups")

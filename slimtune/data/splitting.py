@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from slimtune.core.errors import fail
 from slimtune.data.questions import Question
-from slimtune.errors import fail
 
 SPLITS = ("train", "dev", "test")
 # How much a deviation counts: sizes are to be met exactly, and the labels before the sources.

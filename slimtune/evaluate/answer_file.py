@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slimtune import run_record
-from slimtune.errors import fail
+from slimtune.core import run_record
+from slimtune.core.errors import fail
 
 Row = dict[str, Any]
 

@@ -12,10 +12,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from slimtune.console import Console
-from slimtune.evaluate import extract, permutations, text_quality
+from slimtune.core.console import Console
+from slimtune.evaluate import permutations
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.items import Item, Kind, Mode
+from slimtune.evaluate.judge import text_quality
+from slimtune.evaluate.replies import extract
 from slimtune.evaluate.targets.target import Letters, Prompt, Reply, Sampling, Target, spells
 
 Row = dict[str, Any]

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from slimtune.core.errors import fail
 from slimtune.data.duplicates import ngrams, overlap, question_text, similarity
 from slimtune.data.duplicates.overlap import Item, Row
 from slimtune.data.types import Conversation
-from slimtune.errors import fail
 
 EXACT, NORMALISED, NEAR_DUPLICATE, SHARED_CONTEXT = "exact", "normalised", "near duplicate", "shared context"
 # The strongest first.

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Literal
 
-from slimtune.errors import Problem, SlimtuneError
-from slimtune.evaluate import statistics
-from slimtune.evaluate.contenders import Row, some
-from slimtune.evaluate.figures import labels_in
+from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.evaluate.judge import statistics
+from slimtune.evaluate.judge.contenders import Row, some
+from slimtune.evaluate.judge.figures import labels_in
 
 How = Literal["vote", "mean"]
 # Sums of weights that differ by rounding alone are equal: 0.1 + 0.2 ties with 0.3.

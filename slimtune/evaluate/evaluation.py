@@ -11,20 +11,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from slimtune import resume, run_record, versions
-from slimtune.console import Console
+from slimtune.core import run_record, versions
+from slimtune.core.console import Console
+from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.run_folder import mapping
 from slimtune.data import loading
 from slimtune.data.types import Conversation
-from slimtune.errors import Problem, SlimtuneError, fail
-from slimtune.evaluate import asking, contamination, figures, items, permutations, summary_table, verdict
+from slimtune.evaluate import asking, contamination, items, permutations
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.asking import Row, Settings
 from slimtune.evaluate.items import Item
+from slimtune.evaluate.judge import figures, summary_table, verdict
 from slimtune.evaluate.targets import opening
 from slimtune.evaluate.targets.opening import Loading, Opened
 from slimtune.evaluate.targets.target import Target
 from slimtune.evaluate.targets.target_spec import Spec
-from slimtune.run_folder import mapping
+from slimtune.run import resume
 
 RECORD = "evaluation.json"
 

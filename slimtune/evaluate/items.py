@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data.types import Conversation, Message
-from slimtune.errors import Problem, SlimtuneError, fail
 
 Kind = Literal["multiple_choice", "perplexity", "generation"]
 Mode = Literal["direct", "cot"]

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtune import base_model, run_record, versions
-from slimtune.console import Console
-from slimtune.errors import Problem, SlimtuneError, fail
-from slimtune.evaluate import asking, compare, comparison_text, ensemble, evaluation, items
+from slimtune.core import run_record, versions
+from slimtune.core.console import Console
+from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.evaluate import asking, ensemble, evaluation, items
 from slimtune.evaluate.answer_file import AnswerFile
-from slimtune.evaluate.compare import Contender
 from slimtune.evaluate.evaluation import Request
+from slimtune.evaluate.judge import compare, comparison_text
+from slimtune.evaluate.judge.compare import Contender
 from slimtune.evaluate.targets import opening
 from slimtune.evaluate.targets.opening import Weights
 from slimtune.evaluate.targets.target_spec import Spec
+from slimtune.models import files as base_model
 
 
 @dataclass(frozen=True)

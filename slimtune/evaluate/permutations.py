@@ -6,8 +6,8 @@ import random
 import re
 from collections.abc import Sequence
 
+from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data.types import Message
-from slimtune.errors import Problem, SlimtuneError, fail
 from slimtune.evaluate.items import Item
 
 MOST = 24

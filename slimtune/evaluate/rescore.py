@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.run_record import write_text
 from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, read_lines, type_name
 from slimtune.data.problems import bad_data
-from slimtune.errors import Problem, SlimtuneError, fail
 from slimtune.evaluate import asking
-from slimtune.evaluate.extract import Extraction, extract, label_names, label_position
 from slimtune.evaluate.items import Mode
-from slimtune.run_record import write_text
+from slimtune.evaluate.replies.extract import Extraction, extract, label_names, label_position
 
 _TEXT_KEYS = ("text", "response")
 _GOLD_KEYS = ("gold", "expected", "correct")

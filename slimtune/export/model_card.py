@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from slimtune.errors import Problem, SlimtuneError
+from slimtune.core.errors import Problem, SlimtuneError
 
 CARD = "README.md"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:-]*")

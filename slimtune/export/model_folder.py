@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimtune.errors import SlimtuneError, fail
+from slimtune.core.errors import SlimtuneError, fail
 
 if TYPE_CHECKING:
     import torch

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slimtune.errors import Problem, SlimtuneError
-from slimtune.plan import batching, cards, ram, search, speed, vram
+from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.models import cards
+from slimtune.models.hardware import Hardware
+from slimtune.models.shapes import TARGETS, ModelShape, is_dynamic, is_prequantised
+from slimtune.plan import batching, search, speed
 from slimtune.plan.calibration import Calibration
-from slimtune.plan.hardware import Hardware
 from slimtune.plan.lengths import Lengths
-from slimtune.plan.models import TARGETS, ModelShape, is_dynamic, is_prequantised
-from slimtune.recipe import Recipe
+from slimtune.plan.memory import ram, vram
+from slimtune.recipe.schema import Recipe
 
 _CPU_MICRO_BATCH = 8
 _CHECKPOINTING: dict[str | bool, vram.GradientCheckpointing] = {"unsloth": "unsloth", True: "true", False: "none"}

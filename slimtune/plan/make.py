@@ -10,13 +10,16 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from slimtune.errors import DOES_NOT_FIT, fail
-from slimtune.plan import advice, calibration, explain, jobs, phases, ram, search, speed, vram
+from slimtune.core.errors import DOES_NOT_FIT, fail
+from slimtune.models.hardware import Hardware
+from slimtune.models.shapes import ModelShape
+from slimtune.plan import calibration, jobs, search, speed
 from slimtune.plan.batching import Batching
-from slimtune.plan.hardware import Hardware
-from slimtune.plan.models import ModelShape
+from slimtune.plan.explain import advice
+from slimtune.plan.explain import reasons as explain
+from slimtune.plan.memory import phases, ram, vram
 from slimtune.plan.schedule import Schedule, schedule
-from slimtune.recipe import Recipe
+from slimtune.recipe.schema import Recipe
 
 _CPU_SCORING_BATCH = 16
 _SMALL_MODEL = 50_000_000

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from slimtune.plan.batching import Batching
-from slimtune.recipe import Recipe
+from slimtune.recipe.schema import Recipe
 
 _EVALUATIONS_PER_RUN = 8
 _EVERY_STEP_UP_TO = 200

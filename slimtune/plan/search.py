@@ -10,11 +10,12 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from slimtune.plan import phases, speed, vram
+from slimtune.models.cards import Card
+from slimtune.models.shapes import ModelShape
+from slimtune.plan import speed
 from slimtune.plan.batching import Batching
 from slimtune.plan.calibration import Calibration
-from slimtune.plan.cards import Card
-from slimtune.plan.models import ModelShape
+from slimtune.plan.memory import phases, vram
 
 # A plan with fewer knobs turned is preferred to one that is faster by less than this.
 SIMPLER_WITHIN = 0.01

@@ -11,10 +11,10 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from slimtune.plan import vram
+from slimtune.models.cards import Card
+from slimtune.models.shapes import ModelShape
 from slimtune.plan.calibration import Calibration
-from slimtune.plan.cards import Card
-from slimtune.plan.models import ModelShape
+from slimtune.plan.memory import vram
 
 # Python's and the launches' share of a decoder layer in forward, recomputation and backward: what remains of a step's
 # time when the tensors are tiny. Assumed.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from slimtune import backend  # noqa: F401  before transformers: Unsloth patches it
+from slimtune.models import backend  # noqa: F401  before transformers: Unsloth patches it
 
 from transformers import TrainerCallback  # isort: skip
 

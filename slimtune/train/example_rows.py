@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from slimtune.data.chat import Example
+from slimtune.data.chat_template import Example
 
 if TYPE_CHECKING:
     import datasets

@@ -6,17 +6,19 @@ import gc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slimtune import backend  # before torch: Unsloth patches what follows
+from slimtune.models import backend  # before torch: Unsloth patches what follows
 
 import psutil  # isort: skip
 import torch  # isort: skip
 
-from slimtune import memory
-from slimtune.console import Console
-from slimtune.data.chat import ChatTokenizer, Example
+from slimtune.core import memory
+from slimtune.core.console import Console
+from slimtune.core.run_record import RunRecord
+from slimtune.data.chat_template import ChatTokenizer, Example
 from slimtune.plan.make import Plan
-from slimtune.run_record import RunRecord
-from slimtune.train import callbacks, mask_audit, sft
+from slimtune.train import audit as mask_audit
+from slimtune.train import callbacks
+from slimtune.train.methods import sft
 
 
 def build(

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from slimtune import backend
+from slimtune.models import backend
 
 import peft  # isort: skip
 import torch  # isort: skip
@@ -28,9 +28,10 @@ from benchmarks import (
     what_ran,
 )
 from benchmarks.acceptance_cases import Case
-from slimtune.plan import cards
-from slimtune.plan.models import TARGETS
-from slimtune.train import mask_audit, sft
+from slimtune.models import cards
+from slimtune.models.shapes import TARGETS
+from slimtune.train import audit as mask_audit
+from slimtune.train.methods import sft
 
 TOKENS = 1024
 

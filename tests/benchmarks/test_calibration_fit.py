@@ -5,9 +5,9 @@ import copy
 import pytest
 
 from benchmarks import calibration_fit
+from slimtune.models.cards import CARDS
+from slimtune.models.shapes import KNOWN, TARGETS
 from slimtune.plan import calibration, speed
-from slimtune.plan.cards import CARDS
-from slimtune.plan.models import KNOWN, TARGETS
 
 H200 = CARDS["h200"]
 WORK = {"sequence_length": 700.0, "labelled_share": 0.3}

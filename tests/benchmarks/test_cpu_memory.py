@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks import cpu_memory
 from benchmarks import cpu_memory_cases as cases
-from slimtune.plan import calibration, ram
-from slimtune.plan.models import TARGETS
+from slimtune.models.shapes import TARGETS
+from slimtune.plan import calibration
+from slimtune.plan.memory import ram
 
 MIB = 2**20
 PHASES = {"train": {"peak_resident_set": 1}}

@@ -5,13 +5,12 @@ import os
 import subprocess
 import sys
 from array import array
-from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from benchmarks import data, data_contender, law_rows
 
-ROOT = Path(__file__).parents[2]
 ONE, TWO = data.THEIRS
 
 

@@ -8,8 +8,8 @@ import types
 import pytest
 
 from benchmarks import evaluate, evaluate_cases, evaluate_report
-from slimtune import builtin
 from slimtune.evaluate.targets.target import Letters
+from slimtune.models import builtin
 
 MODEL = builtin.resolve("builtin:tiny-qwen3")
 CASES = {case.name: case for case in evaluate_cases.CASES}

@@ -84,7 +84,7 @@ def test_an_ended_process_holds_nothing():
 
 
 def test_the_adapter_is_one_that_can_be_merged(tmp_path):
-    from slimtune.export.lora import read_loras
+    from slimtune.export.merge.lora import read_loras
     from slimtune.export.model_folder import open_tensors
 
     shape = TOY_SHAPES["toy-qwen3"]

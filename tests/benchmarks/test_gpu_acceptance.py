@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.paths import ROOT
 
 from benchmarks import (
     acceptance_case,
@@ -19,9 +20,8 @@ from benchmarks import (
     random_model,
 )
 from benchmarks.acceptance_cases import Case
-from slimtune.plan import cards, hardware
+from slimtune.models import cards, hardware
 
-ROOT = Path(__file__).parent.parent.parent
 H200 = hardware.Hardware("cuda", "NVIDIA H200", 143771 * 2**20, True, 16, (9, 0), "h200")
 
 
@@ -242,8 +242,8 @@ def test_what_a_machine_lacks(monkeypatch):
 @pytest.fixture(scope="module")
 def without_weights(tmp_path_factory):
     """Folders of the real models with everything but weights: enough to plan."""
-    from slimtune import backend
-    from slimtune.builtin import tokenizer as builtin_tokenizer
+    from slimtune.models import backend
+    from slimtune.models.builtin import tokenizer as builtin_tokenizer
 
     parent = tmp_path_factory.mktemp("planned")
     tokenizer = builtin_tokenizer.train()

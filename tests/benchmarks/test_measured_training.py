@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import machine, measured_training, peak_contents, step_watch
 from benchmarks.failures import failure
-from slimtune import backend  # noqa: F401  before torch and transformers
+from slimtune.models import backend  # noqa: F401  before torch and transformers
 
 import torch  # isort: skip
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from slimtune import backend  # noqa: F401  before torch
+from slimtune.models import backend  # noqa: F401  before torch
 
 import torch  # isort: skip
 
 from benchmarks import packing_check, random_data
 from slimtune.data import loading
-from slimtune.data.chat import IGNORE_INDEX, ChatTokenizer, Example
+from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer, Example
 
 
 def same(mean):

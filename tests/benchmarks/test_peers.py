@@ -5,18 +5,15 @@ import json
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
-import fake_peers
 import pytest
-from fake_peers import TINY
 from rich.console import Console as RichConsole
+from support import fake_peers
+from support.fake_peers import TINY
+from support.paths import ROOT
 
 from benchmarks import peers, peers_data, peers_run
-from slimtune.plan import hardware
-
-ROOT = Path(__file__).parents[2]
-
+from slimtune.models import hardware
 
 # A toy run of all three, as a person starts it.
 

@@ -1,18 +1,17 @@
 """The examples of the comparison: exactly the lengths of the questions, and nothing of their text."""
 
 import json
-from pathlib import Path
 
 import pytest
-from fake_peers import TINY
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fake_peers import TINY
+from support.paths import ROOT
 
 from benchmarks import peers_data
-from slimtune.data.chat import ChatTokenizer
+from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.types import Conversation, Message
 
-ROOT = Path(__file__).parents[2]
 SELECTION = ROOT / "../shared/data/lawqa_jp/selection.json"
 
 

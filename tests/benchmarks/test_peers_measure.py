@@ -5,11 +5,11 @@ import json
 import sys
 from types import SimpleNamespace
 
-import fake_peers
 import pytest
-from fake_peers import GIB
 from hypothesis import given
 from hypothesis import strategies as st
+from support import fake_peers
+from support.fake_peers import GIB
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def job(tmp_path):
 
 @pytest.fixture(scope="module")
 def measure():
-    from slimtune import backend  # noqa: F401  before transformers
+    from slimtune.models import backend  # noqa: F401  before transformers
 
     from benchmarks import peers_measure  # isort: skip
 
@@ -236,7 +236,7 @@ def test_which_attention_kernels_there_are_is_recorded(measure, monkeypatch):
 
 def test_the_process_caps_the_card_before_anything_is_loaded(measure, card, job, monkeypatch):
     from benchmarks import peers_contender
-    from slimtune import memory
+    from slimtune.core import memory
 
     done = []
     contender = SimpleNamespace(

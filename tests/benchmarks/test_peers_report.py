@@ -6,15 +6,15 @@ import json
 import subprocess
 from pathlib import Path
 
-import fake_peers
 import pytest
-from fake_peers import GIB, H200
 from rich.console import Console as RichConsole
+from support import fake_peers
+from support.fake_peers import GIB, H200
+from support.paths import ROOT
 
 from benchmarks import peers, peers_data, peers_report, peers_run
-from slimtune.plan import calibration, hardware
-
-ROOT = Path(__file__).parents[2]
+from slimtune.models import hardware
+from slimtune.plan import calibration
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import random_data
 from slimtune.data import loading
-from slimtune.data.chat import ChatTokenizer
+from slimtune.data.chat_template import ChatTokenizer
 from slimtune.plan.lengths import measure, packed_rows
 
 
@@ -43,8 +43,8 @@ def test_lengths_fill_the_rows(row_length):
 
 
 def test_questions_can_be_scored(tokenizer, tmp_path):
-    from slimtune import judging
     from slimtune.evaluate.asking import Settings
+    from slimtune.run import judging
 
     path = random_data.write_questions(tmp_path / "questions.jsonl", 8, 200, tokenizer)
     items = judging.items_of(load(path, mode="direct"), Settings(), tokenizer, 512)

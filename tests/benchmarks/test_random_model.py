@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from slimtune import backend  # before torch, peft and bitsandbytes
+from slimtune.models import backend  # before torch, peft and bitsandbytes
 
 import peft  # isort: skip
 import torch  # isort: skip
@@ -15,10 +15,10 @@ from bitsandbytes.functional import quantize_4bit  # isort: skip
 from safetensors import safe_open  # isort: skip
 
 from benchmarks import random_model
-from slimtune import base_model
-from slimtune import model as models
-from slimtune.plan import vram
-from slimtune.plan.models import KNOWN, TARGETS, from_config
+from slimtune.models import files as base_model
+from slimtune.models import load as models
+from slimtune.models.shapes import KNOWN, TARGETS, from_config
+from slimtune.plan.memory import vram
 
 MIDDLE = replace(
     KNOWN["Qwen3-0.6B"],

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import ROOT
 
+from slimtune.core.errors import SlimtuneError
 from slimtune.data.loading import Loaded, load_conversations
-from slimtune.errors import SlimtuneError
-
-ROOT = Path(__file__).parents[2]
 
 
 def row(number: int, mode: str | None = None, **fields: object) -> dict:

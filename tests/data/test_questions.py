@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from slimtune.core.errors import SlimtuneError
 from slimtune.data.questions import Question, read_questions
-from slimtune.errors import SlimtuneError
 
 GOOD = {
     "id": "minpo-001",

@@ -7,16 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.command_line import run
+from support.paths import ROOT
 
+from slimtune.core.errors import SlimtuneError
 from slimtune.data import split_manifest
-from slimtune.data.building import question_sources
 from slimtune.data.loading import load_conversations
-from slimtune.data.retrieval import corpus
-from slimtune.errors import SlimtuneError
+from slimtune.datatools.build import question_sources
+from slimtune.datatools.retrieval import corpus
 from slimtune.evaluate import items
-from tests.command_line import run
 
-ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "data/samples"
 README = (ROOT / "data/README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+) ?(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import ROOT
 
+from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.data.sources import Row, is_hub_id, read_rows
-from slimtune.errors import Problem, SlimtuneError
 
 A, B = {"input": "問い", "output": "甲"}, {"input": "次", "output": "乙"}
-ROOT = Path(__file__).parents[2]
 
 
 def write(path: Path, content: str | bytes) -> str:
@@ -395,7 +395,7 @@ def test_unknown_split_is_one_clear_error(monkeypatch):
 def test_unreachable_hub_says_what_to_do_offline(tmp_path):
     code = (
         "from slimtune.data.sources import read_rows\n"
-        "from slimtune.errors import SlimtuneError\n"
+        "from slimtune.core.errors import SlimtuneError\n"
         "try:\n    read_rows('org/name:test', [])\n"
         "except SlimtuneError as error:\n    print(error)\n"
     )

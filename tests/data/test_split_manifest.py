@@ -5,13 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
+from support.questions_of_their_own import row, write
 
+from slimtune.core.errors import SlimtuneError
 from slimtune.data import split_manifest
-from slimtune.data.split_files import split_files
-from slimtune.errors import SlimtuneError
-from tests.data.questions_of_their_own import row, write
-
-ROOT = Path(__file__).parents[2]
+from slimtune.datatools.split.split_files import split_files
 
 
 @pytest.fixture

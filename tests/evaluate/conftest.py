@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from slimtune import builtin
-from slimtune.data.chat import ChatTokenizer
+from slimtune.data.chat_template import ChatTokenizer
+from slimtune.models import builtin
 
 
 @pytest.fixture(scope="session")
 def thinking_gguf(tmp_path_factory):
     """The built-in Qwen3 in f16, with Qwen3's own template, which thinks unless it is told not to."""
-    from slimtune.export.gguf import convert
+    from slimtune.export.gguf.gguf import convert
 
     path = tmp_path_factory.mktemp("gguf") / "tiny-thinking.gguf"
     convert(builtin.resolve("builtin:tiny-qwen3"), path, outtype="f16", name="tiny")
@@ -25,7 +25,7 @@ def thinking_gguf(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_gguf(thinking_gguf):
     """The same with the template that an export bakes in: never thinking, whatever it is told."""
-    from slimtune.export.modelfile import bake_chat_template
+    from slimtune.export.modelfile.modelfile import bake_chat_template
 
     template = ChatTokenizer(builtin.resolve("builtin:tiny-qwen3")).template
     baked = bake_chat_template(template, family="qwen3", thinking=False)

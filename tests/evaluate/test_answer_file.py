@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from slimtune.errors import SlimtuneError
+from slimtune.core.errors import SlimtuneError
 from slimtune.evaluate import answer_file
 from slimtune.evaluate.answer_file import AnswerFile
 

@@ -6,15 +6,15 @@ import socket
 import time
 
 import pytest
-from api_server import Answer, ApiServer, chat, error, models
+from support.api_server import Answer, ApiServer, chat, error, models
 
-from slimtune import llama_server
+from slimtune.core.errors import SlimtuneError
 from slimtune.data.types import Message
-from slimtune.errors import SlimtuneError
 from slimtune.evaluate.targets import http_json
 from slimtune.evaluate.targets.api_target import api_key_for, base_url, open_api
 from slimtune.evaluate.targets.gguf_target import open_gguf
 from slimtune.evaluate.targets.target import Prompt, Sampling
+from slimtune.models import llama_server
 
 CHOICES = ("句会", "合唱", "募金", "試食", "焚火", "駐車")
 LETTERS = {"b": -0.2, " b": -3.0, "a": -2.5, "Ｃ": -4.0, "！": -5.0}

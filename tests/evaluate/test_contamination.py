@@ -3,21 +3,20 @@
 import json
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import ROOT
 
-from slimtune.data.build import render_question
-from slimtune.data.lawqa import read_lawqa
+from slimtune.core.errors import SlimtuneError
 from slimtune.data.loading import load_conversations
 from slimtune.data.splitting import context_key
 from slimtune.data.types import Conversation, Message
-from slimtune.errors import SlimtuneError
+from slimtune.datatools.build.law import render_question
+from slimtune.datatools.build.lawqa import read_lawqa
 from slimtune.evaluate import contamination
 
-ROOT = Path(__file__).parents[2]
 SELECTION = ROOT / "../shared/data/lawqa_jp/selection.json"
 needs_lawqa = pytest.mark.skipif(not SELECTION.is_file(), reason="lawqa_jp is not at ../shared/data/lawqa_jp")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from slimtune.errors import SlimtuneError
+from slimtune.core.errors import SlimtuneError
 from slimtune.evaluate import ensemble
 
 

@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-from slimtune.console import Console
-from slimtune.errors import SlimtuneError
+from slimtune.core.console import Console
+from slimtune.core.errors import SlimtuneError
 from slimtune.evaluate import evaluation
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.evaluation import Request
@@ -21,7 +22,6 @@ from slimtune.evaluate.targets import opening, target_spec
 from slimtune.evaluate.targets.opening import Opened
 from slimtune.evaluate.targets.target import Facts, Letters, Reply
 
-ROOT = Path(__file__).parents[2]
 TEST = str(ROOT / "data/quickstart/test.jsonl")
 TRAIN = str(ROOT / "data/quickstart/train.jsonl")
 
@@ -202,7 +202,7 @@ sys.path[:0] = [{root!r}, {tests!r}]
 from slimtune.evaluate import evaluation
 from slimtune.evaluate.targets import opening
 import test_evaluation
-from slimtune.console import Console
+from slimtune.core.console import Console
 
 @contextlib.contextmanager
 def opens(spec, loading):

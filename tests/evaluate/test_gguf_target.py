@@ -8,27 +8,26 @@ import struct
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from support.paths import ROOT
 
-from slimtune import builtin
-from slimtune.builtin import models
+from slimtune.core.errors import SlimtuneError
 from slimtune.data import loading
-from slimtune.data.chat import ChatTokenizer
+from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.types import Message
-from slimtune.errors import SlimtuneError
 from slimtune.evaluate import items
 from slimtune.evaluate.targets import gguf_target
 from slimtune.evaluate.targets.gguf_target import open_gguf
 from slimtune.evaluate.targets.local_target import LocalTarget
 from slimtune.evaluate.targets.target import Facts, Prompt, Sampling
-from slimtune.export.gguf import convert
-from slimtune.export.gguf_tensors import LongArray, read_gguf
+from slimtune.export.gguf.gguf import convert
+from slimtune.export.gguf.gguf_tensors import LongArray, read_gguf
+from slimtune.models import builtin
+from slimtune.models.builtin import models
 
-ROOT = Path(__file__).parents[2]
 FOLDER = builtin.resolve("builtin:tiny-qwen3")
 GREETING = Prompt((Message("user", "届出が要るのは。"),), ("a", "b"))
 

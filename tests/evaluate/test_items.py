@@ -2,8 +2,8 @@
 
 import pytest
 
+from slimtune.core.errors import SlimtuneError
 from slimtune.data.types import Conversation, Message
-from slimtune.errors import SlimtuneError
 from slimtune.evaluate import items
 
 CHOICES = {"a": "七日", "b": "十日"}

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from slimtune.data.chat import ChatTokenizer
+from slimtune.core.errors import SlimtuneError
+from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.types import Message
-from slimtune.errors import SlimtuneError
 from slimtune.evaluate.targets import prefixes
 from slimtune.evaluate.targets.local_target import LocalTarget
 from slimtune.evaluate.targets.target import Facts, Prompt, Sampling, spells
@@ -145,7 +145,7 @@ def test_several_replies_differ_and_come_again_with_the_same_seed(target):
 @pytest.mark.parametrize("checkpointing", ["unsloth", False])
 def test_a_model_that_trains_goes_on_training_after_it_was_asked(tiny_model, tokenizer, checkpointing):
     """What Unsloth switches for generating must not stay so: the base is asked before the training."""
-    from slimtune import backend
+    from slimtune.models import backend
 
     loaded, _ = backend.FastLanguageModel.from_pretrained(
         str(tiny_model("qwen3")), max_seq_length=512, load_in_4bit=False, use_gradient_checkpointing=checkpointing
@@ -168,7 +168,7 @@ def test_a_model_that_trains_goes_on_training_after_it_was_asked(tiny_model, tok
 
 
 def test_what_unsloth_clears_on_a_card_is_put_back():
-    from slimtune import backend
+    from slimtune.models import backend
 
     class OnCard(torch.nn.Linear):
         """As FastLlamaModel does it: for_inference clears the flag, and generate() restores it for a training model only."""

@@ -1,16 +1,15 @@
 """The choices in another order: each text behind another label, nothing else of the prompt changed."""
 
 import itertools
-from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
+from slimtune.core.errors import SlimtuneError
 from slimtune.data import loading
 from slimtune.data.types import Message
-from slimtune.errors import SlimtuneError
 from slimtune.evaluate import items, permutations
 
-ROOT = Path(__file__).parents[2]
 CHOICES = {"a": "5年", "b": "5年以内", "c": "10年", "d": "期間の定めなし"}
 
 

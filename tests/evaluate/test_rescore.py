@@ -3,20 +3,20 @@
 import contextlib
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.paths import ROOT
 
+from slimtune.core.errors import SlimtuneError
 from slimtune.data.types import Message
-from slimtune.errors import SlimtuneError
 from slimtune.evaluate import asking, rescore
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.items import Item
 from slimtune.evaluate.targets.target import Reply
 
-GIVEN = Path(__file__).parents[3] / "shared" / "cases" / "answer_cases.jsonl"
+GIVEN = ROOT.parent / "shared" / "cases" / "answer_cases.jsonl"
 
 
 def write(path, *rows):

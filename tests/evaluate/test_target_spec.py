@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from slimtune.errors import SlimtuneError
+from slimtune.core.errors import SlimtuneError
 from slimtune.evaluate.targets import opening, target_spec
 from slimtune.evaluate.targets.opening import Loading
 from slimtune.evaluate.targets.target_spec import Spec
@@ -106,7 +106,7 @@ def test_a_run_without_an_adapter_is_told_how_to_finish(run):
 
 
 def test_a_pickled_adapter_is_not_loaded(run):
-    from slimtune import model
+    from slimtune.models import load as model
 
     (run / "adapter/adapter_model.bin").write_bytes(b"")
     with pytest.raises(SlimtuneError, match=r"has no adapter_model\.safetensors"):

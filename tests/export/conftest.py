@@ -131,7 +131,7 @@ def add_lora() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def convert_once(build_base: Callable[..., Path], tmp_path_factory: Any) -> Callable[..., Any]:
     """convert_once(family, tied, outtype) -> (record, path of the GGUF) of a random model; converted once each."""
-    from slimtune.export.gguf import convert
+    from slimtune.export.gguf.gguf import convert
 
     folder = tmp_path_factory.mktemp("gguf")
     done: dict[tuple[str, bool, str], Any] = {}

@@ -6,16 +6,16 @@ import struct
 from pathlib import Path
 
 import pytest
+from support import command_line
 
-from slimtune.errors import SlimtuneError
-from slimtune.export import go_template
-from slimtune.export.check import Finding, check_file, render
-from slimtune.export.check_gguf import metadata_problems
-from slimtune.export.check_template import PROBES, compare_templates
-from slimtune.export.gguf_tensors import array_text, read_gguf
+from slimtune.core.errors import SlimtuneError
+from slimtune.export.check.check import Finding, check_file, render
+from slimtune.export.check.check_gguf import metadata_problems
+from slimtune.export.check.check_template import PROBES, compare_templates
+from slimtune.export.gguf.gguf_tensors import array_text, read_gguf
 from slimtune.export.model_card import base_reference, front_matter, licence_of, model_card
-from slimtune.export.modelfile import STOPS, bake_chat_template, write_modelfile
-from tests import command_line
+from slimtune.export.modelfile import go_template
+from slimtune.export.modelfile.modelfile import STOPS, bake_chat_template, write_modelfile
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 GO = "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
@@ -143,14 +143,14 @@ def test_silent_fallbacks_are_counted(tmp_path):
 def test_nan_and_infinity_are_found(kind, raw, tmp_path, monkeypatch):
     path = gguf(tmp_path / "law.gguf", (kind, b"\0" * 400 + raw), **{"general.file_type": None})
     only(path, "problem", "1 tensors hold NaN or infinity ('blk.0.weight'")
-    monkeypatch.setattr("slimtune.export.check_gguf.LOOKED_AT", 64)
+    monkeypatch.setattr("slimtune.export.check.check_gguf.LOOKED_AT", 64)
     assert alarms(path) == [] and "searched for NaN and infinity: the first" in render(check_file(path))
     assert [one.level for one in check_file(path, deep=True)].count("problem") == 1
 
 
 def test_the_last_value_of_a_half_precision_tensor_is_looked_at(tmp_path, monkeypatch):
     path = gguf(tmp_path / "law.gguf", ("F16", b"\0" * 400 + struct.pack("<H", 0x7C00)), **{"general.file_type": None})
-    monkeypatch.setattr("slimtune.export.check_gguf.LOOKED_AT", 402)  # half of four bytes
+    monkeypatch.setattr("slimtune.export.check.check_gguf.LOOKED_AT", 402)  # half of four bytes
     only(path, "problem", "1 tensors hold NaN or infinity")
 
 
@@ -324,7 +324,7 @@ def test_a_model_card_takes_no_injection():
 def test_the_converter_takes_the_card_into_the_gguf(build_base, tmp_path):
     import shutil
 
-    from slimtune.export.gguf import convert
+    from slimtune.export.gguf.gguf import convert
 
     model = shutil.copytree(build_base("qwen3", tied=True), tmp_path / "merged")
     template = (model / "chat_template.jinja").read_text(encoding="utf-8")

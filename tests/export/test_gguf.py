@@ -15,10 +15,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.paths import ROOT
 
-from slimtune.errors import SlimtuneError
-from slimtune.export.gguf import convert
-from slimtune.export.run_converter import splits_like_qwen2
+from slimtune.core.errors import SlimtuneError
+from slimtune.export.gguf.gguf import convert
+from slimtune.export.gguf.run_converter import splits_like_qwen2
 
 BLOCK_NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -164,12 +165,12 @@ def test_a_disk_that_is_too_small_is_seen_first(build_base, tmp_path, monkeypatc
 def test_a_killed_conversion_leaves_no_final_name_no_orphan_and_the_next_one_succeeds(build_base, tmp_path):
     model, out = build_base("qwen3", tied=True), tmp_path / "x.gguf"
     script = (
-        "import os, signal, sys; from pathlib import Path; from slimtune.export.gguf import convert\n"
+        "import os, signal, sys; from pathlib import Path; from slimtune.export.gguf.gguf import convert\n"
         "def kill(done, total): os.kill(os.getpid(), signal.SIGKILL)\n"
         "convert(Path(sys.argv[1]), Path(sys.argv[2]), outtype='q8_0', name='x', on_progress=kill)"
     )
     command = [sys.executable, "-c", script, str(model), str(out)]
-    assert subprocess.run(command, cwd=Path(__file__).parents[2], check=False).returncode == -signal.SIGKILL
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".x.gguf.") and left.name.endswith(".partial")
     deadline = time.monotonic() + 20

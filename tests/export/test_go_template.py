@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from slimtune.data.chat import render_template
-from slimtune.export import go_template
-from slimtune.export.chat_templates import recognise, render
-from slimtune.export.modelfile import bake_chat_template, write_modelfile
-from slimtune.export.modelfile_reader import parse_modelfile
+from slimtune.data.chat_template import render_template
+from slimtune.export.modelfile import go_template
+from slimtune.export.modelfile.chat_templates import recognise, render
+from slimtune.export.modelfile.modelfile import bake_chat_template, write_modelfile
+from slimtune.export.modelfile.modelfile_reader import parse_modelfile
 
 GO = shutil.which("go")
 CONVERSATIONS = 2000
@@ -110,7 +110,7 @@ def test_two_thousand_conversations_are_rendered_as_training_renders_them(
 )
 def test_every_familys_template_renders_as_its_jinja(name, program, chat_templates, tmp_path):
     """Where the Jinja trims a role's text, that text has no white space at its ends: Ollama's templates cannot trim."""
-    from slimtune import backend
+    from slimtune.models import backend
 
     jinja = backend.chat_template(name)
     trims = recognise(jinja, thinking=False).trims

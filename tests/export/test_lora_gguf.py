@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from slimtune.errors import SlimtuneError
-from slimtune.export import lora_gguf
-from slimtune.export.gguf import convert
+from slimtune.core.errors import SlimtuneError
+from slimtune.export.gguf import lora_gguf
+from slimtune.export.gguf.gguf import convert
 
 SERVE = """
 import json, sys, os

@@ -12,19 +12,19 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import ROOT
 
-from slimtune.errors import SlimtuneError
-from slimtune.export import merge, needed_memory
-from slimtune.export.merge import merge_adapter
+from slimtune.core.errors import SlimtuneError
+from slimtune.export.merge import merge, needed_memory
+from slimtune.export.merge.merge import merge_adapter
+from slimtune.export.merge.nf4 import is_quantised_at_load, nf4_values
 from slimtune.export.model_folder import parameter_count, write_safetensors
-from slimtune.export.nf4 import is_quantised_at_load, nf4_values
 
 
 def tensors_of(folder):
@@ -467,13 +467,13 @@ def test_a_disk_that_fills_up_leaves_nothing(run, tmp_path):
 def test_a_killed_merge_leaves_no_final_name_and_the_next_one_succeeds(run, tmp_path):
     out = tmp_path / "merged"
     script = (
-        "import os, signal, sys; from pathlib import Path; from slimtune.export.merge import merge_adapter\n"
+        "import os, signal, sys; from pathlib import Path; from slimtune.export.merge.merge import merge_adapter\n"
         "def kill(done, total): os.kill(os.getpid(), signal.SIGKILL) if done > total / 2 else None\n"
         "adapter, base, out = map(Path, sys.argv[1:])\n"
         "merge_adapter(adapter, base, out, load_in_4bit=False, on_progress=kill)"
     )
     command = [sys.executable, "-c", script, str(run.adapter), str(run.base), str(out)]
-    assert subprocess.run(command, cwd=Path(__file__).parents[2], check=False).returncode == -signal.SIGKILL
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
     assert [path.name for path in tmp_path.iterdir()] == ["merged.partial"]
 
     merge_adapter(run.adapter, run.base, out, load_in_4bit=True)

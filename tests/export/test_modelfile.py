@@ -10,14 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimtune.errors import SlimtuneError
-from slimtune.export.modelfile import (
-    QWEN25_DEFAULT_SYSTEM,
-    STOPS,
-    bake_chat_template,
-    write_modelfile,
-)
-from slimtune.export.modelfile_reader import parse_modelfile
+from slimtune.core.errors import SlimtuneError
+from slimtune.export.modelfile.modelfile import QWEN25_DEFAULT_SYSTEM, STOPS, bake_chat_template, write_modelfile
+from slimtune.export.modelfile.modelfile_reader import parse_modelfile
 
 DEFAULTS: dict[str, Any] = {"gguf_name": "law.f16.gguf", "thinking": False, "system": None, "num_ctx": 2048}
 

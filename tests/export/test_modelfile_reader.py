@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimtune.errors import SlimtuneError
-from slimtune.export.modelfile import STOPS, write_modelfile
-from slimtune.export.modelfile_reader import (
+from slimtune.core.errors import SlimtuneError
+from slimtune.export.modelfile.modelfile import STOPS, write_modelfile
+from slimtune.export.modelfile.modelfile_reader import (
     Expected,
     Refused,
     compare,

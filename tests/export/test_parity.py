@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from slimtune import llama_server
-from slimtune.errors import SlimtuneError
-from slimtune.export import merged_model, parity
-from slimtune.export.gguf import convert
-from slimtune.export.merge import merge_adapter
-from slimtune.export.merged_model import Answer
-from slimtune.export.modelfile import bake_chat_template
-from slimtune.export.quantise import quantise
+from slimtune.core.errors import SlimtuneError
+from slimtune.export.gguf.gguf import convert
+from slimtune.export.gguf.quantise import quantise
+from slimtune.export.merge.merge import merge_adapter
+from slimtune.export.modelfile.modelfile import bake_chat_template
+from slimtune.export.proof import merged_model, parity
+from slimtune.export.proof.merged_model import Answer
+from slimtune.models import llama_server
 
 QUESTIONS = {
     "賃貸人の義務は？": "a", "契約の成立　は\n\nいつか": "b", "日本の首都": "c", "the quick fox 123?": "d", "It doesn't?": "a",

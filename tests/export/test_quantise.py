@@ -13,12 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-from slimtune.errors import SlimtuneError
-from slimtune.export import quantise as quantising
-from slimtune.export import run_quantiser
-from slimtune.export.gguf import convert
-from slimtune.export.quantise import PROGRAM_VARIABLE, quantise
+from slimtune.core.errors import SlimtuneError
+from slimtune.export.gguf import quantise as quantising
+from slimtune.export.gguf import run_quantiser
+from slimtune.export.gguf.gguf import convert
+from slimtune.export.gguf.quantise import PROGRAM_VARIABLE, quantise
 
 KINDS = ("q8_0", "q6_k", "q5_k_m", "q4_k_m")
 
@@ -204,10 +205,10 @@ def test_a_full_disk_is_seen_before(wide_gguf, tmp_path, monkeypatch):
 
 def test_a_killed_quantisation_leaves_nothing_and_the_next_one_succeeds(wide_gguf, tmp_path):
     code = (
-        "import sys, pathlib\nfrom slimtune.export.quantise import quantise\n"
+        "import sys, pathlib\nfrom slimtune.export.gguf.quantise import quantise\n"
         f"quantise(pathlib.Path({str(wide_gguf)!r}), pathlib.Path({str(tmp_path / 'x.gguf')!r}), 'q4_k_m')"
     )
-    root = Path(__file__).parents[2]
+    root = ROOT
     process = subprocess.Popen([sys.executable, "-c", code], cwd=root)
     limit = time.monotonic() + 60
     while not any(tmp_path.iterdir()) and time.monotonic() < limit and process.poll() is None:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from slimtune import llama_server
-from slimtune.data.chat import ChatTokenizer
-from slimtune.export import rendering
-from slimtune.export.conversations import generated
+from slimtune.data.chat_template import ChatTokenizer
+from slimtune.export.proof import rendering
+from slimtune.export.proof.conversations import generated
+from slimtune.models import llama_server
 
 
 @pytest.fixture(scope="module")

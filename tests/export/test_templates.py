@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from slimtune.errors import SlimtuneError
-from slimtune.export import go_template
-from slimtune.export.chat_templates import bake_chat_template, recognise, render
-from slimtune.export.conversations import generated
-from slimtune.export.modelfile import write_modelfile
-from slimtune.export.modelfile_reader import parse_modelfile
+from slimtune.core.errors import SlimtuneError
+from slimtune.export.modelfile import go_template
+from slimtune.export.modelfile.chat_templates import bake_chat_template, recognise, render
+from slimtune.export.modelfile.modelfile import write_modelfile
+from slimtune.export.modelfile.modelfile_reader import parse_modelfile
+from slimtune.export.proof.conversations import generated
 
 # Unsloth's name of the Jinja: family of the TEMPLATE, the roles whose text the Jinja trims, whether it begins with BOS.
 EXPECTED: dict[str, tuple[str, tuple[str, ...], bool]] = {
@@ -38,7 +38,7 @@ NO_SYSTEM = (
 
 @pytest.fixture(scope="module")
 def jinjas(chat_templates) -> dict[str, str]:
-    from slimtune import backend
+    from slimtune.models import backend
 
     return {name: backend.chat_template(name) for name in EXPECTED}
 
@@ -117,8 +117,8 @@ def test_a_qwen3_5_is_converted_and_answers_in_llama_cpp_as_in_transformers(toke
     from transformers import Qwen3_5ForCausalLM
     from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
-    from slimtune import llama_server
-    from slimtune.export.gguf import convert
+    from slimtune.export.gguf.gguf import convert
+    from slimtune.models import llama_server
 
     config = Qwen3_5TextConfig(
         vocab_size=608, hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,

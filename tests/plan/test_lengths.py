@@ -23,7 +23,7 @@ def test_packed_rows_equal_trls_own_packing(tokens):
 
 
 def _trl_rows(tokens, row_length):
-    from slimtune import backend  # noqa: F401  before trl
+    from slimtune.models import backend  # noqa: F401  before trl
 
     from datasets import Dataset  # isort: skip
     from trl.data_utils import pack_dataset  # isort: skip
@@ -43,7 +43,7 @@ def test_estimated_lengths_lie_a_little_above_what_qwen_counts():
 
 
 def test_measured_lengths_are_those_of_the_rendered_examples(template_folder):
-    from slimtune.data.chat import ChatTokenizer
+    from slimtune.data.chat_template import ChatTokenizer
 
     tokenizer = ChatTokenizer(template_folder("qwen3"))
     conversation = Conversation((Message("user", "七日か。"), Message("assistant", "b")))

@@ -4,10 +4,12 @@ import dataclasses
 
 import pytest
 
-from slimtune.errors import SlimtuneError
-from slimtune.plan import hardware, jobs, make, models
+from slimtune.core.errors import SlimtuneError
+from slimtune.models import hardware
+from slimtune.models import shapes as models
+from slimtune.plan import jobs, make
 from slimtune.plan.lengths import Lengths
-from slimtune.recipe import Recipe
+from slimtune.recipe.schema import Recipe
 
 CARD = hardware.card(10)
 CPU = hardware.Hardware("cpu", "a processor", 16 * 2**30, True, 8, None)

@@ -4,13 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-from slimtune.plan.vram import GIB, MIB
-
-ROOT = Path(__file__).parent.parent.parent
+from slimtune.plan.memory.vram import GIB, MIB
 
 
 def plan(*arguments):
@@ -33,8 +31,8 @@ WORKED = {
 @pytest.mark.parametrize("base", WORKED)
 @pytest.mark.parametrize("column", range(4))
 def test_the_worked_table_through_the_whole_planner(base, column):
-    from slimtune import prepare
-    from slimtune import recipe as recipes
+    from slimtune.recipe import schema as recipes
+    from slimtune.run import prepare
 
     tokens = 2048 * 2**column
     # Every knob as in the table, on data large enough to fill such a row: the recipe's own, many times over.

@@ -4,7 +4,10 @@ import dataclasses
 
 import pytest
 
-from slimtune.plan import calibration, cards, models, speed, vram
+from slimtune.models import cards
+from slimtune.models import shapes as models
+from slimtune.plan import calibration, speed
+from slimtune.plan.memory import vram
 
 QWEN3_8B, RTX_3080 = models.KNOWN["Qwen3-8B"], cards.CARDS["rtx3080"]
 PEAK = dataclasses.replace(calibration.read(), efficiency={calibration.ANY_CARD: 1.0}, host_bytes_per_second=12e9)

@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from slimtune import backend
+from slimtune.models import backend
 
 import peft  # isort: skip
 import transformers  # isort: skip
@@ -19,12 +19,15 @@ import unsloth.models._utils  # isort: skip
 import unsloth.models.rl  # isort: skip
 import unsloth.trainer  # isort: skip
 
-from slimtune.data.chat import ChatTokenizer
+from slimtune.core.errors import SlimtuneError
+from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.types import Conversation, Message
-from slimtune.errors import SlimtuneError
-from slimtune.plan import hardware, jobs, lengths, make, models
-from slimtune.recipe import Recipe
-from slimtune.train import mask_audit, sft
+from slimtune.models import hardware
+from slimtune.models import shapes as models
+from slimtune.plan import jobs, lengths, make
+from slimtune.recipe.schema import Recipe
+from slimtune.train import audit as mask_audit
+from slimtune.train.methods import sft
 
 
 def main(folder, work):

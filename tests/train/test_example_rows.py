@@ -5,7 +5,7 @@ from array import array
 
 import datasets
 
-from slimtune.data.chat import Example
+from slimtune.data.chat_template import Example
 from slimtune.train import example_rows
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from slimtune.data.chat import ChatTokenizer
+from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.types import Conversation, Message
-from slimtune.plan import ram
-from slimtune.plan.models import TARGETS, from_config
+from slimtune.models.shapes import TARGETS, from_config
+from slimtune.plan.memory import ram
 
 
 def examples_of(folder, count=4):
@@ -17,7 +17,7 @@ def examples_of(folder, count=4):
 
 
 def predicted(folder, plan, examples):
-    from slimtune.base_model import read_config
+    from slimtune.models.files import read_config
 
     return ram.predict(
         from_config(read_config(folder), "tiny"),
@@ -32,8 +32,8 @@ def predicted(folder, plan, examples):
 
 
 def build(folder, plan, directory):
-    from slimtune import model as models
-    from slimtune.train import sft
+    from slimtune.models import load as models
+    from slimtune.train.methods import sft
 
     model, tokenizer = models.load(folder, plan)
     model = models.add_lora(model, plan)
@@ -42,7 +42,7 @@ def build(folder, plan, directory):
 
 
 def assert_exact(folder, plan, directory):
-    from slimtune import model as models
+    from slimtune.models import load as models
     from slimtune.train import training
 
     trainer, examples = build(folder, plan, directory)
@@ -55,7 +55,7 @@ def assert_exact(folder, plan, directory):
 
 
 def test_the_built_in_model_to_the_byte(a_plan, tmp_path):
-    from slimtune import builtin
+    from slimtune.models import builtin
 
     assert_exact(builtin.resolve("builtin:tiny-qwen3"), a_plan(max_steps=1), tmp_path)
 

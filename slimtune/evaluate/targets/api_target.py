@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, Field, ValidationError
 
-from slimtune.errors import SlimtuneError, fail
+from slimtune.core.errors import SlimtuneError, fail
 from slimtune.evaluate.targets.http_json import JsonServer, NoAnswerError, is_loopback
 from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling
 from slimtune.evaluate.targets.threads import in_threads

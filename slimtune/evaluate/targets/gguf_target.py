@@ -1,6 +1,6 @@
 """A GGUF as an evaluation target: what llama.cpp, and so Ollama, answers with the file that ships.
 
-llama.cpp runs in a process of its own (slimtune/llama_server.py says why). Prompts are rendered by the GGUF's embedded
+llama.cpp runs in a process of its own (slimtune/models/llama_server.py says why). Prompts are rendered by the GGUF's embedded
 chat template and tokenised by its embedded vocabulary, so that a template or a tokenizer that went wrong on the way
 into the file shows in the result.
 """
@@ -16,14 +16,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from slimtune import llama_server, versions
-from slimtune.errors import Problem, SlimtuneError, fail
+from slimtune.core import versions
+from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.run_record import sha256_file
 from slimtune.evaluate.targets.prefixes import group_by_prefix
 from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
 from slimtune.evaluate.targets.threads import in_threads
 from slimtune.evaluate.targets.told_tokens import Told, letters_of
-from slimtune.export.gguf_tensors import read_gguf
-from slimtune.run_record import sha256_file
+from slimtune.export.gguf.gguf_tensors import read_gguf
+from slimtune.models import llama_server
 
 # The whole distribution of a small vocabulary; of a large one enough for every spelling of a letter that matters.
 _WHOLE_VOCABULARY, _LIKELIEST = 4096, 512

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from slimtune.errors import fail
-from slimtune.run_record import redact
+from slimtune.core.errors import fail
+from slimtune.core.run_record import redact
 
 ATTEMPTS = 5
 """How often a request is sent before a fault is believed to last."""

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from slimtune.data.chat import ChatTokenizer
-from slimtune.errors import Problem, SlimtuneError, fail
+from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate.targets.prefixes import FEWEST_OF_ALL, Group, common_length, group_by_prefix
 from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
 from slimtune.evaluate.targets.text_stops import AnswerLineStop

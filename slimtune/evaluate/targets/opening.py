@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from slimtune import base_model, resume, run_record
-from slimtune.errors import fail
+from slimtune.core import run_record
+from slimtune.core.errors import fail
 from slimtune.evaluate.targets.target import Facts, Target
 from slimtune.evaluate.targets.target_spec import Spec
-from slimtune.plan import vram
+from slimtune.models import files as base_model
+from slimtune.plan.memory import vram
+from slimtune.run import resume
 
 if TYPE_CHECKING:
     from slimtune.evaluate.targets.local_target import LocalTarget
@@ -157,10 +159,10 @@ def open_local(spec: Spec, loading: Loading, adapters: dict[str, Path] | None = 
     weights = weights_of(spec, loading)
     folder = base_model.fetch(weights.base, weights.revision)
 
-    from slimtune import backend  # heavy from here on; Unsloth comes first
-    from slimtune import model as models
-    from slimtune.data.chat import ChatTokenizer
+    from slimtune.data.chat_template import ChatTokenizer
     from slimtune.evaluate.targets.local_target import LocalTarget
+    from slimtune.models import backend  # heavy from here on; Unsloth comes first
+    from slimtune.models import load as models
 
     import torch  # isort: skip
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from slimtune import base_model
-from slimtune.errors import SlimtuneError, fail
+from slimtune.core.errors import SlimtuneError, fail
+from slimtune.models import files as base_model
 
 SpecKind = Literal["run", "adapter", "model", "gguf", "api"]
 

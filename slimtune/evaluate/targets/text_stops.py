@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from transformers import StoppingCriteria
 
-from slimtune.data.chat import ChatTokenizer
+from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate.targets.target import spellings
 
 # As many tokens as an answer line has at most ("**最終的な回答**： （ｃ）").

@@ -1,0 +1,101 @@
+"""The table of recipes in recipes/README.md, generated from the recipes themselves.
+
+    python -m scripts.recipe_table > recipes/README.md
+
+Memory is the plan's prediction for the recipe's card with lengths estimated from characters, so that the table is
+the same on every machine, whatever models it has downloaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from slimtune.data import loading
+from slimtune.models import hardware
+from slimtune.models import shapes as models
+from slimtune.plan import jobs, lengths, make
+from slimtune.recipe import schema as recipes
+from slimtune.recipe.schema import EvaluateSection, Recipe
+from slimtune.run import prepare
+
+_HEAD = """\
+# Recipes
+
+Each file opens with the command that runs it. Any value can be overridden: `section.key=value` after the recipe.
+The card's memory is in `budget.vram_gb`; `--dry-run` prints the plan for it.
+
+| recipe | priority | pattern | purpose | model | training data | how it is evaluated | memory |
+|---|---|---|---|---|---|---|---|
+"""
+_FOOT = """
+Memory is predicted for the recipe's card (weights, adapter, optimizer, the largest passing peak and the CUDA context)
+and stays below its budget; what a run does not need is spent on speed. Base and tuned model are given the same held-out
+items. "letters": they answer by letter log-probability; "argued answers": they argue, and the answer is taken from the
+reply; "perplexity": of the answers in the file, which no training saw. A worse, collapsed or contaminated result stops
+the export.
+
+This file is generated: `python -m scripts.recipe_table > recipes/README.md`.
+"""
+
+
+def render(folder: Path) -> str:
+    """The Markdown for all recipes of a folder, by priority and then by name."""
+    loaded = [recipes.load(path) for path in folder.glob("*.yaml")]
+    loaded.sort(key=lambda recipe: (recipe.about.priority or 0, recipe.name))
+    return _HEAD + "".join(_row(recipe) for recipe in loaded) + _FOOT
+
+
+def _row(recipe: Recipe) -> str:
+    files = ", ".join(
+        f"`{source.path}`" + (f" × {source.weight:g}" if source.weight != 1 else "") for source in recipe.data.train
+    )
+    evaluation = f"held-out loss, `{recipe.data.eval}`"
+    if recipe.evaluate:
+        evaluation = f"{_measure(recipe.evaluate)}, `{recipe.evaluate.data}`"
+    cells = [
+        f"[`{recipe.name}`]({recipe.name}.yaml)",
+        str(recipe.about.priority or "first"),
+        recipe.about.pattern,
+        recipe.about.purpose,
+        f"`{recipe.model.base}`",
+        files,
+        evaluation,
+        _memory(recipe),
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _measure(evaluate: EvaluateSection) -> str:
+    if evaluate.kind != "multiple_choice":
+        return evaluate.kind
+    return "letters" if evaluate.mode == "direct" else "argued answers"
+
+
+def _memory(recipe: Recipe) -> str:
+    shape = models.find(recipe.model.base)
+    if shape is None or recipe.budget.vram_gb is None:
+        return "no card needed"
+    data = recipe.data
+
+    def read(sources: list[tuple[str, float]], mode: loading.Mode) -> lengths.Lengths:
+        loaded = loading.load_conversations(
+            sources, mode=mode, system=data.system, format=data.format, seed=recipe.run.seed
+        )
+        return lengths.estimate(loaded.conversations)
+
+    known = jobs.Data(
+        train=read([(source.path, source.weight) for source in data.train], data.mode),
+        held_out=read([(data.eval, 1.0)], data.mode) if data.eval else None,
+        prompts=read([(recipe.evaluate.data, 1.0)], prepare.test_mode(recipe.evaluate)).prompts
+        if recipe.evaluate
+        else (),
+    )
+    plan = make.make(recipe, known, shape, hardware.card(recipe.budget.vram_gb))
+    assert plan.least_bytes is not None and plan.peak_bytes is not None  # a card has a memory plan
+    card = f"{plan.peak_bytes / 2**30:.1f} GiB of a {recipe.budget.vram_gb:g} GB card"
+    return f"{card}, {plan.least_bytes / 2**30:.1f} needed"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render(Path("recipes")))

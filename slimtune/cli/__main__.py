@@ -1,0 +1,5 @@
+"""`python -m slimtune.cli` is `slimtune`."""
+
+from slimtune.cli.app import main
+
+main()

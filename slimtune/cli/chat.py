@@ -1,0 +1,120 @@
+"""The command that talks: chat. Nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slimtune.core.errors import fail
+
+if TYPE_CHECKING:
+    from slimtune.serve.chat import chat_target
+    from slimtune.serve.chat.chat_screen import Screen
+    from slimtune.serve.chat.chat_sides import Side, Wishes
+
+
+def chat(
+    target: Annotated[
+        str, typer.Argument(help="A run's folder, e.g. outputs/direct/latest, a .gguf, or a Modelfile's folder.")
+    ],
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Base and tuned answer the same messages; a run needs no export for it.")
+    ] = False,
+    base: Annotated[
+        Path | None, typer.Option("--base", metavar="BASE.gguf", help="Compare with this file, both in llama.cpp.")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="Answer this and end; repeat it for the next message.")
+    ] = None,
+    system: Annotated[str | None, typer.Option("--system", help='Instead of the Modelfile\'s; "" for none.')] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", min=0, max=2, help="0 always takes the likeliest token.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Of a reply.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", min=64, help="Tokens of the conversation, replies included.")
+    ] = None,
+    thinking: Annotated[
+        bool | None, typer.Option("--thinking/--no-thinking", help="Qwen3's <think> block; the template decides.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Replies that can be repeated.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Of llama.cpp: fewer where the processor is busy.")
+    ] = None,
+) -> None:
+    """Talk to a run's export or a GGUF as Ollama would run it, or compare it with its base.
+
+    Without a terminal each line of standard input is a message of one conversation (/reset begins another, three
+    quotation marks enclose several lines). Standard output then has the replies alone; with --compare a JSON object
+    a message.
+    """
+    from slimtune.serve.chat import chat_target
+    from slimtune.serve.chat import loop as chats
+    from slimtune.serve.chat.chat_screen import Screen
+    from slimtune.serve.chat.chat_sides import Wishes
+
+    spec = chat_target.spec_of(target)
+    if compare and base is None and spec.kind == "gguf":
+        raise fail("a GGUF does not hold its base", where="--compare", fix="add --base BASE.gguf, or name the run")
+    if system:
+        system = chats.checked_system(system)  # before anything is loaded
+    wishes = Wishes(temperature, max_new_tokens, max_length, thinking, seed, threads)
+    screen = Screen()
+    with contextlib.ExitStack() as opened:
+        if compare and base is None:
+            sides, own_system = _run_and_its_base(Path(spec.place), wishes, screen, opened)
+        else:
+            sides, own_system = _ggufs(chat_target.find(spec), base, wishes, screen, opened)
+        for side in sides:
+            screen.notes.say(f"{side.name}: {side.about}" if len(sides) > 1 else side.about)
+        conversation = chats.Conversation(sides, (own_system if system is None else system) or None, screen)
+        if prompt:
+            chats.run_script(conversation, [chats.Entry(text) for text in prompt])
+        elif sys.stdin.isatty():
+            chats.talk(conversation)
+        else:
+            chats.run_script(conversation, chats.entries_of(chats.piped()))
+
+
+Opened = tuple[list["Side"], str | None]
+"""Who answers, and the system prompt that they were made for."""
+
+
+def _run_and_its_base(run: Path, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack) -> Opened:
+    from slimtune.run import resume
+    from slimtune.serve.chat import chat_sides
+
+    screen.notes.step(f"Loading the base of {run}, and its adapter")
+    recipe = resume.read(run).recipe
+    return list(opened.enter_context(chat_sides.open_run(run, wishes))), recipe["data"]["system"]
+
+
+def _ggufs(
+    model: chat_target.ChatModel, base: Path | None, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack
+) -> Opened:
+    """The GGUF in llama.cpp, after its base where there is one. Both are asked with the same system prompt and sampling."""
+    from slimtune.serve.chat import chat_sides
+
+    screen.notes.step(f"Loading {model.gguf}" + (f" and {base}" if base else ""))
+    for note in model.notes:
+        screen.notes.say(note)
+    tuned = opened.enter_context(chat_sides.open_gguf("tuned", model.gguf, model, wishes, thinking=wishes.thinking))
+    if model.template is not None and not tuned.agrees_with(model.template):
+        screen.notes.warn("the Modelfile's TEMPLATE is not the chat template in the GGUF, which is the one used here")
+    if base is None:
+        return [tuned], model.system
+    # What a run was tuned for, so that its base is asked in the same way; the exported template implies it.
+    thinking = model.thinking if wishes.thinking is None else wishes.thinking
+    untuned = opened.enter_context(chat_sides.open_gguf("base", base, model, wishes, thinking=thinking))
+    if not untuned.opens_as(tuned):
+        screen.notes.warn("the two chat templates render differently; --thinking or --no-thinking may make them equal")
+    return [untuned, tuned], model.system
+
+
+def register(app: typer.Typer) -> None:
+    """Put the command on the command line."""
+    app.command()(chat)

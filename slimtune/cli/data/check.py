@@ -1,0 +1,148 @@
+"""`slimtune data check`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slimtune.core.errors import BAD_INPUT, fail
+
+if TYPE_CHECKING:
+    from slimtune.data.chat_template import ChatTokenizer
+    from slimtune.datatools.check.check import Report
+    from slimtune.plan.explain.suggestions import Facts
+    from slimtune.recipe.schema import Recipe
+
+
+def check(
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Training files of any format, or hub ids; else those of --recipe.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="Gives model, length, system prompt and evaluation files.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Whose tokens count: a folder, a hub id, builtin:tiny-qwen3.")
+    ] = None,
+    max_seq_length: Annotated[
+        int | None,
+        typer.Option("--max-seq-length", min=1, help="Tokens; longer examples are named. The recipe's, else 2048."),
+    ] = None,
+    format: Annotated[str, typer.Option("--format", help="The layout of the files; auto: what they show.")] = "auto",
+    against: Annotated[
+        list[str] | None, typer.Option("--against", help="An evaluation file to look for in them; may be repeated.")
+    ] = None,
+    secrets: Annotated[
+        bool, typer.Option("--secrets/--no-secrets", help="Look for keys, passwords and personal numbers.")
+    ] = True,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Findings shown of each kind.")] = 5,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw lengths, answers and findings (PNG).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where there are warnings.")] = False,
+) -> None:
+    """Look a training file over before it is trained on: what would be refused, and what would train but not as meant.
+
+    Errors are what the loader refuses, and end with exit code 2. Several files are taken as one training set.
+    """
+    from slimtune.core.progress import Progress
+    from slimtune.data import formats
+    from slimtune.datatools.check import check as checking
+    from slimtune.datatools.check import contamination, rendering
+    from slimtune.plan.explain import suggestions
+    from slimtune.recipe import schema as recipes
+
+    if format not in formats.FORMATS:
+        raise fail(f"unknown format '{format}'", where="--format", fix=f"one of {', '.join(formats.FORMATS)}")
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise fail("the picture is a PNG", where=str(plot), fix=f"name it {plot.with_suffix('.png').name}")
+    loaded = recipes.load(recipe) if recipe else None
+    paths = files or [source.path for source in loaded.data.train] if loaded else files
+    if not paths:
+        raise fail("no file to check", fix="name a training file, or a recipe with --recipe")
+    settings = loaded or _defaults(paths, model)
+    name = model or (loaded.model.base if loaded else None)
+    tokenizer = _tokenizer(name, settings) if name else None
+    held_out = [settings.data.eval, settings.evaluate.data if settings.evaluate else None]
+    with Progress("Reading evaluation files") as progress:
+        compared = [*(against or []), *(path for path in held_out if path)]
+        evaluation = contamination.read(compared, on_progress=progress)
+    wish = checking.Wish(
+        tokenizer=tokenizer,
+        model=name if name and tokenizer else "",
+        max_seq_length=max_seq_length or settings.model.max_seq_length,
+        format=settings.data.format if format == "auto" else format,
+        system=settings.data.system,
+        mode=settings.data.mode,
+        secrets=secrets,
+        evaluation=evaluation,
+    )
+    with Progress("Checking (%)") as progress:
+        report = checking.check(paths, wish, on_progress=progress)
+    facts = _facts(report, settings, name or settings.model.base)
+    suggested = suggestions.suggest(facts) if facts else ()
+    if as_json:
+        typer.echo(json.dumps(rendering.as_json(report, suggested), ensure_ascii=False, indent=2))
+    else:
+        advice = suggestions.lines(facts, suggested) if facts else []
+        if advice and not loaded:
+            advice[0] += f". The values are a recipe's defaults, the model is {settings.model.base}"
+        typer.echo("\n".join(rendering.lines(report, limit=limit, advice=advice)))
+    if plot is not None:
+        from slimtune.datatools.check import picture
+
+        picture.plot(report, plot)
+        typer.echo(f"Picture: {plot}", err=True)
+    if report.count("error"):
+        raise typer.Exit(BAD_INPUT)
+    if strict and report.count("warning"):
+        raise typer.Exit(1)
+
+
+def _defaults(paths: Sequence[str], model: str | None) -> Recipe:
+    """What a recipe that says nothing but the files would be."""
+    from slimtune.recipe.schema import DataSection, ModelSection, Recipe, Source
+
+    data = DataSection(train=[Source(path=path) for path in paths])
+    return Recipe(name="check", data=data, model=ModelSection(base=model) if model else ModelSection())
+
+
+def _tokenizer(name: str, settings: Recipe) -> ChatTokenizer | None:
+    """Of a model on this machine; None, said once, for one on the hub that is not in the cache."""
+    from slimtune.data.chat_template import ChatTokenizer
+
+    folder = _folder(name, settings)
+    if folder is not None and (folder / "tokenizer.json").is_file():
+        return ChatTokenizer(folder, settings.model.thinking)
+    typer.echo(f"{name} is not on this machine: tokens are estimated from characters", err=True)
+    return None
+
+
+def _folder(name: str, settings: Recipe) -> Path | None:
+    from slimtune.models import files as base_model
+
+    return base_model.locate(name, settings.model.revision if name == settings.model.base else None)
+
+
+def _facts(report: Report, settings: Recipe, name: str) -> Facts | None:
+    """What advice is drawn from; None without rows, or for a model of which nothing is known on this machine."""
+    from collections import Counter
+
+    from slimtune.models import files as base_model
+    from slimtune.models import shapes as models
+    from slimtune.plan.explain import suggestions
+
+    weights = {source.path: source.weight for source in settings.data.train}
+    tasks: Counter[suggestions.Task] = Counter()
+    for file in report.files:
+        for task, count in file.answers.tasks.items():
+            tasks[task] += round(count * weights.get(file.path, 1.0))
+    folder = _folder(name, settings)
+    shape = models.from_config(base_model.read_config(folder), name) if folder else models.find(name)
+    if shape is None or not tasks.total():
+        return None
+    supervised = sum(sum(file.lengths.supervised) for file in report.files)
+    return suggestions.facts_of(settings, tasks, supervised, shape)

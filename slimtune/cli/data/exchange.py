@@ -1,0 +1,119 @@
+"""`slimtune data export` and `slimtune data import`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from slimtune.core.errors import SlimtuneError, fail
+
+if TYPE_CHECKING:
+    from slimtune.datatools.writing import Written
+    from slimtune.plan.lengths import Lengths
+
+Target = Literal["openai", "messages", "alpaca", "sharegpt", "input_output"]
+Origin = Literal["auto", "openai", "messages", "alpaca", "sharegpt", "input_output"]
+Own = Literal["input_output", "messages"]
+
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="The file to write, JSONL.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace another file of that name.")]
+
+
+def export(
+    files: Annotated[list[str], typer.Argument(help="Training files of any format, or hub ids.")],
+    output: OutputOption,
+    to: Annotated[Target, typer.Option("--to", help="The layout to write; openai: for that service's fine-tuning.")],
+    system: Annotated[str | None, typer.Option("--system", help="A system prompt for rows without one.")] = None,
+    overwrite: OverwriteOption = False,
+    price_per_million: Annotated[
+        float | None, typer.Option("--price-per-million", min=0, help="The service's price, in USD: shows the cost.")
+    ] = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of the cost.")] = 3,
+    max_example_tokens: Annotated[
+        int | None, typer.Option("--max-example-tokens", min=1, help="What openai's model takes; 65,536 unless given.")
+    ] = None,
+) -> None:
+    """Write training files in the layout of another tool, and say what is lost on the way."""
+    from slimtune.core.progress import Progress
+    from slimtune.datatools.exchange import openai_rules
+    from slimtune.datatools.exchange.converting import to_rows
+    from slimtune.datatools.exchange.reading import read_files
+    from slimtune.datatools.writing import keep_apart, write_rows
+    from slimtune.plan import lengths
+
+    for option, value in (("--price-per-million", price_per_million), ("--max-example-tokens", max_example_tokens)):
+        if value is not None and to != "openai":
+            raise fail("it belongs to --to openai", where=option, fix="leave it out")
+    keep_apart(output, files)
+    with Progress("Reading rows") as progress:
+        read = read_files(files, system=system, on_progress=progress)
+    estimated = None
+    with Progress("Writing rows"):
+        rows, losses = to_rows(read.conversations, to)
+        if to == "openai":
+            estimated = lengths.estimate(read.conversations)
+            longest = max_example_tokens or openai_rules.LONGEST_EXAMPLE
+            problems = openai_rules.broken_rules(read.conversations, rows, estimated, longest)
+            if problems:
+                raise SlimtuneError(problems)
+        written = write_rows(output, rows, overwrite=overwrite)
+    _say_losses([*read.losses, *losses])
+    _say_written(written, to)
+    if estimated:
+        _say_tokens(estimated, epochs, price_per_million)
+
+
+def import_(
+    files: Annotated[list[str], typer.Argument(help="Files of another tool, or hub ids.")],
+    output: OutputOption,
+    origin: Annotated[Origin, typer.Option("--from", help="Their layout; auto: what their rows show.")] = "auto",
+    to: Annotated[
+        Own | None, typer.Option("--to", help="input_output if every conversation has one turn, else messages.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write files of other tools in the project's own form, and say what is lost on the way."""
+    from slimtune.core.progress import Progress
+    from slimtune.datatools.exchange.converting import to_rows
+    from slimtune.datatools.exchange.layouts import own_layout
+    from slimtune.datatools.exchange.reading import read_files
+    from slimtune.datatools.writing import keep_apart, write_rows
+
+    keep_apart(output, files)
+    with Progress("Reading rows") as progress:
+        read = read_files(
+            files,
+            format="messages" if origin == "openai" else origin,
+            setting=("--from", origin),
+            on_progress=progress,
+        )
+    layout = to or own_layout(read.conversations)
+    with Progress("Writing rows"):
+        rows, losses = to_rows(read.conversations, layout)
+        written = write_rows(output, rows, overwrite=overwrite)
+    _say_losses([*read.losses, *losses])
+    _say_written(written, layout)
+
+
+def _say_losses(losses: Sequence[str]) -> None:
+    for loss in losses:
+        typer.echo(loss, err=True)
+
+
+def _say_written(written: Written, layout: str) -> None:
+    state = "unchanged" if written.unchanged else "written"
+    rows = "1 row" if written.rows == 1 else f"{written.rows:,} rows"
+    typer.echo(f"{written.path}: {rows} in the layout {layout}, {state}")
+
+
+def _say_tokens(lengths: Lengths, epochs: int, price: float | None) -> None:
+    from slimtune.datatools.exchange.openai_rules import cost
+
+    typer.echo(f"about {lengths.total:,} tokens an epoch (estimated), the longest example about {lengths.longest:,}")
+    if price is not None:
+        times = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        amount = cost(lengths.total, epochs, price)
+        typer.echo(f"about {amount:,.2f} USD (estimated) for {times} at {price:g} USD a million tokens")

@@ -1,0 +1,123 @@
+"""`slimtune data mix`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slimtune.core.errors import Problem, SlimtuneError
+
+if TYPE_CHECKING:
+    from slimtune.datatools.mixing import Mixture
+
+USUAL_SHARE = 0.15
+
+
+def mix(
+    files: Annotated[list[str], typer.Argument(help="FILE or FILE=WEIGHT; 0.5 takes a seeded half of its rows.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write, JSONL.")],
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=1, help="Of the whole mixture; as many as there are.")
+    ] = None,
+    general: Annotated[str | None, typer.Option("--general", help="General data, against forgetting.")] = None,
+    general_share: Annotated[
+        float | None,
+        typer.Option("--general-share", min=0.01, max=0.9, help="Of the mixed rows; 0.15, and 0.1 to 0.2 is usual."),
+    ] = None,
+    cap: Annotated[
+        list[str] | None,
+        typer.Option("--cap", metavar="N|SOURCE=N", help="Most rows of each meta.source (else file), or of one."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another file of that name.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is taken, and of the order.")] = 42,
+) -> None:
+    """Mix training files into one.
+
+    Weights come first, then the caps, then --rows. General data is neither weighted nor capped.
+    """
+    from slimtune.core.progress import Progress
+    from slimtune.datatools import mixing
+    from slimtune.datatools.exchange.converting import to_rows
+    from slimtune.datatools.exchange.layouts import own_layout
+    from slimtune.datatools.writing import keep_apart, write_rows
+
+    problems: list[Problem] = []
+    weighted = [_weighted(file, problems) for file in files]
+    most, caps = _caps(cap or [], problems)
+    if general_share is not None and general is None:
+        problems.append(Problem("there is no general data to take a share of", "--general-share", "add --general FILE"))
+    if problems:
+        raise SlimtuneError(problems)
+    keep_apart(output, [*(path for path, _ in weighted), *([general] if general else [])])
+    share = USUAL_SHARE if general_share is None else general_share
+    with Progress("Reading rows") as progress:
+        mixture = mixing.mix(
+            weighted,
+            general=general,
+            share=share,
+            rows=rows,
+            cap=most,
+            caps=caps,
+            seed=seed,
+            on_progress=progress,
+        )
+    layout = own_layout(mixture.conversations)
+    with Progress("Writing rows"):
+        written = write_rows(output, to_rows(mixture.conversations, layout).rows, overwrite=overwrite)
+    _show(mixture, written.rows)
+    state = "unchanged" if written.unchanged else "written"
+    count = "1 row" if written.rows == 1 else f"{written.rows:,} rows"
+    typer.echo(f"{output}: {count} in the layout {layout}, {state}")
+    if mixture.missing_general:
+        typer.echo(f"warning: {general} has {mixture.missing_general:,} rows too few for its share", err=True)
+    if general and not 0.1 <= share <= 0.2:
+        typer.echo("note: a general share of 0.1 to 0.2 is usual", err=True)
+
+
+def _weighted(text: str, problems: list[Problem]) -> tuple[str, float]:
+    """The path and the weight of FILE or FILE=WEIGHT."""
+    path, equals, weight = text.rpartition("=")
+    if not equals or Path(text).exists():
+        return text, 1.0
+    try:
+        number = float(weight)
+    except ValueError:
+        problems.append(Problem(f"the weight '{weight}' is not a number", text, "write FILE=0.5"))
+        return path, 1.0
+    if number > 1:
+        fix = "set the weight in the recipe instead: {path: …, weight: 2}"
+        problems.append(Problem("a weight above 1 repeats rows, which the loader refuses within one file", text, fix))
+    elif not number > 0:
+        problems.append(Problem(f"the weight {weight} takes no row", text, "write FILE=0.5, or leave the file out"))
+    return path, number
+
+
+def _caps(texts: Sequence[str], problems: list[Problem]) -> tuple[int | None, dict[str, int]]:
+    """The cap of all sources, if there is one, and those of single ones."""
+    most: int | None = None
+    caps: dict[str, int] = {}
+    for text in texts:
+        source, equals, number = text.rpartition("=")
+        if not (number.isdecimal() and int(number)) or (equals and not source):
+            problems.append(Problem(f"'{text}' is no cap", "--cap", "write --cap 200, or --cap SOURCE=200"))
+        elif source in caps or (not source and most is not None):
+            problems.append(Problem(f"there are two caps of {source or 'all sources'}", "--cap", "keep one of them"))
+        elif source:
+            caps[source] = int(number)
+        else:
+            most = int(number)
+    return most, caps
+
+
+def _show(mixture: Mixture, rows: int) -> None:
+    typer.echo("rows in  rows out   share  file")
+    for file in mixture.files:
+        used = mixture.used.get(file.path, 0)
+        typer.echo(f"{file.rows:7,}  {used:8,}  {used / rows:6.1%}  {file.path}")
+    for source, count in mixture.capped.items():
+        typer.echo(f"--cap leaves out {count:,} rows of {source}")
+    for note in (note for file in mixture.files for note in file.notes):
+        typer.echo(f"note: {note}", err=True)

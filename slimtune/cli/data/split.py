@@ -1,0 +1,114 @@
+"""`slimtune data split`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from slimtune.core.errors import Problem, SlimtuneError, fail
+
+if TYPE_CHECKING:
+    from slimtune.core.console import Console
+
+
+def split(
+    files: Annotated[list[str], typer.Argument(help="Training files of any format; several are split together.")],
+    test: Annotated[str, typer.Option("--test", help="Questions of the test set: a number (40) or a share (0.25).")],
+    dev: Annotated[str, typer.Option("--dev", help="Questions of the dev set, in the same way.")] = "0",
+    out: Annotated[Path | None, typer.Option("--out", help="The folder to write to; the first file's.")] = None,
+    manifest: Annotated[str, typer.Option("--manifest", help="The name of the manifest, split*.json.")] = "split.json",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the placing.")] = 42,
+    threshold: Annotated[
+        float, typer.Option("--threshold", min=0.5, max=1, help="Questions as similar as this are near duplicates.")
+    ] = 0.8,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Keep the manifest's questions where they are, place new ones.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Split anew, whatever the manifest says.")] = False,
+) -> None:
+    """Split training files into train, dev and test, alike in labels and sources, without a question in two of them.
+
+    Questions on one context, equal questions and near duplicates stay together. What went where is kept in split.json,
+    which a run records and which is not replaced silently.
+    """
+    from slimtune.core.console import Console
+    from slimtune.core.progress import Progress
+    from slimtune.datatools.split.split_files import split_files
+
+    if extend and again:
+        raise fail("--extend and --again exclude each other", where="--extend", fix="choose one of the two")
+    if not (manifest.startswith("split") and manifest.endswith(".json") and "/" not in manifest):
+        raise fail(f"'{manifest}' is no name of a manifest", where="--manifest", fix="for example split-law.json")
+    problems: list[Problem] = []
+    sizes = {"test": _size(test, "--test", problems), "dev": _size(dev, "--dev", problems)}
+    if problems:
+        raise SlimtuneError(problems)
+    if not any(sizes.values()):
+        raise fail("nothing is held out", where="--test", fix="for example --test 40 or --test 0.25")
+    with Progress("Reading and comparing") as progress:
+        outcome = split_files(
+            files,
+            **sizes,
+            out=out,
+            manifest_name=manifest,
+            seed=seed,
+            threshold=threshold,
+            overwrite=overwrite,
+            redo="extend" if extend else "again" if again else "no",
+            on_progress=progress,
+        )
+    console = Console()
+    _show(console, outcome.manifest)
+    for note in outcome.notes:
+        console.warn(note)
+    console.say(f"{outcome.path}: {'unchanged' if outcome.unchanged else 'written'}")
+
+
+def _size(text: str, option: str, problems: list[Problem]) -> int | float:
+    """A number of questions as int, a share as float; what is neither is a problem."""
+    with contextlib.suppress(ValueError):
+        if (count := int(text)) >= 0:
+            return count
+    with contextlib.suppress(ValueError):
+        if 0 <= (share := float(text)) < 1:
+            return share
+    fix = "a number of questions (40) or a share of them (0.25)"
+    problems.append(Problem(f"'{text}' is no size", option, fix))
+    return 0
+
+
+def _show(console: Console, manifest: dict[str, Any]) -> None:
+    splits = {name: part for name, part in manifest["splits"].items() if part["count"]}
+    whole: dict[str, int] = {}
+    for part in splits.values():
+        for label, count in part["labels"].items():
+            whole[label] = whole.get(label, 0) + count
+    rows: dict[str, int] = {}
+    for entry in manifest["files"]:
+        rows[entry["split"]] = rows.get(entry["split"], 0) + entry["rows"]
+    everything = sum(part["count"] for part in splits.values())
+    all_shares = _shares(whole, everything)
+    table = [("split", "questions", "rows", "labels", "largest difference")]
+    table.append(("all", str(everything), str(sum(rows.values())), _shown(all_shares), ""))
+    for name, part in splits.items():
+        shares = _shares(part["labels"], part["count"])
+        largest = max((abs(shares.get(label, 0.0) - share) for label, share in all_shares.items()), default=0.0)
+        difference = f"{100 * largest:.1f} points" if whole else ""
+        table.append((name, str(part["count"]), str(rows[name]), _shown(shares), difference))
+    console.table("Split", table)
+    groups = manifest["groups"]
+    if groups["count"] < everything:
+        what = f"{everything:,} questions make {groups['count']:,} groups that stay together"
+        console.say(f"{what}; the largest has {groups['largest']:,}.")
+
+
+def _shares(counts: dict[str, int], of: int) -> dict[str, float]:
+    return {label: count / of for label, count in sorted(counts.items())}
+
+
+def _shown(shares: dict[str, float]) -> str:
+    return "  ".join(f"{label[:12]} {100 * share:.1f} %" for label, share in shares.items()) or "none"

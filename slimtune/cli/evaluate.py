@@ -1,0 +1,239 @@
+"""The commands that judge: evaluate, compare, ensemble, rescore, report. Nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from slimtune.core.errors import fail
+
+if TYPE_CHECKING:
+    from slimtune.evaluate.asking import Settings
+
+Kind = Literal["multiple_choice", "perplexity", "generation"]
+Mode = Literal["direct", "cot"]
+
+_TARGET = "A run's folder, an adapter's, a model's (or hub id), a .gguf, or URL#MODEL of an OpenAI-compatible server."
+
+DataOption = Annotated[str | None, typer.Option("--data", help="Held-out questions or examples; a run knows its own.")]
+KindOption = Annotated[Kind, typer.Option("--kind", help="What is asked.")]
+ModeOption = Annotated[Mode, typer.Option("--mode", help="A letter at once, or an argued reply.")]
+PermutationsOption = Annotated[
+    int, typer.Option("--permutations", min=1, max=24, help="Orders of the choices that each question is asked in.")
+]
+VotesOption = Annotated[int, typer.Option("--votes", min=1, max=64, help="Replies per question in cot mode.")]
+TemperatureOption = Annotated[float, typer.Option("--temperature", min=0.01, max=2, help="Of several votes.")]
+TokensOption = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, max=32768, help="Of a reply in cot mode or for generation.")
+]
+ItemsOption = Annotated[int | None, typer.Option("--max-items", min=1, help="Only the first so many.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="The folder of the results.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Ask again, replacing what the folder holds.")]
+LengthOption = Annotated[int | None, typer.Option("--max-length", min=64, help="Tokens of prompt and reply together.")]
+BatchOption = Annotated[int | None, typer.Option("--batch-size", min=1, help="Prompts at once.")]
+FourBitOption = Annotated[
+    bool | None, typer.Option("--load-in-4bit/--load-in-16bit", help="For a model that is no run.")
+]
+ThinkingOption = Annotated[
+    bool | None, typer.Option("--thinking/--no-thinking", help="Qwen3's <think> block, also asked of a server.")
+]
+VramOption = Annotated[float | None, typer.Option("--vram-gb", min=1, help="Hold the card's allocator to this size.")]
+SystemOption = Annotated[str | None, typer.Option("--system", help="A system prompt for rows without one.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the votes.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="The model's name on a server.")]
+
+
+def evaluate(
+    target: Annotated[str, typer.Argument(help=_TARGET)],
+    data: DataOption = None,
+    kind: Annotated[
+        Kind | None, typer.Option("--kind", help="What is asked; multiple_choice, or as the run does.")
+    ] = None,
+    mode: Annotated[Mode | None, typer.Option("--mode", help="A letter at once (direct), or an argued reply.")] = None,
+    permutations: PermutationsOption = 1,
+    votes: VotesOption = 1,
+    temperature: TemperatureOption = 0.7,
+    max_new_tokens: TokensOption = 512,
+    max_items: ItemsOption = None,
+    model: ModelOption = None,
+    train: Annotated[
+        list[str] | None, typer.Option("--train", help="A file the model was tuned on, to look for the items in.")
+    ] = None,
+    system: SystemOption = None,
+    alone: Annotated[bool, typer.Option("--alone", help="The tuned model without its base: no verdict.")] = False,
+    out: OutOption = None,
+    fresh: FreshOption = False,
+    max_length: LengthOption = None,
+    batch_size: BatchOption = None,
+    load_in_4bit: FourBitOption = None,
+    thinking: ThinkingOption = None,
+    vram_gb: VramOption = None,
+    seed: SeedOption = 42,
+) -> None:
+    """Ask a model held-out questions; for a tuned one also its base, and say which is better.
+
+    The same command goes on where it was stopped.
+    """
+    from slimtune.core.console import Console
+    from slimtune.evaluate import evaluation
+    from slimtune.evaluate.targets import target_spec
+    from slimtune.evaluate.targets.opening import Loading
+
+    spec = target_spec.parse(target, model)
+    own = evaluation.run_evaluates(spec)
+    kind = kind or own.get("kind") or "multiple_choice"
+    mode = mode or (own.get("mode") if kind == own.get("kind") else None) or "direct"
+    request = evaluation.Request(
+        spec=spec,
+        settings=_settings(kind, mode, permutations, votes, temperature, max_new_tokens, seed),
+        loading=Loading(load_in_4bit, max_length, thinking, batch_size, vram_gb),
+        data=data,
+        system=system,
+        train=tuple(train) if train else None,
+        max_items=max_items,
+        out=out,
+        fresh=fresh,
+        alone=alone,
+    )
+    evaluation.evaluate(request, Console())
+
+
+def _settings(
+    kind: Kind, mode: Mode, permutations: int, votes: int, temperature: float, max_new_tokens: int, seed: int
+) -> Settings:
+    from slimtune.evaluate.asking import Settings
+
+    if votes > 1 and not (kind == "multiple_choice" and mode == "cot"):
+        raise fail("several votes need replies that differ", where="--votes", fix="add --mode cot")
+    if permutations > 1 and kind != "multiple_choice":
+        raise fail(f"there are no choices to permute in kind {kind}", where="--permutations", fix="leave it out")
+    if mode == "cot" and kind != "multiple_choice":
+        raise fail("a free reply is judged whole", where="--mode", fix="leave it out")
+    return Settings(
+        kind=kind,
+        mode=mode,
+        permutations=permutations,
+        votes=votes,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+    )
+
+
+def ensemble(
+    members: Annotated[list[str], typer.Argument(help="Two or more runs, adapters or checkpoints of one base.")],
+    data: DataOption = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="One a member, e.g. 2,1,1; not chosen on these questions.")
+    ] = None,
+    mode: ModeOption = "direct",
+    permutations: PermutationsOption = 1,
+    votes: VotesOption = 1,
+    temperature: TemperatureOption = 0.7,
+    max_new_tokens: TokensOption = 512,
+    max_items: ItemsOption = None,
+    out: OutOption = None,
+    fresh: FreshOption = False,
+    max_length: LengthOption = None,
+    batch_size: BatchOption = None,
+    load_in_4bit: FourBitOption = None,
+    vram_gb: VramOption = None,
+    seed: SeedOption = 42,
+) -> None:
+    """Ask several adapters on one loaded base, and combine their answers by vote and by mean probability."""
+    from slimtune.core.console import Console
+    from slimtune.evaluate import evaluation
+    from slimtune.evaluate import members as ensembles
+    from slimtune.evaluate.targets import target_spec
+    from slimtune.evaluate.targets.opening import Loading
+
+    specs = [target_spec.parse(member) for member in members]
+    request = evaluation.Request(
+        spec=specs[0],
+        settings=_settings("multiple_choice", mode, permutations, votes, temperature, max_new_tokens, seed),
+        loading=Loading(load_in_4bit, max_length, None, batch_size, vram_gb),
+        data=data,
+        max_items=max_items,
+        out=out,
+        fresh=fresh,
+    )
+    ensembles.evaluate(specs, _numbers(weights), request, Console())
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise fail(f"'{text}' are no numbers", where="--weights", fix="write them as 2,1,1") from None
+
+
+def compare(
+    contenders: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs, RUN:base, results of evaluate or their .jsonl; with --data any target. The first is the reference."
+        ),
+    ],
+    data: Annotated[str | None, typer.Option("--data", help="Ask every target these questions first.")] = None,
+    kind: KindOption = "multiple_choice",
+    mode: ModeOption = "direct",
+    permutations: PermutationsOption = 1,
+    votes: VotesOption = 1,
+    temperature: TemperatureOption = 0.7,
+    max_new_tokens: TokensOption = 512,
+    max_items: ItemsOption = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", metavar="URL#MODEL", help="Let a model judge free answers, pair by pair.")
+    ] = None,
+    out: OutOption = None,
+    seed: SeedOption = 42,
+) -> None:
+    """Set runs or models side by side: differences with intervals, and the items on which they part."""
+    from slimtune.core.console import Console
+    from slimtune.evaluate.judge import comparing
+
+    settings = _settings(kind, mode, permutations, votes, temperature, max_new_tokens, seed)
+    comparing.compare(contenders, data, settings, max_items=max_items, judge=judge, out=out, console=Console())
+
+
+def rescore(
+    file: Annotated[Path, typer.Argument(help="Stored replies, a JSON object a line with 'text' or 'response'.")],
+    mode: Annotated[Mode, typer.Option("--mode", help="Of rows that do not say their own.")] = "direct",
+    labels: Annotated[int, typer.Option("--labels", min=2, max=10, help="How many choices there are.")] = 4,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write here; without it the rows are written back into FILE.")
+    ] = None,
+) -> None:
+    """Read the answers out of stored replies, whatever tool left them: adds answer, rule and status to each row.
+
+    Where the output is no terminal, the rows go there as well, for the next program.
+    """
+    from slimtune.core.console import stderr
+    from slimtune.evaluate import rescore as rescoring
+
+    rescored = rescoring.rescore(file, mode=mode, labels=labels, output=output)
+    if not sys.stdout.isatty():
+        sys.stdout.write(rescoring.rows_as_jsonl(rescored.rows))
+    for line in rescoring.lines(rescored):
+        stderr().say(line)
+
+
+def report(run: Annotated[Path, typer.Argument(help="A run's folder, e.g. outputs/direct/latest.")]) -> None:
+    """Render a run's report.html and experiment log again, from its folder alone."""
+    from slimtune.run import experiment_log, resume
+    from slimtune.run import report as reports
+
+    resume.read(run)
+    experiment_log.write(run)
+    typer.echo(f"Report: {reports.write(run)}")
+
+
+def register(app: typer.Typer) -> None:
+    """Put the commands on the command line."""
+    for command in (evaluate, compare, ensemble, rescore, report):
+        app.command()(command)

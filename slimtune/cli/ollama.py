@@ -1,0 +1,47 @@
+"""The commands that hand an export to Ollama: create, check. Nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunArgument = Annotated[Path, typer.Argument(help="An exported run's folder, e.g. outputs/direct/latest.")]
+NameOption = Annotated[str | None, typer.Option("--name", help="The model's name in Ollama, instead of the recipe's.")]
+
+
+def create(
+    run: RunArgument,
+    name: NameOption = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a model of that name that is there.")] = False,
+) -> None:
+    """Create a run's export in Ollama, and see that it answers there as the merged model does.
+
+    Exit code 1 where it does not, 2 where there is no Ollama or no whole export.
+    """
+    from slimtune.core.console import Console
+    from slimtune.serve.ollama import create as creating
+
+    creating.create(run, Console(), name=name, replace=replace)
+
+
+def check(run: RunArgument, name: NameOption = None) -> None:
+    """Put the golden prompts once more to the model that `create` made, e.g. after an update of Ollama."""
+    from slimtune.core.console import Console
+    from slimtune.serve.ollama import create as creating
+
+    creating.check(run, Console(), name=name)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `ollama` to the command line."""
+    ollama = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Create an exported run in Ollama, and check that it answers there as it should.",
+    )
+    ollama.command("create")(create)
+    ollama.command("check")(check)
+    app.add_typer(ollama, name="ollama")

@@ -1,0 +1,281 @@
+"""What a run really uses of memory, phase by phase, and how far that is from what was predicted.
+
+A phase may begin before torch is imported; a card is looked at only once CUDA is in use.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimtune.core.errors import fail
+
+TOLERANCE = 0.05
+"""A measurement may differ from its prediction by this share before it is worth a sentence."""
+
+AFTER_TRAINING, EXPORT = "evaluate_tuned", "export"
+RESIDENT_SET, RESIDENT_SET_SO_FAR = "peak_resident_set", "peak_resident_set_so_far"
+PLAIN_NAMES = {
+    "peak_allocated": "peak allocated",
+    "peak_reserved": "peak reserved",
+    "context": "CUDA context",
+    RESIDENT_SET: "peak resident set",
+    RESIDENT_SET_SO_FAR: "peak resident set",
+}
+
+ON_THE_CARD = "peak on the card"
+"""What the allocator reserved and the context together, in the phase where they were largest."""
+
+MAPPED_FROM = 2**20
+"""Bytes from which on `map_large_tensors` keeps a block out of the heap."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def cuda_in_use() -> Any | None:
+    """`torch.cuda` once torch is imported and CUDA initialised, else None; imports and initialises nothing."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
+
+
+class Meter:
+    """Peak bytes of each phase of a run.
+
+        meter = Meter(used_before_bytes=…)
+        with meter.phase("load"):
+            …
+
+    phases: phase -> figure -> bytes, with the figures that the machine can measure:
+      peak_allocated, peak_reserved   what PyTorch's allocator handed out, and what it held, on the card
+      context                         what the process holds on the card outside that allocator, see `_context`
+      peak_resident_set               the process's own memory; `peak_resident_set_so_far` where the system cannot
+                                      forget an earlier peak: then of the whole process up to the end of the phase
+    A phase of a name that was there before keeps the larger figure. Phases may lie within one another; the outer one's
+    figures include the inner one's.
+
+    used_before_bytes: what others used on the card before this process had a context there (nvidia-smi's memory.used).
+    card: gives what has `torch.cuda`'s memory functions, or None while there is no card in use.
+    """
+
+    def __init__(self, *, used_before_bytes: int = 0, card: Callable[[], Any | None] = cuda_in_use):
+        self.phases: dict[str, dict[str, int]] = {}
+        self._used_before, self._card = used_before_bytes, card
+        self._open: list[str] = []
+        self._resident_set = RESIDENT_SET if _forget_resident_peak() else RESIDENT_SET_SO_FAR
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure a block; also one that ends with an exception."""
+        self.begin(name)
+        try:
+            yield
+        finally:
+            self.end(name)
+
+    def begin(self, name: str) -> None:
+        """Open a phase whose end is somewhere else in the code. Raises ValueError if it is open already."""
+        if name in self._open:
+            raise ValueError(f"phase '{name}' has begun already")
+        # The counters start anew here; whoever encloses this phase must not lose what they have shown so far.
+        self._keep_peaks()
+        self._open.append(name)
+        self.phases.setdefault(name, {})
+        card = self._card()
+        if card is not None:
+            card.reset_peak_memory_stats()
+        if self._resident_set == RESIDENT_SET and not _forget_resident_peak():
+            self._resident_set = RESIDENT_SET_SO_FAR
+
+    def end(self, name: str) -> None:
+        """Close a phase, and with it those that began inside and are still open. Raises ValueError if it is not open."""
+        if name not in self._open:
+            raise ValueError(f"phase '{name}' has not begun")
+        self._keep_peaks()
+        del self._open[self._open.index(name) :]
+
+    def _keep_peaks(self) -> None:
+        if not self._open:
+            return
+        now = self._read()
+        for name in self._open:
+            kept = self.phases[name]
+            kept.update({figure: max(size, kept.get(figure, 0)) for figure, size in now.items()})
+
+    def _read(self) -> dict[str, int]:
+        figures = {self._resident_set: _resident_peak()}
+        card = self._card()
+        if card is not None:
+            figures["peak_allocated"] = card.max_memory_allocated()
+            figures["peak_reserved"] = card.max_memory_reserved()
+            figures["context"] = self._context(card)
+        return figures
+
+    def _context(self, card: Any) -> int:
+        """(total - free) - what the allocator reserves - what others used before; never below 0.
+
+        CUDA's context and kernels, and all that libraries take without PyTorch's allocator, now and not at its peak.
+        The card is asked as a whole: what other processes have taken or freed since `used_before_bytes` was read is
+        counted as ours, or off it, and cannot be told apart.
+        """
+        free, total = card.mem_get_info()
+        return max(0, total - free - card.memory_reserved() - self._used_before)
+
+
+def peaks(phases: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """The largest figures of a meter's phases, under the names of a prediction.
+
+    Nothing is predicted of the export, which converts the model on the CPU, and nothing of the resident set after
+    training, when the library that draws the loss has come to it.
+    """
+    measured: dict[str, int] = {}
+    for phase, figures in phases.items():
+        if phase == EXPORT:
+            continue
+        named = {PLAIN_NAMES[figure]: size for figure, size in figures.items()}
+        if phase == AFTER_TRAINING:
+            named.pop(PLAIN_NAMES[RESIDENT_SET], None)
+        if "peak_reserved" in figures:
+            named[ON_THE_CARD] = figures["peak_reserved"] + figures["context"]
+        measured = {name: max(named.get(name, 0), measured.get(name, 0)) for name in {**measured, **named}}
+    return measured
+
+
+def _forget_resident_peak() -> bool:
+    """Let the peak of the resident set start anew from what is resident now; False where the system cannot.
+
+    Linux: "5" into clear_refs resets VmHWM (proc(5)). Not on other systems, and not where a container forbids it.
+    """
+    try:
+        _CLEAR_REFS.write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _resident_peak() -> int:
+    """Bytes of the resident set at its peak, since it was last forgotten or since the process began.
+
+    Linux: VmHWM. Elsewhere getrusage's ru_maxrss, in bytes on macOS and in KiB on the BSDs.
+    """
+    if _STATUS.exists():
+        lines = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="utf-8").splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def map_large_tensors() -> bool:
+    """Let the C library map every block of 1 MiB or more apart and give it back once freed; False where it cannot.
+
+    Left to itself, glibc takes blocks of up to 32 MiB from its heap as soon as some have been freed. PyTorch's aligned
+    tensors fragment that heap badly: training on a CPU then holds about twice what its tensors need, and gradient
+    checkpointing saves next to nothing. It costs up to a fifth of the speed of a model with larger tensors, none of a
+    tiny one's. What the heap itself keeps at its end for later, mallopt(3)'s M_TRIM_THRESHOLD, stays as large as glibc
+    would have made it.
+    """
+    library = _c_library()
+    if library is None or not hasattr(library, "mallopt"):  # macOS, musl
+        return False
+    return bool(library.mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM) and library.mallopt(_M_TRIM_THRESHOLD, 64 * 2**20))
+
+
+def trim() -> bool:
+    """Give back to the system what has been freed but is kept for later; False where the C library cannot.
+
+    glibc's malloc_trim(3). After loading, the heaps of several threads hold such memory, where training does not find
+    it again.
+    """
+    library = _c_library()
+    if library is None or not hasattr(library, "malloc_trim"):  # macOS, musl
+        return False
+    library.malloc_trim(0)
+    return True
+
+
+def _c_library() -> Any | None:
+    """The process's own C library on Linux."""
+    import ctypes
+
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _cuda() -> Any | None:
+    """`torch.cuda` where there is a card; may initialise it."""
+    import torch
+
+    return torch.cuda if torch.cuda.is_available() else None
+
+
+def cap(limit_bytes: int, card: Callable[[], Any | None] = _cuda) -> None:
+    """Hold PyTorch's allocator to `limit_bytes` on the card: beyond it, torch.cuda.OutOfMemoryError.
+
+    The CUDA context lies outside of the allocator and so of the limit.
+    Raises SlimtuneError without a card and for a limit above the card's memory.
+    """
+    cuda = card()
+    if cuda is None:
+        raise fail(f"cannot limit a card's memory to {shown(limit_bytes)}: no card", where="budget.vram_gb")
+    _, total = cuda.mem_get_info()
+    if limit_bytes > total:
+        raise fail(
+            f"a limit of {shown(limit_bytes)} is more than the card's {shown(total)}",
+            where="budget.vram_gb",
+            fix="set it to what the card has, or to null",
+        )
+    cuda.set_per_process_memory_fraction(limit_bytes / total)
+
+
+# Prediction beside measurement ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A predicted and a measured size of the same name, in bytes. error: the measured one's, as a share of the other."""
+
+    name: str
+    predicted: int
+    measured: int
+
+    @property
+    def error(self) -> float:
+        if self.predicted == 0:
+            return 0.0 if self.measured == 0 else float("inf")
+        return self.measured / self.predicted - 1
+
+    @property
+    def within_tolerance(self) -> bool:
+        return abs(self.measured - self.predicted) <= TOLERANCE * self.predicted
+
+
+def compare(predicted: Mapping[str, int], measured: Mapping[str, int]) -> list[Comparison]:
+    """What was both predicted and measured, in the order of the prediction."""
+    return [Comparison(name, size, measured[name]) for name, size in predicted.items() if name in measured]
+
+
+def sentences(comparisons: Sequence[Comparison]) -> list[str]:
+    """One for each size that is more than `TOLERANCE` from its prediction."""
+    return [_sentence(comparison) for comparison in comparisons if not comparison.within_tolerance]
+
+
+def _sentence(comparison: Comparison) -> str:
+    measured = f"{comparison.name}: {shown(comparison.measured)} measured"
+    if comparison.predicted == 0:
+        return f"{measured}, nothing predicted"
+    direction = "more" if comparison.error > 0 else "less"
+    share = f"{100 * abs(comparison.error):.0f} % {direction} than predicted"
+    return f"{measured}, {shown(comparison.predicted)} predicted, {share}"
+
+
+def shown(size: float) -> str:
+    """Bytes for the eye: "1.20 GiB", "12.5 MiB", "3.0 KiB", "17 B"."""
+    for unit, factor, digits in (("GiB", 2**30, 2), ("MiB", 2**20, 1), ("KiB", 2**10, 1)):
+        if size >= factor:
+            return f"{size / factor:.{digits}f} {unit}"
+    return f"{size:.0f} B"

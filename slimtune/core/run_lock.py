@@ -1,0 +1,185 @@
+"""One process at a time writes into a run's folder.
+
+The lock is `flock` on the file `.lock`, held open for as long as the run lasts. The kernel gives it to one process
+only and takes it back when that process ends in whatever way, SIGKILL and a power cut included. A file made with
+O_EXCL would stay behind instead, and two processes that both find it stale could both replace it. What the file says
+(who, where, since when) is for people, and for file systems whose locks do not reach other machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.run_record import now, redact
+
+FILE = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_SAME_START_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock. started: the process's start in seconds since 1970; since: when it took the lock, UTC."""
+
+    pid: int
+    host: str
+    started: float
+    since: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since} ({self.command})"
+
+    @property
+    def running(self) -> bool:
+        """Whether this very process runs on this machine: a reused number belongs to one with another start."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < _SAME_START_SECONDS
+            return same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+
+class RunLock:
+    """A context manager that holds an existing folder's lock.
+
+    say: called with one line where a lock was left over by a process that is gone, or where the file system knows no
+    locks. Raises SlimtuneError where another process holds the lock (naming it), where the lock is of another
+    machine, or where the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None], *, command: Sequence[str] | None = None):
+        self.path = folder / FILE
+        self.say = say
+        self.command = list(sys.argv if command is None else command)
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> RunLock:
+        try:
+            self._descriptor = self._take()
+        except OSError as error:
+            raise fail(
+                f"the run's folder cannot be locked: {error.strerror}",
+                where=str(self.path),
+                fix="choose a folder that exists, that you may write to and that has room",
+            ) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        try:
+            # Removed while it is still held, so that nobody can hold the file that is being removed.
+            if _is_at(descriptor, self.path):
+                self.path.unlink()
+        finally:
+            # Says it explicitly: a forked child has the same open file and may live longer.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _take(self) -> int:
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            try:
+                certain = self._lock(descriptor)
+                # Between opening and locking, the earlier owner may have removed this file: then it is nobody's.
+                if _is_at(descriptor, self.path):
+                    self._replace(descriptor, certain)
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> bool:
+        """Take the kernel's lock; False where the file system has none. Raises SlimtuneError where another holds it."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise self._held(_read(descriptor)) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            self.say(f"the file system of {self.path.parent} has no locks: start only one run on this folder")
+            return False
+        return True
+
+    def _replace(self, descriptor: int, certain: bool) -> None:
+        """Write this process into the file, unless what it says forbids that."""
+        left = _read(descriptor)
+        host = socket.gethostname()
+        if left is not None and left.host != host:
+            raise fail(
+                f"the folder is locked by {left}; from {host} it cannot be seen whether that process still runs",
+                where=str(self.path),
+                fix=f"if it has ended, delete the lock:  rm {self.path}",
+            )
+        if left is not None and left.running and not certain:
+            raise self._held(left)
+        if left is not None:
+            self.say(f"replaced a lock left over by {left}: {_why_stale(left)}")
+        process = psutil.Process()
+        command = " ".join(redact(part) for part in self.command)
+        owner = Owner(process.pid, host, process.create_time(), now(), command)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(asdict(owner), ensure_ascii=False).encode() + b"\n", 0)
+        os.fsync(descriptor)
+
+    def _held(self, owner: Owner | None) -> SlimtuneError:
+        if owner is None:
+            what, fix = "another process is just taking this folder", "wait for its run to end"
+        elif owner.host == socket.gethostname() and not owner.running:
+            what = f"the folder is locked by what was started by {owner}, which itself is gone"
+            fix = f"find what still runs with  fuser {self.path}  and end it"
+        else:
+            what, fix = f"another run is using this folder: {owner}", f"wait for it, or end it with  kill {owner.pid}"
+        return fail(what, where=str(self.path), fix=fix)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is the one that has this path now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _read(descriptor: int) -> Owner | None:
+    """Who the file names; None where it is empty or its writing was cut off."""
+    try:
+        values = json.loads(os.pread(descriptor, 1 << 20, 0))
+        return Owner(
+            int(values["pid"]),
+            str(values["host"]),
+            float(values["started"]),
+            str(values["since"]),
+            str(values["command"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _why_stale(left: Owner) -> str:
+    if left.running:
+        return "it runs, but does not hold this lock (a copied folder)"
+    if psutil.pid_exists(left.pid):
+        return "that process is gone and its number belongs to another one"
+    return "that process is gone"

@@ -1,0 +1,204 @@
+"""The record of a run: its folder, manifest, events and metrics.
+
+The resolved recipe is written first and the manifest is marked complete last, so a folder tells by itself how far a
+run came. Whatever is shown afterwards (report, experiment log) is rendered from these files alone.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from slimtune.core.errors import fail
+from slimtune.core.memory import Meter
+
+_TOKEN = re.compile(r"\b(hf_|sk-|wandb_v1_)[A-Za-z0-9_-]{6,}")
+
+
+class RunRecord:
+    """A run's folder while the run is being written. Make one with `open_run`."""
+
+    def __init__(self, directory: Path, manifest: dict[str, Any], meter: Meter):
+        self.directory = directory
+        self.manifest = manifest
+        self.meter = meter
+
+    def event(self, event: str, message: str, *, step: int | None = None, **details: Any) -> None:
+        """Append to events.jsonl: what happened, in words, with its details."""
+        self._append("events.jsonl", {"time": now(), "event": event, "step": step, "message": message, **details})
+
+    def metric(self, record: dict[str, Any]) -> None:
+        """Append a logged step to metrics.jsonl."""
+        self._append("metrics.jsonl", {**record, "time": now()})
+
+    def update(self, **values: Any) -> None:
+        """Set values in the manifest; mappings are merged one level deep."""
+        for key, value in values.items():
+            old = self.manifest.get(key)
+            self.manifest[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+        write_json(self.directory / "manifest.json", self.manifest)
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a JSON file of the run, whole or not at all."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, value)
+        return path
+
+    def write_lines(self, name: str, records: Sequence[dict[str, Any]]) -> Path:
+        """Write a JSONL file of the run, whole or not at all."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_lines(path, records)
+        return path
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure a phase of the run: seconds into the manifest's `timings`, peak bytes into `memory.phases`."""
+        started = time.monotonic()
+        try:
+            with self.meter.phase(name):
+                yield
+        finally:
+            seconds = round(time.monotonic() - started, 3)
+            self.update(timings={name: seconds}, memory={"phases": self.meter.phases})
+
+    def close(self, status: str) -> None:
+        """The last write: `complete` is true only for a run that came to its end."""
+        self.update(status=status, finished=now(), complete=status == "complete")
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        with (self.directory / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def open_run(
+    output_dir: Path,
+    name: str,
+    *,
+    recipe: str,
+    plan: dict[str, Any],
+    command: Sequence[str],
+    hashes: dict[str, Any],
+    meter: Meter | None = None,
+) -> RunRecord:
+    """A new folder `output_dir/name/<UTC time>` with recipe.yaml and plan.json, and `latest` pointing to it.
+
+    meter: measures the phases' memory. Raises SlimtuneError where the folder cannot be written. An existing folder is
+    never reused.
+    """
+    parent = output_dir / name
+    directory = parent / datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        directory = _make_new(directory)
+        write_text(directory / "recipe.yaml", recipe)
+        for part in ("checkpoints", "eval", "export"):
+            (directory / part).mkdir()
+        _point_latest(parent / "latest", directory)
+    except OSError as error:
+        raise fail(
+            f"the output folder cannot be written: {error.strerror}",
+            where=str(error.filename or parent),
+            fix="set run.output_dir to a folder that you may write to",
+        ) from None
+    write_json(directory / "plan.json", plan)
+    record = RunRecord(
+        directory,
+        {
+            "name": name,
+            "run_id": directory.name,
+            "status": "running",
+            "complete": False,
+            "command": [redact(part) for part in command],
+            "started": now(),
+            "finished": None,
+            "git": git_state(),
+            "hashes": hashes,
+            "timings": {},
+            "differences": list(plan.get("notes", [])),
+        },
+        meter or Meter(),
+    )
+    record.update()
+    record.event("run_opened", f"run {record.manifest['run_id']} of recipe {name}")
+    return record
+
+
+def _make_new(directory: Path) -> Path:
+    """The first of directory, directory-2, … that does not exist yet: two runs may begin in the same second."""
+    for attempt in range(1, 100):
+        candidate = directory if attempt == 1 else directory.with_name(f"{directory.name}-{attempt}")
+        try:
+            candidate.mkdir()
+            return candidate
+        except FileExistsError:
+            continue
+    raise FileExistsError(17, "too many runs in one second", str(directory))
+
+
+def _point_latest(link: Path, directory: Path) -> None:
+    if link.exists() and not link.is_symlink():
+        raise OSError(17, "'latest' is there and is no link", str(link))
+    temporary = link.with_name(f".latest.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(directory.name, target_is_directory=True)
+    temporary.replace(link)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text under a temporary name, flush it to the disk, and rename it: whole or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Write a JSONL file, whole or not at all."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def redact(text: str) -> str:
+    """The text without access tokens."""
+    return _TOKEN.sub(r"\1…", text)
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and cleanliness of the working directory's repository; None outside of one or without git."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(changed)}
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,316 @@
+"""One renderer for training, evaluation and export: the model's own chat template, and the response mask.
+
+Torch-free: the template is rendered with Jinja as Transformers does, and the text is encoded with the
+`tokenizers` library from the model's own tokenizer.json, so that plans and previews start in a second.
+
+The response mask is computed, not searched for. For each assistant turn the prompt is rendered with the
+generation prompt, exactly as inference will render it; when that text is a prefix of the full rendering, what
+follows, up to and including the end-of-turn token, is the response. Prompt and response are encoded apart,
+because at inference the prompt's last tokens are fixed before the response begins.
+
+Qwen3 renders earlier assistant turns without the think block that their own generation prompt ends with. Such a
+turn has no prefix in the full rendering, so it becomes an example of its own, with its history as it will be at
+inference. Qwen2.5 conversations stay whole, every assistant turn supervised.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import hashlib
+import itertools
+import json
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from slimtune.core.errors import fail
+from slimtune.core.garbage import collector_paused
+from slimtune.data.line_encoding import LineEncoder
+from slimtune.data.types import Conversation, Message
+
+IGNORE_INDEX = -100
+"""Label of a token that carries no loss (torch.nn.CrossEntropyLoss's `ignore_index`)."""
+
+END_OF_TURN = "<|im_end|>"
+
+_IGNORED = array("i", [IGNORE_INDEX]).tobytes()
+_ENCODED_AT_ONCE = 1024
+"""Conversations; their texts are held in memory together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Tokens of one training example; `labels` equals `input_ids` where supervised and IGNORE_INDEX elsewhere.
+
+    `ChatTokenizer` makes both as arrays of 32-bit integers: tuples take six times the memory, and the garbage collector
+    looks through them.
+    """
+
+    input_ids: Sequence[int]
+    labels: Sequence[int]
+    where: str
+
+    @property
+    def supervised_tokens(self) -> int:
+        return len(self.labels) - self.labels.count(IGNORE_INDEX)
+
+
+def as_key(ids: Sequence[int]) -> bytes:
+    """Token ids as something to look examples up by: an array is no key, and a tuple is large."""
+    return array("i", ids).tobytes()
+
+
+Pieces = list[tuple[str, str]]
+"""The text of an example: what is given and the response to it, for each of its turns."""
+
+
+class _Batch(NamedTuple):
+    """examples: their pieces and lines. encoded: of every text in the pieces, in turn, its ids in 32 bits each."""
+
+    conversations: int
+    examples: list[tuple[Pieces, str]]
+    encoded: Future[list[bytes]]
+
+
+@dataclass(frozen=True)
+class ChatTokenizer:
+    """A model folder's tokenizer and chat template.
+
+    directory: holds tokenizer.json, tokenizer_config.json and the template (chat_template.jinja or in the config).
+    thinking: Qwen3's `enable_thinking`; templates that do not know it ignore it.
+    """
+
+    directory: Path
+    thinking: bool = False
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        path = self.directory / "tokenizer.json"
+        if not path.is_file():
+            raise fail(
+                f"{self.directory} has no tokenizer.json", fix="use a model folder saved with its fast tokenizer"
+            )
+        return Tokenizer.from_file(str(path))
+
+    @functools.cached_property
+    def _encoder(self) -> LineEncoder:
+        return LineEncoder(self._tokenizer)
+
+    @functools.cached_property
+    def template(self) -> str:
+        """The Jinja source. Raises SlimtuneError where the folder has none."""
+        file = self.directory / "chat_template.jinja"
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+        config = self.directory / "tokenizer_config.json"
+        template = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+        if not isinstance(template, str):
+            raise fail(f"{self.directory} has no chat template", fix="use an instruction-tuned model, not a bare base")
+        return template
+
+    @property
+    def template_sha256(self) -> str:
+        return hashlib.sha256(self.template.encode()).hexdigest()
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        """The text that `tokenizer.apply_chat_template(..., tokenize=False)` gives for the same arguments."""
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        return render_template(
+            self.template, turns, add_generation_prompt=add_generation_prompt, thinking=self.thinking
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of rendered text; control tokens in it become the real ones, nothing is added."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def token_id(self, token: str) -> int | None:
+        return self._tokenizer.token_to_id(token)
+
+    @functools.cached_property
+    def added_tokens(self) -> dict[int, str]:
+        """The tokens that are matched whole before text is cut up, by id: control tokens, and tags such as <think>."""
+        return {number: token.content for number, token in self._tokenizer.get_added_tokens_decoder().items()}
+
+    @functools.cached_property
+    def end_of_turn(self) -> int:
+        identifier = self.token_id(END_OF_TURN)
+        if identifier is None:
+            raise fail(
+                f"the tokenizer in {self.directory} has no {END_OF_TURN}", fix="Slimtune trains Qwen chat models"
+            )
+        return identifier
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt as inference sees it: history, then the generation prompt."""
+        return self.encode(self.render(messages, add_generation_prompt=True))
+
+    def prompt_and_response_ids(self, prompt: Sequence[Message], reference: str) -> tuple[list[int], list[int]]:
+        """The prompt as inference sees it, and the last turn's response up to and including the end-of-turn token.
+
+        Raises SlimtuneError as `examples` does.
+        """
+        rendered, response = self._split([*prompt, Message("assistant", reference)], where="")
+        return self.encode(rendered), self.encode(response)
+
+    def examples(self, conversation: Conversation) -> list[Example]:
+        """The training examples of a conversation (see the module's docstring).
+
+        Raises SlimtuneError where the template does not end a turn with the end-of-turn token, drops a turn's
+        text, or renders a prompt that no full rendering starts with.
+        """
+        return list(self.examples_of([conversation]))
+
+    def examples_of(
+        self, conversations: Iterable[Conversation], on_progress: Callable[[int, int | None], None] | None = None
+    ) -> Iterator[Example]:
+        """The training examples of many conversations, in their order, encoded many at a time on all cores.
+
+        on_progress: called with the conversations done and, where `conversations` has a length, how many there are.
+        Raises SlimtuneError as `examples` does, for the first conversation with a fault.
+        """
+        total = len(conversations) if isinstance(conversations, Sized) else None
+        done = 0
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            # While a batch becomes examples, the next is encoded: `tokenizers` works without the interpreter's lock.
+            for batch in _one_ahead(self._begin(some, worker) for some in _batches(conversations)):
+                yield from _finish(batch)
+                done += batch.conversations
+                if on_progress:
+                    on_progress(done, total)
+
+    @collector_paused()
+    def _begin(self, conversations: Sequence[Conversation], worker: ThreadPoolExecutor) -> _Batch:
+        examples = [(pieces, one.where) for one in conversations for pieces in self._wholes(one)]
+        texts = [text for pieces, _ in examples for piece in pieces for text in piece]
+        return _Batch(len(conversations), examples, worker.submit(self._encoder.encode, texts))
+
+    def _wholes(self, conversation: Conversation) -> list[Pieces]:
+        """For each example of a conversation its pieces."""
+        messages = conversation.messages
+        wholes: list[Pieces] = []
+        pending: Pieces = []
+        for index, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            prompt, response = self._split(messages[: index + 1], conversation.where)
+            written = "".join(before + after for before, after in pending)
+            if pending and not prompt.startswith(written):
+                # The history looks different from here on: what was gathered is an example of its own.
+                wholes.append(pending)
+                pending, written = [], ""
+            pending.append((prompt[len(written) :], response))
+        wholes.append(pending)
+        return wholes
+
+    def _split(self, messages: Sequence[Message], where: str) -> tuple[str, str]:
+        """The prompt of the last assistant turn, and its response up to and including the end-of-turn token."""
+        prompt = self.render(messages[:-1], add_generation_prompt=True)
+        full = self.render(messages, add_generation_prompt=False)
+        if not full.startswith(prompt):
+            raise fail(
+                "the chat template renders the answer after another prompt than inference will use",
+                where=where,
+                fix="check model.thinking against the data's <think> blocks, or the model's chat template",
+            )
+        response, end, _ = full[len(prompt) :].partition(END_OF_TURN)
+        if not end:
+            raise fail(f"the chat template does not end the assistant's turn with {END_OF_TURN}", where=where)
+        answer = messages[-1].content.rpartition("</think>")[2].strip()
+        if answer not in response:
+            raise fail("the chat template changes or drops the assistant's text", where=where)
+        return prompt, response + end
+
+    def markers(self) -> tuple[str, str]:
+        """The texts that open a user's and an assistant's turn in this template, for marker-based masking.
+
+        Found by rendering a probe with unmistakable contents: what stands before each of them. The assistant's
+        is its generation prompt, with the empty think block where the template adds one.
+        """
+        user, answer = "\u27eauser\u27eb", "\u27eaanswer\u27eb"
+        probe = (Message("user", user), Message("assistant", answer), Message("user", user))
+        prompt = self.render(probe[:1], add_generation_prompt=True)
+        full = self.render(probe, add_generation_prompt=False)
+        instruction = full[full.index(END_OF_TURN, full.index(answer)) + len(END_OF_TURN) :].partition(user)[0]
+        response = prompt[prompt.index(END_OF_TURN, prompt.index(user)) + len(END_OF_TURN) :]
+        return instruction.lstrip("\n"), response.lstrip("\n")
+
+
+@collector_paused()
+def _finish(batch: _Batch) -> list[Example]:
+    encoded = iter(batch.encoded.result())
+    made = []
+    for pieces, where in batch.examples:
+        input_ids, labels = b"", b""
+        for _ in pieces:
+            prompt, response = next(encoded), next(encoded)
+            input_ids += prompt + response
+            labels += _IGNORED * (len(prompt) // len(_IGNORED)) + response
+        made.append(Example(array("i", input_ids), array("i", labels), where))
+    return made
+
+
+def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
+    waiting = iter(conversations)
+    while batch := list(itertools.islice(waiting, _ENCODED_AT_ONCE)):
+        yield batch
+
+
+def _one_ahead(batches: Iterable[_Batch]) -> Iterator[_Batch]:
+    """Each batch once the one after it has been begun."""
+    waiting = iter(batches)
+    for batch in itertools.islice(waiting, 1):
+        for following in waiting:
+            yield batch
+            batch = following
+        yield batch
+
+
+def render_template(
+    template: str, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool, thinking: bool
+) -> str:
+    """A Jinja chat template rendered as Transformers does: what training, evaluation and export all use.
+
+    messages: {"role", "content"} each. thinking: the template's `enable_thinking`.
+    Raises SlimtuneError where the template is broken or refuses the messages.
+    """
+    import jinja2
+
+    try:
+        return _compile(template).render(
+            messages=messages, add_generation_prompt=add_generation_prompt, enable_thinking=thinking
+        )
+    except jinja2.TemplateError as error:
+        raise fail(f"the chat template does not render: {error}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _compile(template: str) -> Any:
+    """The environment that Transformers renders chat templates in (utils/chat_template_utils.py, 5.17)."""
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.exceptions.TemplateError(message)
+
+    def tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+    def strftime_now(form: str) -> str:
+        return datetime.datetime.now().strftime(form)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = strftime_now
+    return environment.from_string(template)

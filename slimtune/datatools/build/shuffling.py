@@ -1,0 +1,113 @@
+"""A question's choices in other orders, so that a model learns what is right and not where it stands."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from slimtune.core.errors import fail
+from slimtune.data.questions import LABELS, Question
+
+_JAPANESE = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
+# A letter by itself names a choice in Japanese text; in English, where "a" is a word, only with a sign that it does.
+_LABEL_IN_JAPANESE = re.compile(r"(?<![a-z])[a-j](?![a-z])", re.IGNORECASE)
+_LABEL_IN_ENGLISH = re.compile(r"(?<!\w)[B-HJ](?!\w)|\((?:[a-j]|[A-J])\)|(?:choice|option|answer)s?[ :]+[a-jA-J](?!\w)")
+_NAMED = re.compile(r"(?:選択肢|肢)\s*(?:[a-j]|[ア-コ]|\d)|(?:choice|option)\s+(?:[a-j]|\d)(?!\w)", re.IGNORECASE)
+# Choices that speak of the others: 「上記のすべて」, "none of the above", "both A and B".
+_OTHERS = re.compile(
+    r"上記|以上の|前記|いずれも|どれも|すべて(?:正|誤)|全て(?:正|誤)|該当(?:なし|するものはない)"
+    r"|(?:all|none|both|neither|any) of (?:the|these)|\babove\b|\bboth [a-j] and [a-j]\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffled:
+    """questions: each question and, behind it, its copies. fixed: ids of those whose texts tie choices to their places."""
+
+    questions: list[Question]
+    origins: dict[str, str]
+    fixed: tuple[str, ...]
+
+
+def shuffle(questions: Sequence[Question], copies: int, *, seed: int, keep_reasoning: bool) -> Shuffled:
+    """Each question as it is and `copies` times with its choices in another order, the id `q~1`, `q~2` …
+
+    The right choice stands in as many different places as there can be: with copies = choices - 1 in each place once,
+    which leaves no position to prefer. No order occurs twice. keep_reasoning: the reasoning goes with the copies, so
+    that a question whose reasoning names labels stays as it is; without it the copies have none.
+
+    origins: a copy's id to the question's. Raises SlimtuneError for more copies than a question has other orders.
+    """
+    found: list[Question] = []
+    origins: dict[str, str] = {}
+    fixed: list[str] = []
+    for question in questions:
+        found.append(question)
+        if not copies:
+            continue
+        if ties_places(question, reasoning=keep_reasoning):
+            fixed.append(question.id)
+            continue
+        for number, order in enumerate(_orders(question, copies, seed), start=1):
+            copy = _in_order(question, order, f"{question.id}~{number}")
+            origins[copy.id] = question.id
+            found.append(copy if keep_reasoning else replace(copy, reasoning=""))
+    return Shuffled(found, origins, tuple(fixed))
+
+
+def ties_places(question: Question, *, reasoning: bool) -> bool:
+    """Whether a text names a choice by its label or place, so that another order would make it wrong."""
+    texts = [question.question, *question.choices.values()]
+    if any(_OTHERS.search(text) for text in question.choices.values()):
+        return True
+    if any(_NAMED.search(unicodedata.normalize("NFKC", text)) for text in texts):
+        return True
+    return reasoning and names_label(question.reasoning)
+
+
+def names_label(text: str) -> bool:
+    """Whether a text speaks of a choice by its label."""
+    folded = unicodedata.normalize("NFKC", text)
+    pattern = _LABEL_IN_JAPANESE if _JAPANESE.search(folded) else _LABEL_IN_ENGLISH
+    return bool(pattern.search(folded) or _NAMED.search(folded))
+
+
+def _orders(question: Question, copies: int, seed: int) -> list[tuple[str, ...]]:
+    """`copies` different orders of the labels, none of them the question's own."""
+    labels = tuple(question.choices)
+    count = len(labels)
+    if copies >= math.factorial(count):
+        what = f"{count} choices have only {math.factorial(count) - 1} other orders, not {copies}"
+        raise fail(what, where=question.where, fix=f"--shuffle-choices {math.factorial(count) - 1} or fewer")
+    rng = random.Random(f"{seed}/choices/{question.id}")
+    own = labels.index(question.correct)
+    others = [label for label in labels if label != question.correct]
+    elsewhere = [place for place in range(count) if place != own]
+    rng.shuffle(elsewhere)
+    found: list[tuple[str, ...]] = []
+    # All other places of the right choice first, then its own, and so on round.
+    places = itertools.cycle([*elsewhere, own])
+    while len(found) < copies:
+        place, rest = next(places), others[:]
+        for _ in range(_TRIES):
+            rng.shuffle(rest)
+            order = (*rest[:place], question.correct, *rest[place:])
+            if order != labels and order not in found:
+                found.append(order)
+                break
+    return found
+
+
+_TRIES = 20
+"""Random orders for one place of the right choice, before the next place has its turn: a place may be used up."""
+
+
+def _in_order(question: Question, order: Sequence[str], identifier: str) -> Question:
+    choices = {label: question.choices[old] for label, old in zip(LABELS, order, strict=False)}
+    return replace(question, id=identifier, choices=choices, correct=LABELS[order.index(question.correct)])

@@ -1,0 +1,247 @@
+"""Questions to the rows of one training file: choices shuffled, reasoning, passages and solved examples put in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from slimtune.core.errors import Problem, fail
+from slimtune.data.problems import bad_data
+from slimtune.data.questions import Question
+from slimtune.data.splitting import context_key
+from slimtune.datatools.build import arguments, examples, prompts, shuffling
+from slimtune.datatools.build.prompts import Language, Mode
+from slimtune.datatools.retrieval.index import Hit, Index, recall
+
+Context = Literal["none", "gold", "retrieved"]
+Reasoning = Literal["column", "template", "teacher"]
+OnProgress = Callable[[int, int], None]
+
+_RECALL_AT = (1, 3, 5)
+_QUERIES_AT_ONCE = 64
+_PROGRESS_EVERY = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the rows are to be.
+
+    mode: `direct` answers with the label alone, `cot` argues first. context: what stands before the question.
+    top_k: passages where they are retrieved. ensure_gold: a retrieval that misses the gold context gets it as its last
+    passage. few_shot: solved examples in every prompt. shuffle_choices: copies of each question with other orders.
+    """
+
+    mode: Mode = "direct"
+    context: Context = "none"
+    top_k: int = 3
+    ensure_gold: bool = False
+    few_shot: int = 0
+    shuffle_choices: int = 0
+    language: Language = "ja"
+    reasoning: Reasoning = "column"
+    seed: int = 42
+
+
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """What a teacher made of questions; see `teacher.teach`."""
+
+    questions: list[Question]
+    dropped: dict[str, int]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """rows: {"input", "output", "meta"}. recall: share of questions whose gold context is among the first k, by k.
+
+    without_gold: prompts with passages of which none is the gold context. notes: what differs from a row a question.
+    """
+
+    rows: list[dict[str, Any]]
+    recall: dict[int, float]
+    without_gold: int
+    notes: tuple[str, ...]
+
+
+def build(
+    questions: Sequence[Question],
+    wish: Wish,
+    *,
+    index: Index | None = None,
+    teach: Callable[[Sequence[Question]], Teaching] | None = None,
+    on_progress: OnProgress | None = None,
+) -> Built:
+    """The rows, in the order of the questions, the copies of one behind it. The same wish gives the same rows.
+
+    index: of the passages, for context `retrieved`. teach: for reasoning `teacher`. `meta` holds id, mode, rag, choices,
+    correct, context (always the gold one), source and article, and where they apply passages (ids), origin (the id
+    of the question whose choices were shuffled), few_shot (ids), language ("en") and reasoning. on_progress: questions done,
+    and how many there are, once for each of arguing, searching and writing.
+
+    Raises SlimtuneError with every question that lacks the context or the reasoning that is asked for.
+    """
+    _refuse_incomplete(questions, wish)
+    notes: list[str] = []
+    shuffled = shuffling.shuffle(
+        questions,
+        wish.shuffle_choices,
+        seed=wish.seed,
+        keep_reasoning=wish.mode == "cot" and wish.reasoning == "column",
+    )
+    if shuffled.fixed:
+        notes.append(
+            f"{_count(len(shuffled.fixed), 'question')} not shuffled: their texts name choices by their places"
+        )
+    asked, reasoning = shuffled.questions, ""
+    if wish.mode == "cot":
+        asked, reasoning = _with_reasoning(asked, wish, teach, notes, on_progress)
+    solved = _examples(asked, shuffled.origins, wish, notes)
+    if solved:
+        left_out = {one.id for one in solved}
+        asked = [one for one in asked if shuffled.origins.get(one.id, one.id) not in left_out]
+    hits = _retrieve(asked, wish, index, on_progress)
+    gold_recall = _recall(asked, hits, wish)
+    rows: list[dict[str, Any]] = []
+    without_gold = 0
+    for place, question in enumerate(asked):
+        found = hits[place][: wish.top_k] if hits else []
+        passages = _passages(question, found, wish)
+        if hits and not any(_is_gold(text, question) for _, text in passages):
+            without_gold += 1
+        rows.append(_row(question, wish, passages, solved, shuffled.origins.get(question.id), reasoning))
+        if on_progress and len(rows) % _PROGRESS_EVERY == 0:
+            on_progress(len(rows), len(asked))
+    return Built(rows, gold_recall, without_gold, tuple(notes))
+
+
+def _refuse_incomplete(questions: Sequence[Question], wish: Wish) -> None:
+    problems: dict[str, list[Problem]] = {}
+    for question in questions:
+        found = problems.setdefault(question.path, [])
+        if wish.context == "gold" and not question.context:
+            fix = "give it one, or build with --context none"
+            found.append(Problem(f"the question '{question.id}' has no context", question.where, fix))
+        if wish.mode != "cot":
+            continue
+        if wish.reasoning == "column" and not question.reasoning:
+            fix = "write one, or build with --reasoning template or --reasoning teacher"
+            found.append(Problem(f"the question '{question.id}' has no reasoning", question.where, fix))
+        if wish.reasoning == "template" and not question.context:
+            what = f"the question '{question.id}' has no context for the template to argue with"
+            found.append(Problem(what, question.where, "give it one, or build with --reasoning teacher"))
+    if any(problems.values()):
+        raise bad_data(problems)
+
+
+def _with_reasoning(
+    questions: Sequence[Question],
+    wish: Wish,
+    teach: Callable[[Sequence[Question]], Teaching] | None,
+    notes: list[str],
+    on_progress: OnProgress | None,
+) -> tuple[list[Question], str]:
+    """The questions with what they are argued with, and the name of that for `meta`."""
+    if wish.reasoning == "column":
+        return list(questions), "column"
+    if wish.reasoning == "template":
+        argued: list[Question] = []
+        for one in questions:
+            argued.append(replace(one, reasoning=arguments.argue(one, wish.language)))
+            if on_progress and len(argued) % _PROGRESS_EVERY == 0:
+                on_progress(len(argued), len(questions))
+        return argued, "template"
+    if teach is None:
+        raise fail("there is no teacher", where="--reasoning teacher", fix="name one with --teacher URL#MODEL")
+    taught = teach(questions)
+    if not taught.questions:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in taught.dropped.items())
+        raise fail(f"no reply of the teacher can be used ({reasons})", fix="ask a larger model, or look at its replies")
+    for reason, count in taught.dropped.items():
+        notes.append(f"{_count(count, 'question')} dropped, the teacher's reply: {reason}")
+    return taught.questions, f"teacher:{taught.name}"
+
+
+def _examples(asked: Sequence[Question], origins: dict[str, str], wish: Wish, notes: list[str]) -> tuple[Question, ...]:
+    if not wish.few_shot:
+        return ()
+    solved = examples.choose([one for one in asked if one.id not in origins], wish.few_shot, seed=wish.seed)
+    notes.append(
+        f"{_count(len(solved), 'question')} left out, as they are the examples: {', '.join(o.id for o in solved)}"
+    )
+    return tuple(solved)
+
+
+def _retrieve(
+    questions: Sequence[Question], wish: Wish, index: Index | None, on_progress: OnProgress | None
+) -> list[list[Hit]]:
+    """For each question the best passages, as many as are wanted or measured; empty unless they are retrieved."""
+    if wish.context != "retrieved":
+        return []
+    if index is None:
+        raise fail("there is no corpus to search", where="--context retrieved", fix="name one with --corpus")
+    # Choices too: they hold the words of the law. Sorted, so that copies with shuffled choices ask the same.
+    queries = ["\n".join([one.question, *sorted(one.choices.values())]) for one in questions]
+    hits: list[list[Hit]] = []
+    for start in range(0, len(queries), _QUERIES_AT_ONCE):
+        hits += index.search(queries[start : start + _QUERIES_AT_ONCE], max(wish.top_k, *_RECALL_AT))
+        if on_progress:
+            on_progress(len(hits), len(queries))
+    return hits
+
+
+def _recall(questions: Sequence[Question], hits: Sequence[Sequence[Hit]], wish: Wish) -> dict[int, float]:
+    if not hits or not any(one.context for one in questions):
+        return {}
+    return recall(hits, [one.context for one in questions], sorted({*_RECALL_AT, wish.top_k}))
+
+
+def _passages(question: Question, found: Sequence[Hit], wish: Wish) -> list[tuple[str, str]]:
+    """Id and text of what the prompt shows, in its order; the gold context by itself has no id."""
+    if wish.context == "none":
+        return []
+    if wish.context == "gold":
+        return [("", question.context)]
+    passages = [(hit.passage.id, _shown(hit)) for hit in found]
+    if wish.ensure_gold and question.context and not any(_is_gold(text, question) for _, text in passages):
+        passages[-1] = ("gold", question.context)
+    return passages
+
+
+def _shown(hit: Hit) -> str:
+    passage = hit.passage
+    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
+
+
+def _is_gold(text: str, question: Question) -> bool:
+    shown, gold = context_key(text), context_key(question.context)
+    return bool(gold) and (gold in shown or shown in gold)
+
+
+def _row(
+    question: Question,
+    wish: Wish,
+    passages: Sequence[tuple[str, str]],
+    solved: Sequence[Question],
+    origin: str | None,
+    reasoning: str,
+) -> dict[str, Any]:
+    shown = [text for _, text in passages]
+    row = prompts.row(question, wish.mode, prompts.PROMPTS[wish.language], passages=shown, examples=solved)
+    meta = row["meta"]
+    if wish.context == "retrieved":
+        meta["passages"] = [identifier for identifier, _ in passages]
+    if origin is not None:
+        meta["origin"] = origin
+    if solved:
+        meta["few_shot"] = [one.id for one in solved]
+    if wish.language != "ja":
+        meta["language"] = wish.language
+    if reasoning:
+        meta["reasoning"] = reasoning
+    return row
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number:,} {noun}s"

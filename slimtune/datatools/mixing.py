@@ -1,0 +1,116 @@
+"""Several training files to one: weighted, with a share of general data, capped and shuffled, all by one seed."""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.data.loading import FileReport, load_conversations
+from slimtune.data.types import Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """files: the loader's reports. used: rows in the mixture by path. capped: rows that a cap leaves out, by source.
+
+    missing_general: rows that the general file is short of its share.
+    """
+
+    conversations: tuple[Conversation, ...]
+    files: tuple[FileReport, ...]
+    used: dict[str, int]
+    capped: dict[str, int]
+    missing_general: int
+
+
+def mix(
+    paths: Sequence[tuple[str, float]],
+    *,
+    seed: int,
+    general: str | None = None,
+    share: float = 0.15,
+    rows: int | None = None,
+    cap: int | None = None,
+    caps: Mapping[str, int] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Mixture:
+    """The rows of all files in one seeded order, of which every limit takes the first.
+
+    paths: files with weights up to 1: the loader refuses a file that repeats a row. share: of the mixture's rows,
+    from the file `general`. rows: of the mixture; all that there are where it is None. cap: the most rows of one
+    `meta.source` (else file) of the other files; caps: of those named. on_progress: rows read, of how many of the file.
+
+    Raises SlimtuneError with every problem of every file, duplicates across files among them, for a cap of a source
+    that no row has, and for fewer rows than asked for. Without `rows`, too little general data is only reported.
+    """
+    everything = [*paths, *([(general, 1.0)] if general else [])]
+    loaded = load_conversations(everything, seed=seed, on_progress=on_progress)
+    shuffled = list(loaded.conversations)
+    random.Random(f"{seed}/mix").shuffle(shuffled)
+    common = [row for row in shuffled if row.path == general]
+    task, capped = _capped([row for row in shuffled if row.path != general], cap, caps or {})
+    if not general:
+        share = 0.0
+    if rows is None:
+        wanted = round(share / (1 - share) * len(task))
+    else:
+        wanted = round(share * rows)
+        _check_enough(rows - wanted, len(task), wanted, len(common), general)
+        task = task[: rows - wanted]
+    mixed = [*task, *common[:wanted]]
+    random.Random(f"{seed}/order").shuffle(mixed)
+    return Mixture(
+        tuple(mixed),
+        loaded.report.files,
+        dict(Counter(row.path for row in mixed)),
+        dict(capped),
+        max(0, wanted - len(common)),
+    )
+
+
+def _capped(
+    rows: Sequence[Conversation], cap: int | None, caps: Mapping[str, int]
+) -> tuple[list[Conversation], Counter[str]]:
+    """The rows within the caps, and how many are left out of each source. Raises SlimtuneError for unknown sources."""
+    found: Counter[str] = Counter(_source(row) for row in rows)
+    unknown = [name for name in caps if name not in found]
+    if unknown:
+        raise SlimtuneError([_unknown(name, list(found)) for name in unknown])
+    taken: Counter[str] = Counter()
+    kept, left_out = [], Counter[str]()
+    for row in rows:
+        source = _source(row)
+        most = caps.get(source, cap)
+        if most is None or taken[source] < most:
+            taken[source] += 1
+            kept.append(row)
+        else:
+            left_out[source] += 1
+    return kept, left_out
+
+
+def _source(row: Conversation) -> str:
+    return str(row.meta.get("source", row.path))
+
+
+def _unknown(name: str, sources: list[str]) -> Problem:
+    near = difflib.get_close_matches(name, sources, n=1) or sorted(sources)[:5]
+    fix = f"did you mean '{near[0]}'?" if len(near) == 1 else f"there are {', '.join(near)} …"
+    return Problem(f"no row has the source '{name}'", "--cap", fix)
+
+
+def _check_enough(of_task: int, task: int, of_general: int, common: int, general: str | None) -> None:
+    """Raise SlimtuneError where there are fewer rows than the mixture is to have."""
+    problems = []
+    if task < of_task:
+        what = f"{of_task:,} rows are to come from the files, and weights and caps leave {task:,}"
+        problems.append(Problem(what, "--rows", "ask for fewer rows, or add files"))
+    if common < of_general:
+        what = f"{of_general:,} rows are to come from {general}, and it has {common:,}"
+        problems.append(Problem(what, "--rows", "ask for fewer rows, or for a smaller --general-share"))
+    if problems:
+        raise SlimtuneError(problems)

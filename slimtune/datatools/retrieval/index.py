@@ -1,0 +1,188 @@
+"""BM25 over a corpus of passages, kept on disk between runs.
+
+The scores are those of the bm25s library (Lù, "BM25S: Orders of magnitude faster lexical search via eager sparse
+scoring", arXiv:2407.03618) with its variant "lucene", k1 = 1.5 and b = 0.75.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimtune.core.errors import fail
+from slimtune.data.splitting import context_key
+from slimtune.datatools.retrieval.corpus import Passage
+from slimtune.datatools.retrieval.terms import TermKind, Terms, terms_of, version_of
+
+log = logging.getLogger(__name__)
+
+OnProgress = Callable[[int, int], None]
+_FORMAT = 1
+_CHECKSUMS = "sha256.json"
+_BM25 = {"k1": 1.5, "b": 0.75, "method": "lucene", "backend": "numpy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that was found. score: BM25, larger is nearer; 0 if it shares no term with the query."""
+
+    passage: Passage
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """passages: what is searched, in the order that breaks ties. from_cache: whether the scores were on disk."""
+
+    passages: tuple[Passage, ...]
+    from_cache: bool
+    _terms: Terms
+    _bm25: Any
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """For each query the k best passages (all, if there are fewer), best first, equal scores in passage order."""
+        return [self._best(query, k) for query in queries]
+
+    def _best(self, query: str, k: int) -> list[Hit]:
+        import numpy as np
+
+        known = self._bm25.get_tokens_ids(self._terms(query))
+        # bm25s's own choice of the best leaves the order of equal scores open.
+        scores = self._bm25.get_scores_from_ids(known)
+        best = np.argsort(-scores, kind="stable")[: max(k, 0)]
+        return [Hit(self.passages[place], float(scores[place])) for place in best]
+
+
+def build(
+    passages: Sequence[Passage],
+    *,
+    terms: TermKind = "ngram",
+    cache: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> Index:
+    """The index of the passages' titles and texts.
+
+    cache: a folder that keeps one index for each set of passages, kind of terms and version of the libraries; an
+    index that is there is read, and a damaged one is made anew with a warning in the log. on_progress: called with
+    the passages that have been split into terms and their number.
+
+    Raises `SlimtuneError` if there is no passage or none has a term, or if the packages for the terms are missing.
+    """
+    if not passages:
+        raise fail("the corpus has no passages", fix="name a corpus that holds text")
+    split = terms_of(terms)
+    folder = cache / _cache_name(passages, terms) if cache else None
+    bm25 = _load(folder) if folder else None
+    if bm25 is not None:
+        return Index(tuple(passages), True, split, bm25)
+    bm25 = _count(passages, split, on_progress)
+    if folder:
+        _save(bm25, folder)
+    return Index(tuple(passages), False, split, bm25)
+
+
+def recall(hits: Sequence[Sequence[Hit]], gold: Sequence[str], ks: Iterable[int]) -> dict[int, float]:
+    """For each k the share of questions whose gold context is among their first k hits, from 0 to 1.
+
+    hits, gold: one entry for each question. A passage counts if it equals the context, contains it whole or lies
+    wholly within it, all compared by `context_key`. Questions with an empty context are left out of the share.
+
+    Raises `SlimtuneError` if no question has a context.
+    """
+    keys: dict[str, str] = {}
+
+    def key_of(text: str) -> str:
+        if text not in keys:
+            keys[text] = context_key(text)
+        return keys[text]
+
+    ranks: list[float] = []
+    for found, context in zip(hits, gold, strict=True):
+        wanted = key_of(context)
+        if wanted:
+            texts = (key_of(hit.passage.text) for hit in found)
+            matching = (rank for rank, text in enumerate(texts, start=1) if wanted in text or text in wanted)
+            ranks.append(next(matching, float("inf")))
+    if not ranks:
+        raise fail("no question has a context, so recall cannot be measured", fix="take questions with a context")
+    return {k: sum(rank <= k for rank in ranks) / len(ranks) for k in ks}
+
+
+def _count(passages: Sequence[Passage], split: Terms, on_progress: OnProgress | None) -> Any:
+    import bm25s
+
+    vocabulary: dict[str, int] = {}
+    documents: list[list[int]] = []
+    for passage in passages:
+        # Ids in the order of appearance: a set's order, which bm25s would take, changes from run to run.
+        words = split(f"{passage.title}\n{passage.text}")
+        documents.append([vocabulary.setdefault(word, len(vocabulary)) for word in words])
+        if on_progress:
+            on_progress(len(documents), len(passages))
+    if not vocabulary:
+        raise fail("no passage of the corpus has a letter or a digit", fix="name a corpus that holds text")
+    # On import the library sets its own log to DEBUG.
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    bm25 = bm25s.BM25(**_BM25)
+    bm25.index((documents, vocabulary), show_progress=False)
+    return bm25
+
+
+def _cache_name(passages: Iterable[Passage], terms: TermKind) -> str:
+    versions = [_FORMAT, f"bm25s {importlib.metadata.version('bm25s')}", version_of(terms), _BM25]
+    digest = hashlib.sha256(json.dumps(versions).encode())
+    for passage in passages:
+        digest.update(json.dumps([passage.id, passage.title, passage.text]).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _save(bm25: Any, folder: Path) -> None:
+    """Writes the index beside `folder` and renames it, so that nobody ever reads half of one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
+    try:
+        bm25.save(partial, allow_pickle=False, show_progress=False)
+        sums = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
+        (partial / _CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
+        try:
+            partial.rename(folder)
+        except OSError:
+            # Another run has put the same index there in the meantime.
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _load(folder: Path) -> Any | None:
+    """The index in `folder`, or None if there is none; a damaged one is deleted."""
+    if not folder.exists():
+        return None
+    if _is_whole(folder):
+        import bm25s
+
+        return bm25s.BM25.load(folder, load_corpus=False, allow_pickle=False, show_progress=False)
+    log.warning("The index in %s is damaged, so it is made anew.", folder)
+    shutil.rmtree(folder)
+    return None
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        sums = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+        return isinstance(sums, dict) and bool(sums) and all(_sha256(folder / name) == sums[name] for name in sums)
+    except (OSError, ValueError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,289 @@
+"""`data split`: training files to train, dev and test files that share no question, with a manifest that keeps it so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.data import split_manifest
+from slimtune.data.duplicates.groups import THRESHOLD
+from slimtune.data.splitting import SPLITS, Item, split_items
+from slimtune.datatools.split.split_questions import SourceFile, group_sizes, hashes, items, read_files
+from slimtune.datatools.writing import write_rows
+
+Redo = Literal["no", "extend", "again"]
+# A split whose size is off by more than this share of what was asked is worth a sentence, and so is a group of more
+# than half of all questions.
+_SIZE_TOLERANCE, _LARGEST_SHARE = 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """manifest: as written to path. unchanged: whether everything was there already. notes: what should be known."""
+
+    path: Path
+    manifest: dict[str, Any]
+    unchanged: bool
+    notes: tuple[str, ...]
+
+
+def split_files(
+    paths: Sequence[str],
+    *,
+    test: int | float,
+    dev: int | float = 0,
+    out: Path | None = None,
+    manifest_name: str = split_manifest.NAME,
+    seed: int = 42,
+    threshold: float = THRESHOLD,
+    overwrite: bool = False,
+    redo: Redo = "no",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Write `<stem>.<split>.jsonl` for each file, and the manifest.
+
+    test, dev: numbers of questions (int from 0) or shares of them (float from 0 to below 1). out: the folder, by default the first
+    file's. threshold: the similarity from which on two questions are near duplicates. redo: where a manifest is there,
+    "extend" keeps its questions where they are and places new ones only, "again" splits anew. on_progress: rows read,
+    then rows compared, of how many. The order of the files does not matter.
+    Raises SlimtuneError, before anything is written, for bad data, for impossible sizes, for an empty split, for
+    another split in the manifest without `redo`, and for files that would be replaced.
+    """
+    folder = out or Path(paths[0]).parent
+    manifest_path = folder / manifest_name
+    _check_names(paths, folder)
+    earlier = split_manifest.read(manifest_path)
+    if redo == "extend" and earlier is None:
+        fix = "leave out --extend, or name the folder of the split with --out"
+        raise fail("there is no split to extend", where=str(manifest_path), fix=fix)
+    files = read_files(sorted(paths, key=lambda path: _relative(Path(path), folder)), on_progress=on_progress)
+    questions = items(files, threshold=threshold, on_progress=on_progress)
+    asked = {"dev": dev, "test": test}
+    sizes = _sizes(len(questions), asked)
+    wish: dict[str, Any] = {
+        "version": split_manifest.VERSION,
+        "seed": seed,
+        "sizes": asked,
+        "threshold": threshold,
+        "inputs": [
+            {"path": _relative(file.path, folder), "sha256": file.sha256, "rows": len(file.rows)} for file in files
+        ],
+    }
+    known = hashes(files)
+    placed: dict[str, str] = {}
+    if earlier is not None:
+        same = all(earlier[key] == value for key, value in wish.items())
+        if redo == "extend" or (same and redo == "no"):
+            placed = split_manifest.split_of(earlier)
+        elif redo == "no":
+            raise _refusal(manifest_path, earlier, wish, known, split_items(questions, sizes, seed=seed))
+    name_of = split_items(questions, sizes, seed=seed, placed=placed)
+    _check_not_empty(name_of, sizes, questions)
+    manifest, rows = _render(wish, files, questions, name_of, known)
+    _check_targets(folder, manifest, earlier if redo != "no" else None, overwrite)
+    written = [write_rows(folder / name, own, overwrite=True) for name, own in rows.items()]
+    unchanged = earlier == manifest and all(one.unchanged for one in written)
+    if earlier != manifest:
+        split_manifest.write(manifest_path, manifest)
+    notes = [
+        *_size_notes(name_of, sizes, questions),
+        *_chain_notes(questions, threshold),
+        *_torn_notes(name_of, questions),
+        *_left_over(earlier, rows),
+    ]
+    return Outcome(manifest_path, manifest, unchanged, tuple(notes))
+
+
+def _sizes(count: int, asked: Mapping[str, int | float]) -> dict[str, int]:
+    """How many questions each split is to have. Raises SlimtuneError for sizes that leave nothing to train on."""
+    held_out = {
+        name: size if isinstance(size, int) else max(1, round(size * count)) if size else 0
+        for name, size in asked.items()
+    }
+    train = count - sum(held_out.values())
+    if train < 1:
+        wanted = f"{held_out['dev']:,} for dev and {held_out['test']:,} for test"
+        what = f"the files have {_questions(count)}: with {wanted}, none is left to train on"
+        raise fail(what, where="--test, --dev", fix="ask for fewer, or add questions")
+    return {"train": train, **held_out}
+
+
+def _check_names(paths: Sequence[str], folder: Path) -> None:
+    """Raise SlimtuneError where two files would be written to one, or one over a file that is read."""
+    targets: dict[Path, list[str]] = {}
+    for path in paths:
+        for split in SPLITS:
+            targets.setdefault(folder / f"{Path(path).stem}.{split}.jsonl", []).append(path)
+    read = {Path(path).resolve(): path for path in paths}
+    problems = []
+    for target, origins in targets.items():
+        if len(origins) > 1 and f".{SPLITS[0]}." in target.name:
+            what = f"{' and '.join(origins)} would be written to one file"
+            problems.append(Problem(what, str(target), "name each file once, and give each a name of its own"))
+        if target.resolve() in read:
+            what = f"a part of {origins[0]} would be written over this file, which is to be split, too"
+            problems.append(Problem(what, read[target.resolve()], "name another folder with --out, or leave it out"))
+    if problems:
+        raise SlimtuneError(problems)
+
+
+def _render(
+    wish: Mapping[str, Any],
+    files: Sequence[SourceFile],
+    questions: Sequence[Item],
+    name_of: Mapping[str, str],
+    known: Mapping[str, str],
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """The manifest, and the rows of each file by its name."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    listed = []
+    for file in files:
+        for split in SPLITS:
+            own = [row.value for row in file.rows if name_of[row.id] == split]
+            if own:
+                name = f"{file.path.stem}.{split}.jsonl"
+                rows[name] = own
+                listed.append({"name": name, "split": split, "sha256": _sha256_of(own), "rows": len(own)})
+    splits = {}
+    for split in SPLITS:
+        members = sorted((one for one in questions if name_of[one.id] == split), key=lambda one: one.id)
+        splits[split] = {
+            "count": len(members),
+            "labels": dict(sorted(Counter(one.label for one in members if one.label).items())),
+            "sources": dict(sorted(Counter(one.source for one in members).items())),
+            "ids": {one.id: known[one.id] for one in members},
+        }
+    sizes = group_sizes(questions)
+    groups = {"count": len(sizes), "largest": max(sizes.values())}
+    return {**wish, "files": listed, "splits": splits, "groups": groups}, rows
+
+
+def _check_targets(
+    folder: Path, manifest: Mapping[str, Any], earlier: Mapping[str, Any] | None, overwrite: bool
+) -> None:
+    """Raise SlimtuneError for each file that would be replaced, unless it is as the earlier split left it."""
+    left = {entry["name"]: entry["sha256"] for entry in earlier["files"]} if earlier else {}
+    problems = []
+    for entry in manifest["files"]:
+        path = folder / entry["name"]
+        if overwrite or not path.exists():
+            continue
+        there = hashlib.sha256(path.read_bytes()).hexdigest()
+        if there not in (entry["sha256"], left.get(entry["name"])):
+            fix = "name another folder with --out, or replace it with --overwrite"
+            problems.append(Problem("the file is there already, with another content", str(path), fix))
+    if problems:
+        raise SlimtuneError(problems)
+
+
+def _refusal(
+    path: Path,
+    earlier: Mapping[str, Any],
+    wish: Mapping[str, Any],
+    known: Mapping[str, str],
+    anew: Mapping[str, str],
+) -> SlimtuneError:
+    before, home = split_manifest.hashes_of(earlier), split_manifest.split_of(earlier)
+    both = known.keys() & before.keys()
+    moved = f"{sum(anew[id] != home[id] for id in both):,} of {len(both):,} questions"
+    options = "; ".join(_differences(earlier, wish))
+    if earlier["inputs"] == wish["inputs"]:
+        what = f"there is a split of these files already, with other options ({options})"
+        fix = f"give the same options, or split anew with --again: {moved} move to another split"
+        return fail(what, where=str(path), fix=fix)
+    added, removed = len(known.keys() - before.keys()), len(before.keys() - known.keys())
+    changed = sum(known[id] != before[id] for id in both)
+    what = "there is a split of other files or other content already: of the questions "
+    what += f"{added:,} are new, {removed:,} are gone and {changed:,} differ" + (f"; {options}" if options else "")
+    if not both:
+        fix = "name another manifest, for example --manifest split-law.json, or give up the earlier split with --again"
+    else:
+        new = f" and places the {added:,} new ones" if added else ""
+        fix = f"--extend keeps what is known where it is{new}; --again splits anew, and {moved} known move"
+    return fail(what, where=str(path), fix=fix)
+
+
+def _differences(earlier: Mapping[str, Any], wish: Mapping[str, Any]) -> list[str]:
+    """Each option that is another one than before: "--seed was 42, is 7"."""
+    options = [("seed", earlier["seed"], wish["seed"]), ("threshold", earlier["threshold"], wish["threshold"])]
+    options += [(name, earlier["sizes"].get(name, 0), size) for name, size in wish["sizes"].items()]
+    return [f"--{name} was {before:g}, is {now:g}" for name, before, now in options if before != now]
+
+
+def _questions(count: int) -> str:
+    return "1 question" if count == 1 else f"{count:,} questions"
+
+
+def _check_not_empty(name_of: Mapping[str, str], sizes: Mapping[str, int], questions: Sequence[Item]) -> None:
+    found = Counter(name_of.values())
+    for name, size in sizes.items():
+        if size and not found[name]:
+            raise fail(
+                f"the split '{name}' would be empty: {_largest(questions)}",
+                fix="add questions that are different, or ask for other sizes",
+            )
+
+
+def _size_notes(name_of: Mapping[str, str], sizes: Mapping[str, int], questions: Sequence[Item]) -> list[str]:
+    found = Counter(name_of.values())
+    return [
+        f"{name} has {_questions(found[name])} instead of {size:,}: {_largest(questions)}."
+        for name, size in sizes.items()
+        if abs(found[name] - size) > _SIZE_TOLERANCE * size
+    ]
+
+
+def _chain_notes(questions: Sequence[Item], threshold: float) -> list[str]:
+    """A set of one template is one chain, in which each question is nearly equal to some other."""
+    largest = max(group_sizes(questions).values())
+    if largest <= _LARGEST_SHARE * len(questions):
+        return []
+    what = f"{largest:,} of {_questions(len(questions))} stay together"
+    return [f"{what}. If they are of one template, a --threshold above {threshold:g} parts them."]
+
+
+def _largest(questions: Sequence[Item]) -> str:
+    group, size = max(group_sizes(questions).items(), key=lambda one: (one[1], one[0]))
+    return f"the largest group has {_questions(size)} that stay together, among them '{group}'"
+
+
+def _torn_notes(name_of: Mapping[str, str], questions: Sequence[Item]) -> list[str]:
+    """Groups that an extended split cannot keep together: a new question joins old ones of two splits."""
+    homes: dict[str, set[str]] = {}
+    for one in questions:
+        homes.setdefault(one.group, set()).add(name_of[one.id])
+    torn = sorted(group for group, names in homes.items() if len(names) > 1)
+    if not torn:
+        return []
+    return [
+        f"{_groups(len(torn))} of like questions in more than one split now, among them that of '{torn[0]}': "
+        "a new question is like old ones of both. --again splits all anew."
+    ]
+
+
+def _groups(count: int) -> str:
+    return "1 group is" if count == 1 else f"{count:,} groups are"
+
+
+def _left_over(earlier: Mapping[str, Any] | None, rows: Mapping[str, Any]) -> list[str]:
+    names = [entry["name"] for entry in earlier["files"] if entry["name"] not in rows] if earlier else []
+    return [f"{name} belongs to the earlier split and is no longer part of this one: remove it." for name in names]
+
+
+def _sha256_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Of the bytes that `writing.write_rows` writes."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()

@@ -1,0 +1,153 @@
+"""Training rows of any format to the questions that are split: each with its rows, its label, its source, its group."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimtune.core.errors import Problem
+from slimtune.core.run_record import sha256_file
+from slimtune.data.duplicates import groups, question_text
+from slimtune.data.formats import convert_file
+from slimtune.data.problems import bad_data
+from slimtune.data.sources import is_hub_id, read_rows
+from slimtune.data.splitting import Item, context_key
+from slimtune.data.types import Conversation
+
+# More different outputs than this are answers, not labels.
+MOST_LABELS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """value: as it stands in the file. id: of its question."""
+
+    id: str
+    value: dict[str, Any]
+    conversation: Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A training file as it was read. sha256: of its bytes."""
+
+    path: Path
+    sha256: str
+    rows: tuple[Row, ...]
+
+
+def read_files(paths: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None) -> list[SourceFile]:
+    """All files with all their rows. on_progress: rows read, of how many of the file.
+
+    Raises SlimtuneError with every problem of every file, a hub id among them.
+    """
+    problems: dict[str, list[Problem]] = {}
+    files = []
+    for path in paths:
+        found = problems.setdefault(path, [])
+        if is_hub_id(path):
+            what = "there is no such file, and a data set of the hub cannot be split"
+            found.append(Problem(what, path, "save it as a file first, for example with `data import`"))
+            continue
+        rows = read_rows(path, found)
+        if not rows:
+            continue
+        _, converted = convert_file(rows, "auto", path=path, system=None, problems=found, on_progress=on_progress)
+        if not found:
+            values = zip(rows, converted, strict=True)
+            kept = tuple(Row(_id(row.value), _writable(row.value), one.conversation) for row, one in values)
+            files.append(SourceFile(Path(path), sha256_file(Path(path)), kept))
+    if any(problems.values()):
+        raise bad_data(problems)
+    return files
+
+
+def items(
+    files: Sequence[SourceFile],
+    *,
+    threshold: float = groups.THRESHOLD,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Item]:
+    """One item a question, in the order of the files.
+
+    Label: `meta.correct` of its first row, else the output where all such rows have at most MOST_LABELS different
+    ones. Source: `meta.source`, else the file's name. Group: one for the questions of one `meta.context`, for equal
+    questions and for near duplicates.
+    """
+    rows = [(row, file.path.stem) for file in files for row in file.rows]
+    union = groups.Union(len(rows))
+    union.join_equal([row.id for row, _ in rows])
+    union.join_equal([_context(row.conversation) for row, _ in rows])
+    asked = [_asked(row.conversation) for row, _ in rows]
+    for one, other in groups.near_duplicates(asked, threshold=threshold, on_progress=on_progress):
+        union.join(one, other)
+
+    outputs = {row.conversation.messages[-1].content for row, _ in rows if not _text(row.conversation, "correct")}
+    first: dict[str, Item] = {}
+    least: dict[int, str] = {}
+    for number, (row, _) in enumerate(rows):
+        root = union.root(number)
+        least[root] = min(row.id, least.get(root, row.id))
+    for number, (row, stem) in enumerate(rows):
+        output = row.conversation.messages[-1].content if len(outputs) <= MOST_LABELS else ""
+        label = _text(row.conversation, "correct") or output
+        source = _text(row.conversation, "source") or stem
+        # A group is named by its least id, so that it does not depend on the order of the rows.
+        first.setdefault(row.id, Item(row.id, label, source, least[union.root(number)]))
+    return list(first.values())
+
+
+def hashes(files: Sequence[SourceFile]) -> dict[str, str]:
+    """For each question the SHA-256 of its rows' canonical JSON (keys sorted, no spaces, UTF-8), whatever their order."""
+    lines: dict[str, list[str]] = {}
+    for file in files:
+        for row in file.rows:
+            lines.setdefault(row.id, []).append(_canonical(row.value))
+    return {id: hashlib.sha256("\n".join(sorted(own)).encode()).hexdigest() for id, own in lines.items()}
+
+
+def group_sizes(items: Sequence[Item]) -> Counter[str]:
+    """How many questions each group has."""
+    return Counter(item.group for item in items)
+
+
+def _id(value: dict[str, Any]) -> str:
+    """`meta.origin` or `meta.id`; a row without is known by its content."""
+    meta = value.get("meta")
+    for key in ("origin", "id"):
+        own = meta.get(key) if isinstance(meta, dict) else None
+        if isinstance(own, str | int) and str(own):
+            return str(own)
+    return f"row-{hashlib.sha256(_canonical(value).encode()).hexdigest()[:16]}"
+
+
+def _writable(value: dict[str, Any]) -> dict[str, Any]:
+    """The row as JSON holds it: a table's cell may be a date or a decimal number, which becomes its text."""
+    written: dict[str, Any] = json.loads(json.dumps(value, default=str))
+    return written
+
+
+def _canonical(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def _text(conversation: Conversation, key: str) -> str:
+    value = conversation.meta.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _context(conversation: Conversation) -> str | None:
+    return context_key(_text(conversation, "context")) or None
+
+
+def _asked(conversation: Conversation) -> question_text.Asked:
+    """What the row asks at its end; a later turn ("go on") means nothing without those before it."""
+    spoken = [message.content for message in conversation.messages if message.role != "system"]
+    if len(spoken) == 2:
+        return question_text.read(spoken[0], spoken[1], conversation.meta.get("choices"))
+    return question_text.read("\n\n".join(spoken[:-1]))

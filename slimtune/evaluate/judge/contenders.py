@@ -1,0 +1,137 @@
+"""One side of a comparison: the result rows of a run, of an evaluated model or of a file, with what was asked. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from slimtune.core.errors import fail
+from slimtune.core.run_folder import as_dict, mapping
+from slimtune.evaluate import answer_file
+from slimtune.evaluate.judge import pairing
+
+Row = dict[str, Any]
+_SIDES = ("tuned", "base")
+# Names that say nothing without their folder's.
+_GENERIC = (*_SIDES, "answers")
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """name: how a person knows it. rows: its result rows. asked: the line of `items.jsonl` by id, where there is one.
+
+    place: where the rows are from. notes: what a reader of a comparison must know, e.g. that the evaluation is not complete.
+    """
+
+    name: str
+    rows: Sequence[Row]
+    asked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    place: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def read(place: Path) -> Contender:
+    """The contender at a place on the disk.
+
+    place: a run's folder (its tuned model; `RUN:base` is its base model), a result folder of `slimtune evaluate`, or a
+    JSONL file of result rows. Raises SlimtuneError where there are no results, or unreadable ones.
+    """
+    path, side = _side(place)
+    if path.is_file():
+        name = f"{path.parent.name} {path.stem}" if path.stem in _GENERIC else path.stem
+        return _contender(name, path, str(place))
+    if not path.is_dir():
+        raise fail(
+            "no such run, result folder or file", where=str(place), fix="name one, or RUN:base for a run's base model"
+        )
+    folder = path / "eval" if (path / "eval").is_dir() else path
+    single = folder / "answers.jsonl"
+    if single.is_file():
+        if side:
+            raise fail(f"only one model's answers are here, not {side}'s", where=str(place), fix=f"leave out ':{side}'")
+        return _contender(_name(path, folder), single, str(place))
+    side = side or _SIDES[0]
+    name = _name(path, folder) if side == "tuned" else f"{_name(path, folder)} {side}"
+    return _contender(name, folder / f"{side}.jsonl", str(place))
+
+
+def distinct(contenders: Sequence[Contender]) -> list[Contender]:
+    """The contenders with names of their own: one that is used twice is told with its place."""
+    names = Counter(contender.name for contender in contenders)
+    return [
+        replace(contender, name=f"{contender.name} ({contender.place})")
+        if names[contender.name] > 1 and contender.place
+        else contender
+        for contender in contenders
+    ]
+
+
+def question(item: Mapping[str, Any]) -> str:
+    """What an item asked, as text: the message, or every message with its role where there are several."""
+    messages = item["messages"]
+    if len(messages) == 1:
+        return str(messages[0]["content"])
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def excerpt(text: str, length: int) -> str:
+    """The text, cut in the middle where it is longer: a prompt's end has the question, its beginning says what it is."""
+    if len(text) <= length:
+        return text
+    half = (length - 3) // 2
+    return f"{text[: length - 3 - half].rstrip()} … {text[-half:].lstrip()}"
+
+
+def some(ids: Sequence[str], most: int = 10) -> str:
+    """The first of many ids, for a message, and how many more there are."""
+    more = f" and {len(ids) - most} more" if len(ids) > most else ""
+    return ", ".join(ids[:most]) + more
+
+
+def _side(place: Path) -> tuple[Path, str]:
+    """`RUN:base` → (RUN, "base"); a place that exists as it is written is taken as it is."""
+    if not place.exists():
+        text, _, side = str(place).rpartition(":")
+        if side in _SIDES:
+            return Path(text), side
+    return place, ""
+
+
+def _contender(name: str, file: Path, place: str) -> Contender:
+    rows = answer_file.read(file)
+    questions = file.with_name("items.jsonl")
+    asked = {item["id"]: item for item in answer_file.read(questions)} if questions.is_file() else {}
+    evaluation = _facts(file.parent, "evaluation.json")
+    notes = []
+    if evaluation.get("complete") is False:
+        items = as_dict(evaluation.get("data")).get("items")
+        notes.append(f"the evaluation of {name} did not come to its end: {len(rows)} of {items or 'unknown'} items")
+    # The base model was not trained on what was looked through.
+    if file.stem != "base" and (found := pairing.contaminated(_contamination(file.parent), rows)) and found["items"]:
+        notes.append(f"{found['items']} of {len(rows)} items are in the training data of {name}")
+    return Contender(name, rows, asked, place, tuple(notes))
+
+
+def _name(path: Path, folder: Path) -> str:
+    """A run is known by its recipe and time, an evaluated model by its own name."""
+    manifest = _facts(path, "manifest.json")
+    if manifest:
+        return f"{manifest.get('name') or path.resolve().parent.name} {manifest.get('run_id') or path.resolve().name}"
+    target = as_dict(_facts(folder, "evaluation.json").get("target"))
+    return str(target.get("name") or path.resolve().name)
+
+
+def _contamination(folder: Path) -> dict[str, Any] | None:
+    """What the check found; None where there was none."""
+    return _facts(folder, "contamination.json") or None
+
+
+def _facts(folder: Path, name: str) -> dict[str, Any]:
+    unreadable: list[str] = []
+    facts = mapping(folder, name, unreadable)
+    if unreadable:
+        raise fail(f"cannot be read: {unreadable[0]}", where=str(folder), fix="evaluate again")
+    return facts

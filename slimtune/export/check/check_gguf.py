@@ -1,0 +1,321 @@
+"""What is wrong with a GGUF file, whoever made it; and whether one that was made here says what was meant."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.data.chat_template import render_template
+from slimtune.export.check.findings import Finding, first_difference
+from slimtune.export.gguf.gguf_tensors import Gguf, Tensor, array_text, read_gguf
+from slimtune.export.model_card import base_reference
+from slimtune.plan.explain.picture import size_text
+
+LOOKED_AT = 256 * 2**20
+"""Bytes of 16- and 32-bit tensors that are searched for NaN and infinity, where not asked for all."""
+_CHUNK = 8 * 2**20
+_FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+_QWEN = ("qwen2", "qwen3", "qwen2moe", "qwen3moe")
+_CONVERT_AGAIN = "convert the model again"
+_FROM_CARD = "put it into the front matter of README.md in the model's folder, then convert it again"
+
+# general.file_type: its name, and the types that llama.cpp gives matrices of such a file by intention. Any other is what it
+# falls back to where a matrix's rows do not fit, or a wish of whoever quantised it.
+FILE_TYPES: dict[int, tuple[str, frozenset[str]]] = {
+    0: ("F32", frozenset({"F32"})),
+    1: ("F16", frozenset({"F16"})),
+    7: ("Q8_0", frozenset({"Q8_0"})),
+    10: ("Q2_K", frozenset({"Q2_K", "Q3_K", "Q4_K", "Q6_K"})),
+    11: ("Q3_K_S", frozenset({"Q3_K", "Q6_K"})),
+    12: ("Q3_K_M", frozenset({"Q3_K", "Q4_K", "Q5_K", "Q6_K"})),
+    13: ("Q3_K_L", frozenset({"Q3_K", "Q5_K", "Q6_K"})),
+    14: ("Q4_K_S", frozenset({"Q4_K", "Q5_K", "Q6_K"})),
+    15: ("Q4_K_M", frozenset({"Q4_K", "Q5_K", "Q6_K"})),
+    16: ("Q5_K_S", frozenset({"Q5_K", "Q6_K"})),
+    17: ("Q5_K_M", frozenset({"Q5_K", "Q6_K"})),
+    18: ("Q6_K", frozenset({"Q6_K"})),
+    32: ("BF16", frozenset({"BF16"})),
+}
+_PROBE = ({"role": "user", "content": "u"}, {"role": "assistant", "content": "\u27eaanswer\u27eb"})
+
+
+def check_gguf(path: Path, *, deep: bool = False, stops: Sequence[str] = ()) -> list[Finding]:
+    """Everything that was seen. deep: search every byte of the 16- and 32-bit tensors for NaN and infinity.
+
+    stops: of the Modelfile that it is served with, which can end an answer that the file itself does not.
+    """
+    try:
+        gguf = read_gguf(path)
+    except SlimtuneError as error:
+        return [Finding("problem", one.what, one.fix, one.where) for one in error.problems]
+    found = [*_size(gguf), *_types(gguf), *_numbers(gguf, None if deep else LOOKED_AT)]
+    if gguf.text("general.type") == "adapter":
+        what = "this is a LoRA adapter, not a model: the rest is its base model's"
+        found.append(Finding("note", what, "use it as ADAPTER, FROM the model that it was trained on"))
+    else:
+        found += [*_named(gguf), *_template(gguf, stops), *_tokens(gguf), *_context(gguf)]
+    return [Finding(one.level, one.what, one.fix, str(path)) for one in found]
+
+
+def can_think(template: str) -> bool:
+    """As Ollama decides it: by the tag in the template's text, whatever the template does with it."""
+    return "<think>" in template
+
+
+def eos_text(gguf: Gguf) -> str | None:
+    """The text of the token that ends generation; None where the file does not say."""
+    return _token(gguf, "tokenizer.ggml.eos_token_id")
+
+
+def end_of_turn(template: str) -> str | None:
+    """What the template writes after an answer, without white space around it; None where it cannot be rendered."""
+    try:
+        text = render_template(template, _PROBE, add_generation_prompt=False, thinking=False)
+    except (SlimtuneError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        return None  # a template from elsewhere can fail in any way
+    _, answer, after = text.partition(_PROBE[1]["content"])
+    return after.strip() if answer else None
+
+
+def metadata_problems(path: Path, expected: Mapping[str, Any]) -> list[Problem]:
+    """What a GGUF does not say, or says otherwise than `expected`.
+
+    Keys of `expected`, all optional; a value of None is not looked at: "name", "architecture", "license", "chat_template"
+    and "eos" (text); "base_model" (as it was given to model_card); "languages", "tags" (each must be there);
+    "tensor_types" (how many tensors have which type, or the types that a matrix may have).
+    Raises SlimtuneError where the file cannot be read, ValueError for another key.
+    """
+    readers = {
+        "name",
+        "architecture",
+        "license",
+        "chat_template",
+        "eos",
+        "base_model",
+        "languages",
+        "tags",
+        "tensor_types",
+    }
+    if unknown := expected.keys() - readers:
+        raise ValueError(f"nothing is known of {sorted(unknown)}")
+    gguf = read_gguf(path)
+    wanted = {key: value for key, value in expected.items() if value is not None}
+    told = []
+    texts = {
+        "name": ("general.name", gguf.text("general.name")),
+        "architecture": ("general.architecture", gguf.text("general.architecture")),
+        "license": ("general.license", gguf.text("general.license")),
+        "eos": ("the token that ends generation", eos_text(gguf)),
+    }
+    for key, (called, found) in texts.items():
+        if key in wanted and found != wanted[key]:
+            told.append(f"{called} is {_or_missing(found)}, not {wanted[key]!r}")
+    if "base_model" in wanted:
+        key, value = base_reference(wanted["base_model"])
+        if gguf.text(key) != value:
+            told.append(f"{key} is {_or_missing(gguf.text(key))}, not {value!r}")
+    for key in ("languages", "tags"):
+        missing = [one for one in wanted.get(key, ()) if one not in gguf.texts(f"general.{key}")]
+        if missing:
+            told.append(f"general.{key} lacks {', '.join(map(repr, missing))}")
+    if "chat_template" in wanted:
+        told += _other_template(gguf.text("tokenizer.chat_template"), wanted["chat_template"])
+    if "tensor_types" in wanted:
+        told += _other_types(gguf, wanted["tensor_types"])
+    return [Problem(what, str(path), _CONVERT_AGAIN) for what in told]
+
+
+def _other_template(found: str | None, meant: str) -> list[str]:
+    if found == meant:
+        return []
+    if found is None:
+        return ["there is no chat template in it"]
+    return [f"its chat template is another than training's: {first_difference(meant, found)}"]
+
+
+def _other_types(gguf: Gguf, meant: Mapping[str, int] | Collection[str]) -> list[str]:
+    if isinstance(meant, Mapping):
+        found = gguf.type_counts
+        return [] if found == dict(meant) else [f"its tensors are {_counted(found)}, not {_counted(meant)}"]
+    others = Counter(tensor.type for tensor in _matrices(gguf) if tensor.type not in meant)
+    return (
+        [f"{_counted(others)} among its matrices, where only {', '.join(sorted(meant))} were meant"] if others else []
+    )
+
+
+# ---- what is in the file ------------------------------------------------------------------------------------------
+
+
+def _size(gguf: Gguf) -> list[Finding]:
+    unknown = Counter(tensor.type for tensor in gguf.tensors if tensor.bytes is None)
+    found = [Finding("note", f"{_counted(unknown)}: their size is not known here")] if unknown else []
+    ends = [(gguf.data_start + tensor.offset + (tensor.bytes or 0), tensor) for tensor in gguf.tensors]
+    beyond = [tensor for end, tensor in ends if end > gguf.size]
+    if beyond:
+        lacking = size_text(max(end for end, _ in ends) - gguf.size)
+        what = f"the file is cut off: {len(beyond)} of {len(ends)} tensors lie beyond its end ({lacking} are missing)"
+        found.append(Finding("problem", what, "copy or download it again"))
+    if not ends:
+        found.append(Finding("problem", "there are no tensors in it", _CONVERT_AGAIN))
+    twice = [name for name, count in Counter(tensor.name for tensor in gguf.tensors).items() if count > 1]
+    if twice:
+        found.append(
+            Finding("problem", f"{len(twice)} tensors are in it twice ({twice[0]!r} is the first)", _CONVERT_AGAIN)
+        )
+    return found
+
+
+def _types(gguf: Gguf) -> list[Finding]:
+    matrices = Counter(tensor.type for tensor in _matrices(gguf))
+    found = [Finding("note", f"matrices: {_counted(matrices)}")] if matrices else []
+    number = gguf.number("general.file_type")
+    if number is None or number not in FILE_TYPES:
+        if gguf.text("general.type") != "adapter":
+            what = (
+                "says no file type" if number is None else f"is of file type {number}, whose types are not known here"
+            )
+            found.append(Finding("note", f"the file {what}"))
+        return found
+    name, meant = FILE_TYPES[number]
+    # Some matrices stay F32 in every file, such as the router of a mixture of experts.
+    others = {kind: count for kind, count in matrices.items() if kind not in meant and kind != "F32"}
+    if others and not meant & matrices.keys():
+        what = f"the file says {name}, but none of its matrices is: {_counted(others)}"
+        found.append(
+            Finding("problem", what, f"quantise it again from the 16-bit file, or name it after what it is, not {name}")
+        )
+    elif others:
+        what = f"the file says {name}, but of {sum(matrices.values())} matrices {_counted(others)}: rows that do not fit a K-quant's blocks of 256, or a mixture of someone's own"
+        found.append(Finding("warning", what, "compare its answers with the 16-bit file's before relying on it"))
+    return found
+
+
+def _numbers(gguf: Gguf, limit: int | None) -> list[Finding]:
+    """NaN and infinity, which make every answer nonsense. Looks at no more than `limit` bytes."""
+    import numpy
+
+    floats = [one for one in gguf.tensors if one.type in _FLOAT_BYTES and one.bytes]
+    broken, looked, total = [], 0, sum(one.bytes or 0 for one in floats)
+    with gguf.path.open("rb") as file:
+        for tensor in floats:
+            left = tensor.bytes or 0
+            if limit is not None:
+                left = min(left, limit - looked)
+            file.seek(gguf.data_start + tensor.offset)
+            bad = False
+            while left > 0 and (raw := file.read(min(left, _CHUNK))):
+                left, looked = left - len(raw), looked + len(raw)
+                whole = raw[: len(raw) // _FLOAT_BYTES[tensor.type] * _FLOAT_BYTES[tensor.type]]
+                if tensor.type == "BF16":
+                    bad |= bool(((numpy.frombuffer(whole, "<u2") & 0x7F80) == 0x7F80).any())
+                else:
+                    bad |= not bool(
+                        numpy.isfinite(numpy.frombuffer(whole, "<f4" if tensor.type == "F32" else "<f2")).all()
+                    )
+            if bad:
+                broken.append(tensor.name)
+    found = []
+    if broken:
+        what = f"{len(broken)} tensors hold NaN or infinity ({broken[0]!r} is the first)"
+        found.append(Finding("problem", what, "look at the training's loss; a bf16 or q8_0 file keeps what f16 cannot"))
+    if looked < total:
+        what = f"searched for NaN and infinity: the first {size_text(looked)} of {size_text(total)} in 16 and 32 bits"
+        found.append(Finding("note", what))
+    return found
+
+
+def _named(gguf: Gguf) -> Iterator[Finding]:
+    architecture = gguf.text("general.architecture")
+    if not architecture:
+        yield Finding("problem", "general.architecture is missing, so nothing can load it", _CONVERT_AGAIN)
+    for key, lost in (
+        ("general.name", "lists show no name"),
+        ("general.license", "nobody can tell how it may be used"),
+    ):
+        if not gguf.text(key):
+            yield Finding("warning", f"{key} is missing: {lost}", _FROM_CARD)
+    if not any(key.startswith("general.base_model.0.") for key in gguf.metadata):
+        yield Finding("warning", "the base model is not named in it (general.base_model.0.*)", _FROM_CARD)
+    if not gguf.texts("general.languages"):
+        yield Finding("note", "general.languages is missing", _FROM_CARD)
+    told = [gguf.text("general.name"), architecture, gguf.text("general.license")]
+    yield Finding("note", ", ".join(one for one in told if one) or "nothing is said of what it is")
+
+
+def _template(gguf: Gguf, stops: Sequence[str]) -> Iterator[Finding]:
+    template = gguf.text("tokenizer.chat_template")
+    if not template:
+        what = "there is no chat template in it: Ollama sends the bare question unless the Modelfile has a TEMPLATE"
+        yield Finding("warning", what, "save the tokenizer with its chat template, and convert it again")
+        return
+    if can_think(template):
+        what = (
+            "its chat template can think, so Ollama thinks by default: a model tuned without thinking answers nonsense"
+        )
+        yield Finding(
+            "warning", what, "if it was tuned without, ask with think=false, or export it with slimtune export"
+        )
+    ends, eos = end_of_turn(template), eos_text(gguf)
+    if ends is None:
+        yield Finding("warning", "its chat template does not render a plain conversation here", "try it in llama.cpp")
+        return
+    if eos is None:
+        return
+    other = _token(gguf, "tokenizer.ggml.eot_token_id")
+    if not ends.startswith(eos) and not (other and ends.startswith(other)):
+        what = f"the template ends an answer with {ends[:20]!r}, but the token that ends generation is {eos!r}"
+        fix = "give the Modelfile that stop, or set eos_token in tokenizer_config.json and convert the model again"
+        if any(ends.startswith(stop) for stop in stops if stop):
+            yield Finding("warning", f"{what}; only the Modelfile's stop ends an answer", fix)
+        else:
+            yield Finding("problem", f"{what}: it goes on after its answer", fix)
+
+
+def _tokens(gguf: Gguf) -> Iterator[Finding]:
+    if eos_text(gguf) is None:
+        what = "no token that ends generation (tokenizer.ggml.eos_token_id): it goes on until the context is full"
+        yield Finding("problem", what, _CONVERT_AGAIN)
+    if gguf.text("tokenizer.ggml.model") == "gpt2" and gguf.text("tokenizer.ggml.pre") in (None, "", "default"):
+        what = "its pre-tokenizer is not named (tokenizer.ggml.pre): llama.cpp splits text by a guess, and gets other tokens"
+        yield Finding("problem", what, "convert it again with a newer llama.cpp")
+    begins = gguf.metadata.get("tokenizer.ggml.add_bos_token") is True
+    bos, template = _token(gguf, "tokenizer.ggml.bos_token_id"), gguf.text("tokenizer.chat_template") or ""
+    if begins and gguf.text("general.architecture") in _QWEN:
+        what = f"add_bos_token is true: {bos or 'a token'!r} comes before every prompt, which Qwen is not trained with"
+        yield Finding("problem", what, "set add_bos_token to false in tokenizer_config.json, and convert it again")
+    elif begins and bos and bos in template:
+        what = f"add_bos_token is true and the template writes {bos!r} as well: prompts may begin with it twice"
+        yield Finding("warning", what, "set add_bos_token to false in tokenizer_config.json, and convert it again")
+
+
+def _context(gguf: Gguf) -> Iterator[Finding]:
+    length = context_length(gguf)
+    if length is None:
+        yield Finding("warning", "the context that it was trained with is missing (context_length)", _CONVERT_AGAIN)
+    else:
+        yield Finding("note", f"trained with a context of {length} tokens")
+
+
+def context_length(gguf: Gguf) -> int | None:
+    """Tokens; None where the file does not say."""
+    return gguf.number(f"{gguf.text('general.architecture')}.context_length")
+
+
+def _token(gguf: Gguf, key: str) -> str | None:
+    number = gguf.number(key)
+    return None if number is None else array_text(gguf, "tokenizer.ggml.tokens", number)
+
+
+def _matrices(gguf: Gguf) -> Sequence[Tensor]:
+    return [tensor for tensor in gguf.tensors if len(tensor.shape) > 1]
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])))
+
+
+def _or_missing(value: str | None) -> str:
+    return "missing" if value is None else repr(value)

@@ -1,0 +1,288 @@
+"""What is wrong with a Modelfile, whoever wrote it: what Ollama would refuse, and what serves another thing than was trained."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slimtune.core.errors import SlimtuneError
+from slimtune.export.check.check_gguf import FILE_TYPES, check_gguf, context_length, eos_text
+from slimtune.export.check.check_template import compare_templates
+from slimtune.export.check.findings import Finding, Level
+from slimtune.export.gguf.gguf_tensors import Gguf, read_gguf
+from slimtune.export.modelfile.modelfile_reader import (
+    DEPRECATED,
+    Modelfile,
+    Refused,
+    character_name,
+    decoded,
+    read_modelfile,
+    refusals,
+)
+
+CHATML_STOPS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
+DEFAULT_CONTEXT = 4096
+# What Ollama samples with where nothing is said (DefaultOptions in api/types.go of github.com/ollama/ollama).
+_DEFAULTS = {"temperature": "0.8", "top_p": "0.9", "top_k": "40"}
+_DEFAULT_REPEAT_PENALTY = "1.1"
+_CONTROL = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|</?think>|<(?:start|end)_of_turn>|\[/?INST\]")
+_HUB = re.compile(r"(?:https?://)?(?:hf\.co|huggingface\.co)/", re.IGNORECASE)
+_THINKING_FIELD = re.compile(r"\{\{[^}]*\.(?:Think|Thinking|IsThinkSet|ThinkLevel)\b")
+_QUANTISED = frozenset(range(2, 32)) | frozenset(range(33, 50))
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """model: what FROM comes to, where that is a file here; gguf: the same, read, where it can be."""
+
+    path: Path
+    read: Modelfile
+    model: Path | None
+    gguf: Gguf | None
+
+    def at(self, level: Level, name: str, what: str, fix: str = "", *, key: str = "") -> Finding:
+        line = self.read.line(name, key)
+        return Finding(level, what, fix, f"{self.path}:{line}" if line else str(self.path))
+
+
+def check_modelfile(path: Path, *, deep: bool = False) -> list[Finding]:
+    """Everything that was seen, in the GGUF that FROM names as well. deep: as in check_gguf.
+
+    Only the first fault of its grammar is told, as Ollama stops there.
+    """
+    try:
+        read = read_modelfile(decoded(path.read_bytes()))
+    except Refused as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
+        return [Finding("problem", f"Ollama refuses it: {error.what}", "correct it", where)]
+    model = _file(path, read.models[-1])
+    gguf, of_gguf = None, list[Finding]()
+    if model is not None and model.is_file():
+        of_gguf = check_gguf(model, deep=deep, stops=read.parameters.get("stop", ()))
+        try:
+            gguf = read_gguf(model)
+        except SlimtuneError:
+            gguf = None  # check_gguf has said why
+    one = _Checked(path, read, model, gguf)
+    found = [Finding("problem", f"Ollama refuses it: {what}", "", f"{path}:{line}") for line, what in refusals(read)]
+    parts = (_dropped, _from, _adapters, _templates, _stops, _context, _sampling, _texts, _renderer)
+    return [*found, *(finding for part in parts for finding in part(one)), *of_gguf]
+
+
+def _file(path: Path, name: str) -> Path | None:
+    """The file or folder that Ollama finds under a name in a Modelfile; None where it would take it for a model's name."""
+    try:
+        found = path.parent / Path(name).expanduser()
+        return found if name and found.exists() else None
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or a user that does not exist
+        return None
+
+
+def _like_a_path(name: str) -> bool:
+    return name.startswith((".", "/", "~", "\\")) or name.lower().endswith((".gguf", ".safetensors", ".bin"))
+
+
+def _dropped(one: _Checked) -> Iterator[Finding]:
+    counts = Counter((dropped.line, dropped.character, dropped.within) for dropped in one.read.dropped)
+    for (line, character, within), count in counts.items():
+        space = unicodedata.category(character).startswith("Z")
+        what = (
+            f"{character_name(character)} is dropped by Ollama's parser ({count}×{f', in {within}' if within else ''})"
+        )
+        fix = "write a plain space: without one the words around it become one" if space else "leave it out"
+        yield Finding("warning", what, fix, f"{one.path}:{line}")
+
+
+def _from(one: _Checked) -> Iterator[Finding]:
+    name = one.read.models[-1]
+    if len(one.read.models) > 1:
+        what = f"FROM is there {len(one.read.models)} times: Ollama joins the files or takes the last"
+        yield one.at("warning", "from", what, "leave one")
+    if one.model is None and not name:
+        yield one.at("problem", "from", "FROM names nothing", "name a GGUF beside the Modelfile: FROM ./model.gguf")
+    elif one.model is None and _HUB.match(name):
+        yield one.at("note", "from", f"{name} is on the hub: it is downloaded, and what is in it was not looked at")
+    elif one.model is None and _like_a_path(name):
+        what = f"{name} is not there, so Ollama takes it for a model's name and finds none"
+        yield one.at("problem", "from", what, "put the file beside the Modelfile, and write FROM ./FILE.gguf")
+    elif one.model is None:
+        what = f"{name} is a model of Ollama's, from which all that is not said here comes; it was not looked at"
+        yield one.at("note", "from", what)
+    elif one.model.is_dir():
+        what = f"{name} is a folder: Ollama converts its weights itself, and does not know Qwen3's"
+        yield one.at("warning", "from", what, "convert it to a GGUF, and name that")
+    if name.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", name):
+        what = f"{name} is a place on one machine: the Modelfile works nowhere else"
+        yield one.at("warning", "from", what, "put the file beside the Modelfile, and write FROM ./FILE.gguf")
+    elif ".." in name.replace("\\", "/").split("/"):
+        yield one.at(
+            "warning", "from", f"{name} is outside the Modelfile's folder", "put the file beside the Modelfile"
+        )
+
+
+def _adapters(one: _Checked) -> Iterator[Finding]:
+    names = one.read.adapters
+    if len(names) > 1:
+        yield one.at("warning", "adapter", f"ADAPTER is there {len(names)} times: Ollama takes the last", "leave one")
+    for name in names[-1:]:
+        file = _file(one.path, name)
+        if file is None:
+            yield one.at("problem", "adapter", f"the ADAPTER {name} is not there", "put it beside the Modelfile")
+            continue
+        fix = "convert it: slimtune export --lora-gguf"
+        if file.is_dir():
+            what = f"the ADAPTER {name} is a folder, which Ollama converts for a few architectures alone"
+            yield one.at("problem", "adapter", what, fix)
+            continue
+        try:
+            adapter = read_gguf(file)
+        except SlimtuneError as error:
+            yield one.at("problem", "adapter", f"the ADAPTER {name} is no GGUF: {error.problems[0].what}", fix)
+            continue
+        if adapter.text("general.type") != "adapter":
+            yield one.at(
+                "problem", "adapter", f"the ADAPTER {name} is a whole model, not an adapter", "name it in FROM"
+            )
+        elif one.gguf is not None:
+            theirs, ours = adapter.text("general.architecture"), one.gguf.text("general.architecture")
+            if theirs != ours:
+                what = f"the ADAPTER is for {theirs}, and FROM is {ours}"
+                yield one.at("problem", "adapter", what, "name the model that it was trained on in FROM")
+            kind = one.gguf.number("general.file_type")
+            if kind in _QUANTISED:
+                called = FILE_TYPES[kind][0] if kind in FILE_TYPES else "smaller than 16 bits"
+                what = f"the ADAPTER is added to weights that are {called}: not those that it was trained or judged on"
+                yield one.at(
+                    "warning", "adapter", what, "merge it into the 16-bit weights, then quantise: slimtune export"
+                )
+
+
+def _templates(one: _Checked) -> Iterator[Finding]:
+    template, jinja = one.read.template, one.gguf.text("tokenizer.chat_template") if one.gguf else None
+    if one.read.renderer:
+        what = f"TEMPLATE was not compared with the GGUF's, because RENDERER {one.read.renderer} renders instead of it"
+        yield one.at("note", "renderer", what)
+        return
+    if not (template or "").strip():
+        yield from _no_template(one, jinja)
+        return
+    assert template is not None
+    if _THINKING_FIELD.search(template):
+        what = "TEMPLATE can think, so Ollama thinks by default: a model tuned without thinking answers nonsense"
+        yield one.at("warning", "template", what, "if it was tuned without, take the thinking out of TEMPLATE")
+    if "\r" in template:
+        what = "TEMPLATE has Windows line ends, which go into every prompt as they are"
+        yield one.at("problem", "template", what, "save the Modelfile with plain line ends (LF)")
+    if jinja:
+        line = one.read.line("template")
+        for found in compare_templates(template, jinja, one.read.system or ""):
+            yield replace(found, where=f"{one.path}:{line}")
+
+
+def _no_template(one: _Checked, jinja: str | None) -> Iterator[Finding]:
+    fix = "write the TEMPLATE of training: slimtune export does"
+    if jinja:
+        what = "no TEMPLATE: Ollama from 0.30 on takes the GGUF's chat template, an older one sends the bare question"
+        yield one.at("warning", "template", what, fix)
+    elif one.gguf is not None:
+        what = "no TEMPLATE, and no chat template in the GGUF: the model gets the bare question, without the turns it knows"
+        yield one.at("problem", "template", what, fix)
+    elif one.model is None:
+        yield one.at("note", "template", "no TEMPLATE: that of the model in FROM counts")
+
+
+def _stops(one: _Checked) -> Iterator[Finding]:
+    jinja = one.gguf.text("tokenizer.chat_template") if one.gguf else None
+    if "<|im_start|>" not in (one.read.template or "") + (jinja or ""):
+        return
+    if one.gguf is None and not one.read.template:
+        return  # stops come from the model in FROM, too
+    stops, eos = one.read.parameters.get("stop", ()), eos_text(one.gguf) if one.gguf else None
+    for stop in CHATML_STOPS:
+        if stop in stops:
+            continue
+        matters = stop == CHATML_STOPS[0] and eos != stop
+        what = f"the stop {stop} is missing: the model may go on after its answer"
+        yield one.at("problem" if matters else "warning", "parameter", what, f'PARAMETER stop "{stop}"', key="stop")
+
+
+def _context(one: _Checked) -> Iterator[Finding]:
+    stated = _number(one, "num_ctx")
+    trained = context_length(one.gguf) if one.gguf else None
+    if stated is None:
+        what = f"num_ctx is not set: on a small card Ollama cuts every conversation down to {DEFAULT_CONTEXT} tokens"
+        yield one.at("warning", "parameter", what, "PARAMETER num_ctx TOKENS, as many as training had", key="num_ctx")
+    elif trained is not None and stated > trained:
+        what = f"num_ctx is {stated:.0f}, and the model was trained with {trained}: beyond that it answers nonsense"
+        yield one.at("problem", "parameter", what, f"PARAMETER num_ctx {trained}", key="num_ctx")
+
+
+def _sampling(one: _Checked) -> Iterator[Finding]:
+    missing = {name: value for name, value in _DEFAULTS.items() if name not in one.read.parameters}
+    if missing and one.gguf is not None:
+        told = ", ".join(f"{name} (Ollama takes {value})" for name, value in missing.items())
+        fix = "PARAMETER temperature 0 for one right answer; for reasoning 0.6, top_p 0.95, top_k 20"
+        yield one.at("warning", "from", f"the sampling is not set: {told}", fix)
+    temperature = _number(one, "temperature")
+    if temperature is not None and temperature >= 1:
+        what = f"temperature {temperature:g} draws answers nearly at random, which is not for questions with a right answer"
+        yield one.at("warning", "parameter", what, "PARAMETER temperature 0, or 0.6 for reasoning", key="temperature")
+    penalty = _number(one, "repeat_penalty")
+    if penalty is None and one.gguf is not None:
+        what = f"repeat_penalty is not set: Ollama takes {_DEFAULT_REPEAT_PENALTY}, against words that the question had"
+        yield one.at("warning", "from", what, "PARAMETER repeat_penalty 1.0")
+    elif penalty is not None and penalty != 1:
+        what = (
+            f"repeat_penalty {penalty:g} makes words of the question less likely in the answer, unlike any judging here"
+        )
+        yield one.at("warning", "parameter", what, "PARAMETER repeat_penalty 1.0", key="repeat_penalty")
+    for name, values in one.read.parameters.items():
+        if name in DEPRECATED:
+            yield one.at(
+                "warning", "parameter", f"PARAMETER {name} does nothing in newer Ollama", "leave it out", key=name
+            )
+        elif name != "stop" and len(values) > 1:
+            what = f"PARAMETER {name} is set {len(values)} times: the last counts"
+            yield one.at("warning", "parameter", what, "leave one", key=name)
+
+
+def _number(one: _Checked, name: str) -> float | None:
+    values = one.read.parameters.get(name, ())
+    try:
+        number = float(values[-1]) if values else None
+    except ValueError:
+        return None  # refused already
+    return number if number is None or math.isfinite(number) else None
+
+
+def _texts(one: _Checked) -> Iterator[Finding]:
+    for instruction in one.read.instructions:
+        if instruction.name not in ("system", "message", "template"):
+            continue
+        name, where = instruction.name.upper(), f"{one.path}:{instruction.line}"
+        if instruction.name != "template":
+            for token in sorted(set(_CONTROL.findall(instruction.value))):
+                what = f"{name} holds {token}, which the model reads as the control token itself"
+                yield Finding("problem", what, "leave it out", where)
+        if unicodedata.normalize("NFC", instruction.value) != instruction.value:
+            what = (
+                f"{name} is not in Unicode's composed form (NFC): llama.cpp makes other tokens of it than training did"
+            )
+            yield Finding("warning", what, "normalise the text to NFC", where)
+
+
+def _renderer(one: _Checked) -> Iterator[Finding]:
+    renderer, parser = one.read.renderer, one.read.parser
+    if (renderer or parser) and not one.read.requires:
+        what = "RENDERER or PARSER without REQUIRES: an Ollama that does not know them serves the model all the same"
+        fix = "REQUIRES and the first version that knows them, such as 0.17.6 for qwen3.5"
+        yield one.at("warning", "renderer" if renderer else "parser", what, fix)
+    if bool(renderer) != bool(parser):
+        there, missing = ("RENDERER", "PARSER") if renderer else ("PARSER", "RENDERER")
+        what = f"{there} without {missing}: prompt and answer are not read in the same way"
+        yield one.at("warning", there.lower(), what, f"{missing} {renderer or parser}")

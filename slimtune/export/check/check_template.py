@@ -1,0 +1,88 @@
+"""Whether a Modelfile's TEMPLATE renders what the chat template inside its GGUF does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from slimtune.core.errors import SlimtuneError
+from slimtune.data.chat_template import render_template
+from slimtune.export.check.check_gguf import can_think
+from slimtune.export.check.findings import Finding, first_difference
+from slimtune.export.modelfile import go_template
+
+_NEWER = "Ollama from 0.30 on takes the GGUF's template where that can do more"
+_SAME = "write the TEMPLATE so that it renders what the GGUF's template does, which training used"
+
+
+def _turns(*contents: str, system: str = "") -> tuple[dict[str, str], ...]:
+    roles = ("user", "assistant")
+    made = [{"role": roles[index % 2], "content": content} for index, content in enumerate(contents)]
+    return ({"role": "system", "content": system}, *made) if system else tuple(made)
+
+
+PROBES = (
+    _turns("What is a contract?"),
+    _turns("賃貸人は、どのような義務を負うか。"),
+    _turns("a"),
+    _turns("line one\nline two\n\nline four"),
+    _turns("選択肢\na. 甲\nb. 乙\nc. 丙\nd. 丁", system="法令の質問に、一文字で答える。"),
+    _turns("Question", system="Answer in one word."),
+    _turns("u", system="first line\nsecond line"),
+    _turns("one", "two", "three"),
+    _turns("問い", "答え", "次の問い", system="短く答える。"),
+    _turns("1", "2", "3", "4", "5"),
+    _turns("1", "2\n2", "3", "4", "5", "6", "7", system="s"),
+    _turns("def f(x):\n    return {x: '%'}", "ok <b>&amp;</b>", 'it\'s "quoted"'),
+)
+
+
+def compare_templates(template: str, jinja: str, system: str) -> list[Finding]:
+    """Render PROBES with both. system: the Modelfile's SYSTEM, which Ollama puts before a conversation without one.
+
+    One problem where they differ, with the first difference; a note where they agree or cannot be compared.
+    """
+    thinks = can_think(jinja)
+    try:
+        served = [go_template.render(template, probe, system) for probe in PROBES]
+    except go_template.NotUnderstood as reason:
+        return [Finding("note", f"TEMPLATE was not compared with the GGUF's, because it uses {reason}")]
+    try:
+        # Ollama lets a template that can think do so, where the client says nothing.
+        trained = [_jinja(jinja, probe, system, thinks) for probe in PROBES]
+        closed = [_jinja(jinja, probe, system, False) for probe in PROBES] if thinks else trained
+    except (
+        SlimtuneError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        what = f"TEMPLATE was not compared with the GGUF's, which does not render here: {_one_line(error)}"
+        return [Finding("note", what)]
+    if served == trained:
+        return [Finding("note", f"TEMPLATE renders {len(PROBES)} conversations as the GGUF's chat template does")]
+    if served == closed:
+        what = (
+            f"TEMPLATE is the GGUF's with thinking off, and {_NEWER}: it thinks where a client does not say otherwise"
+        )
+        return [Finding("problem", what, "bake a chat template without thinking into the GGUF: slimtune export does")]
+    different = [i for i, (one, two) in enumerate(zip(trained, served, strict=True)) if one != two]
+    first = different[0]
+    what = f"TEMPLATE renders {len(different)} of {len(PROBES)} conversations otherwise than the GGUF's chat template"
+    shown = first_difference(trained[first], served[first])
+    without = [i for i in different if PROBES[i][0]["role"] != "system"]
+    if len(without) == len(different) and not system:
+        what += ", those without a system message"
+    return [Finding("problem", f"{what}: {shown}", _SAME)]
+
+
+def _jinja(template: str, messages: Sequence[Mapping[str, str]], system: str, thinking: bool) -> str:
+    if system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system}, *messages]
+    return render_template(template, messages, add_generation_prompt=True, thinking=thinking)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

@@ -1,0 +1,341 @@
+"""What a chat template does, found by rendering it: the family's turns, and the Go TEMPLATE for Ollama that says the same.
+
+The Jinja alone decides. A few short conversations are rendered with it; from them come the text that opens an answer, the
+system prompt that it puts in by itself, what it writes in front of every system prompt, and whether a system prompt has a
+turn of its own, joins the first question, or is refused. A TEMPLATE counts as found only where it renders every one of
+these conversations to the Jinja's own text.
+
+What is not compared: tools, pictures, thoughts in earlier answers, a system message after the first message, two messages
+of one role in a row (Ollama joins them), and white space at a message's ends where the Jinja trims it: Ollama's templates
+have json, currentDate, yesterdayDate and toTypeScriptType beside Go's own functions, and none that trims.
+
+The beginning-of-text token is left out of every comparison, and is never in a TEMPLATE: llama.cpp puts it in front of the
+tokens itself where the GGUF's tokenizer.ggml.add_bos_token says so. What is proven here is that the Jinja writes it either
+not at all or exactly once, at the very start; that the GGUF's field agrees with the tokenizer is the converter's part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from slimtune.core.errors import SlimtuneError, fail
+from slimtune.data.chat_template import render_template
+from slimtune.export.modelfile import go_template
+
+Family = Literal["qwen2.5", "qwen3", "qwen3.5", "llama-3", "phi-3", "gemma"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+ASSISTANT = "<|im_start|>assistant\n"
+EMPTY_THINK_BLOCK = "<think>\n\n</think>\n\n"
+
+# Qwen3 without thinking: what Qwen3's own template renders with enable_thinking=False, for conversations without tools.
+# The tags are spelled in pieces because Ollama looks for them in the template's text, and then thinks by default.
+_QWEN3_WITHOUT_THINKING = """\
+{%- set thought_start = '<' + 'think>' %}
+{%- set thought_end = '</' + 'think>' %}
+{%- for message in messages %}
+    {%- set content = message.content %}
+    {%- set thought = '' %}
+    {%- if message.role == 'assistant' and thought_end in content %}
+        {%- set thought = ((content.split(thought_end) | first).split(thought_start) | last).strip('\\n') %}
+        {%- set content = (content.split(thought_end) | last).lstrip('\\n') %}
+    {%- endif %}
+    {{- '<|im_start|>' + message.role + '\\n' }}
+    {%- if message.role == 'assistant' and loop.last %}
+        {{- thought_start + '\\n' + thought + '\\n' + thought_end + '\\n\\n' + content.lstrip('\\n') }}
+    {%- else %}
+        {{- content }}
+    {%- endif %}
+    {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' + thought_start + '\\n\\n' + thought_end + '\\n\\n' }}
+{%- endif %}
+"""
+
+Messages = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How a family writes a turn: before the role, between role and text, after the text.
+
+    stops: what ends an answer, the turn's end first. assistant: the role's name in the text. system_turn: whether a system
+    prompt has a turn of its own; otherwise it stands before the first question, in its turn.
+    """
+
+    name: str
+    before: str
+    between: str
+    after: str
+    stops: tuple[str, ...]
+    assistant: str = "assistant"
+    system_turn: bool = True
+
+    def opening(self, role: str) -> str:
+        return f"{self.before}{self.assistant if role == 'assistant' else role}{self.between}"
+
+    def turn(self, role: str, content: str) -> str:
+        return f"{self.opening(role)}{content}{self.after}"
+
+
+CHATML = Turns("chatml", "<|im_start|>", "\n", "<|im_end|>\n", ("<|im_end|>", "<|im_start|>", "<|endoftext|>"))
+TURNS = (
+    CHATML,
+    Turns(
+        "llama-3",
+        "<|start_header_id|>",
+        "<|end_header_id|>\n\n",
+        "<|eot_id|>",
+        ("<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|end_of_text|>"),
+    ),
+    Turns(
+        "phi-3",
+        "<|",
+        "|>\n",
+        "<|end|>\n",
+        ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|endoftext|>"),
+    ),
+    Turns(
+        "phi-4",
+        "<|im_start|>",
+        "<|im_sep|>",
+        "<|im_end|>",
+        ("<|im_end|>", "<|im_start|>", "<|im_sep|>", "<|endoftext|>"),
+    ),
+    Turns(
+        "gemma",
+        "<start_of_turn>",
+        "\n",
+        "<end_of_turn>\n",
+        ("<end_of_turn>", "<start_of_turn>", "<eos>"),
+        assistant="model",
+        system_turn=False,
+    ),
+)
+
+_S, _U, _A, _W = "S. s", "問い 1", "a\n b", "w\n\nv"
+_PADDED = {"system": f" \n{_S} ", "user": f" \n{_U} ", "assistant": f" \n{_A} "}
+_NO_SYSTEM = '{{ if .System }}{{ slice "this model takes no system prompt" 99 }}{{ end }}'
+
+
+@dataclass(frozen=True, slots=True)
+class OllamaTemplate:
+    """A TEMPLATE that renders as a Jinja does.
+
+    default_system: what the Jinja says where a conversation brings no system message; it belongs into SYSTEM. takes_system:
+    False where the Jinja refuses a system message. trims: the roles whose text it trims; what is compared has no such white space.
+    writes_bos: whether the Jinja begins with the beginning-of-text token. notes: what differs all the same, as sentences.
+    """
+
+    turns: Turns
+    text: str
+    default_system: str | None
+    takes_system: bool
+    trims: tuple[str, ...]
+    writes_bos: bool
+    notes: tuple[str, ...]
+
+
+def render(jinja: str, messages: Messages, *, thinking: bool, add_generation_prompt: bool = True, bos: str = "") -> str:
+    """`jinja` rendered with `bos` as its beginning-of-text token. Raises SlimtuneError where it refuses the messages."""
+    # The line end goes with the block, as trim_blocks has it, so the template's own first line begins a line.
+    named = f"{{% set bos_token = '{bos}' %}}\n{jinja}"
+    return render_template(named, messages, add_generation_prompt=add_generation_prompt, thinking=thinking)
+
+
+def bake_chat_template(template: str, *, family: Family, thinking: bool) -> str:
+    """The Jinja for the merged folder: `template`, or where thinking is to be off one that always closes the thought.
+
+    Nobody passes enable_thinking=False to a served model, so the template that ships has to imply it. Raises
+    SlimtuneError where Qwen3's `template` is not its own, so that the replacement would render something else.
+    """
+    if family == "qwen2.5" or thinking:
+        return template
+    if not render(template, _conversation(), thinking=False).endswith(ASSISTANT + EMPTY_THINK_BLOCK):
+        return template  # has no thinking to turn off (the Instruct-2507 models, other families)
+    if (
+        family == "qwen3.5"
+    ):  # rendered by Ollama itself there; anything else that reads the GGUF gets it without thinking
+        return "{%- set enable_thinking = false %}\n" + template
+    for probe in _probes(("system", "user", "assistant")):
+        for messages, prompt in ((probe, True), ((*probe, {"role": "assistant", "content": "c"}), False)):
+            wanted = render(template, messages, thinking=False, add_generation_prompt=prompt)
+            if render(_QWEN3_WITHOUT_THINKING, messages, thinking=False, add_generation_prompt=prompt) != wanted:
+                fix = "export with the base's own chat template, or with thinking on"
+                raise fail(
+                    "this chat template is not Qwen3's, and its thinking cannot be turned off for export", fix=fix
+                )
+    return _QWEN3_WITHOUT_THINKING
+
+
+def recognise(jinja: str, *, thinking: bool) -> OllamaTemplate:
+    """The TEMPLATE that renders as `jinja` does with `thinking`.
+
+    Raises SlimtuneError where no family's TEMPLATE does, with the first difference from the one that comes closest; where
+    the Jinja is broken; and where the beginning-of-text token stands anywhere but once at the start.
+    """
+    writes_bos = _writes_bos(jinja, thinking)
+    farthest = (-1, "")
+    for turns in TURNS:
+        found, wanted, got = _fitted(turns, jinja, thinking)
+        if found is not None:
+            roles = tuple(role for role in _PADDED if _is_trimmed(jinja, role, thinking))
+            difference = _difference(found, jinja, roles, thinking)
+            if difference is None:
+                notes = _notes(jinja, found, roles)
+                return OllamaTemplate(*found, trims=roles, writes_bos=writes_bos, notes=notes)
+            wanted, got = difference
+        same = _same(wanted, got)
+        if same > farthest[0]:
+            shown = slice(max(same - 20, 0), same + 40)
+            farthest = same, f"it renders {wanted[shown]!r} where {turns.name} has {got[shown]!r}"
+    raise fail(
+        f"no TEMPLATE for Ollama is known that renders as the chat template does: {farthest[1]}",
+        fix=f"known are {', '.join(turns.name for turns in TURNS)}; a GGUF without a Modelfile uses the chat template",
+    )
+
+
+_Fit = tuple[Turns, str, str | None, bool]
+"""The family, its TEMPLATE, the default system prompt, and whether a system message is taken."""
+
+
+def _fitted(turns: Turns, jinja: str, thinking: bool) -> tuple[_Fit | None, str, str]:
+    """The family's TEMPLATE with what `jinja` adds to it; else None with a rendering, and how the family would begin it."""
+    alone = render(jinja, _conversation(), thinking=thinking)
+    question = turns.turn("user", _U)
+    system_before, found, header = alone.rpartition(question)
+    if not found:
+        return None, alone, question
+    try:
+        asked = render(jinja, _conversation(_S), thinking=thinking)
+    except SlimtuneError:
+        plain = _NO_SYSTEM + _body(turns, "") + header
+        return (turns, plain, None, False), alone, question + header
+    if not turns.system_turn:
+        before, _, rest = asked.partition(_S)
+        joint, _, end = rest.rpartition(_U)
+        if before != turns.opening("user") or end != turns.after + header or system_before:
+            return None, asked, turns.opening("user") + _S
+        return (turns, _body(turns, joint) + _literal(header), None, True), asked, asked
+    opening = turns.opening("system")
+    before, _, rest = asked.partition(_S)
+    if not before.startswith(opening) or rest != turns.after + question + header:
+        return None, asked, turns.turn("system", _S) + question + header
+    preamble = before.removeprefix(opening)
+    default = None
+    if system_before:
+        if not system_before.startswith(before) or not system_before.endswith(turns.after):
+            return None, system_before, before
+        default = system_before[len(before) : -len(turns.after)]
+    return (turns, _with_system(turns, preamble, default is not None) + _literal(header), default, True), asked, asked
+
+
+def _with_system(turns: Turns, preamble: str, always: bool) -> str:
+    """The messages of a family with system turns. preamble: in front of every system prompt. always: even of none."""
+    turn = f"{turns.before}{{{{ .Role }}}}{turns.between}{{{{ .Content }}}}{turns.after}"
+    if not preamble:
+        return f"{{{{ range .Messages }}}}{turn}{{{{ end }}}}"
+    system = turns.turn("system", _literal(preamble) + "{{ .System }}")
+    first = system if always else f"{{{{ if .System }}}}{system}{{{{ end }}}}"
+    return f'{first}{{{{ range .Messages }}}}{{{{ if ne .Role "system" }}}}{turn}{{{{ end }}}}{{{{ end }}}}'
+
+
+def _body(turns: Turns, joint: str) -> str:
+    """The messages of a family without system turns: the system prompt and `joint` begin the first question's."""
+    user = turns.turn(
+        "user",
+        f'{{{{ if $system }}}}{{{{ $system }}}}{_literal(joint)}{{{{ $system = "" }}}}{{{{ end }}}}{{{{ .Content }}}}',
+    )
+    assistant = turns.turn("assistant", "{{ .Content }}")
+    return (
+        f'{{{{ $system := .System }}}}{{{{ range .Messages }}}}{{{{ if eq .Role "user" }}}}{user}'
+        f'{{{{ else if eq .Role "assistant" }}}}{assistant}{{{{ end }}}}{{{{ end }}}}'
+    )
+
+
+def _literal(text: str) -> str:
+    """`text` of the Jinja as it may stand in a TEMPLATE. Raises SlimtuneError where it would become an action or end it."""
+    if "{" in text or '"""' in text:
+        raise fail(f"the chat template writes {text!r}, which cannot stand in a Modelfile's TEMPLATE")
+    return text
+
+
+def _difference(fit: _Fit, jinja: str, trimmed: Sequence[str], thinking: bool) -> tuple[str, str] | None:
+    """What the Jinja renders, and the TEMPLATE, of the first conversation where they differ; None for none."""
+    _, template, default, takes_system = fit
+    padded = tuple(role for role in _PADDED if role not in trimmed)
+    for messages in _probes(padded):
+        if messages[0]["role"] == "system" and not takes_system:
+            continue
+        wanted = render(jinja, messages, thinking=thinking)
+        got = go_template.render(template, messages, default or "")
+        if wanted != got:
+            return wanted, got
+    return None
+
+
+def _conversation(system: str | None = None, user: str = _U, answer: str | None = None) -> list[dict[str, str]]:
+    turns = [("system", system), ("user", user), ("assistant", answer), ("user", _W if answer is not None else None)]
+    return [{"role": role, "content": text} for role, text in turns if text is not None]
+
+
+def _probes(padded: Sequence[str]) -> list[list[dict[str, str]]]:
+    """Conversations with and without system prompt and history. padded: roles whose text has white space at its ends."""
+    system, user, answer = (
+        _PADDED[role] if role in padded else text for role, text in zip(_PADDED, (_S, _U, _A), strict=True)
+    )
+    return [
+        _conversation(),
+        _conversation(None, user),
+        _conversation(system, user),
+        _conversation(None, user, answer),
+        _conversation(system, user, answer),
+    ]
+
+
+def _is_trimmed(jinja: str, role: str, thinking: bool) -> bool:
+    texts = {"system": _S, "user": _U, "assistant": _A}
+    if role == "system":
+        try:
+            render(jinja, _conversation(_S), thinking=thinking)
+        except SlimtuneError:
+            return False  # refuses every system prompt
+    else:
+        del texts["system"]
+    plain = [{"role": key, "content": text} for key, text in texts.items()] + [{"role": "user", "content": _W}]
+    padded = [turn | {"content": _PADDED[role]} if turn["content"] == texts[role] else turn for turn in plain]
+    return render(jinja, padded, thinking=thinking) == render(jinja, plain, thinking=thinking)
+
+
+def _writes_bos(jinja: str, thinking: bool) -> bool:
+    """Raises SlimtuneError where the beginning-of-text token is not exactly at the start, once."""
+    mark = "[beginning of text]"
+    without = render(jinja, _conversation(None, _U, _A), thinking=thinking)
+    with_it = render(jinja, _conversation(None, _U, _A), thinking=thinking, bos=mark)
+    if with_it not in (without, mark + without):
+        what = "the chat template writes the beginning-of-text token elsewhere than once at the start"
+        raise fail(f"{what}, where llama.cpp adds it", fix="export with the base's own chat template")
+    return with_it != without
+
+
+def _notes(jinja: str, fit: _Fit, trimmed: Sequence[str]) -> tuple[str, ...]:
+    notes = []
+    if trimmed:
+        roles = " and ".join(trimmed)
+        notes.append(
+            f"TEMPLATE: the chat template trims white space at the ends of {roles} messages, which Ollama's templates cannot; "
+            "they agree where messages have none there"
+        )
+    if "strftime_now" in jinja:
+        notes.append("TEMPLATE: the chat template writes the day's date; the TEMPLATE keeps the export's")
+    if not fit[3]:
+        notes.append("TEMPLATE: the chat template takes no system prompt, and a conversation with one is refused")
+    return tuple(notes)
+
+
+def _same(one: str, two: str) -> int:
+    pairs = zip(one, two, strict=False)
+    return next((place for place, (left, right) in enumerate(pairs) if left != right), min(len(one), len(two)))

@@ -1,0 +1,218 @@
+"""The Modelfile for Ollama; chat_templates.py holds the chat template that goes into the GGUF beside it.
+
+Both are shipped and must agree: Ollama since 0.30 prefers the GGUF's Jinja to the Modelfile's TEMPLATE where that shows
+more capabilities, and before that a GGUF without a TEMPLATE got the bare prompt. Neither template here covers tools: a
+Go template cannot write JSON as Jinja's tojson does.
+
+Qwen3.5 is the exception: Ollama renders and parses it with code of its own, which RENDERER and PARSER name. That code does
+not run here, so nothing is proven about the prompt that Ollama makes; the GGUF's Jinja is compared as everywhere else.
+
+The format: https://docs.ollama.com/modelfile and parser/parser.go of github.com/ollama/ollama.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.export.gguf.gguf import FILE_NAME
+from slimtune.export.model_folder import sync
+from slimtune.export.modelfile.chat_templates import (
+    ASSISTANT,
+    CHATML,
+    EMPTY_THINK_BLOCK,
+    Family,
+    OllamaTemplate,
+    bake_chat_template,
+    recognise,
+)
+from slimtune.export.modelfile.modelfile_reader import Expected, survives
+
+__all__ = [
+    "ASSISTANT",
+    "EMPTY_THINK_BLOCK",
+    "QWEN25_DEFAULT_SYSTEM",
+    "STOPS",
+    "Composed",
+    "Family",
+    "bake_chat_template",
+    "compose",
+    "write",
+    "write_modelfile",
+]
+
+# What Qwen2.5's own template says where a conversation brings no system message.
+QWEN25_DEFAULT_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+STOPS = CHATML.stops
+
+# Ollama's own code for a family, instead of a TEMPLATE. REQUIRES: the first version that has it.
+_RENDERED_BY_OLLAMA: dict[Family, dict[str, str]] = {
+    "qwen3.5": {"renderer": "qwen3.5", "parser": "qwen3.5", "requires": "0.17.6"},
+}
+# For the two families that are known well enough to be written without their Jinja.
+_DEFAULT_SYSTEMS: dict[Family, str | None] = {"qwen2.5": QWEN25_DEFAULT_SYSTEM, "qwen3": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A Modelfile that is still to be written. changes: what had to be changed, as sentences. expected: what Ollama reads."""
+
+    text: str
+    changes: list[str]
+    expected: Expected
+
+
+def write_modelfile(path: Path, **settings: Any) -> list[str]:
+    """Write what `compose` makes of the settings; returns what had to be changed, as sentences."""
+    composed = compose(**settings)
+    write(path, composed)
+    return composed.changes
+
+
+def write(path: Path, composed: Composed) -> None:
+    """Write the file, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(composed.text)
+        sync(file)
+    partial.replace(path)
+
+
+def compose(
+    *,
+    gguf_name: str,
+    family: Family,
+    thinking: bool,
+    system: str | None,
+    num_ctx: int,
+    temperature: float = 0.0,
+    top_p: float = 0.8,
+    top_k: int = 20,
+    repeat_penalty: float = 1.0,
+    chat_template: str | None = None,
+) -> Composed:
+    """The Modelfile for `gguf_name`, a file in the same folder.
+
+    system: None for the family's own default. num_ctx: tokens of prompt and answer together.
+    temperature: 0 for one right letter; reasoning wants Qwen's own 0.6 with top_p 0.95 (greedy reasoning can loop).
+    chat_template: the Jinja in the GGUF. Where given, TEMPLATE, stops and the default system prompt come from it
+        (chat_templates.recognise) and not from `family`, except for Qwen3.5. Families beside Qwen2.5 and Qwen3 need it.
+
+    Raises SlimtuneError, with every problem at once, for values that the file cannot carry.
+    """
+    template = _ollama_template(family, thinking, chat_template)
+    # What the parser drops goes first: without it, harmless pieces could join to triple quotes or a control token.
+    text, changes = _as_ollama_reads(system or "")
+    if not text.strip():
+        text, default_changes = _as_ollama_reads(template.default_system or "")
+        changes += default_changes
+    if "system" in template.trims:
+        text = text.strip()
+    problems = _problems(gguf_name, text, template.turns.stops, num_ctx, temperature, top_p, top_k, repeat_penalty)
+    if text and not template.takes_system:
+        what = "the model's chat template takes no system prompt"
+        problems.append(Problem(what, "data.system", "leave it out, or put its text into the questions"))
+    if not all(survives(character) for character in template.text):
+        problems.append(Problem("the chat template writes a character that Ollama's parser drops", "export"))
+    if problems:
+        raise SlimtuneError(problems, summary="the Modelfile cannot be written")
+    rendered = _RENDERED_BY_OLLAMA.get(family, {})
+    lines = [f"FROM ./{gguf_name}", f'TEMPLATE """{template.text}"""']
+    lines += [f"{name.upper()} {value}" for name, value in rendered.items()]
+    if text:
+        lines.append(f'SYSTEM """{text}"""')
+    lines += [f'PARAMETER stop "{stop}"' for stop in template.turns.stops]
+    lines += [
+        f"PARAMETER num_ctx {num_ctx}",
+        f"PARAMETER temperature {temperature}",
+        f"PARAMETER top_p {top_p}",
+        f"PARAMETER top_k {top_k}",
+        f"PARAMETER repeat_penalty {repeat_penalty}",
+    ]
+    expected = Expected(
+        model=f"./{gguf_name}",
+        template=template.text,
+        system=text or None,
+        stops=template.turns.stops,
+        num_ctx=num_ctx,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repeat_penalty=repeat_penalty,
+        **rendered,
+    )
+    return Composed("\n".join(lines) + "\n", [*changes, *template.notes], expected)
+
+
+def _ollama_template(family: Family, thinking: bool, chat_template: str | None) -> OllamaTemplate:
+    """What the Jinja tells; without one, ChatML as `family` has it."""
+    if family == "qwen2.5" and thinking:
+        raise fail("Qwen2.5 has no thinking to turn on", where="model.thinking", fix="set it to false")
+    if family in _RENDERED_BY_OLLAMA:
+        asks = "" if thinking else ", so a client has to ask with think=false for what was trained"
+        note = f"TEMPLATE: Ollama's own code writes the prompt for {family}{asks}; it is not compared with training's"
+        return OllamaTemplate(CHATML, "{{ .Prompt }}", None, True, (), False, (note,))
+    if chat_template is not None:
+        return recognise(chat_template, thinking=thinking)
+    if family not in _DEFAULT_SYSTEMS:
+        raise fail(f"the TEMPLATE of {family} is made from its chat template, and there is none", where="export")
+    header = ASSISTANT + ("" if family == "qwen2.5" or thinking else EMPTY_THINK_BLOCK)
+    text = CHATML.turn("{{ .Role }}", "{{ .Content }}")
+    text = f"{{{{ range .Messages }}}}{text}{{{{ end }}}}{header}"
+    return OllamaTemplate(CHATML, text, _DEFAULT_SYSTEMS[family], True, (), False, ())
+
+
+def _problems(
+    gguf_name: str,
+    system: str,
+    stops: Sequence[str],
+    num_ctx: int,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    repeat_penalty: float,
+) -> list[Problem]:
+    problems = []
+    if not FILE_NAME.fullmatch(gguf_name):
+        fix = "letters, digits, '.', '_' and '-', ending in .gguf, without a folder"
+        problems.append(Problem(f"{gguf_name!r} cannot be the name of a GGUF", "export", fix))
+    if '"""' in system:
+        fix = "write it with other quotation marks"
+        problems.append(Problem('the system prompt holds """, which ends the text in a Modelfile', "data.system", fix))
+    for token in stops:
+        if token in system:
+            problems.append(Problem(f"the system prompt holds the control token {token}", "data.system", "remove it"))
+    for name, value, allowed, good in (
+        ("num_ctx", num_ctx, "at least 1", num_ctx >= 1),
+        ("temperature", temperature, "from 0 to 2", 0 <= temperature <= 2),
+        ("top_p", top_p, "above 0, at most 1", 0 < top_p <= 1),
+        ("top_k", top_k, "at least 0", top_k >= 0),
+        ("repeat_penalty", repeat_penalty, "above 0, at most 2", 0 < repeat_penalty <= 2),
+    ):
+        if not good:
+            problems.append(Problem(f"{name} is {value}; it must be {allowed}", "export"))
+    return problems
+
+
+def _as_ollama_reads(text: str) -> tuple[str, list[str]]:
+    """`text` with what Ollama's parser would drop made visible: other spaces become plain ones, the rest goes; in NFC.
+
+    Dropping a full-width space glues two words together; a plain space keeps them apart.
+    """
+    lost = Counter(character for character in text if not survives(character))
+    changes = []
+    for character, count in lost.items():
+        space = unicodedata.category(character).startswith("Z")
+        text = text.replace(character, " " if space else "")
+        name = f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip()
+        became = "became a plain space" if space else "was left out"
+        changes.append(f"SYSTEM: {name} {became} ({count}×), because Ollama's parser drops it")
+    composed = unicodedata.normalize("NFC", text)
+    if composed != text:
+        changes.append("SYSTEM: was composed (Unicode NFC), as training does it and llama.cpp does not")
+    return composed, changes

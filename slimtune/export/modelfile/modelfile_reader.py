@@ -1,0 +1,372 @@
+"""A Modelfile as Ollama reads it, and whether it holds what was meant.
+
+The grammar: https://docs.ollama.com/modelfile and parser/parser.go of github.com/ollama/ollama. Its reader goes through the
+file one character at a time; what is odd below is odd there. A value ends at the first line end at which its quotes are
+closed, so text after closing quotes makes it go on; a second space after PARAMETER is a parameter without a name.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from slimtune.core.errors import Problem
+from slimtune.export.check.findings import first_difference
+
+INSTRUCTIONS = (
+    "from", "template", "system", "parameter", "adapter", "license", "message", "renderer", "parser", "requires", "draft",
+)  # fmt: skip
+_ROLES = ("system", "user", "assistant")
+INTEGERS = (
+    "num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict", "seed",
+    "top_k", "repeat_last_n",
+)  # fmt: skip
+FRACTIONS = (
+    "temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"
+)  # fmt: skip
+BOOLEANS = ("use_mmap",)
+DEPRECATED = (
+    "penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock", "mirostat", "mirostat_tau",
+    "mirostat_eta",
+)  # fmt: skip
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_FRACTION = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:[+-]?inf(?:inity)?|nan)")
+# Go's semver: a shortened version is fine, and only a full one may have something after it.
+_VERSION = re.compile(
+    r"v?(0|[1-9]\d*)(\.(0|[1-9]\d*)(\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?)?)?", re.ASCII
+)
+_GO_TRUTH = frozenset(["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"])
+
+
+class Refused(ValueError):
+    """What Ollama's parser stops at. line: 1 for the first; 0 where the fault is of the whole file."""
+
+    def __init__(self, what: str, line: int):
+        super().__init__(f"line {line}: {what}" if line else what)
+        self.what, self.line = what, line
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """name: as in INSTRUCTIONS. key: a parameter's name or a message's role, else "". line: that it begins in."""
+
+    name: str
+    key: str
+    value: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A character that Ollama's parser drops. within: the instruction that it stood in, "" before the first."""
+
+    character: str
+    line: int
+    within: str
+
+
+@dataclass(frozen=True, slots=True)
+class Modelfile:
+    """What Ollama makes of the file; None where nothing was said. Of what may be said once, the last counts.
+
+    models: every FROM. parameters: name to all values, as text. messages: (role, text).
+    """
+
+    instructions: tuple[Instruction, ...]
+    dropped: tuple[Dropped, ...]
+    models: tuple[str, ...]
+    template: str | None
+    system: str | None
+    parameters: Mapping[str, tuple[str, ...]]
+    adapters: tuple[str, ...]
+    licenses: tuple[str, ...]
+    messages: tuple[tuple[str, str], ...]
+    renderer: str | None
+    parser: str | None
+    requires: str | None
+    drafts: tuple[str, ...]
+
+    def line(self, name: str, key: str = "") -> int:
+        """The line of the last such instruction (for PARAMETER with its name as `key`), 0 for none."""
+        return max(
+            (one.line for one in self.instructions if one.name == name and (not key or one.key == key)), default=0
+        )
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def decoded(raw: bytes) -> str:
+    """The file's text as Ollama decodes it: UTF-8, or UTF-16 where a byte order mark says so; broken bytes are U+FFFD."""
+    for mark, encoding in (
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+    ):
+        if raw.startswith(mark):
+            return raw[len(mark) :].decode(encoding, "replace")
+    return raw.decode("utf-8", "replace")
+
+
+def read_modelfile(text: str) -> Modelfile:
+    """Read a Modelfile. Raises Refused where Ollama's parser would stop, for the first fault as it does.
+
+    What Ollama refuses only later, such as an unknown parameter, is what `refusals` is for.
+    """
+    instructions, dropped = _read(text)
+
+    def said(name: str) -> tuple[str, ...]:
+        return tuple(one.value for one in instructions if one.name == name)
+
+    def last(name: str) -> str | None:
+        return said(name)[-1] if said(name) else None
+
+    if not said("from"):
+        raise Refused("there is no FROM line", 0)
+    parameters: dict[str, tuple[str, ...]] = {}
+    for one in instructions:
+        if one.name == "parameter":
+            parameters[one.key] = (*parameters.get(one.key, ()), one.value)
+    return Modelfile(
+        instructions=tuple(instructions),
+        dropped=tuple(dropped),
+        models=said("from"),
+        template=last("template"),
+        system=last("system"),
+        parameters=parameters,
+        adapters=said("adapter"),
+        licenses=said("license"),
+        messages=tuple((one.key, one.value) for one in instructions if one.name == "message"),
+        renderer=last("renderer"),
+        parser=last("parser"),
+        requires=last("requires"),
+        drafts=said("draft"),
+    )
+
+
+def parse_modelfile(text: str) -> dict[str, Any]:
+    """Read a Modelfile as Ollama does: {"from", "template", "system", …, "parameters": {name: [values]}}.
+
+    Characters that Ollama's parser drops are dropped. Raises ValueError (Refused) where Ollama's parser would stop.
+    """
+    read = read_modelfile(text)
+    parsed: dict[str, Any] = {one.name: one.value for one in read.instructions if one.name != "parameter"}
+    return parsed | {"parameters": {name: list(values) for name, values in read.parameters.items()}}
+
+
+def survives(character: str) -> bool:
+    """Go's strconv.IsPrint (letters, marks, numbers, punctuation, symbols, ASCII space), or white space it keeps."""
+    return character in " \n\r\t" or unicodedata.category(character)[0] in "LMNPS"
+
+
+def _read(text: str) -> tuple[list[Instruction], list[Dropped]]:
+    instructions: list[Instruction] = []
+    dropped: list[Dropped] = []
+    state, name, key, begun, line = "between", "", "", 0, 1
+    buffer: list[str] = []
+    for index, character in enumerate(text):
+        if state == "between" and character not in " \t\r\n":
+            state, begun, name, key = ("comment" if character == "#" else "name"), line, "", ""
+            buffer = [character] if survives(character) else []
+        elif state == "name" and character in " \t":
+            name = _instruction("".join(buffer), begun)
+            state = name if name in ("parameter", "message") else "value"
+            buffer = []
+        elif state == "name":
+            if not _is_letter(character):
+                raise Refused(f"{''.join(buffer)[:40]!r} begins no instruction", begun)
+            buffer.append(character)
+        elif state in ("parameter", "message") and character in " \t":
+            key = "".join(buffer)
+            if state == "message" and key not in _ROLES:
+                raise Refused(f"a message's role must be system, user or assistant, not {key!r}", begun)
+            state, buffer = "value", []
+        elif state in ("parameter", "message"):
+            if not (_is_letter(character) or (state == "parameter" and character in "0123456789_")):
+                raise Refused(f"{state.upper()} {''.join(buffer)} breaks off", begun)
+            buffer.append(character)
+        elif state == "value":
+            value = _unquoted("".join(buffer)) if character in "\r\n" else None
+            if value is not None:
+                instructions.append(_made(name, key, value, begun))
+                state = "between"
+            elif survives(character):
+                buffer.append(character)
+        elif state == "comment" and character in "\r\n":
+            state = "between"
+        if state != "comment" and not survives(character):
+            dropped.append(Dropped(character, line, name.upper()))
+        line += character == "\n" or (character == "\r" and text[index + 1 : index + 2] != "\n")
+    if state == "value":
+        value = _unquoted("".join(buffer))
+        if value is None:
+            raise Refused(f"the quotes that {name.upper()} opens are not closed at the end of a line", begun)
+        instructions.append(_made(name, key, value, begun))
+    elif state not in ("between", "comment"):
+        raise Refused("the file ends in the middle of an instruction", begun)
+    return instructions, dropped
+
+
+def _instruction(word: str, line: int) -> str:
+    if word.lower() not in INSTRUCTIONS:
+        raise Refused(f"{word[:40]!r} is no instruction", line)
+    return word.lower()
+
+
+def _made(name: str, key: str, value: str, line: int) -> Instruction:
+    # Ollama keeps one list of names, in which FROM is called "model": a parameter of such a name is that instruction.
+    other = "from" if key == "model" else key
+    if name == "parameter" and other in set(INSTRUCTIONS) - {"parameter", "message"} and key != "from":
+        return Instruction(other, "", value, line)
+    return Instruction(name, key, value, line)
+
+
+def _is_letter(character: str) -> bool:
+    return character.isascii() and character.isalpha()
+
+
+def _unquoted(value: str) -> str | None:
+    """The value without its quotes; None where they are still open."""
+    value = value.strip(" \t\r\n")
+    for quote in ('"""', '"'):
+        if value.startswith(quote):
+            closed = len(value) >= 2 * len(quote) and value.endswith(quote)
+            return value[len(quote) : -len(quote)] if closed else None
+    return value
+
+
+# ---- what is refused after reading ----------------------------------------------------------------------------------
+
+
+def refusals(read: Modelfile) -> list[tuple[int, str]]:
+    """(line, what) of everything that reads well, and that `ollama create` refuses nevertheless. Files are not looked at."""
+    found = []
+    for one in read.instructions:
+        if one.name == "parameter":
+            what = _bad_parameter(one.key, one.value)
+            if what:
+                found.append((one.line, what))
+        elif one.name == "requires" and not _VERSION.fullmatch(one.value):
+            found.append((one.line, f"REQUIRES {one.value!r} is no version such as 0.17.6"))
+    return found
+
+
+def _bad_parameter(name: str, value: str) -> str:
+    if name == "stop" or name in DEPRECATED:
+        return ""
+    if name in INTEGERS:
+        return "" if _INTEGER.fullmatch(value) else f"PARAMETER {name} must be a whole number, not {value!r}"
+    if name in FRACTIONS:
+        return "" if _FRACTION.fullmatch(value) else f"PARAMETER {name} must be a number, not {value!r}"
+    if name in BOOLEANS:
+        return "" if value in _GO_TRUTH else f"PARAMETER {name} must be true or false, not {value!r}"
+    if not name:
+        return "PARAMETER must be followed by one space and the parameter's name"
+    return f"PARAMETER {name} is not known to Ollama"
+
+
+# ---- what was meant -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a Modelfile is meant to hold; None where it must say nothing. stops: in their order."""
+
+    model: str
+    template: str | None
+    system: str | None
+    stops: Sequence[str]
+    num_ctx: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    repeat_penalty: float | None
+    renderer: str | None = None
+    parser: str | None = None
+    requires: str | None = None
+    adapters: Sequence[str] = ()
+
+
+def compare(parsed: Modelfile, expected: Expected, where: str = "Modelfile") -> list[Problem]:
+    """Each difference between what Ollama reads and what was meant, with a message of its own; nothing for none."""
+    told: list[str] = []
+    if parsed.models != (expected.model,):
+        told.append(f"FROM is {', '.join(map(repr, parsed.models))}, not {expected.model!r}: another model is served")
+    told += _text_differs("TEMPLATE", parsed.template, expected.template, "than training's", "is rendered by a guess")
+    told += _text_differs("SYSTEM", parsed.system, expected.system, "than what was meant", "has no system prompt")
+    told += _stops_differ(parsed.parameters.get("stop", ()), expected.stops)
+    numbers = {name: getattr(expected, name) for name in ("num_ctx", "temperature", "top_p", "top_k", "repeat_penalty")}
+    for name, meant in numbers.items():
+        told += _number_differs(name, parsed.parameters.get(name, ()), meant)
+    told += [
+        f"PARAMETER {name} was not meant to be there" for name in parsed.parameters if name not in {*numbers, "stop"}
+    ]
+    for name in ("renderer", "parser", "requires"):
+        found, meant = getattr(parsed, name), getattr(expected, name)
+        if found != meant:
+            told.append(f"{name.upper()} is {_or_missing(found)}, not {_or_missing(meant)}")
+    if parsed.adapters != tuple(expected.adapters):
+        told.append(f"ADAPTER is {_listed(parsed.adapters)}, not {_listed(expected.adapters)}")
+    for name, there in (("MESSAGE", parsed.messages), ("DRAFT", parsed.drafts)):
+        if there:
+            told.append(f"{name} was not meant to be there")
+    return [Problem(what, where) for what in told]
+
+
+def lost(expected: str, found: str) -> str:
+    """Where `found` is `expected` without the characters that Ollama drops, which those are; else ""."""
+    gone = Counter(character for character in expected if not survives(character))
+    if not gone or "".join(filter(survives, expected)) != found:
+        return ""
+    return ", ".join(f"{character_name(one)} ({count}×)" for one, count in gone.items())
+
+
+def character_name(character: str) -> str:
+    """ "U+3000 IDEOGRAPHIC SPACE"."""
+    return f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip()
+
+
+def _text_differs(name: str, found: str | None, meant: str | None, than: str, without: str) -> list[str]:
+    if found == meant:
+        return []
+    if found is None:
+        return [f"{name} is missing: a conversation {without}"]
+    if meant is None:
+        return [f"{name} was not meant to be there: {found[:60]!r}"]
+    gone = lost(meant, found)
+    if gone:
+        return [f"{name} lost {gone}: Ollama's parser drops it"]
+    return [f"{name} is another {than}: {first_difference(meant, found)}"]
+
+
+def _stops_differ(found: Sequence[str], meant: Sequence[str]) -> list[str]:
+    told = [f"the stop {one} is missing: the model would go on after its answer" for one in meant if one not in found]
+    told += [f"the stop {one!r} was not meant to be there: answers end at it" for one in found if one not in meant]
+    if not told and list(found) != list(meant):
+        told.append(f"the stops are {_listed(found)}, and were meant to be {_listed(meant)}")
+    return told
+
+
+def _number_differs(name: str, found: Sequence[str], meant: float | None) -> list[str]:
+    if meant is None:
+        return [f"PARAMETER {name} was not meant to be there"] if found else []
+    if not found:
+        return [f"PARAMETER {name} is missing: Ollama's own default counts instead of {meant}"]
+    if len(found) > 1:
+        return [f"PARAMETER {name} is set {len(found)} times"]
+    if not _FRACTION.fullmatch(found[0]) or float(found[0]) != meant:
+        return [f"PARAMETER {name} is {found[0]}, not {meant}"]
+    return []
+
+
+def _or_missing(value: str | None) -> str:
+    return "missing" if value is None else repr(value)
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(map(repr, values)) or "none"

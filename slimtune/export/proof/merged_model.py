@@ -1,0 +1,222 @@
+"""The merged model in stock transformers, in a process of its own: what the GGUF is compared with.
+
+A crash there is an error here and not the end of the run, its log stays out of the way, and transformers is not the one
+that a trainer has patched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from slimtune.core.errors import SlimtuneError, fail
+from slimtune.export.model_folder import parameter_count, shard_paths
+
+END_TOKENS = ("<|im_end|>", "<|endoftext|>")
+LIKELIEST_FIRST = 512
+"""Tokens of the first step whose log-probabilities are kept; all of a smaller vocabulary."""
+
+_WHOLE_VOCABULARY, _LIKELIEST_LATER = 4096, 16
+_LOAD_SECONDS, _SECONDS_PER_PROMPT = 900, 120
+_BATCH = 8
+_SHARE_OF_MEMORY = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """ids: the greedy continuation, up to and including an end token.
+
+    steps: for each of them the likeliest tokens then, id to natural log-probability: the first step's 512 (or the whole
+    of a small vocabulary), 16 later on; empty where nobody could be asked. nll: of the reference, where there was one.
+    precision: of the arithmetic, "float32" or "bfloat16".
+    """
+
+    ids: list[int]
+    steps: list[dict[int, float]] = field(default_factory=list)
+    nll: float | None = None
+    precision: str = "float32"
+
+    def margin(self, step: int, other: int) -> float | None:
+        """By how much the token at `step` was likelier than `other`, in nats; None where that is not known.
+
+        Of a token that is not among the likeliest, at least so much.
+        """
+        if step >= len(self.steps):
+            return None
+        told = self.steps[step]
+        return max(told.values()) - told.get(other, min(told.values()))
+
+
+def fits(model_dir: Path) -> bool:
+    """Whether the weights can be loaded beside everything else that the machine holds."""
+    stored = sum(path.stat().st_size for path in shard_paths(model_dir))
+    return stored <= _SHARE_OF_MEMORY * psutil.virtual_memory().available
+
+
+def ask(
+    model_dir: Path,
+    prompt_ids: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    references: Sequence[Sequence[int]] | None = None,
+) -> list[Answer]:
+    """The model's greedy answer to every prompt, in the prompts' order.
+
+    references: for each prompt the ids of an answer whose likelihood is wanted; empty ones are not measured.
+    Runs in fp32 where that fits (the GPU first, then main memory), else in the stored 16 bits. Raises SlimtuneError
+    where the model does not load, or fits nowhere.
+    """
+    request = {
+        "model": str(model_dir),
+        "parameters": parameter_count(model_dir),
+        "prompt_ids": [list(ids) for ids in prompt_ids],
+        "max_new_tokens": max_new_tokens,
+        "references": [list(ids) for ids in references or [()] * len(prompt_ids)],
+    }
+    answers = _in_worker(request, len(prompt_ids), what=f"transformers cannot run {model_dir.name}")
+    return [
+        Answer(
+            one["ids"],
+            [{int(token): value for token, value in step} for step in one["steps"]],
+            one["nll"],
+            one["precision"],
+        )
+        for one in answers
+    ]
+
+
+def _in_worker(request: dict[str, Any], prompts: int, *, what: str) -> list[dict[str, Any]]:
+    root = str(Path(__file__).parents[3])
+    environment = os.environ | {"PYTHONPATH": root, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-P", "-m", "slimtune.export.proof.merged_model"]
+    with tempfile.TemporaryFile() as messages:
+        try:
+            done = subprocess.run(
+                command,
+                input=json.dumps(request).encode(),
+                stdout=subprocess.PIPE,
+                stderr=messages,
+                env=environment,
+                timeout=_LOAD_SECONDS + _SECONDS_PER_PROMPT * prompts,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise fail(f"{what}: no answer after {error.timeout:.0f} s") from error
+        if done.returncode:
+            messages.seek(0)
+            lines = [line for line in messages.read().decode("utf-8", "replace").splitlines() if line.strip()]
+            tail = "\n    ".join(lines[-6:]) or "(it printed nothing)"
+            raise fail(f"{what} (exit code {done.returncode}):\n    {tail}")
+    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    return answers
+
+
+# ---- inside the worker ----------------------------------------------------------------------------------------------
+
+
+def _run(request: dict[str, Any]) -> list[dict[str, Any]]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    device, dtype = _roomiest(request["parameters"])
+    tokenizer: Any = AutoTokenizer.from_pretrained(request["model"])
+    model: Any = AutoModelForCausalLM.from_pretrained(request["model"], dtype=getattr(torch, dtype))
+    model.to(device).eval()
+    ends: list[int] = [tokenizer.convert_tokens_to_ids(token) for token in END_TOKENS if token in tokenizer.get_vocab()]
+    # A fresh configuration: the checkpoint's own may sample, or penalise repetition.
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=request["max_new_tokens"],
+        eos_token_id=ends,
+        pad_token_id=ends[-1],
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    prompts: list[list[int]] = request["prompt_ids"]
+    references: list[list[int]] = request["references"]
+    answers: list[dict[str, Any]] = [{} for _ in prompts]
+    by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    with torch.inference_mode():
+        for start in range(0, len(by_length), _BATCH):
+            batch = by_length[start : start + _BATCH]
+            for index, answer in zip(batch, _greedy(model, [prompts[i] for i in batch], ends, device), strict=True):
+                answers[index] = answer
+        for answer, prompt, reference in zip(answers, prompts, references, strict=True):
+            answer |= {"nll": _nll(model, prompt, reference, device) if reference else None, "precision": dtype}
+    return answers
+
+
+def _greedy(model: Any, rows: list[list[int]], ends: list[int], device: str) -> list[dict[str, Any]]:
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.tensor([[ends[-1]] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    output = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
+    likeliest = [_likeliest(logits, first=step == 0) for step, logits in enumerate(output.logits)]
+    answers = []
+    for index, row in enumerate(output.sequences[:, width:].tolist()):
+        stop = next((position for position, token in enumerate(row) if token in ends), len(row))
+        kept = row[: stop + 1]
+        answers.append({"ids": kept, "steps": [step[index] for step in likeliest[: len(kept)]]})
+    return answers
+
+
+def _likeliest(logits: Any, *, first: bool) -> list[list[tuple[int, float]]]:
+    """For each row of (rows, vocabulary) its likeliest tokens with their log-probabilities."""
+    import torch
+
+    vocabulary = logits.shape[-1]
+    count = _LIKELIEST_LATER if not first else vocabulary if vocabulary <= _WHOLE_VOCABULARY else LIKELIEST_FIRST
+    top = torch.log_softmax(logits.float(), dim=-1).topk(min(count, vocabulary), dim=-1)
+    return [
+        list(zip(tokens, values, strict=True))
+        for tokens, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    ]
+
+
+def _nll(model: Any, prompt: list[int], reference: list[int], device: str) -> float:
+    import torch
+
+    ids = torch.tensor([prompt + reference], device=device)
+    # The last token of the prompt predicts the first of the reference, and nothing is asked of the last one.
+    logits = model(input_ids=ids, logits_to_keep=len(reference) + 1).logits[0, :-1].float()
+    wanted = torch.tensor(reference, device=device)
+    return float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
+
+
+def _roomiest(parameters: int) -> tuple[str, str]:
+    """Where a model of so many parameters fits, with a quarter to spare: fp32 before 16 bit, the GPU before the CPU."""
+    import torch
+
+    free = {"cpu": psutil.virtual_memory().available}
+    if torch.cuda.is_available():
+        free["cuda"] = torch.cuda.mem_get_info()[0]
+    for device in ("cuda", "cpu"):
+        for dtype, width in (("float32", 4), ("bfloat16", 2)):
+            if free.get(device, 0) > parameters * width * 1.25:
+                return device, dtype
+    needed = parameters * 2.5 / 2**30
+    raise fail(f"the merged model needs {needed:.1f} GiB of memory to be compared, {free['cpu'] / 2**30:.1f} are free")
+
+
+def _main() -> None:
+    # The engine may print to standard output: it gets standard error, and the result the real one.
+    result = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        json.dump(_run(json.load(sys.stdin)), result)
+    except SlimtuneError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,163 @@
+"""The verdict's questions again, through the file that ships: accuracy beside the judged model's, and who flipped. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimtune.core.errors import Problem
+from slimtune.data.types import Message
+from slimtune.evaluate import asking
+from slimtune.evaluate.asking import Row, Settings
+from slimtune.evaluate.items import Item
+from slimtune.evaluate.judge import statistics
+from slimtune.evaluate.targets.gguf_target import GgufTarget
+from slimtune.export.gguf.gguf_tensors import read_gguf
+from slimtune.models.llama_server import LlamaServer
+
+WHERE_LETTERS_ANSWER = 100
+"""Questions that each file is asked, unless the recipe says otherwise: a letter costs one pass over the prompt."""
+
+CLEAR_MARGIN = 0.5
+"""Nats between the two likeliest letters of the judged model. What 4-bit base weights in 16-bit arithmetic make of it in
+training, and fp32 in llama.cpp, is closer than this; a 16-bit file that flips such an answer is another model."""
+
+_SIGNIFICANT = 0.05
+_FLIPS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What the verdict asked, and what the tuned model answered, row for item. of: how many the verdict had."""
+
+    items: Sequence[Item]
+    tuned: Sequence[Row]
+    settings: Settings
+    of: int
+
+    @classmethod
+    def first(cls, count: int, items: Sequence[Item], tuned: Sequence[Row], settings: Settings) -> Questions:
+        return cls(items[:count], tuned[:count], settings, len(items))
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionsRecord:
+    """asked: of `of` questions. correct, tuned_correct: by the file and by the judged model. prompts_equal: with the ids
+    that the judged model was given. lost, gained: right only before, and only now; p_value: of McNemar's exact test.
+    clear_flips: other answers where the judged model was sure of its own by more than CLEAR_MARGIN; None where answers
+    are text. flips: the first few, {"id", "gold", "tuned", "gguf", "margin"}.
+    """
+
+    asked: int
+    of: int
+    correct: int
+    tuned_correct: int
+    prompts_equal: int | None
+    flipped: int
+    clear_flips: int | None
+    lost: int
+    gained: int
+    p_value: float
+    flips: tuple[dict[str, Any], ...]
+
+
+def items_of(rows: Sequence[Mapping[str, Any]]) -> list[Item]:
+    """Items from eval/items.jsonl."""
+    return [
+        Item(
+            id=row["id"],
+            prompt=tuple(Message(message["role"], message["content"]) for message in row["messages"]),
+            reference=row["reference"],
+            choices=row["choices"],
+            gold=row["gold"],
+            where=row.get("where", ""),
+        )
+        for row in rows
+    ]
+
+
+def ask(
+    server: LlamaServer,
+    gguf: Path,
+    questions: Questions,
+    *,
+    slots: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> QuestionsRecord:
+    """Ask the file in `server` the questions as the verdict asked them.
+
+    Raises SlimtuneError for a prompt that does not fit the server's context, and where llama.cpp fails.
+    """
+    architecture = read_gguf(gguf).text("general.architecture") or "unknown"
+    target = GgufTarget(gguf, server, architecture, slots, thinking=None)
+    rows = asking.ask(target, questions.items, questions.settings, on_progress=on_progress)
+    return compare(questions.tuned, rows, of=questions.of)
+
+
+def compare(tuned: Sequence[Row], rows: Sequence[Row], *, of: int) -> QuestionsRecord:
+    """The file's rows beside the judged model's, both in the order of the questions."""
+    pairs = list(zip(tuned, rows, strict=True))
+    flips = [
+        {
+            "id": then["id"],
+            "gold": then["gold"],
+            "tuned": then["predicted"],
+            "gguf": now["predicted"],
+            "margin": _margin(then),
+        }
+        for then, now in pairs
+        if then["predicted"] != now["predicted"]
+    ]
+    by_letters = all("logprobs" in row for row in tuned)
+    hashed = [(then["prompt_sha256"], now["prompt_sha256"]) for then, now in pairs]
+    known = [pair for pair in hashed if None not in pair]
+    lost = sum(then["correct"] and not now["correct"] for then, now in pairs)
+    gained = sum(now["correct"] and not then["correct"] for then, now in pairs)
+    return QuestionsRecord(
+        asked=len(pairs),
+        of=of,
+        correct=sum(now["correct"] for _, now in pairs),
+        tuned_correct=sum(then["correct"] for then, _ in pairs),
+        prompts_equal=sum(then == now for then, now in known) if len(known) == len(pairs) else None,
+        flipped=len(flips),
+        clear_flips=sum(map(_is_clear, flips)) if by_letters else None,
+        lost=lost,
+        gained=gained,
+        p_value=statistics.mcnemar_exact(lost, gained),
+        flips=tuple(flips[:_FLIPS_SHOWN]),
+    )
+
+
+def problems(found: QuestionsRecord, gguf: str, *, exact: bool) -> list[Problem]:
+    """What forbids an export. exact: the file holds the merged weights themselves."""
+    problems = []
+    if found.prompts_equal is not None and found.prompts_equal < found.asked:
+        what = f"{found.asked - found.prompts_equal} of {found.asked} of the verdict's questions become other tokens"
+        problems.append(Problem(what, gguf))
+    if exact and found.clear_flips:
+        what = f"it answers {found.clear_flips} of {found.asked} of the verdict's questions otherwise than the judged model"
+        first = next(filter(_is_clear, found.flips), None)
+        problems.append(
+            Problem(what, gguf, f"{first['id']}: {first['tuned']} before, {first['gguf']} now" if first else "")
+        )
+    if found.lost > found.gained and found.p_value < _SIGNIFICANT:
+        what = (
+            f"it answers {found.correct} of {found.asked} of the verdict's questions right, and the judged model "
+            f"{found.tuned_correct} (McNemar p = {found.p_value:.3f})"
+        )
+        problems.append(Problem(what, gguf, "export a type with more bits: export.gguf, or --gguf"))
+    return problems
+
+
+def _is_clear(flip: Mapping[str, Any]) -> bool:
+    return flip["margin"] is not None and flip["margin"] > CLEAR_MARGIN
+
+
+def _margin(row: Row) -> float | None:
+    """Log-probability of the likeliest label less that of the next; None where the answer was read from text."""
+    if "logprobs" not in row:
+        return None
+    first, second = sorted(row["logprobs"].values(), reverse=True)[:2]
+    return round(first - second, 6)

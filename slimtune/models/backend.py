@@ -1,0 +1,169 @@
+"""The only file that imports Unsloth, and it does so before TRL, Transformers and PEFT.
+
+Unsloth replaces parts of those libraries while it is being imported; whoever needs a model or a trainer takes
+it from here. Every other third-party quirk that we work around is listed here too, each with its reason, the
+versions it was seen in and the condition under which it can go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_too_early = [name for name in ("trl", "peft") if name in sys.modules and "unsloth" not in sys.modules]
+if _too_early:
+    raise ImportError(f"slimtune.models.backend must be imported before {', '.join(_too_early)}: Unsloth patches them")
+
+# Unsloth reports usage by downloading a file from its hub account; a run must work without a network and say
+# nothing about its user. Seen in 2026.10.9 (models/_utils.py); can go when statistics are opt-in.
+os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+# Unsloth writes generated trainers into the working directory. Seen in 2026.10.9 (unsloth_zoo/compiler.py).
+_cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slimtune" / "unsloth_compiled"
+os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_cache))
+# bitsandbytes looks for an optional CPU kernel package and warns at every import; we never use that kernel,
+# because it repacks weights in a way that breaks training (see unsloth_zoo/cpu/loader.py). Seen in 0.50.2.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# How many layers keep their activations is the plan's decision; where it says none, Unsloth would ask this variable.
+# Seen in 2026.10.9 (models/_utils.py skip_checkpointing); can go when 0 means 0.
+os.environ.pop("UNSLOTH_GC_KEEP_LAYERS", None)
+
+_banner = io.StringIO()
+with contextlib.redirect_stdout(_banner):
+    import unsloth
+    from unsloth import FastLanguageModel
+# What Unsloth prints at import (device, threads, precision) belongs into the log of a run, not on its screen.
+for _line in _banner.getvalue().splitlines():
+    log.info("unsloth: %s", _line)
+
+# Transformers' own weight-loading bar says nothing that the plan has not said.
+import datasets  # noqa: E402
+import transformers  # noqa: E402
+import trl  # noqa: E402
+
+datasets.disable_progress_bars()
+transformers.logging.disable_progress_bar()
+
+__all__ = [
+    "FastLanguageModel",
+    "chat_template",
+    "device_type",
+    "generating",
+    "quiet",
+    "set_double_buffer",
+    "sixteen_bit_twin",
+    "train_on_responses_only",
+    "trl",
+]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What Unsloth prints while it works goes to the log: the plan has said it already, in one place."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            if line.strip():
+                log.info("unsloth: %s", line)
+
+
+def set_double_buffer(on: bool) -> None:
+    """Two staging buffers for offloaded checkpoints, or one; to be called before the model is loaded.
+
+    Unsloth reads it from the environment once. Left unset it looks at the whole card's free memory, not at the cap.
+    Seen in 2026.10.9 (unsloth_zoo/gradient_checkpointing.py); can go when it is an argument.
+    """
+    os.environ["UNSLOTH_DISABLE_DOUBLE_BUFFER"] = "0" if on else "1"
+
+
+@contextlib.contextmanager
+def generating(model: Any) -> Iterator[None]:
+    """A model that Unsloth loaded, ready to generate; afterwards as ready to train as it was.
+
+    Unsloth's generate() turns gradient checkpointing off and the KV cache on, and undoes that only for a model that it
+    found in training mode. A base model asked before the training would leave the training without checkpointing.
+    Seen in 2026.10.9 (models/llama.py unsloth_fast_generate, for_inference); can go when generate() restores both itself.
+    """
+    was_training = model.training
+    modules = (getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    checkpointing = next((value for value in modules if value), False)
+    model.for_inference()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.for_training(use_gradient_checkpointing=checkpointing)
+
+
+def device_type() -> str:
+    """`cuda` or "cpu": where Unsloth will train."""
+    return "cpu" if getattr(unsloth, "DEVICE_TYPE", "cuda") == "cpu" else "cuda"
+
+
+def chat_template(family: str) -> str:
+    """The Jinja chat template that Unsloth ships for a model family.
+
+    family: a key of Unsloth's table, such as "qwen2.5" or "qwen3".
+    Raises KeyError for an unknown family.
+    """
+    from unsloth.chat_templates import CHAT_TEMPLATES, DEFAULT_SYSTEM_MESSAGE
+
+    template = CHAT_TEMPLATES[family][0]
+    # The Qwen2.5 entry keeps its default system prompt as a placeholder; Unsloth fills it the same way.
+    return template.replace("{system_message}", DEFAULT_SYSTEM_MESSAGE.get(family) or "")
+
+
+@functools.cache
+def _name_maps() -> Any:
+    """Unsloth's table of repositories, loaded as a file of its own.
+
+    Importing it as `unsloth.models.mapper` runs `unsloth.models`, which on a machine without a GPU installs the
+    CUDA patches over the CPU backend's. Seen in 2026.10.9; can go when that package imports nothing on a CPU.
+    """
+    path = Path(unsloth.__file__).with_name("models") / "mapper.py"
+    spec = importlib.util.spec_from_file_location("slimtune_unsloth_name_maps", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"Unsloth's name map is not at {path}; Slimtune needs unsloth 2026.10.9")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def sixteen_bit_twin(model: str) -> str | None:
+    """The repository with the 16-bit weights that a pre-quantised one was made from, by Unsloth's own name map.
+
+    Returns None where the map has no entry (a local folder, or a name that Unsloth does not know).
+    """
+    maps = _name_maps()
+    name = model.lower()
+    # A plain "-bnb-4bit" repository is listed as a sibling of the dynamic "-unsloth-bnb-4bit" one.
+    dynamic = maps.FLOAT_TO_INT_MAPPER.get(name, name)
+    return maps.INT_TO_FLOAT_MAPPER.get(dynamic.lower())
+
+
+def train_on_responses_only(tokenizer: Any, instruction_part: str, response_part: str) -> Any:
+    """Unsloth's marker-based masking as a function: {"input_ids": [[int]]} -> {"labels": [[int]]}."""
+    from unsloth.chat_templates import train_on_responses_only as from_templates
+    from unsloth_zoo.dataset_utils import train_on_responses_only as from_zoo
+
+    mask = from_templates or from_zoo
+    with quiet():
+        return mask(
+            None,
+            instruction_part=instruction_part,
+            response_part=response_part,
+            tokenizer=tokenizer,
+            return_function=True,
+        )

@@ -1,0 +1,105 @@
+"""Where a base model's files are: built in, a local folder, the hub's cache, or the hub itself.
+
+No torch. A plan needs only what is at hand (`locate`); a run needs everything (`fetch`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from slimtune.core.errors import fail
+from slimtune.models import builtin
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json", "tokenizer.model", "LICENSE*", "README.md"]
+"""What a run needs of a repository: no pickled weights, no code."""
+
+
+def locate(base: str, revision: str | None = None) -> Path | None:
+    """The folder with the base's config, without a network; None where the hub's cache does not have it.
+
+    Raises SlimtuneError for an unknown built-in, a folder that is no model, or a name that is neither folder nor hub id.
+    """
+    if base.startswith("builtin:"):
+        return builtin.resolve(base)
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise fail(f"{folder} has no config.json", where="model.base", fix="name the folder that holds the weights")
+        return folder
+    if not _HUB_ID.fullmatch(base):
+        raise fail(
+            f"no such model: {base}",
+            where="model.base",
+            fix="give a folder that exists, a hub id such as unsloth/Qwen3-8B-bnb-4bit, or builtin:tiny-qwen3",
+        )
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(base, "config.json", revision=revision)
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def fetch(base: str, revision: str | None = None) -> Path:
+    """The folder with all of the base's files, downloaded where the cache does not have them.
+
+    Raises SlimtuneError where the model is neither local nor reachable, saying what to do offline.
+    """
+    at_hand = locate(base, revision)
+    if at_hand is not None and has_weights(at_hand):
+        return at_hand
+    if at_hand is not None and not _HUB_ID.fullmatch(base):
+        raise fail(f"{at_hand} has no *.safetensors weights", where="model.base", fix="save the model as safetensors")
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    offline = (
+        "offline? On a machine with a network run  hf download " + base + "  and copy the folder over, then set "
+        "model.base to it; or try recipes/quickstart.yaml, whose model is built in"
+    )
+    try:
+        return Path(snapshot_download(base, revision=revision, allow_patterns=_FILES))
+    except RepositoryNotFoundError:
+        raise fail(
+            f"the hub has no model '{base}' that you may read",
+            where="model.base",
+            fix="check the spelling; for a gated model log in with  hf auth login",
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise fail(
+            f"'{base}' is neither on this machine nor reachable ({reason})", where="model.base", fix=offline
+        ) from None
+
+
+def has_weights(folder: Path) -> bool:
+    """True where every safetensors shard that the folder's index names is there."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return all((folder / shard).is_file() for shard in shards)
+    return any(folder.glob("*.safetensors"))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json."""
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def require_disk_space(folder: Path, needed_bytes: int, purpose: str) -> None:
+    """Raise SlimtuneError where the disk that holds `folder` has less than `needed_bytes` free."""
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise fail(
+            f"{purpose} needs {needed_bytes / 2**30:.1f} GiB, and only {free / 2**30:.1f} GiB are free",
+            where=str(folder),
+            fix="free some space, or set run.output_dir to another disk",
+        )

@@ -1,0 +1,154 @@
+"""What the machine offers, found out without torch: a CUDA card through nvidia-smi, else the CPU."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from slimtune.models import cards
+from slimtune.plan.memory.vram import GIB, KIB, MIB
+
+log = logging.getLogger(__name__)
+
+AMPERE = (8, 0)  # bf16 from here on
+_NVIDIA_SMI_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a run will train.
+
+    memory_bytes: the card's whole memory, or the computer's on a CPU. bf16: in hardware.
+    cores: CPU cores that this process may use. compute_capability: of the card, None on a CPU.
+    card: its key in `cards.CARDS`, None for a CPU or a card that is not in that table.
+    used_bytes: of the memory, what other programs held when it was looked at; 0 for an assumed card.
+    """
+
+    kind: Literal["cuda", "cpu"]
+    name: str
+    memory_bytes: int
+    bf16: bool
+    cores: int
+    compute_capability: tuple[int, int] | None
+    card: str | None = None
+    used_bytes: int = 0
+
+
+def detect() -> Hardware:
+    """The first CUDA card that this process may see, else the CPU.
+
+    Honours CUDA_VISIBLE_DEVICES (empty or -1: no card; otherwise its first entry). A card that cannot be asked (no
+    nvidia-smi, no driver, an answer without figures) counts as none; the reason goes to the log.
+    """
+    return _cuda_card() or _cpu()
+
+
+def card(vram_gb: float) -> Hardware:
+    """An assumed card sold with that much memory, for planning without one: a usual one of that size."""
+    return assumed(cards.typical(vram_gb), vram_gb)
+
+
+def assumed(like: cards.Card, vram_gb: float | None = None) -> Hardware:
+    """A card of the table, for planning without having it; with another amount of memory where that is given."""
+    size = vram_gb or like.vram_gb
+    other = "" if size == like.vram_gb else f" with {size:g} GB"
+    capability = like.compute_capability
+    name = f"{like.name}{other} (assumed)"
+    return Hardware("cuda", name, round(size * GIB), capability >= AMPERE, _cores(), capability, like.key)
+
+
+def _cuda_card() -> Hardware | None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    first = None if visible is None else visible.split(",")[0].strip()
+    if first in ("", "-1"):
+        return None
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    command = [program, "--query-gpu=name,memory.total,memory.used,compute_cap", "--format=csv,noheader,nounits"]
+    if first is not None:
+        command.append(f"--id={first}")  # an index or a UUID, as CUDA_VISIBLE_DEVICES has it
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", timeout=_NVIDIA_SMI_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("nvidia-smi is there but gives no answer, so no CUDA card is used: %s", error)
+        return None
+    # One line a card; a card's name may hold a comma, the three figures after it do not.
+    name, _, figures = answer.stdout.partition("\n")[0].strip().partition(", ")
+    try:
+        *more, mebibytes, used, capability = figures.split(", ")
+        major, minor = (int(part) for part in capability.split("."))
+        memory, used_bytes = int(mebibytes) * MIB, int(used) * MIB
+    except ValueError:
+        log.warning("nvidia-smi reports no memory size, so no CUDA card is used: %r", answer.stdout)
+        return None
+    full_name = ", ".join([name, *more])
+    known = cards.recognise(full_name, memory)
+    return Hardware(
+        "cuda",
+        full_name,
+        memory,
+        (major, minor) >= AMPERE,
+        _cores(),
+        (major, minor),
+        known.key if known else None,
+        used_bytes,
+    )
+
+
+def _cpu() -> Hardware:
+    facts = _cpu_facts(Path("/proc/cpuinfo"))
+    name = facts.get("model name") or platform.processor() or platform.machine() or "CPU"
+    flags = frozenset(facts.get("flags", facts.get("features", "")).lower().split())
+    memory = _system_memory(Path("/proc/meminfo"))
+    return Hardware("cpu", name, memory, cpu_bf16(flags, platform.machine()), _cores(), None)
+
+
+def cpu_bf16(flags: frozenset[str], machine: str) -> bool:
+    """Whether the CPU multiplies bf16 in hardware, decided as Unsloth does (`unsloth_zoo/cpu/runtime.py`).
+
+    flags: lower-case features of /proc/cpuinfo. machine: as `platform.machine()` says.
+    UNSLOTH_CPU_BF16 = 0 or 1 overrides. Without any flags (no /proc) the answer is no; Unsloth would time it.
+    """
+    override = os.environ.get("UNSLOTH_CPU_BF16", "").strip().lower()
+    if override in ("1", "true", "yes", "on"):
+        return True
+    if override in ("0", "false", "no", "off"):
+        return False
+    if machine.lower() in ("aarch64", "arm64"):
+        return "bf16" in flags
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
+def _cpu_facts(path: Path) -> dict[str, str]:
+    """The first processor's block of /proc/cpuinfo, keys in lower case; empty where there is no such file."""
+    if not path.exists():
+        return {}
+    first_block = path.read_text(encoding="utf-8", errors="replace").strip().split("\n\n")[0]
+    pairs = (line.partition(":") for line in first_block.splitlines())
+    return {key.strip().lower(): value.strip() for key, _, value in pairs}
+
+
+def _system_memory(path: Path) -> int:
+    """The computer's memory in bytes, from /proc/meminfo (MemTotal, in KiB), else from the operating system."""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key == "MemTotal":
+                return int(value.split()[0]) * KIB
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,244 @@
+"""llama.cpp's server, as xllamacpp embeds it (the engine of Ollama ≥ 0.30), in a process of its own.
+
+xllamacpp would run it inside this process as well. It does not, because a failed assertion of llama.cpp aborts the
+process that it is in, its threads do not always end, and it prints to standard output: here a crash is an error
+message, and closing always works. The server listens on the loopback interface alone and asks for a key that is made
+anew for each start. It ends with this process, even a killed one, since it then sees the end of its standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import httpx
+
+from slimtune.core.errors import SlimtuneError, fail
+
+_LOAD_SECONDS = 900
+_ENDING_SECONDS = 10
+
+
+class LlamaServer:
+    """A running server. Make one with `start`; close it, or use it in a `with` statement.
+
+    address: "http://127.0.0.1:PORT". key: what it wants as bearer token.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], messages: IO[bytes], gguf: Path, answer_seconds: float):
+        self.process = process
+        self.address, self.key = "", secrets.token_urlsafe()
+        self._messages, self._reading = messages, threading.Lock()
+        self._what = f"llama.cpp cannot run {gguf.name}"
+        self._http = httpx.Client(
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=httpx.Timeout(answer_seconds, connect=_ENDING_SECONDS),
+            trust_env=False,  # a proxy has no business between two processes of one machine
+        )
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON answer to a request; may be called from several threads.
+
+        Raises SlimtuneError with llama.cpp's own words where it refuses, has crashed, or does not answer in time.
+        """
+        return self._ask("POST", path, body)
+
+    def stream(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
+        """The events of an answer that comes piece by piece, for a body with "stream": true.
+
+        Closing the generator stops llama.cpp. Raises SlimtuneError as `post` does, in the middle of the answer as well.
+        """
+        with self._failures_in_words(), self._http.stream("POST", self.address + path, json=body) as response:
+            if response.status_code != httpx.codes.OK:
+                response.read()
+                raise self._refused(response.json())
+            for line in _lines(response.iter_bytes()):
+                field, _, value = line.partition(b":")
+                if value.strip() == b"[DONE]":
+                    return
+                if field in (b"data", b"error"):
+                    event = json.loads(value)
+                    if field == b"error" or "error" in event:
+                        raise self._refused(event if "error" in event else {"error": event})
+                    yield event
+        raise fail(f"{self._what}: its answer broke off")
+
+    def model(self) -> dict[str, Any]:
+        """What it says of its model: n_vocab, n_params, ftype, n_ctx_train, and n_ctx, the context of each slot.
+
+        n_ctx is rounded up from what was asked for, and cut down to n_ctx_train.
+        """
+        meta: dict[str, Any] = self._ask("GET", "/v1/models")["data"][0]["meta"]
+        return meta
+
+    def kill(self) -> None:
+        """End it at once; whoever waits for an answer gets a SlimtuneError."""
+        self.process.kill()
+
+    def close(self) -> None:
+        self._http.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        self._wait()
+        self._messages.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begin(self, settings: dict[str, Any]) -> None:
+        """Hand the settings over and wait for the address that the process answers with."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        overdue = threading.Timer(_LOAD_SECONDS, self.process.kill)
+        overdue.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it has died already, and the empty answer says so
+                self.process.stdin.write(json.dumps({**settings, "key": self.key}).encode() + b"\n")
+                self.process.stdin.flush()
+            self.address = self.process.stdout.readline().decode().strip()
+        finally:
+            overdue.cancel()
+        if not self.address:
+            raise self._ended()
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        with self._failures_in_words():
+            response = self._http.request(method, self.address + path, json=body)
+        answer = response.json()
+        if response.status_code != httpx.codes.OK:
+            raise self._refused(answer)
+        return answer
+
+    @contextlib.contextmanager
+    def _failures_in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TimeoutException as error:
+            raise fail(f"{self._what}: no answer after {self._http.timeout.read:.0f} s") from error
+        except httpx.TransportError as error:
+            raise self._ended() from error
+
+    def _refused(self, answer: dict[str, Any]) -> SlimtuneError:
+        return fail(f"{self._what}: {answer['error']['message']}")
+
+    def _ended(self) -> SlimtuneError:
+        """What the process printed last. It is about to end, or its connections would not break."""
+        code = self._wait()
+        with self._reading:
+            self._messages.seek(0)
+            printed = self._messages.read().decode("utf-8", "replace")
+        lines = [line for line in printed.splitlines() if line.strip()]
+        tail = "\n    ".join(lines[-6:]) or "(it printed nothing)"
+        return fail(f"{self._what} (exit code {code}):\n    {tail}")
+
+    def _wait(self) -> int:
+        try:
+            return self.process.wait(_ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines as llama.cpp ends them. httpx would also break them at U+2028, which JSON may hold as it is."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+
+
+def start(
+    gguf: Path,
+    *,
+    context_length: int,
+    slots: int = 1,
+    threads: int | None = None,
+    flash_attention: bool = True,
+    answer_seconds: float = 3600.0,
+) -> LlamaServer:
+    """A server for the model in a GGUF file, loaded and ready.
+
+    context_length: tokens of prompt and reply, for each of the `slots` requests that it answers at a time.
+    threads: None lets llama.cpp choose. flash_attention: used where it can be, which is llama.cpp's own default.
+    answer_seconds: the longest wait for an answer.
+    Raises SlimtuneError where llama.cpp cannot load the file, with what it printed last.
+    """
+    settings = {
+        "gguf": str(gguf),
+        "n_ctx": context_length * slots,
+        "n_parallel": slots,
+        "threads": threads,
+        "flash_attention": flash_attention,
+    }
+    root = str(Path(__file__).parents[2])
+    messages = tempfile.TemporaryFile()  # noqa: SIM115  the server closes it
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "slimtune.models.llama_server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=messages,
+        env=os.environ | {"PYTHONPATH": root},
+    )
+    server = LlamaServer(process, messages, gguf, answer_seconds)
+    try:
+        server._begin(settings)
+    except BaseException:
+        server.kill()
+        server.close()
+        raise
+    return server
+
+
+# ---- inside the process ---------------------------------------------------------------------------------------------
+
+
+def _serve() -> None:
+    # Ctrl-C in a terminal reaches this process too, and may be meant for one answer only; the other process decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # llama.cpp prints to standard output: it gets standard error, and the address the real one.
+    result = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    settings = json.loads(sys.stdin.readline())
+
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = settings["gguf"]
+    params.n_ctx = settings["n_ctx"]
+    params.n_parallel = settings["n_parallel"]
+    if settings["threads"]:
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
+    if not settings["flash_attention"]:
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.use_jinja = True
+    params.warmup = False
+    params.verbosity = -1
+    params.ui = False
+    params.cache_ram_mib = 0  # slots keep their own prompt; copies of past ones would fill the memory
+    params.port = 0  # any free one, on the loopback interface
+    params.api_keys = [settings["key"]]
+    server = xllamacpp.Server(params)
+    print(server.listening_address, file=result, flush=True)
+    sys.stdin.read()  # until the other process closes it, or is no more
+    os._exit(0)  # its threads do not always end
+
+
+if __name__ == "__main__":
+    _serve()

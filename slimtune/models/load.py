@@ -1,0 +1,170 @@
+"""Load the base through Unsloth and put a LoRA adapter on it, from a Plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from slimtune.models import backend  # before torch: Unsloth patches what follows
+
+import torch  # isort: skip
+
+from slimtune.core import memory
+from slimtune.core.errors import fail
+from slimtune.models import files as base_model
+from slimtune.models import hardware, shapes
+from slimtune.plan import make
+from slimtune.plan.make import Plan
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def load(path: Path, plan: Plan) -> tuple[Any, Any]:
+    """The base model and its tokenizer from a local folder, the card's allocator capped at the plan's limit.
+
+    On a CPU the C library's allocator is set, for the whole process, to hold no more than it must.
+
+    Raises SlimtuneError where the plan wants a GPU that Unsloth does not find.
+    """
+    if plan.device != backend.device_type():
+        raise fail(
+            f"the plan is for '{plan.device}', but Unsloth trains on '{backend.device_type()}' here",
+            fix="check the CUDA driver and torch build (nvidia-smi; python -c 'import torch; print(torch.version.cuda)')",
+        )
+    placing: dict[str, Any] = {}
+    if plan.cpu_threads is not None:
+        torch.set_num_threads(plan.cpu_threads)
+    if plan.device == "cuda":
+        # Left to itself, Unsloth decides on these by what is free at the moment.
+        placing = {"offload_embedding": plan.offload_embedding, "offload_layers": plan.offload_layers}
+        backend.set_double_buffer(plan.double_buffer)
+    if plan.device == "cpu":
+        memory.map_large_tensors()
+    if plan.memory_limit_bytes is not None:
+        memory.cap(plan.memory_limit_bytes)
+    with backend.quiet():
+        model, tokenizer = backend.FastLanguageModel.from_pretrained(
+            model_name=str(path),
+            max_seq_length=plan.max_seq_length,
+            dtype=DTYPES[plan.precision],
+            load_in_4bit=plan.load_in_4bit,
+            use_gradient_checkpointing=plan.gradient_checkpointing,
+            # The repository that the plan was made for, never a look-alike that Unsloth would rather load.
+            use_exact_model_name=True,
+            trust_remote_code=False,
+            **placing,
+        )
+    memory.trim()
+    return model, tokenizer
+
+
+def load_to_ask(
+    path: Path, *, load_in_4bit: bool, max_seq_length: int, memory_limit_bytes: int | None = None
+) -> tuple[Any, torch.dtype]:
+    """A model from a local folder for evaluation alone, on whatever this machine has, and the precision it computes in.
+
+    memory_limit_bytes: cap of the card's allocator.
+    """
+    here = hardware.detect()
+    precision, _ = make.precision(here)
+    if here.kind == "cpu":
+        shape = shapes.from_config(base_model.read_config(path), str(path))
+        torch.set_num_threads(make.cpu_threads(shape.total_parameters, here.cores))
+    elif memory_limit_bytes is not None:
+        memory.cap(memory_limit_bytes)
+    with backend.quiet():
+        model, _ = backend.FastLanguageModel.from_pretrained(
+            model_name=str(path),
+            max_seq_length=max_seq_length,
+            dtype=DTYPES[precision],
+            load_in_4bit=load_in_4bit,
+            use_gradient_checkpointing=False,
+            use_exact_model_name=True,
+            trust_remote_code=False,
+        )
+    return model, DTYPES[precision]
+
+
+def add_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
+    """The model with a saved adapter on it, in the number format it was saved in; more can follow under other names.
+
+    Raises SlimtuneError where the folder has no adapter_model.safetensors: pickled adapters are not loaded.
+    """
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise fail("has no adapter_model.safetensors", where=str(adapter), fix="save the adapter as safetensors")
+    from peft import PeftModel
+
+    with backend.quiet():
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(adapter), name, is_trainable=False, autocast_adapter_dtype=False)
+            return model
+        return PeftModel.from_pretrained(
+            model, str(adapter), adapter_name=name, is_trainable=False, autocast_adapter_dtype=False
+        )
+
+
+def add_lora(model: Any, plan: Plan) -> Any:
+    """The model with a fresh adapter: B is zero, so it answers exactly as the base does.
+
+    Raises SlimtuneError where a target module does not exist in the model.
+    """
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    missing = [target for target in plan.lora_targets if target not in names]
+    if missing:
+        raise fail(f"the model has no modules named {', '.join(missing)}", where="lora.target", fix="use target: full")
+    # Unsloth's CPU backend has no such setting, and the plan none for a CPU.
+    keeping = {"checkpoint_skip_layers": plan.checkpoint_skip_layers} if plan.device == "cuda" else {}
+    with backend.quiet():
+        return backend.FastLanguageModel.get_peft_model(
+            model,
+            r=plan.lora_rank,
+            lora_alpha=plan.lora_alpha,
+            lora_dropout=plan.lora_dropout,
+            target_modules=list(plan.lora_targets),
+            bias="none",
+            use_gradient_checkpointing=plan.gradient_checkpointing,
+            random_state=plan.seed,
+            max_seq_length=plan.max_seq_length,
+            **keeping,
+        )
+
+
+def save_adapter(model: Any, tokenizer: Any, directory: Path, *, base: str, revision: str | None) -> None:
+    """Write the adapter (safetensors), its tokenizer and chat template; all or nothing.
+
+    base, revision: what the recipe names, so that the adapter does not carry this machine's cache path.
+    """
+    config = model.peft_config["default"]
+    config.base_model_name_or_path, config.revision = base, revision
+    partial = directory.with_name(directory.name + ".partial")
+    with backend.quiet():
+        # The embeddings are never trained; without this PEFT asks the hub for the base's config to find that out.
+        model.save_pretrained(partial, safe_serialization=True, save_embedding_layers=False)
+        tokenizer.save_pretrained(partial)
+    partial.rename(directory)
+
+
+def memory_bytes(model: Any) -> dict[str, int]:
+    """Bytes of the frozen "weights" as stored, quantised or not, and of the trainable "LoRA weights".
+
+    A tensor that is used twice, such as a tied head, counts once.
+    """
+    sizes = {"weights": 0, "LoRA weights": 0}
+    seen = set()
+    for parameter in model.parameters():
+        kind = "LoRA weights" if parameter.requires_grad else "weights"
+        for tensor in (parameter, *_quantisation_tensors(getattr(parameter, "quant_state", None))):
+            if tensor.data_ptr() not in seen:
+                seen.add(tensor.data_ptr())
+                sizes[kind] += tensor.nbytes
+    return sizes
+
+
+def _quantisation_tensors(state: Any) -> list[torch.Tensor]:
+    """What bitsandbytes keeps beside the codes of a 4-bit weight: block scales and code book, and with double
+    quantisation the offset of the scales, their own scales and their table (`QuantState`)."""
+    if state is None:
+        return []
+    nested = getattr(state, "state2", None)
+    tensors = [state.absmax, state.code, state.offset, *([nested.absmax, nested.code] if nested is not None else [])]
+    return [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]

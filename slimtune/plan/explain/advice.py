@@ -1,0 +1,204 @@
+"""What would make a run fit that does not: the cheapest changes, each tried out in the same search."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from slimtune.core.errors import DOES_NOT_FIT, Problem, SlimtuneError
+from slimtune.models import shapes as models
+from slimtune.models.hardware import Hardware
+from slimtune.models.shapes import ModelShape
+from slimtune.plan import calibration, jobs, search
+from slimtune.plan.memory import vram
+from slimtune.recipe.schema import Recipe
+
+CHANGES_SHOWN = 3
+_OPEN_TO_THE_PLAN = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "row_length",
+    "checkpoint_skip_layers",
+    "double_buffer",
+)
+_CARD_SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80, 141)
+_SIZE = re.compile(r"^(?P<series>qwen3|qwen2\.5|qwen2\.5-coder)-(?P<size>[\d.]+)b(?P<rest>.*)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What makes the run fit. override: as written on the command line. peak_bytes: of the run with it, at least."""
+
+    override: str
+    meaning: str
+    peak_bytes: int
+    saving_bytes: int
+    budget_bytes: int
+
+    def __str__(self) -> str:
+        total = f"{_gib(self.peak_bytes)} in all"
+        if self.saving_bytes > 0:
+            return f"{self.meaning}: saves {_gib(self.saving_bytes)}, {total}"
+        return f"{self.meaning}: {total}, of {_gib(self.budget_bytes)} that it may use"
+
+
+@dataclass(frozen=True)
+class _Idea:
+    """A change to try: recipe values by section, and the model's shape or the card's size where they change."""
+
+    override: str
+    meaning: str
+    values: dict[str, dict[str, Any]]
+    shape: ModelShape | None = None
+    card_gb: int | None = None
+
+
+def does_not_fit(
+    recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardware, job: search.Job, budget_bytes: int
+) -> SlimtuneError:
+    """The error (exit code 3) that says how much is missing and what would mend it."""
+    needed = search.smallest(job).required_bytes
+    found = changes(recipe, data, shape, hardware, needed)
+    problems = [Problem(str(change), change.override) for change in found]
+    if not problems:
+        problems = [Problem("nothing short of it makes it fit", "model.base", "use a much smaller model")]
+    return SlimtuneError(
+        problems,
+        summary=f"{shape.name} does not fit: at least {_gib(needed)} predicted, {_gib(budget_bytes)} in the budget of "
+        f"{hardware.name}, {_gib(needed - budget_bytes)} missing. Any one of these would make it fit",
+        exit_code=DOES_NOT_FIT,
+    )
+
+
+def changes(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardware, needed_bytes: int) -> list[Change]:
+    """The first few changes that make the run fit, cheapest first: what costs nothing, then time, quality, money.
+
+    Single changes as far as there are any, then pairs of those that do not suffice alone. needed_bytes: what the run
+    takes without any of them, from which the savings are counted.
+    """
+    ideas = list(_ideas(recipe, hardware))
+    found, insufficient = [], []
+    for idea in ideas:
+        change = _tried(idea, recipe, data, shape, hardware, needed_bytes)
+        if change is not None:
+            found.append(change)
+        else:
+            insufficient.append(idea)
+    for first, second in itertools.combinations(insufficient, 2):
+        if len(found) >= CHANGES_SHOWN:
+            break
+        if first.values.keys() & second.values.keys() == {"model"} and first.shape and second.shape:
+            continue  # two models at once
+        change = _tried(_both(first, second), recipe, data, shape, hardware, needed_bytes)
+        if change is not None:
+            found.append(change)
+    # One card is enough to be told of, as long as there is anything else.
+    cards = [change for change in found if change.override.startswith("budget.vram_gb=")]
+    found.sort(key=lambda change: change in cards[1:])
+    return found[:CHANGES_SHOWN]
+
+
+def _tried(
+    idea: _Idea, recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardware, needed_bytes: int
+) -> Change | None:
+    """The change if the run fits with it."""
+    sections = {name: getattr(recipe, name).model_copy(update=values) for name, values in idea.values.items()}
+    changed, other = recipe.model_copy(update=sections), idea.shape or shape
+    if idea.card_gb:
+        hardware = dataclasses.replace(hardware, memory_bytes=idea.card_gb * vram.GIB, used_bytes=0)
+    try:
+        job = jobs.build(changed, data, other, hardware, calibration.current())
+    except SlimtuneError:
+        return None  # a knob that the recipe sets does not suit this variant
+    budget, _ = jobs.budget(changed, hardware)
+    chosen = search.best(job, budget)
+    if chosen is None and changed.budget.last_resorts:
+        chosen = search.best_with_last_resorts(job, budget)
+    if chosen is None:
+        return None
+    meaning = idea.meaning
+    if chosen.offload_layers and recipe.model.offload_layers is None:
+        meaning += f" ({chosen.offload_layers} of {other.layers} layers in CPU memory"
+        meaning += f", rank {chosen.rank})" if chosen.rank != job.rank else ")"
+    # Free memory is spent on speed, so the saving is counted from the smallest form, not from the fastest.
+    least = min(search.smallest(job).required_bytes, chosen.required_bytes)
+    return Change(idea.override, meaning, least, needed_bytes - least, budget)
+
+
+def _both(first: _Idea, second: _Idea) -> _Idea:
+    values = {name: dict(part) for name, part in first.values.items()}
+    for name, part in second.values.items():
+        values[name] = {**values.get(name, {}), **part}
+    return _Idea(
+        f"{first.override} {second.override}",
+        f"{first.meaning}, and {second.meaning}",
+        values,
+        second.shape or first.shape,
+        second.card_gb or first.card_gb,
+    )
+
+
+def _ideas(recipe: Recipe, hardware: Hardware) -> Iterator[_Idea]:
+    """Changes in the order of what they cost their user."""
+    model, train, lora = recipe.model, recipe.train, recipe.lora
+    # Nothing is lost by these.
+    if not model.load_in_4bit:
+        yield _Idea("model.load_in_4bit=true", "weights in 4 bit instead of 16", {"model": {"load_in_4bit": True}})
+    if models.is_dynamic(model.base):
+        plain = re.sub("-unsloth-bnb-4bit$", "-bnb-4bit", model.base)
+        yield _Idea(f"model.base={plain}", "the plain 4-bit weights, 10 % smaller", {"model": {"base": plain}})
+    if train.gradient_checkpointing != "unsloth":
+        meaning = "activations are recomputed from inputs in CPU memory"
+        yield _Idea("train.gradient_checkpointing=unsloth", meaning, {"train": {"gradient_checkpointing": "unsloth"}})
+    fixed = [name for name in _OPEN_TO_THE_PLAN if getattr(train, name) is not None]
+    if fixed:
+        override = " ".join(f"train.{name}=null" for name in fixed)
+        yield _Idea(override, "left to the plan", {"train": dict.fromkeys(fixed)})
+    if model.offload_embedding is False:
+        yield _Idea("model.offload_embedding=null", "left to the plan", {"model": {"offload_embedding": None}})
+    # This costs time.
+    if not recipe.budget.last_resorts:
+        meaning = "allows what is slower or learns less"
+        yield _Idea("budget.last_resorts=true", meaning, {"budget": {"last_resorts": True}})
+    # These cost quality.
+    if lora.target == "full":
+        yield _Idea("lora.target=standard", "adapters on the attention alone", {"lora": {"target": "standard"}})
+    if lora.rank > 8:
+        yield _Idea("lora.rank=8", "an adapter that can learn less", {"lora": {"rank": 8}})
+    smaller = [
+        _Idea(f"model.base={name}", f"the {shape.name} instead", {"model": {"base": name}}, shape=shape)
+        for name, shape in _smaller_models(model.base)
+    ]
+    yield from smaller[:2]
+    # This costs money.
+    now_gb = min(recipe.budget.vram_gb or 1e9, hardware.memory_bytes / vram.GIB)
+    for size in _CARD_SIZES:
+        if size > 1.02 * now_gb:
+            yield _Idea(f"budget.vram_gb={size}", f"a card with {size} GB", {"budget": {"vram_gb": size}}, card_gb=size)
+    yield from smaller[2:]
+
+
+def _smaller_models(base: str) -> Iterator[tuple[str, ModelShape]]:
+    """The smaller models of the same series and kind, largest first, under the same organisation and suffix."""
+    organisation, slash, repository = base.rpartition("/")
+    named = _SIZE.match(repository)
+    if named is None:
+        return
+    sizes = {}
+    for shape in models.KNOWN.values():
+        other = _SIZE.match(shape.name)
+        if other and other["series"].lower() == named["series"].lower():
+            sizes[float(other["size"])] = other["size"]
+    for size in sorted((size for size in sizes if size < float(named["size"])), reverse=True):
+        name = f"{organisation}{slash}{named['series']}-{sizes[size]}B{named['rest']}"
+        smaller = models.find(name)
+        if smaller is not None:
+            yield name, smaller
+
+
+def _gib(size: int) -> str:
+    return f"{size / vram.GIB:.2f} GiB"

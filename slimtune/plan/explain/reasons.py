@@ -1,0 +1,161 @@
+"""A plan's reasons, in words that a person can check."""
+
+from __future__ import annotations
+
+from slimtune.models.hardware import Hardware
+from slimtune.plan import jobs, packing, search
+from slimtune.plan.batching import Batching
+from slimtune.plan.jobs import Data
+from slimtune.plan.memory import vram
+from slimtune.recipe.schema import Recipe
+
+
+def choice(
+    recipe: Recipe, data: Data, job: search.Job, chosen: search.Choice, hardware: Hardware, budget_bytes: int
+) -> dict[str, str]:
+    """The reason of every value that the search chose, by the plan's names."""
+    train, batching = recipe.train, chosen.batching
+    reasons = {
+        "cpu_threads": "left to torch; the work is on the card",
+        "scoring_batch_size": "prompts that together hold no more tokens than a micro-batch",
+        "per_device_eval_batch_size": "as in training",
+        **(_packed(recipe, data, batching) if train.packing else _padded(recipe, batching)),
+    }
+    if not train.packing and batching.micro > 1:
+        reasons["packing"] = f"recipe; packed rows would compute {batching.filled:.0%} of the tokens"
+    tokens = f"{batching.peak_tokens:,} tokens"
+    rate = f"{chosen.tokens_per_second:,.0f} tokens/s predicted"
+    reasons["micro_batch_tokens"] = f"{rate}, the fastest that stays below {budget_bytes / vram.GIB:.2f} GiB"
+
+    effective = vram.effective_checkpointing(
+        job.checkpointing, batching.peak_tokens, job.shape.hidden_size, job.max_seq_length
+    )
+    where = {
+        "unsloth": "the input of each layer goes to CPU memory",
+        "true": "recomputed from inputs that stay on the card (too small to be worth moving)",
+        "none": "nothing is recomputed",
+    }
+    reasons["gradient_checkpointing"] = where[effective]
+    reasons["checkpoint_skip_layers"] = _skipped(train.checkpoint_skip_layers, job, chosen, budget_bytes)
+    reasons["offload_embedding"] = _embedding(recipe.model.offload_embedding, job, chosen)
+    staging = vram.checkpoint_bytes(job.shape, batching.peak_tokens) / vram.MIB
+    if effective != "unsloth":
+        reasons["double_buffer"] = "nothing is staged"
+    elif chosen.double_buffer:
+        reasons["double_buffer"] = f"a second buffer of {staging:.0f} MiB hides the copying"
+    else:
+        reasons["double_buffer"] = f"one buffer saves {staging:.0f} MiB at {tokens}"
+    if train.double_buffer is not None:
+        reasons["double_buffer"] += " (recipe)"
+    swapped = vram.swapped_layer_bytes(job.shape, job.quantisation) / vram.MIB
+    if chosen.offload_layers:
+        reasons["offload_layers"] = (
+            f"last resort: {swapped:.0f} MiB each, fetched over the bus twice a micro-batch"
+            if recipe.model.offload_layers is None
+            else f"recipe; {swapped:.0f} MiB each"
+        )
+    else:
+        reasons["offload_layers"] = "every layer's weights are on the card"
+    if chosen.rank != job.rank:
+        lowered = f"last resort: rank {job.rank} does not fit"
+        reasons |= {"lora_rank": lowered, "lora_alpha": "lowered with the rank, so that the scale stays"}
+    return reasons
+
+
+def notes(job: search.Job, chosen: search.Choice, hardware: Hardware) -> list[str]:
+    """What a person should know before starting."""
+    told = []
+    if hardware.card is None:
+        told.append(f"{hardware.name} is not in the table of cards: speed is predicted as for a {job.card.name}.")
+    if chosen.offload_layers and job.fixed.offload_layers is None:
+        told.append(f"Last resort: {chosen.offload_layers} of {job.shape.layers} layers stay in the computer's memory.")
+    if chosen.rank != job.rank:
+        told.append(f"Last resort: LoRA rank {chosen.rank} instead of {job.rank}; the adapter can learn less.")
+    return told
+
+
+def on_cpu(recipe: Recipe, batching: Batching) -> dict[str, str]:
+    """The reasons of a plan for the CPU."""
+    reasons = {
+        "optim": "8-bit Adam needs a GPU; torch's fused AdamW on a CPU",
+        "scoring_batch_size": "prompts of similar length share a batch",
+        "per_device_eval_batch_size": "as in training",
+        "offload_embedding": "everything is in the computer's memory",
+        "offload_layers": "everything is in the computer's memory",
+        "checkpoint_skip_layers": "Unsloth's CPU backend has no such setting",
+        "double_buffer": "nothing is staged on a CPU",
+        "micro_batch_tokens": f"{batching.micro} examples of the longest length",
+        "memory_limit_bytes": "no allocator to cap on a CPU",
+        **_padded(recipe, batching),
+    }
+    if recipe.train.packing:
+        reasons["packing"] = "Unsloth's CPU backend cannot keep packed examples apart"
+    if recipe.train.gradient_checkpointing == "unsloth":
+        reasons["gradient_checkpointing"] = "ordinary checkpointing on a CPU"
+    return reasons
+
+
+def _packed(recipe: Recipe, data: Data, batching: Batching) -> dict[str, str]:
+    train = recipe.train
+    kept = data.kept(recipe.model.max_seq_length)
+    step_tokens = train.effective_batch_size * sum(kept) / len(kept)
+    per_row, micro, times = batching.examples_per_row, batching.micro, batching.accumulation
+    cut = f"{train.effective_batch_size} examples hold about {step_tokens:,.0f} tokens"
+    rows = f"{micro} row{'s' if micro > 1 else ''} a micro-batch"
+    return {
+        "row_length": "recipe"
+        if train.row_length
+        else f"{cut}, in {micro * times} row{'s' if micro * times > 1 else ''}",
+        "per_device_train_batch_size": "recipe" if train.per_device_train_batch_size else rows,
+        "gradient_accumulation_steps": (
+            f"{per_row:.1f} examples a row × {micro} × {times} ≈ {train.effective_batch_size} a step"
+        ),
+        "packing": str(packing.pack(kept, batching.row_length, _padded_instead(recipe, data))),
+    }
+
+
+def _padded_instead(recipe: Recipe, data: Data) -> int:
+    """Examples of the micro-batch that a card would be given without packing: the largest that is planned."""
+    unpacked = recipe.train.model_copy(update={"packing": False})
+    return jobs.batchings(recipe.model_copy(update={"train": unpacked}), data, on_gpu=True)[0].micro
+
+
+def _padded(recipe: Recipe, batching: Batching) -> dict[str, str]:
+    train, micro, times = recipe.train, batching.micro, batching.accumulation
+    chosen = f"divides {train.effective_batch_size}; {batching.filled:.0%} of the places hold a token"
+    return {
+        "row_length": "longest example allowed; nothing is cut",
+        "per_device_train_batch_size": "recipe" if train.per_device_train_batch_size else chosen,
+        "gradient_accumulation_steps": f"{micro} × {times} = {micro * times} examples a step",
+    }
+
+
+def _skipped(wanted: int | None, job: search.Job, chosen: search.Choice, budget_bytes: int) -> str:
+    if wanted is not None:
+        return "recipe"
+    if job.checkpointing == "none":
+        return "nothing is recomputed anyway"
+    layer = vram.layer_activations(
+        job.shape,
+        chosen.batching.peak_tokens,
+        fused_mlp=set(vram.MLP) <= vram.fused_projections(job.shape, job.targets, job.quantisation),
+        lora_on_down="down_proj" in job.targets,
+    )
+    size = f"{layer / vram.MIB:.0f} MiB"
+    if chosen.skip_layers == 0:
+        return (
+            f"keeping a layer's activations takes {size}; {(budget_bytes - chosen.peak_bytes) / vram.MIB:.0f} MiB left"
+        )
+    saved = chosen.skip_layers / job.shape.layers / 3
+    return f"these layers keep their activations, {size} each: {saved:.0%} less arithmetic"
+
+
+def _embedding(wanted: bool | None, job: search.Job, chosen: search.Choice) -> str:
+    size = vram.embedding_weights(job.shape, offloaded=True) / vram.GIB
+    if job.shape.tied:
+        return "the head uses the same matrix on the card"
+    if wanted is not None:
+        return "recipe"
+    if chosen.offload_embedding:
+        return f"{size:.2f} GiB go to CPU memory, of which a step looks up a few rows"
+    return f"fits without; would free {size:.2f} GiB"

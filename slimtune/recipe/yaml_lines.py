@@ -1,0 +1,129 @@
+"""YAML as people mean it, with the line of every value.
+
+PyYAML's safe loader follows YAML 1.1: `2e-4` is a string, `12:30` is 750, `on` is true, and of two equal keys the
+last wins without a word. This reader composes the same nodes and resolves plain scalars by YAML 1.2's core
+schema (https://yaml.org/spec/1.2.2/#103-core-schema) instead: numbers are numbers, only `true` and `false` are
+booleans, duplicate keys and tags are errors.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slimtune.core.errors import Problem, SlimtuneError, fail
+
+Path_ = tuple[str | int, ...]
+"""Where a value stands: ("train", "epochs") or ("data", "train", 0, "path")."""
+
+_INT = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_CONSTANTS = {
+    "null": None, "Null": None, "NULL": None, "~": None, "": None,
+    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+}  # fmt: skip
+_KNOWN_TAGS = {
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ["null", "bool", "int", "float", "str", "seq", "map", "timestamp", "merge", "value"]
+}
+
+
+def parse_scalar(text: str) -> Any:
+    """A plain scalar as null, bool, int, float or str."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return text
+
+
+def parse_value(text: str) -> Any:
+    """The value of a `key=value` argument: a YAML scalar, `[list]` or `{map}`.
+
+    Raises SlimtuneError where the text is not valid YAML.
+    """
+    value, _ = _read(text, where=f"'{text}'")
+    return value
+
+
+def load(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
+    """A YAML file's mapping, and for each value the 1-based line it starts on.
+
+    Raises SlimtuneError for a missing or unreadable file, bad YAML, tags, anchors, duplicate or non-string keys.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise fail("no such file", where=str(path), fix="check the path given to --recipe") from None
+    except UnicodeDecodeError as error:
+        raise fail(f"not UTF-8 (byte {error.start})", where=str(path), fix="save the file as UTF-8") from None
+    except OSError as error:
+        raise fail(error.strerror or "cannot be read", where=str(path)) from None
+    value, lines = _read(text, where=str(path))
+    if not isinstance(value, dict):
+        raise fail("a recipe is a mapping of sections", where=f"{path}:1", fix="see recipes/direct.yaml")
+    return value, lines
+
+
+def _read(text: str, *, where: str) -> tuple[Any, dict[Path_, int]]:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{where}:{mark.line + 1}" if mark else where
+        raise fail(f"not valid YAML: {error.problem or error.context}", where=place) from None
+    except yaml.YAMLError as error:
+        raise fail(f"not valid YAML: {error}", where=where) from None
+    problems: list[Problem] = []
+    lines: dict[Path_, int] = {}
+    value = _construct(node, (), lines, problems, where, set()) if node is not None else {}
+    if problems:
+        raise SlimtuneError(problems)
+    return value, lines
+
+
+def _construct(
+    node: yaml.Node, path: Path_, lines: dict[Path_, int], problems: list[Problem], where: str, seen: set[int]
+) -> Any:
+    line = node.start_mark.line + 1
+    lines[path] = line
+    place = f"{where}:{line} {dotted(path)}".rstrip()
+    if id(node) in seen:
+        problems.append(Problem("YAML anchors and aliases are not supported", place, "write the value out"))
+        return None
+    seen.add(id(node))
+    if node.tag not in _KNOWN_TAGS:
+        problems.append(Problem(f"YAML tag '{node.tag}' is not allowed", place, "write the plain value"))
+        return None
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value
+            key_line = key_node.start_mark.line + 1
+            if not isinstance(key, str) or key_node.tag == "tag:yaml.org,2002:merge":
+                problems.append(Problem("keys must be plain names", f"{where}:{key_line}", "use 'name: value'"))
+            elif key in mapping:
+                first = lines[(*path, key)]
+                problems.append(
+                    Problem(f"duplicate key '{key}'", f"{where}:{key_line}", f"it stands on line {first} already")
+                )
+            else:
+                mapping[key] = _construct(value_node, (*path, key), lines, problems, where, seen)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(child, (*path, i), lines, problems, where, seen) for i, child in enumerate(node.value)]
+    plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    return parse_scalar(node.value) if plain else node.value
+
+
+def dotted(path: Path_) -> str:
+    """("data", "train", 0, "path") as people write it: data.train[0].path"""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text

@@ -1,0 +1,190 @@
+"""The stages in which base and tuned model answer the same held-out items; pipeline.py tells when. See evaluate/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from slimtune.core.console import Console
+from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.run_record import RunRecord
+from slimtune.data.chat_template import ChatTokenizer
+from slimtune.data.types import Conversation
+from slimtune.evaluate import asking, permutations
+from slimtune.evaluate import items as reading
+from slimtune.evaluate.answer_file import AnswerFile
+from slimtune.evaluate.asking import Row, Settings
+from slimtune.evaluate.items import Item
+from slimtune.evaluate.judge import verdict
+from slimtune.evaluate.targets.target import Facts, Prompt, Sampling, Target
+from slimtune.export.proof import golden
+from slimtune.recipe.schema import EvaluateSection
+from slimtune.run.prepare import Prepared
+
+if TYPE_CHECKING:
+    from slimtune.evaluate.targets.local_target import LocalTarget
+
+Who = Literal["base", "tuned"]
+
+SAMPLE_TOKENS = 256
+"""Of a sample's reply: enough to see how a model writes."""
+
+
+def settings_of(evaluate: EvaluateSection, seed: int) -> Settings:
+    """The recipe's evaluation as the evaluation's own settings."""
+    return Settings(
+        kind=evaluate.kind,
+        mode=evaluate.mode,
+        permutations=evaluate.permutations,
+        votes=evaluate.votes,
+        temperature=evaluate.temperature,
+        top_p=evaluate.top_p,
+        max_new_tokens=evaluate.max_new_tokens,
+        seed=seed,
+    )
+
+
+def questions(prepared: Prepared, tokenizer: ChatTokenizer, record: RunRecord) -> tuple[list[Item], Settings]:
+    """What the recipe wants asked, and how; also in eval/items.jsonl, so that the run's folder alone can show it.
+
+    Raises SlimtuneError as `items_of` does.
+    """
+    evaluate = prepared.recipe.evaluate
+    if evaluate is None:
+        return [], Settings()
+    settings = settings_of(evaluate, prepared.recipe.run.seed)
+    items = items_of(prepared.test, settings, tokenizer, prepared.plan.max_seq_length)
+    record.write_lines("eval/items.jsonl", [item.as_json() for item in items])
+    return items, settings
+
+
+def items_of(
+    conversations: Sequence[Conversation], settings: Settings, tokenizer: ChatTokenizer, max_length: int
+) -> list[Item]:
+    """The items to ask, all of which can be asked.
+
+    Raises SlimtuneError for rows that are no questions, prompts that leave no room for a reply in max_length tokens, and
+    choices that cannot be put into another order.
+    """
+    items = reading.read(conversations, settings.kind)
+    problems = []
+    for item in items:
+        if settings.kind == "perplexity":
+            needed = sum(map(len, tokenizer.prompt_and_response_ids(item.prompt, item.reference)))
+        else:
+            needed = len(tokenizer.prompt_ids(item.prompt)) + settings.room
+        if needed > max_length:
+            what = f"prompt and reply may have {needed} tokens, max_seq_length is {max_length}"
+            problems.append(Problem(what, item.where, "raise model.max_seq_length, or lower evaluate.max_new_tokens"))
+    if problems:
+        raise SlimtuneError(problems, summary="The evaluation set cannot be used")
+    if settings.permutations > 1:
+        permutations.check(items)
+    return items
+
+
+def target_of(model: Any, tokenizer: ChatTokenizer, prepared: Prepared) -> LocalTarget:
+    """The run's model, as the plan says it is to be asked."""
+    from slimtune.evaluate.targets.local_target import LocalTarget
+    from slimtune.models import backend
+    from slimtune.models.load import DTYPES
+
+    plan = prepared.plan
+    return LocalTarget(
+        model,
+        tokenizer,
+        facts=Facts(plan.base),
+        precision=DTYPES[plan.precision],
+        batch_size=plan.scoring_batch_size,
+        max_length=plan.max_seq_length,
+        memory_limit_bytes=plan.memory_limit_bytes,
+        # Unsloth's CUDA forward has a decoding path of its own for a filled cache, which takes one token at a time.
+        share_prefixes=plan.device == "cpu",
+        generating=backend.generating,
+    )
+
+
+def ask(
+    who: Who, target: Target, items: Sequence[Item], settings: Settings, record: RunRecord, console: Console
+) -> list[Row]:
+    """One result an item, also in eval/<who>.jsonl; nothing where the recipe evaluates nothing.
+
+    What the base model answered before a run was stopped is not asked again.
+    """
+    if not items:
+        return []
+    ids = [item.id for item in items]
+    answers = AnswerFile(record.directory / "eval" / f"{who}.jsonl")
+    done = [identifier for identifier in ids if identifier in answers.rows]
+    if len(done) == len(ids):
+        console.step(f"The {who} model's {len(ids)} answers are there already")
+        return answers.finish(ids)
+    more = f", {len(done)} of them answered already" if done else ""
+    console.step(f"Asking the {who} model {len(ids)} held-out {_noun(settings)}{more}")
+    with record.phase(f"evaluate_{who}"):
+        return asking.complete(answers, target, items, settings, console)
+
+
+def samples(target: LocalTarget, prepared: Prepared, console: Console) -> list[str]:
+    """Replies to the first held-out prompts, as many as the recipe wants; greedy, so that before and after compare."""
+    evaluate, prompts = prepared.recipe.evaluate, [Prompt(one.messages[:-1]) for one in sampled(prepared)]
+    if not prompts or evaluate is None:
+        return []
+    console.say(f"answering {len(prompts)} sample prompts")
+    # Every prompt is followed by a reply or a reference that fits, so that there is room for a token at least.
+    longest = max(len(target.tokenizer.prompt_ids(prompt.messages)) for prompt in prompts)
+    room = min(SAMPLE_TOKENS, evaluate.max_new_tokens, prepared.plan.max_seq_length - longest)
+    replies = target.generate(prompts, Sampling(max_new_tokens=room))
+    return [f"{reply.text} …" if reply.truncated else reply.text for (reply,) in replies]
+
+
+def sampled(prepared: Prepared) -> tuple[Conversation, ...]:
+    """The conversations whose prompts are the samples."""
+    evaluate = prepared.recipe.evaluate
+    return prepared.test[: evaluate.samples_wanted] if evaluate else ()
+
+
+def record_samples(prepared: Prepared, base: Sequence[str], tuned: Sequence[str], record: RunRecord) -> None:
+    """eval/samples.jsonl: each prompt with its reference and both replies."""
+    rows = [
+        {
+            "where": conversation.where,
+            "prompt": conversation.messages[-2].content,
+            "reference": conversation.messages[-1].content,
+            "base": before,
+            "tuned": after,
+        }
+        for conversation, before, after in zip(sampled(prepared), base, tuned, strict=True)
+    ]
+    if rows:
+        record.write_lines("eval/samples.jsonl", rows)
+
+
+def record_golden(target: LocalTarget, items: Sequence[Item], record: RunRecord, max_length: int) -> None:
+    """eval/golden.jsonl: prompts that the export has to answer as this model does; made-up ones where none are held out."""
+    record.write_lines("eval/golden.jsonl", golden.ask(target, items or golden.made_up(target.tokenizer, max_length)))
+
+
+def judge(
+    base: Sequence[Row], tuned: Sequence[Row], prepared: Prepared, record: RunRecord, console: Console
+) -> dict[str, Any] | None:
+    """The verdict, in eval/verdict.json and on the screen; None where the recipe evaluates nothing."""
+    if not tuned:
+        return None
+    if prepared.contamination is not None:
+        record.write_json("eval/contamination.json", prepared.contamination)
+    judged = verdict.judge(base, tuned, contamination=prepared.contamination)
+    record.write_json("eval/verdict.json", judged)
+    record.event("verdict", judged["sentence"])
+    console.verdict(verdict.summary_rows(judged), judged["sentence"])
+    return judged
+
+
+def forget_answers(record: RunRecord) -> None:
+    """Of a run that goes on: the tuned model's answers are those of an adapter that is made anew."""
+    for name in ("tuned.jsonl", "verdict.json", "samples.jsonl", "golden.jsonl"):
+        (record.directory / "eval" / name).unlink(missing_ok=True)
+
+
+def _noun(settings: Settings) -> str:
+    return "questions" if settings.kind == "multiple_choice" else "examples"

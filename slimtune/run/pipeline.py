@@ -1,0 +1,129 @@
+"""The story of a run, from a recipe to a model in Ollama. Read it from top to bottom."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from slimtune.core.console import Console
+from slimtune.core.errors import fail
+from slimtune.core.run_lock import RunLock
+from slimtune.core.run_record import RunRecord
+from slimtune.data.chat_template import ChatTokenizer
+from slimtune.models import files as base_model
+from slimtune.recipe.schema import Recipe
+from slimtune.run import judging, loss_curve, resume, shipping, stages
+from slimtune.run.prepare import Prepared, prepare
+from slimtune.train.safeguards.interrupts import Interrupts
+
+
+def run(
+    recipe: Recipe, console: Console, resume_from: str | None = None, *, sources: Mapping[str, str] | None = None
+) -> Path:
+    """Train, judge and export; returns the run's folder.
+
+    resume_from: "auto" for the latest run of this recipe, or a run's folder; it must be the same run still.
+    sources: where each value of the recipe comes from (`recipe.sources`), for the record.
+    Raises SlimtuneError for what a person can mend, and SystemExit(130 or 143) after a signal. What was reached until
+    then stays in the run's folder, whose manifest then says "failed" or "interrupted".
+    """
+    earlier = resume.find(resume_from, recipe) if resume_from else None
+    if earlier is not None and earlier.complete:
+        console.say(f"{earlier.directory} is complete already; without --resume a new run begins")
+        return earlier.directory
+
+    # Everything that can be known without a weight in memory: data, lengths, plan.
+    prepared = _planned(recipe, earlier, console)
+    stages.require_room(prepared)
+    folder = base_model.fetch(recipe.model.base, recipe.model.revision)
+    if prepared.tokenizer is None:
+        # The tokenizer came with the download: count tokens instead of estimating them, and plan again.
+        prepared = _planned(recipe, earlier, console)
+    tokenizer = prepared.tokenizer
+    if tokenizer is None:
+        raise fail(f"{recipe.model.base} has no tokenizer.json", where="model.base", fix="use a model that has one")
+
+    if earlier is None:
+        record = stages.open_record(prepared, tokenizer, sources)
+    else:
+        record = stages.reopen_record(prepared, earlier)
+    console.say(f"Run folder: {record.directory}")
+    with RunLock(record.directory, console.say), Interrupts(console.warn) as interrupts:
+        try:
+            if earlier is not None:
+                stages.go_on(record, console)
+            _train_judge_export(prepared, folder, tokenizer, record, console, interrupts)
+            stages.tell(record)
+            record.close("complete")
+        except BaseException as error:
+            stages.ended(record, error, console)
+            raise
+    console.paths(stages.where_everything_is(record))
+    return record.directory
+
+
+def _planned(recipe: Recipe, earlier: resume.Earlier | None, console: Console) -> Prepared:
+    prepared = prepare(recipe)
+    if earlier is not None:
+        resume.require_same(earlier, recipe, prepared.data_hashes)
+        prepared = dataclasses.replace(prepared, plan=resume.recorded_plan(prepared.plan, earlier))
+    console.plan(prepared)
+    return prepared
+
+
+def _train_judge_export(
+    prepared: Prepared,
+    folder: Path,
+    tokenizer: ChatTokenizer,
+    record: RunRecord,
+    console: Console,
+    interrupts: Interrupts,
+) -> None:
+    plan = prepared.plan
+    items, asking = judging.questions(prepared, tokenizer, record)
+    console.step("Loading Unsloth and the base model")
+    with record.phase("load"):
+        # Heavy from here on. Unsloth comes first and patches what follows.
+        from slimtune.models import load as models
+        from slimtune.train import training
+        from slimtune.train.safeguards import put_on as safeguards
+
+        model, hf_tokenizer = models.load(folder, plan)
+        model = models.add_lora(model, plan)
+
+    # A run whose trainer differs from the plan, or whose batches teach the wrong tokens, does not start.
+    examples = stages.examples_within(prepared.train, tokenizer, plan.max_seq_length, record)
+    held_out = stages.examples_within(prepared.held_out, tokenizer, plan.max_seq_length, record)
+    record.update(data=stages.data_facts(prepared, examples, held_out))
+    trainer = training.build(model, hf_tokenizer, examples, held_out, plan, record, console)
+    console.mask_audit(training.check(trainer, hf_tokenizer, examples, tokenizer, plan, record))
+    stored = models.memory_bytes(model)
+    safeguards.put_on(trainer, examples, record, console, interrupts)
+
+    # Base first, tuned after, on the same questions rendered the same way.
+    target = judging.target_of(model, tokenizer, prepared)
+    with model.disable_adapter():
+        base = judging.ask("base", target, items, asking, record, console)
+        base_samples = judging.samples(target, prepared, console)
+
+    console.step(f"Training {plan.total_steps} steps")
+    with record.phase("train"), interrupts.training():
+        trainer.train(resume_from_checkpoint=stages.checkpoint(record))
+    if interrupts.exit_code is not None:
+        raise SystemExit(interrupts.exit_code)
+    record.event("trained", f"last training loss {training.last_loss(trainer)}", step=trainer.state.global_step)
+    models.save_adapter(model, hf_tokenizer, record.directory / "adapter", base=plan.base, revision=plan.revision)
+    loss_curve.plot(record.directory / "metrics.jsonl", record.directory / "loss_curve.png", title=prepared.recipe.name)
+
+    tuned = judging.ask("tuned", target, items, asking, record, console)
+    judging.record_samples(prepared, base_samples, judging.samples(target, prepared, console), record)
+    judging.record_golden(target, items, record, plan.max_seq_length)
+    measured = {**stored, **training.peak_memory(trainer, record.meter.phases)}
+    console.memory(stages.compare_memory(measured, prepared, record))
+    judging.judge(base, tuned, prepared, record, console)
+
+    # What ships needs the memory that training held.
+    del trainer, model, target
+    training.release_memory()
+    shipping.export(record, folder, console)

@@ -1,0 +1,149 @@
+"""Going on with a run that did not come to its end: which one, whether it is still the same run, and its plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slimtune.core import run_record
+from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.plan.make import Plan
+from slimtune.recipe import schema as recipes
+from slimtune.recipe.schema import Recipe
+
+# Values that cannot alter what the model learns or is asked: the rest of the recipe must be as it was.
+HARMLESS = ("about", "export", "run.report_to", "run.output_dir", "budget.price_per_hour", "train.save_total_limit")
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A run's folder with its manifest, plan and resolved recipe."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    plan: dict[str, Any]
+    recipe: dict[str, Any]
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.manifest.get("complete"))
+
+
+def latest(output_dir: Path, name: str) -> Earlier | None:
+    """The newest run of a recipe's name, finished or not; None where there is none."""
+    folders = [path.parent for path in (output_dir / name).glob("*/manifest.json") if not path.parent.is_symlink()]
+    return read(max(folders, key=_age)) if folders else None
+
+
+def _age(folder: Path) -> tuple[str, int]:
+    """Runs of the same second are numbered: …Z, …Z-2, …Z-10."""
+    time, _, number = folder.name.partition("-")
+    return time, int(number) if number.isdigit() else 1
+
+
+def read(directory: Path) -> Earlier:
+    """The run in a folder. Raises SlimtuneError where it is none."""
+    try:
+        return Earlier(
+            directory,
+            json.loads((directory / "manifest.json").read_text(encoding="utf-8")),
+            json.loads((directory / "plan.json").read_text(encoding="utf-8")),
+            yaml.safe_load((directory / "recipe.yaml").read_text(encoding="utf-8")),
+        )
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        raise fail(
+            f"this is no run that can be resumed: {error}", where=str(directory), fix="start a new one"
+        ) from None
+
+
+def find(wanted: str, recipe: Recipe) -> Earlier:
+    """The run that `--resume` means: "auto" is the latest of the recipe, anything else is its folder.
+
+    Raises SlimtuneError where there is none.
+    """
+    if wanted != "auto":
+        return read(Path(wanted))
+    found = latest(Path(recipe.run.output_dir), recipe.name)
+    if found is None:
+        folder = Path(recipe.run.output_dir) / recipe.name
+        raise fail("no run to resume", where=str(folder), fix="start one: leave --resume out")
+    return found
+
+
+def require_same(earlier: Earlier, recipe: Recipe, data_hashes: dict[str, str]) -> None:
+    """Raise SlimtuneError, naming each old and new value, where recipe or data would make it another run."""
+    before, now = _flat(earlier.recipe), _flat(yaml.safe_load(recipes.dump(recipe)))
+    problems = [
+        Problem(f"was {before.get(key)!r}, is {now.get(key)!r}", key, "resume with the old value, or start a new run")
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not _harmless(key)
+    ]
+    recorded = earlier.manifest.get("hashes", {}).get("data", {})
+    problems += [
+        Problem("the file has changed since the run began", path, "put the old file back, or start a new run")
+        for path in sorted(recorded.keys() | data_hashes.keys())
+        if recorded.get(path) != data_hashes.get(path)
+    ]
+    if problems:
+        raise SlimtuneError(problems, summary=f"{earlier.directory} cannot be resumed: it would be another run")
+
+
+def recorded_plan(plan: Plan, earlier: Earlier) -> Plan:
+    """The plan as the run began it: planned anew it could differ, where other programs hold more of the card today.
+
+    Raises SlimtuneError for a run of another version of Slimtune or on another kind of device.
+    """
+    settings = earlier.plan.get("settings", {})
+    if settings.keys() != plan.settings.keys():
+        raise fail("the plan was made by another version", where=str(earlier.directory / "plan.json"), fix="start anew")
+    values: dict[str, Any] = {
+        name: tuple(entry["value"]) if isinstance(entry["value"], list) else entry["value"]
+        for name, entry in settings.items()
+    }
+    if values["device"] != plan.device or values["precision"] != plan.precision:
+        raise fail(
+            f"the run began on {values['device']} in {values['precision']}, here it would be {plan.device} in "
+            f"{plan.precision}",
+            where=str(earlier.directory),
+            fix="resume it where it began, or start a new run",
+        )
+    return dataclasses.replace(plan, **values)
+
+
+def command(started_with: Sequence[str], wanted: str = "auto") -> str:
+    """The command line that goes on with a run, from the one that began it (its program first)."""
+    program, *arguments = started_with
+    if program.endswith(("slimtune/cli.py", "slimtune/cli/__main__.py")):
+        begin = ["python", "-m", "slimtune.cli"]
+    else:
+        begin = ["python", program] if program.endswith(".py") else [program]
+    if "--resume" in arguments:
+        at = arguments.index("--resume")
+        del arguments[at : at + 2]
+    return shlex.join([*begin, *arguments, "--resume", wanted])
+
+
+def forget_after(metrics: Path, step: int) -> None:
+    """Drop what metrics.jsonl says of later steps, since they come again."""
+    if metrics.is_file():
+        # A last line without its end was cut off with the process.
+        lines = metrics.read_text(encoding="utf-8").split("\n")[:-1]
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        run_record.write_text(metrics, "".join(line + "\n" for line in kept))
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {key: part for below in value for key, part in _flat(value[below], f"{name}.{below}".strip(".")).items()}
+
+
+def _harmless(key: str) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in HARMLESS)

@@ -1,0 +1,194 @@
+"""The stages of a run, each a function; pipeline.py tells in which order they happen and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slimtune.core import memory, run_record, versions
+from slimtune.core.console import Console
+from slimtune.core.progress import Progress
+from slimtune.core.run_record import RunRecord
+from slimtune.data.chat_template import ChatTokenizer, Example
+from slimtune.data.types import Conversation
+from slimtune.export import model_card
+from slimtune.export.gguf import gguf
+from slimtune.models import files as base_model
+from slimtune.recipe import schema as recipes
+from slimtune.run import experiment_log, judging, report, resume
+from slimtune.run.prepare import Prepared
+from slimtune.train.safeguards import checkpoints
+
+
+def require_room(prepared: Prepared) -> None:
+    """Raise SlimtuneError where the disk cannot hold the export: better now than after hours of training."""
+    recipe = prepared.recipe
+    if recipe.export is not None:
+        merges = 2 if recipe.export.merge_base == "auto" else 1
+        needed = gguf.export_bytes(prepared.shape.total_parameters, recipe.export.gguf, merges)
+        base_model.require_disk_space(Path(recipe.run.output_dir), needed, "the export")
+        if recipe.export.merged:
+            model_card.require_own(Path(recipe.export.merged), "export.merged")
+
+
+def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[str, str] | None = None) -> RunRecord:
+    """The run's new folder, with the resolved recipe, the plan and everything else that is known so far.
+
+    sources: where each value of the recipe comes from, as `recipe.sources` tells; None where it came from no file.
+    """
+    recipe = prepared.recipe
+    text = recipes.dump(recipe)
+    record = run_record.open_run(
+        Path(recipe.run.output_dir),
+        recipe.name,
+        recipe=text,
+        plan=prepared.plan.as_json(),
+        command=sys.argv,
+        hashes={
+            "recipe": hashlib.sha256(text.encode()).hexdigest(),
+            "chat_template": tokenizer.template_sha256,
+            "data": prepared.data_hashes,
+        },
+        meter=memory.Meter(used_before_bytes=prepared.hardware.used_bytes),
+    )
+    record.update(
+        versions=versions.installed(),
+        hardware=dataclasses.asdict(prepared.hardware),
+        data_splits=list(prepared.data_splits),
+        **({"recipe_sources": dict(sources)} if sources is not None else {}),
+    )
+    return record
+
+
+def reopen_record(prepared: Prepared, earlier: resume.Earlier) -> RunRecord:
+    """The record of a run that is to go on. Nothing is written yet: another process may hold the run."""
+    return RunRecord(earlier.directory, earlier.manifest, memory.Meter(used_before_bytes=prepared.hardware.used_bytes))
+
+
+def go_on(record: RunRecord, console: Console) -> None:
+    """Bring a run's folder back to its newest valid checkpoint, and say where it goes on and what was broken."""
+    folder = record.directory / "checkpoints"
+    for sentence in checkpoints.clear_leftovers(folder):
+        record.event("leftover", sentence)
+    found = checkpoints.newest_valid(folder)
+    for name, reason in found.skipped:
+        told = f"{name} is not used: {reason}"
+        record.event("checkpoint_skipped", told)
+        console.warn(told)
+    changed = versions.differing(record.manifest.get("versions", {}))
+    if changed:
+        told = f"other versions than when the run began: {changed}; it may go on a little differently"
+        record.event("versions_changed", told)
+        console.warn(told)
+    resume.forget_after(record.directory / "metrics.jsonl", found.step or 0)
+    # What comes after training is made anew, and neither an adapter nor a merged model is written over another.
+    for name in ("adapter", "adapter.partial", "export"):
+        if (record.directory / name).exists():
+            shutil.rmtree(record.directory / name)
+    (record.directory / "export").mkdir()
+    judging.forget_answers(record)
+    record.update(status="running", finished=None, complete=False)
+    told = (
+        f"Resumed after step {found.step}" if found.step else "Resumed from the beginning: there is no checkpoint yet"
+    )
+    record.event("resumed", told, step=found.step)
+    console.say(told)
+
+
+def checkpoint(record: RunRecord) -> str | None:
+    """The checkpoint that training goes on from; None for a new run, or one that was stopped before its first."""
+    found = checkpoints.newest_valid(record.directory / "checkpoints")
+    return str(found.path) if found.path else None
+
+
+def ended(record: RunRecord, error: BaseException, console: Console) -> None:
+    """Write down why a run did not come to its end, render its report, and say how to go on with it."""
+    status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+    why = "stopped by a signal" if status == "interrupted" else str(error) or type(error).__name__
+    command = resume.command(record.manifest["command"])
+    try:
+        record.event(status, run_record.redact(why), resume=command)
+        record.close(status)
+        report.write(record.directory)
+    except OSError as failure:  # a full disk, which may be the very reason
+        console.warn(f"the run's record could not be completed: {failure.strerror or failure}")
+    console.say(f"To go on with this run: {command}")
+
+
+def examples_within(
+    conversations: Sequence[Conversation], tokenizer: ChatTokenizer, max_seq_length: int, record: RunRecord
+) -> list[Example]:
+    """The conversations' examples that fit; the plan has refused a run with more overlong ones than the recipe allows."""
+    with Progress("Encoding the examples") as progress:
+        examples = list(tokenizer.examples_of(conversations, progress))
+    left_out = [example.where for example in examples if len(example.input_ids) > max_seq_length]
+    if left_out:
+        message = f"{len(left_out)} examples are longer than {max_seq_length} tokens and were left out"
+        record.event("overlong_left_out", message, rows=left_out)
+    return [example for example in examples if len(example.input_ids) <= max_seq_length]
+
+
+def data_facts(prepared: Prepared, train: Sequence[Example], held_out: Sequence[Example]) -> dict[str, Any]:
+    """What the manifest says of the data: examples, tokens, and how often each label is the right one."""
+    return {
+        "train": _facts(prepared.train, train),
+        "eval": _facts(prepared.held_out, held_out),
+        "test": {"examples": len(prepared.test), "label_distribution": _labels(prepared.test)},
+    }
+
+
+def _facts(conversations: Sequence[Conversation], examples: Sequence[Example]) -> dict[str, Any]:
+    return {
+        "examples": len(conversations),
+        "tokens": sum(len(example.input_ids) for example in examples),
+        "supervised_tokens": sum(example.supervised_tokens for example in examples),
+        "label_distribution": _labels(conversations),
+    }
+
+
+def _labels(conversations: Sequence[Conversation]) -> dict[str, int]:
+    counts = Counter(conversation.meta.get("correct") for conversation in conversations)
+    return {label: counts[label] for label in sorted(label for label in counts if isinstance(label, str))}
+
+
+def compare_memory(measured: dict[str, int], prepared: Prepared, record: RunRecord) -> list[memory.Comparison]:
+    """Set what the run has measured beside what was predicted; what is more than 5 % apart becomes an event."""
+    compared = memory.compare(prepared.plan.predicted, measured)
+    differences = memory.sentences(compared)
+    record.update(
+        memory={
+            "predicted": prepared.plan.predicted,
+            "measured": measured,
+            "predicted_phases": prepared.plan.phases,
+            "differences": differences,
+        }
+    )
+    for sentence in differences:
+        record.event("memory_differs", sentence)
+    return compared
+
+
+def tell(record: RunRecord) -> None:
+    """Render what people read. They read of a finished run; that it is complete is written only after this."""
+    record.update(status="complete", finished=run_record.now())
+    experiment_log.write(record.directory)
+    report.write(record.directory)
+
+
+def where_everything_is(record: RunRecord) -> list[tuple[str, Path | str]]:
+    """Names and paths of what the run leaves, and the command that gives it to Ollama."""
+    exported = record.manifest.get("export") or {}
+    latest = record.directory.parent / "latest"
+    pairs: list[tuple[str, Path | str]] = [("run", record.directory), ("report", latest / report.FILE_NAME)]
+    pairs += [("GGUF", latest / "export" / name) for name in exported.get("gguf", [])]
+    if exported.get("gguf"):
+        pairs.append(("Ollama", f"ollama create {exported['ollama_name']} -f {latest / 'export' / 'Modelfile'}"))
+        pairs.append(("with a check", f"python -m slimtune.cli ollama create {latest}"))
+        pairs.append(("a first talk", f"python -m slimtune.cli chat {latest}"))
+    return pairs

@@ -1,0 +1,216 @@
+"""What `slimtune chat` talks to: a GGUF, and what its Modelfile says of system prompt, context and sampling. No torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.run_folder import mapping
+from slimtune.data import text as texts
+from slimtune.evaluate.targets import target_spec
+from slimtune.evaluate.targets.target_spec import Spec
+from slimtune.export.modelfile.modelfile_reader import parse_modelfile
+from slimtune.run import resume
+
+OLLAMA_DEFAULTS: dict[str, float] = {
+    "temperature": 0.8,
+    "top_k": 40,
+    "top_p": 0.9,
+    "min_p": 0.0,
+    "repeat_penalty": 1.1,
+    "repeat_last_n": 64,
+}
+"""What Ollama samples with where a Modelfile says nothing (DefaultOptions in api/types.go of github.com/ollama/ollama)."""
+OLLAMA_CONTEXT = 4096
+
+_INTEGERS = ("num_ctx", "num_predict", "top_k", "repeat_last_n", "seed")
+_FRACTIONS = ("temperature", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
+_READ = ("from", "template", "system", "parameters", "license", "requires")
+_FILE_NAME = re.compile(r"[^/\\\x00-\x1f]+\.gguf")
+
+
+@dataclass(frozen=True)
+class ChatModel:
+    """A GGUF and how it is to be asked, as Ollama would.
+
+    system: None for none, or the template's own. context_length: tokens of prompt and reply. sampling: under
+    llama.cpp's names. reply_length: the longest reply in tokens; None for what the context holds. stops: texts that end
+    a reply. template: the Modelfile's TEMPLATE. thinking: what a run was tuned for; None where no run says so.
+    notes: what a person should know, as sentences.
+    """
+
+    gguf: Path
+    system: str | None
+    context_length: int
+    sampling: dict[str, float]
+    reply_length: int | None
+    stops: tuple[str, ...]
+    template: str | None
+    thinking: bool | None
+    notes: tuple[str, ...]
+
+
+def spec_of(text: str) -> Spec:
+    """A run's folder, a .gguf, or the one that a folder's Modelfile names, such as the export of an adapter.
+
+    Raises SlimtuneError for what is none of these, saying what to do.
+    """
+    folder = Path(text).expanduser()
+    if (folder / "Modelfile").is_file():
+        return Spec("gguf", str(folder / _named_by(folder / "Modelfile")))
+    fix = "name a run's folder, e.g. outputs/direct/latest, or a .gguf that exists"
+    try:
+        spec = target_spec.parse(text)
+    except SlimtuneError as error:
+        raise fail(error.problems[0].what, where=text, fix=fix) from None
+    if spec.kind not in ("run", "gguf"):
+        if spec.kind == "adapter":
+            fix = "name the folder of the run that the adapter belongs to, or a .gguf"
+        raise fail("neither a run nor a GGUF", where=text, fix=fix)
+    return spec
+
+
+def find(spec: Spec) -> ChatModel:
+    """What a run's export or a GGUF is. Raises SlimtuneError, exit code 2, where there is nothing to talk to."""
+    return _of_run(Path(spec.place)) if spec.kind == "run" else _of_file(Path(spec.place))
+
+
+def _of_run(run: Path) -> ChatModel:
+    """The GGUF that the Modelfile of the run's export names."""
+    model: dict[str, Any] = resume.read(run).recipe["model"]
+    export = run / "export"
+    modelfile = export / "Modelfile"
+    ggufs = _ggufs_in(export)
+    again = f"python -m slimtune.cli export {run}"
+    if not ggufs:
+        if (export / "merged").is_dir():
+            raise fail("the run's export has no GGUF", where=str(export), fix=f"{again} --fresh --gguf q8_0")
+        unproven = run / "export.unverified"
+        if unproven.is_dir():
+            raise fail(
+                "the run's export was stopped, or is not the model that was judged, so there is nothing to talk to",
+                where=str(run),
+                fix=f"see {unproven}/parity.json; then {again}",
+            )
+        raise fail(
+            "the run has no export yet, so there is nothing to talk to",
+            where=str(run),
+            fix=f"{again}; or --compare, which asks its adapter and needs no export",
+        )
+    if not modelfile.is_file():
+        raise fail(
+            f"the run's export has no Modelfile that names one of {', '.join(ggufs)}",
+            where=str(export),
+            fix=f"export it anew: {again} --fresh; or name a file: slimtune chat {export / ggufs[0]}",
+        )
+    name, parsed = _named_by(modelfile), _read(modelfile)[1]
+    notes = []
+    others = [other for other in ggufs if other != name]
+    if others:
+        notes.append(f"also exported, and tried by its path: {', '.join(others)}")
+    if mapping(run, "export/parity.json", []).get("passed") is False:
+        notes.append("warning: its parity check failed, so this is not the model that was judged (export/parity.json)")
+    return _described(export / name, modelfile, parsed, bool(model["thinking"]), notes)
+
+
+def _ggufs_in(folder: Path) -> list[str]:
+    """Names of the GGUFs in an export, an adapter alone not among them."""
+    return sorted(path.name for path in folder.glob("*.gguf") if not path.name.endswith(".lora.gguf"))
+
+
+def _named_by(modelfile: Path) -> str:
+    """The GGUF beside a Modelfile that it is FROM. Raises SlimtuneError where that is something else, or missing."""
+    name, parsed = _read(modelfile)
+    if name is not None and (modelfile.parent / name).is_file():
+        return name
+    there = _ggufs_in(modelfile.parent)
+    what = f"it is FROM {parsed.get('from', '(nothing)')}, which is no GGUF beside it"
+    if there:
+        first = modelfile.parent / there[0]
+        fix = f"correct its FROM line, or name a file: slimtune chat {first}"
+        raise fail(f"{what}; there is {', '.join(there)}", where=str(modelfile), fix=fix)
+    raise fail(what, where=str(modelfile), fix="put the file there, or name another .gguf")
+
+
+def _of_file(gguf: Path) -> ChatModel:
+    """A bare GGUF, with the Modelfile beside it where that names it."""
+    modelfile = gguf.parent / "Modelfile"
+    if not modelfile.is_file():
+        return _bare(gguf, "no Modelfile beside it: Ollama's own sampling is used, and no system prompt")
+    name, parsed = _read(modelfile)
+    if name == gguf.name:
+        return _described(gguf, modelfile, parsed, None, [])
+    return _bare(
+        gguf,
+        f"the Modelfile beside it is FROM {parsed.get('from', '(nothing)')} and so not used: Ollama's own sampling, "
+        "and no system prompt",
+    )
+
+
+def _bare(gguf: Path, note: str) -> ChatModel:
+    return ChatModel(gguf, None, OLLAMA_CONTEXT, dict(OLLAMA_DEFAULTS), None, (), None, None, (note,))
+
+
+def _read(modelfile: Path) -> tuple[str | None, dict[str, Any]]:
+    """The name of the GGUF beside a Modelfile that it is FROM, None where that is something else; and what it holds."""
+    try:
+        parsed = parse_modelfile(modelfile.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, ValueError) as error:
+        raise fail(f"not a Modelfile: {error}", where=str(modelfile), fix="correct it, or move it elsewhere") from error
+    name = str(parsed.get("from", "")).removeprefix("./")
+    return (name if _FILE_NAME.fullmatch(name) else None), parsed
+
+
+def _described(
+    gguf: Path, modelfile: Path, parsed: dict[str, Any], thinking: bool | None, notes: list[str]
+) -> ChatModel:
+    """A GGUF as its Modelfile describes it. Raises SlimtuneError with every value that cannot be meant."""
+    where = str(modelfile)
+    problems: list[Problem] = []
+    numbers: dict[str, float] = {}
+    if "adapter" in parsed:
+        problems.append(Problem("it adds an ADAPTER to the GGUF, which cannot be tried here", where, "ollama run it"))
+    for name, values in parsed["parameters"].items():
+        if name == "stop":
+            continue
+        if name not in (*_INTEGERS, *_FRACTIONS):
+            notes.append(f"PARAMETER {name} of the Modelfile is not used here")
+        elif len(values) > 1:
+            problems.append(Problem(f"PARAMETER {name} is set {len(values)} times", where, "leave one"))
+        elif (number := _number(values[0], whole=name in _INTEGERS)) is None:
+            problems.append(Problem(f"PARAMETER {name} is {values[0]!r}, which is no number for it", where))
+        else:
+            numbers[name] = number
+    if numbers.get("num_ctx", 1) < 1:
+        problems.append(Problem(f"PARAMETER num_ctx is {numbers['num_ctx']}", where, "at least 1"))
+    system = parsed.get("system") or None
+    if system is not None:
+        problems += [Problem(f"its SYSTEM {what}", where, fix) for what, fix in texts.faults(system, "system")]
+    if problems:
+        raise SlimtuneError(problems)
+    notes += [f"{name.upper()} of the Modelfile is not used here" for name in parsed if name not in (*_READ, "adapter")]
+    context = int(numbers.pop("num_ctx", OLLAMA_CONTEXT))
+    reply_length = int(numbers.pop("num_predict", -1))
+    return ChatModel(
+        gguf=gguf,
+        system=system,
+        context_length=context,
+        sampling=OLLAMA_DEFAULTS | numbers,
+        reply_length=reply_length if reply_length > 0 else None,
+        stops=tuple(parsed["parameters"].get("stop", ())),
+        template=parsed.get("template"),
+        thinking=thinking,
+        notes=(f"system prompt, context, stops and sampling from {modelfile.name} beside it", *notes),
+    )
+
+
+def _number(text: str, *, whole: bool) -> float | None:
+    try:
+        number = int(text) if whole else float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

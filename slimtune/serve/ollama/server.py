@@ -1,0 +1,262 @@
+"""Ollama's program and server: where they are, which versions, and the few requests that are made of them.
+
+The API: https://docs.ollama.com/api. Where the server is, is read from OLLAMA_HOST as `ollama` itself reads it
+(envconfig/config.go of github.com/ollama/ollama), so that the program and these requests mean the same server.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.evaluate.targets.http_json import JsonServer, NoAnswerError
+
+PROGRAM_VARIABLE, ADDRESS_VARIABLE = "SLIMTUNE_OLLAMA", "OLLAMA_HOST"
+_DEFAULT_PORT = 11434
+_PORTS = {"http": 80, "https": 443}
+_HIGHEST_PORT = 65535
+_HOST_AND_PORT = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>[^:]*))?")
+_ANSWER_SECONDS = 900.0
+"""For one reply, the loading of the model included."""
+_VERSION_SECONDS = 30.0
+_REFUSAL = "does not support thinking"
+_BAD_REQUEST = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back for one conversation. refused: it did not think, and said so, instead of replying."""
+
+    thinking: str = ""
+    content: str = ""
+    done_reason: str = ""
+    refused: bool = False
+
+
+# What of an answer is used; the server sends more.
+class _Version(BaseModel):
+    version: str
+
+
+class _Tag(BaseModel):
+    name: str
+
+
+class _Tags(BaseModel):
+    models: list[_Tag] | None = None
+
+
+class _Show(BaseModel):
+    capabilities: list[str] | None = None
+
+
+class _Message(BaseModel):
+    content: str = ""
+    thinking: str = ""
+
+
+class _Chat(BaseModel):
+    message: _Message
+    done: bool
+    done_reason: str = ""
+
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+
+def address(value: str | None) -> str:
+    """The server's URL from the value of OLLAMA_HOST: a host, host:port or URL; http://127.0.0.1:11434 without one.
+
+    As in Ollama, a URL without a port means the scheme's own (80, 443). An address to listen on everywhere (0.0.0.0,
+    ::, :8080) means this machine. Raises SlimtuneError for what is no address, or holds a password.
+    """
+    text = (value or "").strip().strip("\"'").strip()
+    scheme, is_url, rest = text.partition("://")
+    scheme, rest = (scheme.lower(), rest) if is_url else ("http", text)
+    authority, _, path = rest.partition("/")
+    example = "write a host, host:port or URL, e.g. 127.0.0.1:11434"
+    if "@" in authority:
+        raise fail(
+            "a user name or password in the address would end up in records", where=ADDRESS_VARIABLE, fix=example
+        )
+    if scheme not in _PORTS or any(character.isspace() for character in rest):
+        raise fail(f"'{text}' is no address", where=ADDRESS_VARIABLE, fix=example)
+    found = _HOST_AND_PORT.fullmatch(authority)
+    if found:
+        host, port = found["bracketed"] or found["host"] or "", found["port"]
+    elif _ip(authority):
+        host, port = authority, None
+    else:
+        raise fail(f"'{text}' is no address", where=ADDRESS_VARIABLE, fix=example)
+    if port is None:
+        port = str(_PORTS[scheme] if is_url else _DEFAULT_PORT)
+    if not (port.isascii() and port.isdecimal() and int(port) <= _HIGHEST_PORT):
+        raise fail(f"'{port}' is no port", where=ADDRESS_VARIABLE, fix=example)
+    ip = _ip(host)
+    if ip is not None and ip.is_unspecified:
+        host = "127.0.0.1" if ip.version == 4 else "::1"
+    host = host or "127.0.0.1"
+    path = path.strip("/")
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{int(port)}" + (f"/{path}" if path else "")
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def find_program(environment: Mapping[str, str] | None = None) -> str:
+    """The program `ollama`: $SLIMTUNE_OLLAMA, else from PATH. Raises SlimtuneError where there is none."""
+    environment = os.environ if environment is None else environment
+    named = environment.get(PROGRAM_VARIABLE)
+    found = shutil.which(named or "ollama", path=environment.get("PATH", os.defpath))
+    if found is None and named:
+        raise fail(f"'{named}' is no program", where=PROGRAM_VARIABLE, fix="name the ollama to use, or unset it")
+    if found is None:
+        fix = f"install Ollama (https://ollama.com/download), or name it in {PROGRAM_VARIABLE}"
+        raise fail("the program `ollama` is not on PATH", fix=fix)
+    return str(Path(found).absolute())
+
+
+def program_version(program: str) -> str:
+    """What `ollama --version` says of itself. Where the server is another version, it tells both, and it means its own.
+
+    Raises SlimtuneError where it does not run or says no version.
+    """
+    try:
+        done = subprocess.run(
+            [program, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_VERSION_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise fail(f"`ollama --version` cannot be run: {error}", where=program, fix="install Ollama anew") from error
+    said = done.stdout + done.stderr
+    found = re.search(r"client version is (\S+)", said) or re.search(r"version is (\S+)", said)
+    if done.returncode or found is None:
+        what = (
+            f"`ollama --version` ended with {done.returncode}: {' '.join(said.split())[:200] or '(it printed nothing)'}"
+        )
+        raise fail(what, where=program, fix=f"is this Ollama? Install it anew, or name it in {PROGRAM_VARIABLE}")
+    return found[1]
+
+
+class Ollama:
+    """A server that answers. Make one with `connect`; close it, or use it in a `with` statement."""
+
+    def __init__(self, server: JsonServer):
+        self._server = server
+        self.url = server.url
+        self.version = self._ask(_Version, "GET", "/api/version").version
+
+    def __enter__(self) -> Ollama:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def has(self, name: str) -> bool:
+        """Whether there is a model of this name (without a tag: its `latest`). Raises SlimtuneError."""
+        wanted = (name if ":" in name else f"{name}:latest").lower()
+        return any(model.name.lower() == wanted for model in self._ask(_Tags, "GET", "/api/tags").models or [])
+
+    def capabilities(self, name: str) -> list[str] | None:
+        """What it takes the model to be able to do ("completion", "thinking", …); None in versions that do not tell.
+
+        Raises SlimtuneError.
+        """
+        return self._ask(_Show, "POST", "/api/show", {"model": name}).capabilities
+
+    def chat(
+        self, name: str, messages: Sequence[Mapping[str, str]], *, think: bool | None, options: Mapping[str, Any]
+    ) -> Reply:
+        """One reply. think: None sends none. Raises SlimtuneError where none comes, other than by refusing to think."""
+        body: dict[str, Any] = {"model": name, "messages": list(messages), "stream": False, "options": dict(options)}
+        if think is not None:
+            body["think"] = think
+        try:
+            answer = self._chat(body)
+        except NoAnswerError as error:
+            if error.status == _BAD_REQUEST and _REFUSAL in str(error):
+                return Reply(refused=True)
+            raise self._no_answer("POST /api/chat", error) from error
+        return Reply(answer.message.thinking, answer.message.content, answer.done_reason)
+
+    def _chat(self, body: dict[str, Any]) -> _Chat:
+        found = _checked(_Chat, self._server.post("/api/chat", body))
+        if not found.done:
+            raise NoAnswerError("the reply is not done, though no stream was asked for")
+        return found
+
+    def _ask(self, kind: type[_Answer], method: str, path: str, body: dict[str, Any] | None = None) -> _Answer:
+        try:
+            return _checked(kind, self._server.get(path) if body is None else self._server.post(path, body))
+        except NoAnswerError as error:
+            raise self._no_answer(f"{method} {path}", error) from error
+
+    def _no_answer(self, request: str, error: NoAnswerError) -> SlimtuneError:
+        if error.gone:
+            return fail(
+                f"no Ollama server answers: {error}",
+                where=self.url,
+                fix=f"start it with  ollama serve  (or Ollama's app), or say in {ADDRESS_VARIABLE} where it is",
+            )
+        fix = f"see Ollama's log; is {ADDRESS_VARIABLE} the address of an Ollama server?"
+        return fail(f"{request} gets no answer: {error}", where=self.url, fix=fix)
+
+
+def _checked(kind: type[_Answer], answer: Any) -> _Answer:
+    try:
+        return kind.model_validate(answer)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole of it"
+        raise NoAnswerError(f"not what Ollama answers ({where}: {first['msg']})") from error
+
+
+def connect(environment: Mapping[str, str] | None = None) -> Ollama:
+    """The server that OLLAMA_HOST names. Raises SlimtuneError where none answers there."""
+    environment = os.environ if environment is None else environment
+    server = JsonServer(address(environment.get(ADDRESS_VARIABLE)), api_key=None, timeout_seconds=_ANSWER_SECONDS)
+    try:
+        return Ollama(server)
+    except BaseException:
+        server.close()
+        raise
+
+
+def find(environment: Mapping[str, str] | None = None) -> tuple[str, Ollama]:
+    """The program and the server. Raises SlimtuneError with what is missing of both."""
+    problems: list[Problem] = []
+    program, server = "", None
+    try:
+        program = find_program(environment)
+    except SlimtuneError as error:
+        problems += error.problems
+    try:
+        server = connect(environment)
+    except SlimtuneError as error:
+        problems += error.problems
+    if server is None or problems:
+        if server is not None:
+            server.close()
+        raise SlimtuneError(problems)
+    return program, server

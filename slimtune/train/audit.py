@@ -1,0 +1,158 @@
+"""Do the batches that the trainer really feeds carry loss on exactly the responses?
+
+The labels of a run can be lost in many places: a collator that overwrites them, a packing step that shifts them,
+a truncation that cuts the answer. So the audit looks at the last place, the collated batches of the trainer's
+own data loader, and compares every token with the computed boundary before the first step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer, Example, as_key
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class MaskAudit:
+    """What the audit saw.
+
+    refined_rows: examples whose marker-based mask (Unsloth's train_on_responses_only) differs from the boundary, and
+    which therefore train on the computed labels. preview: for a few examples, the decoded text in segments.
+    """
+
+    rows: int
+    batches: int
+    tokens: int
+    supervised_tokens: int
+    refined_rows: int
+    preview: list[dict[str, Any]]
+
+    @property
+    def supervised_share(self) -> float:
+        return self.supervised_tokens / self.tokens
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "supervised_share": self.supervised_share}
+
+
+def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, *, refined_rows: int) -> MaskAudit:
+    """Check one epoch of the trainer's collated batches against the computed boundary.
+
+    Raises SlimtuneError where a label differs, an example has no supervised token, an example is cut, changed or
+    missing. The random state is left as it was, so an audited run trains as an unaudited one.
+    """
+    expected = {as_key(example.input_ids): example for example in examples}
+    due = Counter(as_key(example.input_ids) for example in examples)
+    problems = [
+        Problem("no token of this example carries loss", example.where, "an empty answer teaches nothing; remove it")
+        for example in examples
+        if example.supervised_tokens == 0
+    ]
+    batches = tokens = supervised = 0
+    unknown: list[tuple[int, ...]] = []
+    with torch.random.fork_rng(devices=[]):
+        for batch in trainer.get_train_dataloader():
+            batches += 1
+            for ids, labels in documents(batch):
+                key = as_key(ids)
+                example = expected.get(key)
+                if example is None:
+                    unknown.append(ids)
+                    continue
+                due[key] -= 1
+                tokens += len(ids)
+                supervised += sum(label != IGNORE_INDEX for label in labels)
+                if labels != tuple(example.labels):
+                    problems.append(_difference(example, labels, tokenizer))
+    # The loader was only looked at: accelerate must not count it among those of the run.
+    trainer.accelerator._dataloaders.clear()
+
+    missing = [expected[key].where for key, count in due.items() if count > 0]
+    if unknown:
+        text = tokenizer.decode(unknown[0])[:120]
+        problems.append(
+            Problem(
+                f"{len(unknown)} rows of the trainer's batches are no example of the data, the first being {text!r}",
+                fix="something between the data and the batches changes tokens (truncation, a collator, packing)",
+            )
+        )
+    if missing:
+        problems.append(
+            Problem(
+                f"{len(missing)} examples never reach the trainer", missing[0], "they are cut or dropped on the way"
+            )
+        )
+    if problems:
+        more = [Problem(f"… and {len(problems) - _SHOWN} more")] if len(problems) > _SHOWN else []
+        raise SlimtuneError(
+            problems[:_SHOWN] + more,
+            summary="The labels that the trainer would learn from are wrong; nothing was trained",
+        )
+    preview = [_preview(example, tokenizer) for example in examples[:3]]
+    return MaskAudit(len(examples), batches, tokens, supervised, refined_rows, preview)
+
+
+def count_refined(examples: Sequence[Example], mask: Any) -> int:
+    """How many examples the marker-based `mask` would label differently from the computed boundary.
+
+    mask: {"input_ids": [[int]]} -> {"labels": [[int]]}, as backend.train_on_responses_only makes it.
+    """
+    labels = mask({"input_ids": [list(example.input_ids) for example in examples]})["labels"]
+    return sum(list(row) != list(example.labels) for row, example in zip(labels, examples, strict=True))
+
+
+def documents(batch: dict[str, Any]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The single examples in a collated batch, padded or packed.
+
+    batch: input_ids and labels of shape (rows, tokens), with attention_mask (padded rows) or position_ids (packed:
+    every 0 begins an example).
+    """
+    input_ids, labels = batch["input_ids"].tolist(), batch["labels"].tolist()
+    if "position_ids" in batch:
+        for ids, row_labels, positions in zip(input_ids, labels, batch["position_ids"].tolist(), strict=True):
+            starts = [index for index, position in enumerate(positions) if position == 0]
+            for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+                yield tuple(ids[start:end]), tuple(row_labels[start:end])
+        return
+    for ids, row_labels, mask in zip(input_ids, labels, batch["attention_mask"].tolist(), strict=True):
+        length = sum(mask)
+        # Loss on padding would be as wrong as loss on the prompt: it stays in view as a label too many.
+        extra = tuple(label for label in row_labels[length:] if label != IGNORE_INDEX)
+        yield tuple(ids[:length]), tuple(row_labels[:length]) + extra
+
+
+def _difference(example: Example, labels: Sequence[int], tokenizer: ChatTokenizer) -> Problem:
+    pairs = list(zip(example.labels, labels, strict=False))
+    at = next((index for index, (wanted, got) in enumerate(pairs) if wanted != got), len(pairs))
+    if at >= len(example.labels):
+        return Problem("padding carries loss", example.where, "the collator overwrites the labels")
+    token = tokenizer.decode(example.input_ids[at : at + 1])
+    carried = "carries loss but belongs to the prompt" if example.labels[at] == IGNORE_INDEX else "carries no loss"
+    count = sum(wanted != got for wanted, got in pairs)
+    return Problem(
+        f"token {at} ({token!r}) {carried}; {count} of {len(pairs)} labels differ from the response mask",
+        example.where,
+        "something between the data and the batches overwrites the labels (a collator, a second masking step)",
+    )
+
+
+def _preview(example: Example, tokenizer: ChatTokenizer) -> dict[str, Any]:
+    segments: list[dict[str, Any]] = []
+    start = 0
+    for end in range(1, len(example.labels) + 1):
+        boundary = end == len(example.labels) or (example.labels[end] == IGNORE_INDEX) != (
+            example.labels[start] == IGNORE_INDEX
+        )
+        if boundary:
+            text = tokenizer.decode(example.input_ids[start:end])
+            segments.append({"text": text, "supervised": example.labels[start] != IGNORE_INDEX})
+            start = end
+    return {"where": example.where, "tokens": len(example.input_ids), "segments": segments}

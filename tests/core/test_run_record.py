@@ -1,0 +1,87 @@
+"""A run's folder: recipe first, complete last, nothing reused, no tokens, nothing half-written."""
+
+import json
+
+import pytest
+
+from slimtune.core import run_record
+from slimtune.core.errors import SlimtuneError
+
+
+@pytest.fixture
+def opened(tmp_path):
+    def open_run(name="direct"):
+        return run_record.open_run(
+            tmp_path / "outputs",
+            name,
+            recipe="name: direct\n",
+            plan={"settings": {}, "notes": ["On a CPU: padded batches instead of packing."]},
+            command=["train_unsloth.py", "--token", "hf_abcdefghijklmnop"],
+            hashes={"recipe": "0" * 64},
+        )
+
+    return open_run
+
+
+def manifest(record):
+    return json.loads((record.directory / "manifest.json").read_text(encoding="utf-8"))
+
+
+def test_a_new_folder_holds_recipe_and_plan_and_is_the_latest(opened, tmp_path):
+    record = opened()
+    assert (record.directory / "recipe.yaml").read_text(encoding="utf-8") == "name: direct\n"
+    assert json.loads((record.directory / "plan.json").read_text(encoding="utf-8"))["notes"]
+    assert (tmp_path / "outputs/direct/latest").resolve() == record.directory.resolve()
+    assert manifest(record)["complete"] is False
+    assert manifest(record)["differences"] == ["On a CPU: padded batches instead of packing."]
+
+
+def test_a_folder_is_never_reused(opened, tmp_path):
+    first, second = opened(), opened()
+    assert first.directory != second.directory
+    assert (tmp_path / "outputs/direct/latest").resolve() == second.directory.resolve()
+
+
+def test_the_manifest_is_complete_only_when_closed_so(opened):
+    record = opened()
+    record.update(timings={"load": 1.0})
+    with record.phase("train"):
+        assert manifest(record)["status"] == "running"
+    record.close("complete")
+    closed = manifest(record)
+    assert (closed["status"], closed["complete"]) == ("complete", True)
+    assert set(closed["timings"]) == {"load", "train"}
+
+
+def test_tokens_do_not_reach_the_record(opened):
+    text = (opened().directory / "manifest.json").read_text(encoding="utf-8")
+    assert "hf_abcdefghijklmnop" not in text
+    assert "hf_…" in text
+    assert run_record.redact("key sk-abcdef123456 and wandb_v1_abcdefgh") == "key sk-… and wandb_v1_…"
+
+
+def test_events_and_metrics_are_lines(opened):
+    record = opened()
+    record.event("overfitting", "the loss rises", step=3, values=[1, 2])
+    record.metric({"step": 1, "loss": 0.5})
+    events = [json.loads(line) for line in (record.directory / "events.jsonl").read_text("utf-8").splitlines()]
+    assert [event["event"] for event in events] == ["run_opened", "overfitting"]
+    assert events[1]["values"] == [1, 2]
+    metric = json.loads((record.directory / "metrics.jsonl").read_text("utf-8"))
+    assert (metric["step"], metric["loss"]) == (1, 0.5)
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path, opened):
+    (tmp_path / "outputs").write_text("a file stands in the way")
+    with pytest.raises(SlimtuneError, match="the output folder cannot be written") as caught:
+        opened()
+    assert caught.value.exit_code == 2
+    assert "run.output_dir" in str(caught.value)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.json"
+    run_record.write_json(path, {"old": 1})
+    with pytest.raises(TypeError):
+        run_record.write_json(path, {"new": object()})
+    assert json.loads(path.read_text("utf-8")) == {"old": 1}

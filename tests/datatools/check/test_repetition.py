@@ -1,0 +1,49 @@
+"""Rows that stand twice, contradict each other, or share an id."""
+
+from slimtune.data.types import Conversation, Message
+from slimtune.datatools.check.repetition import Repetitions
+
+
+def row(line, prompt, output, path="f.jsonl", **meta):
+    return Conversation((Message("user", prompt), Message("assistant", output)), meta, path, line)
+
+
+def found(*rows):
+    repetitions = Repetitions()
+    for one in rows:
+        repetitions.add(one)
+    return [(finding.level, finding.code, finding.where) for finding in repetitions.findings()]
+
+
+def test_equal_rows_and_different_answers():
+    assert found(row(1, "p", "x"), row(2, "q", "x"), row(5, "p", "x"), row(7, "p", "y")) == [
+        ("error", "duplicate-row", "f.jsonl:5"),
+        ("error", "conflicting-answers", "f.jsonl:7"),
+    ]
+
+
+def test_the_same_question_in_two_modes_is_no_repetition():
+    assert found(row(1, "p", "x", mode="direct", id="1"), row(2, "p", "y", mode="cot", id="1")) == []
+
+
+def test_over_files_too_and_with_both_places_in_the_message():
+    repetitions = Repetitions()
+    repetitions.add(row(3, "p", "x"))
+    repetitions.add(row(9, "p", "x", path="g.jsonl"))
+    (finding,) = repetitions.findings()
+    assert finding.what == "duplicate rows: f.jsonl:3 and g.jsonl:9"
+
+
+def test_rows_that_differ_in_width_case_or_spacing():
+    assert found(row(1, "第５条 とは", "A"), row(2, "第5条とは", "a"), row(3, "第6条とは", "a")) == [
+        ("warning", "alike-rows", "f.jsonl:2")
+    ]
+
+
+def test_ids_within_a_file():
+    rows = [row(1, "p", "x", id="a"), row(2, "q", "x", id="a"), row(3, "r", "x"), row(4, "s", "x")]
+    assert found(*rows, row(1, "t", "x", path="g.jsonl", id="a")) == [("warning", "repeated-id", "f.jsonl:2")]
+
+
+def test_nothing_read_nothing_found():
+    assert found() == []

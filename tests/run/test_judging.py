@@ -1,0 +1,171 @@
+"""The stages of a run that judge: what can be asked, what is asked again after a stop, every kind of evaluation."""
+
+import contextlib
+import io
+import json
+
+import pytest
+from support.paths import ROOT
+
+from slimtune.core import memory
+from slimtune.core.console import Console
+from slimtune.core.errors import SlimtuneError
+from slimtune.core.run_record import RunRecord
+from slimtune.data.chat_template import ChatTokenizer
+from slimtune.data.types import Conversation, Message
+from slimtune.evaluate.answer_file import AnswerFile
+from slimtune.evaluate.asking import Settings
+from slimtune.evaluate.targets.target import Facts, Letters
+from slimtune.recipe import schema as recipe
+from slimtune.run import judging, pipeline, report
+
+CHOICES = {"a": "七日", "b": "十日", "c": "二十日", "d": "三十日"}
+
+
+def conversation(line, text="期間は。", listed=True):
+    shown = "\n".join(f"{label}. {choice}" for label, choice in CHOICES.items()) if listed else ""
+    meta = {"id": f"q-{line}", "choices": CHOICES, "correct": "b"}
+    return Conversation((Message("user", f"{text}\n{shown}"), Message("assistant", "b")), meta, "test.jsonl", line)
+
+
+def test_questions_without_room_for_an_answer_are_all_named(tiny_model):
+    tokenizer = ChatTokenizer(tiny_model("qwen3"))
+    asked = [conversation(1), conversation(2, "長い。" * 300), conversation(3, "長い。" * 400)]
+    with pytest.raises(SlimtuneError, match="The evaluation set cannot be used") as caught:
+        judging.items_of(asked, Settings(), tokenizer, 256)
+    assert [problem.where for problem in caught.value.problems] == ["test.jsonl:2", "test.jsonl:3"]
+    # An argued reply needs room of its own.
+    with pytest.raises(SlimtuneError, match="may have"):
+        judging.items_of(asked[:1], Settings(mode="cot", max_new_tokens=250), tokenizer, 256)
+    assert len(judging.items_of(asked[:1], Settings(mode="cot", max_new_tokens=100), tokenizer, 256)) == 1
+
+
+def test_choices_that_cannot_be_permuted_are_found_before_anything_is_asked(tiny_model):
+    tokenizer = ChatTokenizer(tiny_model("qwen3"))
+    with pytest.raises(SlimtuneError, match="cannot be put into another order"):
+        judging.items_of([conversation(1, listed=False)], Settings(permutations=4), tokenizer, 256)
+
+
+class Counting:
+    batch_size = 2
+    abilities = frozenset({"score"})
+
+    def __init__(self):
+        self.asked = 0
+
+    def facts(self):
+        return Facts("counting")
+
+    def expecting(self, prompts):
+        return contextlib.nullcontext()
+
+    def score(self, prompts):
+        self.asked += len(prompts)
+        return [Letters(dict.fromkeys(prompt.labels, -1.4), "a") for prompt in prompts]
+
+
+def test_what_was_answered_before_a_stop_is_not_asked_again(tmp_path, tiny_model):
+    (tmp_path / "eval").mkdir()
+    items = judging.items_of(
+        [conversation(n, f"{n}の期間は。") for n in range(5)], Settings(), ChatTokenizer(tiny_model("qwen3")), 256
+    )
+    whole, record = Counting(), RunRecord(tmp_path, {}, memory.Meter())
+    rows = judging.ask("base", whole, items, Settings(), record, Console(io.StringIO()))
+    assert (whole.asked, len(rows)) == (5, 5)
+
+    (tmp_path / "eval/base.jsonl").unlink()
+    AnswerFile(tmp_path / "eval/base.jsonl").keep(rows[2:])
+    rest, screen = Counting(), io.StringIO()
+    assert judging.ask("base", rest, items, Settings(), record, Console(screen)) == rows
+    assert rest.asked == 2
+    assert "3 of them answered already" in screen.getvalue()
+    nothing = Counting()
+    assert judging.ask("base", nothing, items, Settings(), record, Console(io.StringIO())) == rows
+    assert nothing.asked == 0
+
+
+@pytest.fixture(scope="module")
+def argued(tmp_path_factory):
+    """The quickstart's questions as questions that ask for an argument."""
+    path = tmp_path_factory.mktemp("argued") / "test.jsonl"
+    lines = []
+    for line in (ROOT / "data/quickstart/test.jsonl").read_text("utf-8").splitlines()[:4]:
+        row = json.loads(line)
+        row["output"] = f"届出が要る。\n回答: {row['output']}"
+        lines.append(json.dumps(row | {"meta": row["meta"] | {"mode": "cot"}}, ensure_ascii=False))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory, argued):
+    """A run of two steps with this evaluation."""
+    folder = tmp_path_factory.mktemp("kinds")
+
+    def run(name, *evaluate, max_seq_length=256):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(ROOT)
+            given = [f"name={name}", f"run.output_dir={folder}", "train.max_steps=2", "data.eval=null", "export=null"]
+            given += [f"evaluate.{value}" for value in evaluate] + [f"model.max_seq_length={max_seq_length}"]
+            screen = io.StringIO()
+            done = pipeline.run(recipe.load("recipes/quickstart.yaml", given), Console(screen))
+            return done, screen.getvalue()
+
+    return run
+
+
+def load(run, name):
+    return json.loads((run / name).read_text("utf-8"))
+
+
+def rows(run, name):
+    return [json.loads(line) for line in (run / name).read_text("utf-8").splitlines()]
+
+
+def test_free_replies_are_judged_and_shown_before_and_after(run_of):
+    run, screen = run_of("free", "kind=generation", "max_items=6", "max_new_tokens=6")
+    verdict = load(run, "eval/verdict.json")
+    assert (verdict["kind"], verdict["n"]) == ("generation", 6)
+    assert {"bleu", "chrf", "exact"} <= verdict["tuned"].keys()
+    assert [row["reference"] for row in rows(run, "eval/tuned.jsonl")] == [
+        item["reference"] for item in rows(run, "eval/items.jsonl")
+    ]
+    samples = rows(run, "eval/samples.jsonl")
+    assert [set(sample) for sample in samples] == [{"where", "prompt", "reference", "base", "tuned"}] * 3
+    assert verdict["sentence"][:20] in " ".join(screen.split())
+    assert samples[0]["prompt"].split("\n")[1] in report.render(run)
+
+
+def test_perplexity_falls_with_training(run_of):
+    run, _ = run_of("perplexity", "kind=perplexity", "max_items=20", "samples=0")
+    verdict = load(run, "eval/verdict.json")
+    assert verdict["kind"] == "perplexity"
+    assert verdict["tuned"]["perplexity"] < verdict["base"]["perplexity"]
+    assert verdict["tuned"]["tokens"] == verdict["base"]["tokens"] == 40  # the letter and the end of turn
+    assert not (run / "eval/samples.jsonl").exists()
+
+
+def test_argued_answers_are_voted_on_in_every_order(run_of, argued):
+    run, _ = run_of(
+        "argued", f"data={argued}", "mode=cot", "votes=3", "permutations=2", "max_new_tokens=8", "samples=1"
+    )
+    for who in ("base", "tuned"):
+        for row in rows(run, f"eval/{who}.jsonl"):
+            assert (row["mode"], row["rule"], len(row["permutations"])) == ("cot", "majority vote", 2)
+            assert row["status"] in ("answered", "unknown", "truncated", "ambiguous")
+    assert len(rows(run, "eval/samples.jsonl")) == 1
+    assert load(run, "eval/verdict.json")["mode"] == "cot"
+
+
+def test_a_reference_without_room_is_found_before_the_model_is_loaded(tiny_model):
+    tokenizer = ChatTokenizer(tiny_model("qwen3"))
+    long = Conversation((Message("user", "期間は。"), Message("assistant", "十日。" * 300)), {}, "test.jsonl", 7)
+    with pytest.raises(SlimtuneError, match="may have") as caught:
+        judging.items_of([long], Settings(kind="perplexity"), tokenizer, 256)
+    assert caught.value.problems[0].where == "test.jsonl:7"
+
+
+def test_samples_are_as_long_as_there_is_room_for(run_of):
+    # The prompts have about 40 tokens of the 64 that the model is loaded for: no room for 256 more.
+    run, _ = run_of("cramped", "kind=perplexity", "max_items=6", max_seq_length=64)
+    assert len(rows(run, "eval/samples.jsonl")) == 3

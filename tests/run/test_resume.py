@@ -1,0 +1,278 @@
+"""It loses nothing: the real command with a real fault in it, then resumed.
+
+Every story begins in a place of its own. Resumed = undisturbed means the same bits: the adapter, and every loss, gradient
+norm, learning rate and evaluation loss that was logged.
+"""
+
+import os
+import re
+import shutil
+import signal
+
+import pytest
+from support.short_run import Runs, differences, logged
+
+SAME_LOSS = 4e-6
+"""Pieces of a batch add up the same products in another order, see tests/train/test_out_of_memory.py."""
+BAD_INPUT = 2
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    with Runs(tmp_path_factory.mktemp("runs")) as started:
+        yield started
+
+
+FIRST_RUNS = {
+    "killed": {"fault": "kill_while_writing", "step": 6},
+    "killed_after_training": {"fault": "kill_after_training"},
+    "ctrl_c": {"fault": "send", "number": signal.SIGINT, "step": 3},
+    "sigterm": {"fault": "send", "number": signal.SIGTERM, "step": 3},
+    "ctrl_c_twice": {"fault": "send", "number": signal.SIGINT, "step": 4, "times": 2},
+    "standing_still": {"fault": "send", "number": signal.SIGSTOP, "step": 3},
+    "full_disk": {"fault": "no_space", "step": 4},
+    "nan": {"fault": "nan_loss", "step": 5},
+}
+
+
+@pytest.fixture(scope="module")
+def first_runs(runs):
+    """name -> (place, run begun there): side by side, which takes half the time on two cores."""
+    places = {name: runs.place(name) for name in FIRST_RUNS}
+    return {name: (place, place.start(**FIRST_RUNS[name])) for name, place in places.items()}
+
+
+@pytest.fixture
+def place(runs, request):
+    return runs.place(re.sub(r"\W+", "_", request.node.name))
+
+
+@pytest.fixture(scope="module")
+def killed(first_runs):
+    """A place where a run was killed in its last step: it has checkpoint-2 and checkpoint-4."""
+    place, run = first_runs["killed"]
+    assert run.ended()[0] == -signal.SIGKILL
+    assert place.checkpoints() == [".partial-checkpoint-6", "checkpoint-2", "checkpoint-4"]
+    return place
+
+
+def assert_same_as_undisturbed(place):
+    assert differences(place.run(), place.runs.undisturbed) == []
+
+
+def finish(place, *arguments):
+    """Resume, with no fault, to the undisturbed end; returns what was printed."""
+    code, text = place.resume(*arguments)
+    assert code == 0, text
+    assert_same_as_undisturbed(place)
+    return text
+
+
+def how_to_go_on(place):
+    return f"To go on with this run: python train_unsloth.py --recipe {place.folder / 'recipe.yaml'} --resume auto"
+
+
+def test_the_undisturbed_run_trains_at_all(runs):
+    losses = [line["loss"] for line in logged(runs.undisturbed) if "loss" in line]
+    assert len(losses) == 6 and losses[-1] < losses[0]
+    assert [line["step"] for line in logged(runs.undisturbed) if "eval_loss" in line] == [2, 4, 6]
+
+
+def test_killed_while_a_checkpoint_was_written(place, killed):
+    place.copy_of(killed)
+    text = finish(place)
+    assert "Resumed after step 4" in text
+    [told] = place.events("leftover")
+    assert told["message"].startswith(".partial-checkpoint-6, left by a process that ended while writing")
+    assert [event["step"] for event in place.events("resumed")] == [4]
+    assert place.checkpoints() == ["checkpoint-4", "checkpoint-6"]
+
+
+@pytest.mark.parametrize(("name", "code"), [("ctrl_c", 130), ("sigterm", 143)])
+def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(first_runs, name, code):
+    place, run = first_runs[name]
+    ended, text = run.ended()
+    assert ended == code, text
+    assert "stopping after this step" in text and how_to_go_on(place) in text
+    assert place.checkpoints() == ["checkpoint-2", "checkpoint-3"]
+    assert place.manifest()["status"] == "interrupted" and not place.manifest()["complete"]
+    [event] = place.events("interrupted")
+    assert event["resume"].endswith("--resume auto")
+    assert "Resumed after step 3" in finish(place)
+
+
+def test_a_second_ctrl_c_quits_at_once(first_runs):
+    place, run = first_runs["ctrl_c_twice"]
+    code, text = run.ended()
+    assert code == 130, text
+    assert how_to_go_on(place) in text and "Traceback" not in text
+    assert place.checkpoints() == ["checkpoint-2"]
+    finish(place)
+
+
+def test_killed_after_its_last_step_it_trains_no_other(first_runs):
+    # The last step is not an epoch's last: transformers alone would take a seventh one.
+    place, run = first_runs["killed_after_training"]
+    assert run.ended()[0] == -signal.SIGKILL
+    assert (place.run() / "adapter").is_dir()
+    assert "Resumed after step 6" in finish(place)
+    assert place.checkpoints() == ["checkpoint-4", "checkpoint-6"]
+    assert [event["step"] for event in place.events("trained")] == [6, 6]
+
+
+@pytest.mark.slow
+def test_early_stopping_remembers_its_count(runs):
+    # At this rate the evaluation loss rises from the start: the second rise, at step 6 of 12, ends the run.
+    undisturbed, resumed = runs.place("stopped_early"), runs.place("stopped_early_resumed")
+    for place in (undisturbed, resumed):
+        place.write_recipe(train={"learning_rate": 0.5, "max_steps": 12, "early_stopping_patience": 2})
+    assert undisturbed.do()[0] == 0
+    assert undisturbed.events("trained")[0]["step"] == 6
+    assert resumed.do(fault="send", number=signal.SIGINT, step=5)[0] == 130
+    assert resumed.resume(fault="kill_after_training")[0] == -signal.SIGKILL
+    assert resumed.resume()[0] == 0
+    assert [event["step"] for event in resumed.events("trained")] == [6, 6]
+    assert differences(resumed.run(), undisturbed.run()) == []
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "reason"),
+    [
+        ("optimizer.pt", lambda path: os.truncate(path, 1000), "optimizer.pt is truncated: 1,000 of"),
+        ("rng_state.pth", lambda path: path.unlink(), "rng_state.pth is missing (the random number generators' state)"),
+        ("adapter_model.safetensors", flip, "adapter_model.safetensors is damaged: its SHA-256 is another"),
+    ],
+)
+def test_a_broken_checkpoint_is_passed_over_with_its_reason(place, killed, name, damage, reason):
+    place.copy_of(killed)
+    damage(place.run() / "checkpoints/checkpoint-4" / name)
+    text = finish(place)
+    [event] = place.events("checkpoint_skipped")
+    assert event["message"].startswith(f"checkpoint-4 is not used: {reason}")
+    assert "warning: checkpoint-4 is not used" in text and "Resumed after step 2" in text
+
+
+def test_a_changed_recipe_is_refused_with_old_and_new_value(place, killed):
+    place.copy_of(killed)
+    before = sorted(path.relative_to(place.outputs) for path in place.outputs.rglob("*"))
+    code, text = place.resume("train.learning_rate=1e-3", "lora.dropout=0")
+    assert code == BAD_INPUT
+    assert "train.learning_rate: was 0.005, is 0.001" in text and "lora.dropout: was 0.1, is 0.0" in text
+    assert "Loading Unsloth" not in text
+    assert sorted(path.relative_to(place.outputs) for path in place.outputs.rglob("*")) == before
+
+
+def test_a_change_that_teaches_nothing_else_is_accepted(place, killed):
+    place.copy_of(killed)
+    finish(place, "train.save_total_limit=1", "about.purpose=another")
+
+
+def test_changed_data_are_refused(place, killed):
+    place.copy_of(killed)
+    path = place.runs.folder / "train.jsonl"
+    content = path.read_bytes()
+    try:
+        path.write_bytes(content.replace("次のうち".encode(), "次の中".encode(), 1))
+        code, text = place.resume()
+    finally:
+        path.write_bytes(content)
+    assert code == BAD_INPUT
+    assert "train.jsonl: the file has changed since the run began" in text and "put the old file back" in text
+
+
+def test_a_finished_run_says_so(place):
+    shutil.copytree(place.runs.undisturbed.parent.parent, place.outputs, symlinks=True)
+    code, text = place.resume()
+    assert (code, "is complete already" in text) == (0, True)
+    assert_same_as_undisturbed(place)
+
+
+def test_nothing_to_resume(place):
+    code, text = place.resume()
+    assert code == BAD_INPUT
+    assert "no run to resume" in text and "leave --resume out" in text
+
+
+def test_two_runs_on_one_folder_and_the_lock_of_a_dead_one(first_runs):
+    place, first = first_runs["standing_still"]
+    assert first.answer() == "stopped"
+    before = (place.run() / "events.jsonl").read_bytes()
+    code, text = place.resume()
+    assert code == BAD_INPUT
+    assert f"another run is using this folder: process {first.pid} on" in text and f"kill {first.pid}" in text
+    assert (place.run() / "events.jsonl").read_bytes() == before
+    os.kill(first.pid, signal.SIGKILL)
+    assert first.ended()[0] == -signal.SIGKILL
+    text = finish(place)
+    assert f"replaced a lock left over by process {first.pid}" in text and "that process is gone" in text
+
+
+def test_an_output_folder_that_cannot_be_written_fails_before_the_model_loads(place):
+    # A file in its place: for root, as whom tests may run, no permission makes a folder read-only.
+    place.outputs.write_text("", encoding="utf-8")
+    code, text = place.do()
+    assert code == BAD_INPUT
+    assert "the output folder cannot be written" in text and "set run.output_dir" in text
+    assert "Loading Unsloth" not in text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to a read-only folder")
+def test_a_read_only_output_folder_fails_before_the_model_loads(place):
+    place.outputs.mkdir(mode=0o555)
+    code, text = place.do()
+    assert code == BAD_INPUT
+    assert "the output folder cannot be written: Permission denied" in text and "Loading Unsloth" not in text
+
+
+def test_a_full_disk(first_runs):
+    place, run = first_runs["full_disk"]
+    code, text = run.ended()
+    assert code == BAD_INPUT
+    assert "checkpoint-4 could not be written: No space left on device" in text and how_to_go_on(place) in text
+    assert place.checkpoints() == ["checkpoint-2"]
+    assert place.manifest()["status"] == "failed"
+    [event] = place.events("failed")
+    assert "checkpoint-2 stay" in event["message"] or "checkpoint-2 stays" in event["message"]
+    finish(place)
+
+
+def test_a_loss_that_is_not_a_number(first_runs):
+    place, run = first_runs["nan"]
+    code, text = run.ended()
+    assert code == BAD_INPUT
+    assert "step 5 is not finite and was not taken" in text
+    rows = re.findall(r"train\.jsonl:\d+: in the batch", text)
+    assert len(rows) == 4  # of one micro-batch
+    assert place.checkpoints() == ["checkpoint-2", "checkpoint-4"]
+    assert "the last finite checkpoint is kept" in text and "checkpoint-4" in text
+    finish(place)
+
+
+def test_out_of_memory_at_the_first_step_later_and_in_evaluation(runs):
+    # Without dropout, which a step that is begun anew draws anew. A micro-batch has 4 examples of 42 tokens: 168 in all.
+    enough, short = runs.place("enough_memory"), runs.place("short_of_memory")
+    same = ("lora.dropout=0", "train.learning_rate=1e-3")
+    limits = {"training": [[1, 100], [4, 50]], "evaluation": 100}
+    undisturbed = enough.start(*same, fault="short_of_memory", training=[], evaluation=None)
+    code, text = short.do(*same, fault="short_of_memory", **limits)
+    assert undisturbed.ended()[0] == 0
+    assert code == 0, text
+
+    happened = [(event["phase"], event["step"], event["limit_tokens"]) for event in short.events("out_of_memory")]
+    assert happened == [("training", 1, 84), ("evaluation", 2, 84), ("training", 4, 42)]
+    assert text.count("warning: out of memory in") == 3
+    kept = short.manifest()["memory_limits"]
+    assert kept == {"training_tokens": 42, "evaluation_tokens": 84, "recompute_all": False}
+
+    ours, theirs = logged(short.run()), logged(enough.run())
+    for line, expected in zip(ours, theirs, strict=True):
+        for key in ("step", "epoch", "learning_rate", "num_input_tokens_seen"):
+            assert line.get(key) == expected.get(key)
+        for key in {"loss", "eval_loss"} & expected.keys():
+            assert line[key] == pytest.approx(expected[key], abs=SAME_LOSS, rel=0)
