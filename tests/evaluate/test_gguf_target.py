@@ -24,9 +24,9 @@ from slimtune.evaluate.targets.gguf_target import open_gguf
 from slimtune.evaluate.targets.local_target import LocalTarget
 from slimtune.evaluate.targets.target import Facts, Prompt, Sampling
 from slimtune.export.gguf.gguf import convert
-from slimtune.export.gguf.gguf_tensors import LongArray, read_gguf
 from slimtune.models import builtin
 from slimtune.models.builtin import models
+from slimtune.models.gguf_header import LongArray, read_gguf
 
 FOLDER = builtin.resolve("builtin:tiny-qwen3")
 GREETING = Prompt((Message("user", "届出が要るのは。"),), ("a", "b"))

@@ -23,8 +23,8 @@ from slimtune.evaluate.targets.prefixes import group_by_prefix
 from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
 from slimtune.evaluate.targets.threads import in_threads
 from slimtune.evaluate.targets.told_tokens import Told, letters_of
-from slimtune.export.gguf.gguf_tensors import read_gguf
 from slimtune.models import llama_server
+from slimtune.models.gguf_header import read_gguf
 
 # The whole distribution of a small vocabulary; of a large one enough for every spelling of a letter that matters.
 _WHOLE_VOCABULARY, _LIKELIEST = 4096, 512

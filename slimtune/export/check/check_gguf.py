@@ -10,8 +10,8 @@ from typing import Any
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.data.chat_template import render_template
 from slimtune.export.check.findings import Finding, first_difference
-from slimtune.export.gguf.gguf_tensors import Gguf, Tensor, array_text, read_gguf
 from slimtune.export.model_card import base_reference
+from slimtune.models.gguf_header import Gguf, Tensor, array_text, read_gguf
 from slimtune.plan.explain.picture import size_text
 
 LOOKED_AT = 256 * 2**20

@@ -14,7 +14,6 @@ from slimtune.core.errors import SlimtuneError
 from slimtune.export.check.check_gguf import FILE_TYPES, check_gguf, context_length, eos_text
 from slimtune.export.check.check_template import compare_templates
 from slimtune.export.check.findings import Finding, Level
-from slimtune.export.gguf.gguf_tensors import Gguf, read_gguf
 from slimtune.export.modelfile.modelfile_reader import (
     DEPRECATED,
     Modelfile,
@@ -24,6 +23,7 @@ from slimtune.export.modelfile.modelfile_reader import (
     read_modelfile,
     refusals,
 )
+from slimtune.models.gguf_header import Gguf, read_gguf
 
 CHATML_STOPS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
 DEFAULT_CONTEXT = 4096

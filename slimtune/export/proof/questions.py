@@ -14,7 +14,7 @@ from slimtune.evaluate.asking import Row, Settings
 from slimtune.evaluate.items import Item
 from slimtune.evaluate.judge import statistics
 from slimtune.evaluate.targets.gguf_target import GgufTarget
-from slimtune.export.gguf.gguf_tensors import read_gguf
+from slimtune.models.gguf_header import read_gguf
 from slimtune.models.llama_server import LlamaServer
 
 WHERE_LETTERS_ANSWER = 100

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from slimtune.core import versions
 from slimtune.core.errors import fail
 from slimtune.data.types import Message
-from slimtune.export.gguf.gguf_tensors import read_gguf
 from slimtune.models import llama_server
+from slimtune.models.gguf_header import read_gguf
 from slimtune.models.llama_server import LlamaServer
 from slimtune.run import resume
 from slimtune.serve.chat.chat_target import ChatModel
