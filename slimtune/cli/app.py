@@ -127,13 +127,14 @@ def doctor(
     ] = None,
     online: Annotated[bool, typer.Option("--online", help="Also ask whether the hub answers.")] = False,
 ) -> None:
-    """Check this machine or a run's folder, and say what to do. Changes nothing; exit code 1 for a problem."""
+    """Check this machine or a run's folder, and say what to do. Changes nothing; exit code 1 for an error."""
+    from slimtune.core.findings import render
     from slimtune.run import doctor as doctors
     from slimtune.run import doctor_run
 
     findings = doctors.machine(online=online) if run is None else doctor_run.run(run)
-    typer.echo(doctors.render(findings))
-    if any(finding.level == "problem" for finding in findings):
+    typer.echo(render(findings))
+    if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
 
 

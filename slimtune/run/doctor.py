@@ -11,22 +11,18 @@ import platform
 import re
 import shutil
 import subprocess
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
+from slimtune.core.findings import Finding, Level
 from slimtune.export.gguf import gguf
 from slimtune.models import hardware
 from slimtune.models import shapes as models
 from slimtune.plan.explain.picture import size_text
-
-Level = Literal["ok", "warning", "problem"]
 
 _GIB = 2**30
 _INSTALL = "pip install -r requirements.txt  (or  make setup)"
@@ -48,32 +44,6 @@ _LIBRARIES = {
 _OLDEST_DRIVER = {12: 525, 13: 580}
 _HUB_SECONDS = 3.0
 _PROGRAM_SECONDS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. fix: what to do; empty where nothing has to be done."""
-
-    level: Level
-    what: str
-    fix: str = ""
-
-
-def render(findings: Sequence[Finding]) -> str:
-    """A line each, the fix indented below it, and the count of problems and warnings at the end."""
-    rows = []
-    for finding in findings:
-        rows.append(f"{finding.level:<8} {finding.what}")
-        rows += [f"         → {line.strip().removeprefix('→ ')}" for line in finding.fix.splitlines() if line.strip()]
-    count = Counter(finding.level for finding in findings)
-    return "\n".join([*rows, f"{_plural(count['problem'], 'problem')}, {_plural(count['warning'], 'warning')}"])
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-# The machine ---------------------------------------------------------------------------------------------------------
 
 
 def machine(output_dir: Path = Path("outputs"), *, online: bool = False) -> list[Finding]:
@@ -98,7 +68,7 @@ def _versions() -> list[Finding]:
         installed, pin = _installed(name), pins.get(canonicalize_name(name))
         if installed is None:
             what = f"{name} is not installed" + (f": {lost}" if lost else "")
-            findings.append(Finding("warning" if lost else "problem", what, _INSTALL))
+            findings.append(Finding("warning" if lost else "error", what, _INSTALL))
         elif pin is not None and not pin.specifier.contains(installed, prereleases=True):
             what = f"{name} is {installed}, and {source} asks for {pin.specifier}, the version that was tried"
             findings.append(Finding("warning", what, _INSTALL))
@@ -148,7 +118,7 @@ def _card() -> list[Finding]:
     built_for = _torch_cuda()
     if built_for == "":
         fix = "install the pinned torch in its CUDA build:  pip uninstall torch  and then  " + _INSTALL
-        findings.append(Finding("problem", "this torch is built without CUDA, so the card is not used", fix))
+        findings.append(Finding("error", "this torch is built without CUDA, so the card is not used", fix))
     driver = _answer("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     major = re.match(r"\d+", driver or "")
     if driver and major and built_for:
@@ -156,7 +126,7 @@ def _card() -> list[Finding]:
         told = f"NVIDIA driver {driver.splitlines()[0]}, torch for CUDA {built_for}"
         if oldest is not None and int(major[0]) < oldest:
             findings.append(
-                Finding("problem", f"{told}: too old", f"install driver {oldest} or newer, then start the machine anew")
+                Finding("error", f"{told}: too old", f"install driver {oldest} or newer, then start the machine anew")
             )
         else:
             findings.append(Finding("ok", told))
@@ -171,7 +141,7 @@ def _no_card(instead: str) -> Finding:
     if hidden is not None and hidden.split(",")[0].strip() in ("", "-1"):
         return Finding("warning", f"CUDA_VISIBLE_DEVICES hides every card; {instead}", "unset CUDA_VISIBLE_DEVICES")
     fix = "run  nvidia-smi  and do what it says; after an update of the driver, start the machine anew"
-    return Finding("problem", f"nvidia-smi is there but gives no card; {instead}", fix)
+    return Finding("error", f"nvidia-smi is there but gives no card; {instead}", fix)
 
 
 def _torch_cuda() -> str | None:
@@ -194,7 +164,7 @@ def _disk(output_dir: Path) -> list[Finding]:
     findings = []
     if not os.access(existing, os.W_OK | os.X_OK):
         fix = "set run.output_dir to a folder that you may write to"
-        findings.append(Finding("problem", f"{existing.resolve()} cannot be written to", fix))
+        findings.append(Finding("error", f"{existing.resolve()} cannot be written to", fix))
     findings.append(_room(output_dir, "the output folder", export, "a Qwen3-8B exported to Q8_0"))
     cache = _hub_constants()
     if cache is not None:
@@ -207,7 +177,7 @@ def _room(folder: Path, called: str, wanted: int, example: str) -> Finding:
     what = f"{size_text(free)} free in {called}, {folder.absolute()}"
     if free >= wanted:
         return Finding("ok", what)
-    level: Level = "problem" if free < _GIB else "warning"
+    level: Level = "error" if free < _GIB else "warning"
     return Finding(level, f"{what}; {example} takes {size_text(wanted)}", "free some space, or use another disk")
 
 
@@ -227,7 +197,7 @@ def _hub_constants() -> Any:
 def _hub(online: bool) -> list[Finding]:
     constants = _hub_constants()
     if constants is None:
-        return [Finding("problem", "huggingface_hub is not installed", _INSTALL)]
+        return [Finding("error", "huggingface_hub is not installed", _INSTALL)]
     # That there is a token is all that is asked: it is neither read nor shown.
     token = bool(os.environ.get("HF_TOKEN")) or Path(constants.HF_TOKEN_PATH).is_file()
     told = "a token is set" if token else "no token is set, which only gated models need (hf auth login)"
@@ -243,9 +213,9 @@ def _hub(online: bool) -> list[Finding]:
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
         fix = "without a network: use a model folder as model.base, or recipes/quickstart.yaml, whose model is built in"
-        return [Finding("problem", f"{constants.ENDPOINT} does not answer ({reason}); {told}", fix)]
+        return [Finding("error", f"{constants.ENDPOINT} does not answer ({reason}); {told}", fix)]
     if answer.status_code >= 500:
-        return [Finding("problem", f"{constants.ENDPOINT} answers {answer.status_code}; {told}", "try again later")]
+        return [Finding("error", f"{constants.ENDPOINT} answers {answer.status_code}; {told}", "try again later")]
     return [Finding("ok", f"{constants.ENDPOINT} answers; {told}")]
 
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core import run_lock, versions
+from slimtune.core.findings import Finding
 from slimtune.core.run_folder import as_dict, as_list, lines, mapping
 from slimtune.core.run_record import sha256_file
 from slimtune.plan.explain.picture import size_text
 from slimtune.run import resume
-from slimtune.run.doctor import Finding
 from slimtune.train.safeguards import checkpoints
 
 _WORTH_KNOWING = ("out_of_memory", "overfitting", "memory_differs", "checkpoint_skipped")
@@ -39,12 +39,12 @@ def run(folder: Path) -> list[Finding]:
             if inside
             else "name a run's folder: outputs/<name>/<UTC time>"
         )
-        return [Finding("problem", f"{folder} is no run's folder: it has no manifest.json", fix)]
+        return [Finding("error", f"{folder} is no run's folder: it has no manifest.json", fix)]
     try:
         return list(_run(directory))
     except OSError as error:
         fix = "look at its owner and permissions, and at the disk"
-        return [Finding("problem", f"{error.filename or directory} cannot be read: {error.strerror}", fix)]
+        return [Finding("error", f"{error.filename or directory} cannot be read: {error.strerror}", fix)]
 
 
 def _run(directory: Path) -> Iterator[Finding]:
@@ -60,7 +60,7 @@ def _run(directory: Path) -> Iterator[Finding]:
     yield _ending(manifest, events, live)
     yield from lock
     for text in unreadable:
-        yield Finding("problem", text, "" if resumable else "the run cannot be resumed without it: start a new one")
+        yield Finding("error", text, "" if resumable else "the run cannot be resumed without it: start a new one")
     found, newest, size = _checkpoints(directory / "checkpoints", live, complete)
     yield from found
     if not live:
@@ -86,7 +86,7 @@ def _ending(manifest: dict[str, Any], events: Sequence[dict[str, Any]], live: bo
         why = next((str(event.get("message")) for event in reversed(events) if event.get("event") == status), "")
         first, _, rest = why.partition("\n")
         what = f"{name} {'failed' if status == 'failed' else 'was interrupted'}, {manifest.get('finished')}: {first}"
-        return Finding("problem" if status == "failed" else "warning", what, rest)
+        return Finding("error" if status == "failed" else "warning", what, rest)
     told = f"{last.get('event')} ({last.get('message')}), {last.get('time')}" if last else "none"
     what = f"{name} did not come to its end: its process was killed, or the machine stopped. Its last event: {told}"
     return Finding("warning", what)
@@ -118,7 +118,7 @@ def _lock(directory: Path) -> tuple[bool, list[Finding]]:
         return True, [Finding("ok", f"locked by {owner or 'a process that has not written its name yet'}")]
     if owner is not None and owner.host != socket.gethostname():
         what = f"locked by {owner}; from here it cannot be seen whether that process still runs"
-        return False, [Finding("problem", what, f"if it has ended, delete the lock:  rm {shlex.quote(str(path))}")]
+        return False, [Finding("error", what, f"if it has ended, delete the lock:  rm {shlex.quote(str(path))}")]
     return False, [
         Finding("warning", f"a lock was left over by {owner or 'nobody'}", "nothing: the next run on it replaces it")
     ]
@@ -151,7 +151,7 @@ def _checkpoints(folder: Path, live: bool, complete: bool) -> tuple[list[Finding
             findings.append(Finding("warning", f"{name} is broken: {reasons[name]}", fix))
     if order and newest is None and not complete:
         fix = "resuming begins with the first step again, unless you bring a copy of one back"
-        findings.append(Finding("problem", "no checkpoint is valid", fix))
+        findings.append(Finding("error", "no checkpoint is valid", fix))
     if not order:
         findings.append(Finding("ok", "no checkpoint was written" + (" yet" if live else "")))
     return findings, newest, largest
@@ -207,7 +207,7 @@ def _adapter(folder: Path, complete: bool) -> Iterator[Finding]:
         else "nothing: --resume writes it anew"
     )
     for fault in faults:
-        yield Finding("problem" if complete else "warning", f"the adapter is not whole: {fault}", fix)
+        yield Finding("error" if complete else "warning", f"the adapter is not whole: {fault}", fix)
     if not faults:
         yield Finding("ok", f"the adapter is whole: {_tensors(weights)} tensors, {size_text(weights.stat().st_size)}")
 
@@ -256,7 +256,7 @@ def _changed_since(manifest: dict[str, Any]) -> Iterator[Finding]:
             yield Finding("warning", f"{name} is not there, and the run was trained on it", fix)
         elif sha256_file(path) != digest:
             fix = "put the old file back, or start a new run: this one is not resumed with other data"
-            yield Finding("problem", f"{name} has changed since the run began", fix)
+            yield Finding("error", f"{name} has changed since the run began", fix)
     here = versions.installed()
     for name, version in as_dict(manifest.get("versions")).items():
         if name in here and version != here[name]:
@@ -270,9 +270,9 @@ def _no_room(directory: Path, needed: int) -> Iterator[Finding]:
     free = shutil.disk_usage(directory).free
     if free < needed:
         what = f"{size_text(free)} are free, and the next checkpoint takes {size_text(needed)}"
-        yield Finding("problem", what, "make room, then resume")
+        yield Finding("error", what, "make room, then resume")
     if not os.access(directory, os.W_OK | os.X_OK):
-        yield Finding("problem", f"{directory} cannot be written to", "make it writable, then resume")
+        yield Finding("error", f"{directory} cannot be written to", "make it writable, then resume")
 
 
 def _go_on(directory: Path, manifest: dict[str, Any], plan: dict[str, Any], newest: str | None) -> Finding:

@@ -22,10 +22,10 @@ from safetensors.numpy import save_file
 from support.paths import ROOT
 
 from slimtune.core import versions
+from slimtune.core.findings import Finding, render
 from slimtune.core.run_lock import FILE, RunLock
 from slimtune.models.hardware import Hardware
 from slimtune.run import doctor, doctor_run
-from slimtune.run.doctor import Finding
 from slimtune.train.safeguards import checkpoints
 
 GIB = 2**30
@@ -41,7 +41,7 @@ FILES = (
 def has(findings, level, *texts):
     """Exactly one finding has this level and all these texts, in what it says or in its fix."""
     found = [one for one in findings if one.level == level and all(text in f"{one.what}\n{one.fix}" for text in texts)]
-    assert len(found) == 1, doctor.render(findings)
+    assert len(found) == 1, render(findings)
     return found[0]
 
 
@@ -103,7 +103,7 @@ def test_versions_that_differ_or_lack(machine):
     del machine.installed["peft"], machine.installed["xllamacpp"]
     findings = doctor.machine(machine.output)
     has(findings, "warning", "trl is 1.16.0, and requirements.txt asks for ==1.15.0", "pip install -r")
-    has(findings, "problem", "peft is not installed", "pip install -r")
+    has(findings, "error", "peft is not installed", "pip install -r")
     has(findings, "warning", "xllamacpp is not installed: a GGUF cannot be compared")
     # A local version is another build of the same release.
     has(findings, "ok", "torch 2.10.0+cpu")
@@ -133,9 +133,9 @@ def test_another_python(machine, monkeypatch):
 @pytest.mark.parametrize(
     "built_for, driver, level, text",
     [
-        ("", "580.65", "problem", "built without CUDA"),
-        ("12.8", "470.223.02", "problem", "driver 525 or newer"),
-        ("13.0", "575.51", "problem", "driver 580 or newer"),
+        ("", "580.65", "error", "built without CUDA"),
+        ("12.8", "470.223.02", "error", "driver 525 or newer"),
+        ("13.0", "575.51", "error", "driver 580 or newer"),
         ("12.8", "525.60.13", "ok", "NVIDIA driver 525.60.13"),
     ],
 )
@@ -164,14 +164,14 @@ def test_the_build_of_torch_is_read_and_not_imported(monkeypatch, tmp_path):
 def test_no_card(machine, monkeypatch):
     cpu = Hardware("cpu", "a CPU", 16 * GIB, False, 8, None)
     monkeypatch.setattr(doctor.hardware, "detect", lambda: cpu)
-    has(doctor.machine(machine.output), "problem", "nvidia-smi is there but gives no card", "8 cores, 16.00 GiB")
+    has(doctor.machine(machine.output), "error", "nvidia-smi is there but gives no card", "8 cores, 16.00 GiB")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     has(doctor.machine(machine.output), "warning", "CUDA_VISIBLE_DEVICES hides every card", "unset")
     del machine.answers["nvidia-smi"]
     has(doctor.machine(machine.output), "warning", "no CUDA card", "--vram-gb 10")
 
 
-@pytest.mark.parametrize("free, level", [(20 * GIB, "warning"), (GIB // 2, "problem")])
+@pytest.mark.parametrize("free, level", [(20 * GIB, "warning"), (GIB // 2, "error")])
 def test_a_full_disk(machine, monkeypatch, free, level):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     # 8,190,735,360 parameters at 2 + 34/32 bytes
@@ -180,7 +180,7 @@ def test_a_full_disk(machine, monkeypatch, free, level):
 
 def test_an_output_folder_that_cannot_be_written(machine, monkeypatch):
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
-    has(doctor.machine(machine.output), "problem", "cannot be written to", "run.output_dir")
+    has(doctor.machine(machine.output), "error", "cannot be written to", "run.output_dir")
 
 
 def test_a_token_is_never_shown(machine, monkeypatch):
@@ -188,12 +188,12 @@ def test_a_token_is_never_shown(machine, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
     findings = doctor.machine(machine.output)
     has(findings, "ok", "a token is set")
-    assert "verysecret" not in doctor.render(findings)
+    assert "verysecret" not in render(findings)
     monkeypatch.delenv("HF_TOKEN")
     Path(constants.HF_TOKEN_PATH).write_text("hf_verysecret", "utf-8")
     findings = doctor.machine(machine.output)
     has(findings, "ok", "a token is set")
-    assert "verysecret" not in doctor.render(findings)
+    assert "verysecret" not in render(findings)
 
 
 def test_the_hub_is_asked_only_when_wanted(machine, monkeypatch):
@@ -213,10 +213,10 @@ def test_the_hub_is_asked_only_when_wanted(machine, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     has(doctor.machine(machine.output, online=True), "ok", "answers; no token")
     Busy.code = 503
-    has(doctor.machine(machine.output, online=True), "problem", "answers 503")
+    has(doctor.machine(machine.output, online=True), "error", "answers 503")
     server.shutdown()
     server.server_close()
-    has(doctor.machine(machine.output, online=True), "problem", "does not answer", "quickstart.yaml")
+    has(doctor.machine(machine.output, online=True), "error", "does not answer", "quickstart.yaml")
     monkeypatch.setattr(httpx, "head", lambda *arguments, **options: pytest.fail("asked"))
     has(doctor.machine(machine.output), "ok", "was not asked")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -348,20 +348,20 @@ def test_a_link_to_the_run_will_do_and_its_parent_will_not(unfinished):
     parent = Path("outputs/law")
     assert doctor_run.run(parent) == [
         Finding(
-            "problem",
+            "error",
             "outputs/law is no run's folder: it has no manifest.json",
             "python -m slimtune.cli doctor outputs/law/latest",
         )
     ]
-    has(doctor_run.run(Path("nowhere")), "problem", "nowhere is no run's folder", "outputs/<name>/<UTC time>")
+    has(doctor_run.run(Path("nowhere")), "error", "nowhere is no run's folder", "outputs/<name>/<UTC time>")
 
 
 def test_a_failed_run_says_why_in_one_line_and_what_to_do(unfinished):
     manifest(unfinished, status="failed", finished="2026-11-22T06:00:00Z")
     events(unfinished, {"event": "failed", "message": "/x: checkpoint-6 could not be written: disk\n    → make room"})
-    failed = has(doctor_run.run(unfinished), "problem", "failed, 2026-11-22T06:00:00Z: /x: checkpoint-6 could not")
+    failed = has(doctor_run.run(unfinished), "error", "failed, 2026-11-22T06:00:00Z: /x: checkpoint-6 could not")
     assert "\n" not in failed.what
-    assert "\n         → make room\n" in doctor.render([failed])
+    assert "\n         → make room\n" in render([failed])
 
 
 def test_an_interrupted_run(unfinished):
@@ -408,14 +408,14 @@ def test_a_broken_checkpoint_is_passed_over(unfinished):
         "checkpoint-3 is used",
     )
     has(findings, "ok", "goes on after step 3 of 9")
-    assert "problem" not in levels(findings)
+    assert "error" not in levels(findings)
 
 
 def test_where_no_checkpoint_is_valid_that_is_a_problem(unfinished):
     for step in (3, 6):
         (unfinished / "checkpoints" / f"checkpoint-{step}" / "checkpoint.json").unlink()
     findings = doctor_run.run(unfinished)
-    has(findings, "problem", "no checkpoint is valid", "first step again")
+    has(findings, "error", "no checkpoint is valid", "first step again")
     has(findings, "ok", "--resume auto goes on from the beginning")
 
 
@@ -441,15 +441,15 @@ def test_files_that_a_resumed_run_needs(unfinished):
     (unfinished / "plan.json").write_text("{", "utf-8")
     (unfinished / "recipe.yaml").unlink()
     findings = doctor_run.run(unfinished)
-    has(findings, "problem", "plan.json: ", "cannot be resumed")
-    has(findings, "problem", "recipe.yaml: missing", "cannot be resumed")
+    has(findings, "error", "plan.json: ", "cannot be resumed")
+    has(findings, "error", "recipe.yaml: missing", "cannot be resumed")
     assert not any("--resume auto goes on" in finding.what for finding in findings)
 
 
 def test_a_damaged_log_does_not_hinder(unfinished):
     (unfinished / "metrics.jsonl").write_text('{"step": 1}\n{"st\n', "utf-8")
     findings = doctor_run.run(unfinished)
-    assert has(findings, "problem", "metrics.jsonl:2: ").fix == ""
+    assert has(findings, "error", "metrics.jsonl:2: ").fix == ""
     has(findings, "ok", "goes on after step 6")
 
 
@@ -483,7 +483,7 @@ def test_a_lock_that_nobody_holds(unfinished):
     write_json(unfinished / FILE, {**values, "pid": os.getpid(), "started": psutil.Process().create_time()})
     has(doctor_run.run(unfinished), "warning", f"a lock was left over by process {os.getpid()}")
     write_json(unfinished / FILE, {**values, "host": "another"})
-    has(doctor_run.run(unfinished), "problem", "on another", "cannot be seen", f"rm {unfinished / FILE}")
+    has(doctor_run.run(unfinished), "error", "on another", "cannot be seen", f"rm {unfinished / FILE}")
     (unfinished / FILE).write_bytes(b"")
     has(doctor_run.run(unfinished), "warning", "a lock was left over by nobody")
     assert (unfinished / FILE).read_bytes() == b""
@@ -493,7 +493,7 @@ def test_data_and_versions_that_changed_since(unfinished):
     manifest(unfinished, versions={**versions.installed(), "trl": "1.0.0", "python": "3.11.7"})
     Path("train.jsonl").write_text("{} \n", "utf-8")
     findings = doctor_run.run(unfinished)
-    has(findings, "problem", "train.jsonl has changed since the run began", "put the old file back")
+    has(findings, "error", "train.jsonl has changed since the run began", "put the old file back")
     has(findings, "warning", "trl was 1.0.0 and is 1.15.0", "install trl 1.0.0 again")
     Path("train.jsonl").unlink()
     has(doctor_run.run(unfinished), "warning", "train.jsonl is not there", "from the folder where the run was started")
@@ -503,8 +503,8 @@ def test_no_room_or_no_right_to_go_on(unfinished, monkeypatch):
     monkeypatch.setattr(doctor_run.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     monkeypatch.setattr(doctor_run.os, "access", lambda path, mode: False)
     findings = doctor_run.run(unfinished)
-    has(findings, "problem", "0 MiB are free, and the next checkpoint takes", "make room")
-    has(findings, "problem", "cannot be written to")
+    has(findings, "error", "0 MiB are free, and the next checkpoint takes", "make room")
+    has(findings, "error", "cannot be written to")
 
 
 @pytest.mark.parametrize(
@@ -521,14 +521,14 @@ def test_a_broken_adapter(unfinished, damage, text):
     damage(unfinished / "adapter" / "adapter_model.safetensors")
     has(doctor_run.run(unfinished), "warning", text, "--resume writes it anew")
     manifest(unfinished, status="complete", complete=True)
-    has(doctor_run.run(unfinished), "problem", text, "train again")
+    has(doctor_run.run(unfinished), "error", text, "train again")
 
 
 def test_a_complete_run_without_an_adapter(unfinished):
     manifest(unfinished, status="complete", complete=True)
     findings = doctor_run.run(unfinished)
-    has(findings, "problem", "adapter_model.safetensors is missing")
-    has(findings, "problem", "adapter_config.json is missing")
+    has(findings, "error", "adapter_model.safetensors is missing")
+    has(findings, "error", "adapter_config.json is missing")
 
 
 def test_events_worth_knowing_are_told_once(unfinished):
@@ -554,21 +554,21 @@ def test_events_worth_knowing_are_told_once(unfinished):
 
 
 def test_render():
-    findings = [Finding("ok", "a"), Finding("problem", "b", "do x\n    → or y"), Finding("warning", "c")]
-    assert doctor.render(findings).split("\n") == [
+    findings = [Finding("ok", "a"), Finding("error", "b", "do x\n    → or y"), Finding("warning", "c")]
+    assert render(findings).split("\n") == [
         "ok       a",
-        "problem  b",
+        "error    b",
         "         → do x",
         "         → or y",
         "warning  c",
-        "1 problem, 1 warning",
+        "1 error, 1 warning",
     ]
-    assert doctor.render([]) == "0 problems, 0 warnings"
+    assert render([]) == "0 errors, 0 warnings"
 
 
 def command(*arguments):
     code = (
-        "import sys\nfrom slimtune import cli\ntry:\n    cli.main(sys.argv[1:])\n"
+        "import sys\nfrom slimtune.cli import app as cli\ntry:\n    cli.main(sys.argv[1:])\n"
         "finally:\n    print(sorted({'torch', 'transformers', 'datasets', 'matplotlib', 'unsloth'} & set(sys.modules)))"
     )
     return subprocess.run(
@@ -586,7 +586,7 @@ def test_the_command_imports_nothing_heavy_and_its_exit_code_tells(unfinished):
     done = command(unfinished)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     rows = done.stdout.splitlines()
-    assert rows[-2:] == ["0 problems, 2 warnings", "[]"]
+    assert rows[-2:] == ["0 errors, 2 warnings", "[]"]
     assert rows[0].startswith("warning  run 20261122T050000Z of recipe law did not come to its end")
 
     (unfinished / "recipe.yaml").unlink()
@@ -594,6 +594,6 @@ def test_the_command_imports_nothing_heavy_and_its_exit_code_tells(unfinished):
 
     done = command()
     assert done.stdout.splitlines()[-1] == "[]"
-    problems = [row for row in done.stdout.splitlines() if row.startswith("problem")]
+    problems = [row for row in done.stdout.splitlines() if row.startswith("error")]
     assert done.returncode == (1 if problems else 0)
     assert "HF_HUB_OFFLINE is set" in done.stdout

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from slimtune.core.errors import Problem, fail
+from slimtune.core.wording import plural
 from slimtune.data.problems import bad_data
 from slimtune.data.questions import Question
 from slimtune.data.splitting import context_key
@@ -92,7 +93,7 @@ def build(
     )
     if shuffled.fixed:
         notes.append(
-            f"{_count(len(shuffled.fixed), 'question')} not shuffled: their texts name choices by their places"
+            f"{plural(len(shuffled.fixed), 'question')} not shuffled: their texts name choices by their places"
         )
     asked, reasoning = shuffled.questions, ""
     if wish.mode == "cot":
@@ -159,7 +160,7 @@ def _with_reasoning(
         reasons = ", ".join(f"{reason}: {count}" for reason, count in taught.dropped.items())
         raise fail(f"no reply of the teacher can be used ({reasons})", fix="ask a larger model, or look at its replies")
     for reason, count in taught.dropped.items():
-        notes.append(f"{_count(count, 'question')} dropped, the teacher's reply: {reason}")
+        notes.append(f"{plural(count, 'question')} dropped, the teacher's reply: {reason}")
     return taught.questions, f"teacher:{taught.name}"
 
 
@@ -168,7 +169,7 @@ def _examples(asked: Sequence[Question], origins: dict[str, str], wish: Wish, no
         return ()
     solved = examples.choose([one for one in asked if one.id not in origins], wish.few_shot, seed=wish.seed)
     notes.append(
-        f"{_count(len(solved), 'question')} left out, as they are the examples: {', '.join(o.id for o in solved)}"
+        f"{plural(len(solved), 'question')} left out, as they are the examples: {', '.join(o.id for o in solved)}"
     )
     return tuple(solved)
 
@@ -241,7 +242,3 @@ def _row(
     if reasoning:
         meta["reasoning"] = reasoning
     return row
-
-
-def _count(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import cast
 
+from slimtune.core.findings import Finding
 from slimtune.data.types import Conversation
-from slimtune.datatools.check.findings import Finding
 from slimtune.evaluate.items import Mode
 from slimtune.evaluate.replies.extract import extract, label_position
 from slimtune.plan.explain import suggestions
@@ -100,7 +100,7 @@ class Answers:
         if correct not in choices or any(label_position(label) != place for place, label in enumerate(choices)):
             what = f"meta.correct is {correct!r}, and the labels of meta.choices are {', '.join(map(str, choices))}"
             fix = "label the choices a, b, c … in order, and write one of them as correct"
-            return [Finding("warning", "faulty-choices", what, conversation.where, fix)]
+            return [Finding("warning", what, fix, conversation.where, "faulty-choices")]
         self._choices.update(choices)
         # The commonest answers by far, which need no reading.
         if answer in (correct, f"回答: {correct}") or output.endswith((f"\n回答: {correct}", f"\nAnswer: {correct}")):
@@ -111,9 +111,9 @@ class Answers:
         if read is None:
             what = f"no answer can be read in the output; meta.correct is {correct!r}"
             fix = "end it with a line such as 「回答: c」, or write the label alone"
-            return [Finding("warning", "answer-unreadable", what, conversation.where, fix)]
+            return [Finding("warning", what, fix, conversation.where, "answer-unreadable")]
         what = f"the output answers {read!r}, meta.correct is {correct!r}"
-        return [Finding("warning", "answer-differs-from-meta", what, conversation.where, "correct one of the two")]
+        return [Finding("warning", what, "correct one of the two", conversation.where, "answer-differs-from-meta")]
 
     def findings(self) -> list[Finding]:
         """What is odd about the answers of the file as a whole."""
@@ -132,7 +132,7 @@ class Answers:
         shares = ", ".join(f"{one} {number / total:.0%}" for one, number in sorted(labels.items()))
         what = f"the answer is {label!r} in {share:.0%} of {total:,} rows, where {even:.0%} would be even ({shares})"
         fix = "python -m slimtune.cli data build … --shuffle-choices N puts the right answers in every place"
-        return [Finding("warning", "label-imbalance", what, self.path, fix)]
+        return [Finding("warning", what, fix, self.path, "label-imbalance")]
 
     def _constant_output(self) -> list[Finding]:
         if self.free < MIN_ROWS:
@@ -143,7 +143,7 @@ class Answers:
             if count / self.free >= least:
                 what = f"{self._most(count)} outputs are {_shown(text)}"
                 fix = "keep fewer of them: a model learns what is always right before it learns anything else"
-                return [Finding("warning", "near-constant-output", what, self.path, fix)]
+                return [Finding("warning", what, fix, self.path, "near-constant-output")]
         return []
 
     def _constant_opening(self) -> list[Finding]:
@@ -152,7 +152,7 @@ class Answers:
         if self.free < MIN_ROWS or count / self.free < _OPENING_SHARE or len(text) < _OPENING:
             return []
         what = f"{self._most(count)} outputs begin with {text!r}"
-        return [Finding("note", "same-opening", what, self.path, "fine if they are meant to begin so")]
+        return [Finding("note", what, "fine if they are meant to begin so", self.path, "same-opening")]
 
     def _most(self, count: int) -> str:
         """`Frequent` counts rather too few."""

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slimtune.core.errors import Problem
+from slimtune.core.findings import Finding
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.text import faults
 from slimtune.data.types import Conversation
 from slimtune.datatools.check import reading, text
 from slimtune.datatools.check.answers import Answers
 from slimtune.datatools.check.contamination import Contamination, Evaluation
-from slimtune.datatools.check.findings import Finding
 from slimtune.datatools.check.modes import Modes
 from slimtune.datatools.check.repetition import Repetitions
 from slimtune.datatools.check.token_lengths import TokenLengths
@@ -79,7 +79,7 @@ def check(paths: Sequence[str], wish: Wish, *, on_progress: OnProgress | None = 
     distinct, findings = _distinct(paths)
     findings += (
         [
-            Finding("error", "loader", f"the default system prompt {what}", "data.system", fix)
+            Finding("error", f"the default system prompt {what}", fix, "data.system", "loader")
             for what, fix in faults(wish.system, "system")
         ]
         if wish.system is not None
@@ -114,7 +114,7 @@ def _distinct(paths: Sequence[str]) -> tuple[list[str], list[Finding]]:
             distinct.append(path)
             continue
         what = "the file is listed twice" if same == path else f"the same content as {same}, which is listed too"
-        findings.append(Finding("error", "loader", what, path, "list it once, with a larger weight in the recipe"))
+        findings.append(Finding("error", what, "list it once, with a larger weight in the recipe", path, "loader"))
     return distinct, findings
 
 
@@ -179,16 +179,16 @@ def _loading_notes(path: str, format: str, ignored: Counter[str], normalised: in
         keys = ", ".join(f"{key!r} in {count:,}" for key, count in ignored.most_common(_SHOWN_KEYS))
         more = f" and {len(ignored) - _SHOWN_KEYS:,} others" if len(ignored) > _SHOWN_KEYS else ""
         what = f"rows have keys that the {format} format does not know: {keys}{more}"
-        notes.append(Finding("note", "ignored-keys", what, path, "fine if nothing of them is to be learned"))
+        notes.append(Finding("note", what, "fine if nothing of them is to be learned", path, "ignored-keys"))
     if normalised:
         rows = "1 row is" if normalised == 1 else f"{normalised:,} rows are"
         what = f"{rows} not in Unicode's form NFC and will be normalised"
-        notes.append(Finding("note", "not-nfc", what, path, "nothing to do: all texts have one form then"))
+        notes.append(Finding("note", what, "nothing to do: all texts have one form then", path, "not-nfc"))
     return notes
 
 
 def _from_problem(problem: Problem) -> Finding:
-    return Finding("error", "loader", problem.what, problem.where, problem.fix)
+    return Finding("error", problem.what, problem.fix, problem.where, "loader")
 
 
 def _place(finding: Finding, order: dict[str, int]) -> tuple[int, int]:

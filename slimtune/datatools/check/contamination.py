@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slimtune.core.errors import SlimtuneError
+from slimtune.core.findings import Finding
 from slimtune.data.duplicates import ngrams, overlap, similarity
 from slimtune.data.loading import load_conversations
 from slimtune.data.types import Conversation
-from slimtune.datatools.check.findings import Finding
 from slimtune.evaluate import contamination
 
 # As many rows are held in memory at once; each piece costs an index of the evaluation items.
@@ -36,7 +36,7 @@ def read(paths: Sequence[str], *, on_progress: Callable[[int, int], None] | None
         try:
             items += load_conversations([(path, 1.0)], on_progress=on_progress).conversations
         except SlimtuneError as error:
-            findings += [Finding("error", "evaluation-file", one.what, one.where, one.fix) for one in error.problems]
+            findings += [Finding("error", one.what, one.fix, one.where, "evaluation-file") for one in error.problems]
     return Evaluation(tuple(dict.fromkeys(paths)), tuple(items), tuple(findings))
 
 
@@ -65,18 +65,18 @@ class Contamination:
             self._compare()
         fix = "take it out of one of the two: a test on what was trained on proves nothing"
         found = [
-            Finding("warning", "contamination", f"this file is also the evaluation file {other}", self._path, fix)
+            Finding("warning", f"this file is also the evaluation file {other}", fix, self._path, "contamination")
             for other in self._same
         ]
         for (item, row), (kind, share) in self._found.items():
             how = kind if share == 1 else f"{kind}, {share:.2f}"
             found.append(
-                Finding("warning", "contamination", f"asks what the evaluation item {item} asks ({how})", row, fix)
+                Finding("warning", f"asks what the evaluation item {item} asks ({how})", fix, row, "contamination")
             )
         if self._more:
             what = "more rows than these may ask what evaluation items ask"
             again = "take these out and check again"
-            found.append(Finding("warning", "contamination", what, self._path, again))
+            found.append(Finding("warning", what, again, self._path, "contamination"))
         asked = {item for item, _ in self._found}
         sharing = {item: row for item, row in self._sharing.items() if item not in asked}
         if sharing:
@@ -84,7 +84,7 @@ class Contamination:
             whose = "1 evaluation item shares" if len(sharing) == 1 else f"{len(sharing)} evaluation items share"
             what = f"{whose} a context with training rows: {item}, for example, with this one"
             fix = "split by context if the test is to be of new statutes: python -m slimtune.cli data split"
-            found.append(Finding("note", "shared-context", what, row, fix))
+            found.append(Finding("note", what, fix, row, "shared-context"))
         return found
 
     def _compare(self) -> None:

@@ -6,8 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slimtune.core.findings import LEVELS
 from slimtune.datatools.check.check import Report
-from slimtune.datatools.check.rendering import LEVELS, closing, label_shares
+from slimtune.datatools.check.rendering import closing, label_shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,14 +7,16 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
+from slimtune.core.findings import LEVELS, Finding
+from slimtune.core.wording import plural
 from slimtune.datatools.check.check import FileFigures, Report
-from slimtune.datatools.check.findings import Finding
 from slimtune.plan import packing
 from slimtune.plan.explain.suggestions import Suggestion
 
 _PADDED_BATCH = 8
 """Examples of the padded batch that packing is compared with."""
-LEVELS = ("error", "warning", "note")
+COUNTED = LEVELS[:3]
+"""A sound file gets no finding: "ok" does not occur here."""
 _KINDS_FOR_A_TABLE = 3
 
 
@@ -45,7 +47,7 @@ def by_kind(report: Report) -> list[list[Finding]]:
 
 def closing(report: Report) -> str:
     """ "3 files, 400 rows: 2 errors, 1 warning, 0 notes"."""
-    counts = ", ".join(plural(report.count(level), level) for level in LEVELS)
+    counts = ", ".join(plural(report.count(level), level) for level in COUNTED)
     rows = sum(file.rows for file in report.files)
     return f"{plural(len(report.files), 'file')}, {plural(rows, 'row')}: {counts}"
 
@@ -57,14 +59,10 @@ def as_json(report: Report, suggested: Sequence[Suggestion] = ()) -> dict[str, A
         "model": report.model or None,
         "max_seq_length": report.max_seq_length,
         "against": list(report.against),
-        "counts": {level: report.count(level) for level in LEVELS},
+        "counts": {level: report.count(level) for level in COUNTED},
         "findings": [asdict(finding) for finding in report.findings],
         "suggestions": [asdict(one) for one in suggested],
     }
-
-
-def plural(count: int, noun: str) -> str:
-    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def label_shares(file: FileFigures) -> dict[str, float]:

@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from slimtune.core.findings import Finding
 from slimtune.data.duplicates import nfkc
 from slimtune.data.types import Conversation, Message
-from slimtune.datatools.check.findings import Finding
 
 _SEPARATOR = b"\x1f"
 
@@ -54,24 +54,24 @@ class Repetitions:
                 row = self._rows[place]
                 if row in first_of:
                     what = f"duplicate rows: {self._where(first_of[row])} and {self._where(place)}"
-                    found.append(Finding("error", "duplicate-row", what, self._where(place), "keep one of them"))
+                    found.append(Finding("error", what, "keep one of them", self._where(place), "duplicate-row"))
                 elif first_of:
                     earlier = self._where(next(iter(first_of.values())))
                     what = f"the same input has two different answers: {earlier} and {self._where(place)}"
                     fix = "keep the right one"
-                    found.append(Finding("error", "conflicting-answers", what, self._where(place), fix))
+                    found.append(Finding("error", what, fix, self._where(place), "conflicting-answers"))
                 first_of.setdefault(row, place)
                 rows_seen.add(place)
         for places in _repeated(self._folded):
             alike = [place for place in places if place not in rows_seen]
             for place in alike[1:]:
                 what = f"{self._where(alike[0])} and {self._where(place)} differ only in width, case or spacing"
-                found.append(Finding("warning", "alike-rows", what, self._where(place), "keep one of them"))
+                found.append(Finding("warning", what, "keep one of them", self._where(place), "alike-rows"))
         for places in _repeated(self._ids):
             for place in places[1:] if self._ids[places[0]] else ():
                 what = f"the id is used twice: {self._where(places[0])} and {self._where(place)}"
                 fix = "give each question an id of its own"
-                found.append(Finding("warning", "repeated-id", what, self._where(place), fix))
+                found.append(Finding("warning", what, fix, self._where(place), "repeated-id"))
         return found
 
     def _where(self, place: int) -> str:

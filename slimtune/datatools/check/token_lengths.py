@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from slimtune.core.errors import SlimtuneError
+from slimtune.core.findings import Finding
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer
 from slimtune.data.types import Conversation
-from slimtune.datatools.check.findings import Finding
 from slimtune.plan import lengths
 
 _PERCENTILES = (5, 50, 95)
@@ -48,7 +48,7 @@ class TokenLengths:
                 return self.add(conversations[:half]) + self.add(conversations[half:])
             problem = error.problems[0]
             where = problem.where or conversations[0].where
-            return [Finding("error", "not-rendered", problem.what, where, problem.fix)]
+            return [Finding("error", problem.what, problem.fix, where, "not-rendered")]
         return [
             finding
             for example in examples
@@ -98,4 +98,4 @@ class TokenLengths:
         more = f"{tokens - self.max_seq_length:,} more than max_seq_length"
         what = f"{about}{tokens:,} tokens, {more}, {response} among them"
         fix = "shorten them, or raise max_seq_length: a run cuts nothing, it refuses what is longer or leaves it out"
-        return [Finding("warning", "too-long", what, where, fix)]
+        return [Finding("warning", what, fix, where, "too-long")]

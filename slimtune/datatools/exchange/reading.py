@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.wording import plural
 from slimtune.data import formats
 from slimtune.data.json_rows import Row
 from slimtune.data.problems import bad_data
@@ -64,7 +65,7 @@ def read_files(
             lost += _losses(rows, name or "", sound)
     if any(problems.values()):
         raise bad_data(problems)
-    return Read(tuple(conversations), tuple(f"{_rows(count)}: {what}" for what, count in lost.items()))
+    return Read(tuple(conversations), tuple(f"{plural(count, 'row')}: {what}" for what, count in lost.items()))
 
 
 def _losses(rows: Sequence[Row], name: str, sound: Sequence[formats.Converted]) -> Counter[str]:
@@ -86,7 +87,3 @@ def _foreign_keys(value: dict[str, Any], name: str) -> set[str]:
     if not isinstance(turns, list):
         return set()
     return {key for turn in turns if isinstance(turn, dict) for key in turn if key not in _TURN_KEYS[name]}
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from slimtune.core.findings import Finding
 from slimtune.data.types import Conversation
-from slimtune.datatools.check.findings import Finding
 from slimtune.datatools.check.text.prose import without_code
 
 # Characters that are looked at: a language shows in the beginning of a text.
@@ -97,9 +97,9 @@ class Languages:
             for where, asked, answered in self._different:
                 what = f"the prompt is in {asked}, the output in {answered}; most rows keep their language"
                 fix = "write the output in the language of the prompt, or say in the prompt which one is wanted"
-                found.append(Finding("warning", "language-differs", what, where, fix))
+                found.append(Finding("warning", what, fix, where, "language-differs"))
         if len(self._prompts) > 1:
             counts = ", ".join(f"{name} {count}" for name, count in self._prompts.most_common())
             what = f"the prompts are in several languages ({counts} rows)"
-            found.append(Finding("note", "mixed-languages", what, path, "fine if meant so"))
+            found.append(Finding("note", what, "fine if meant so", path, "mixed-languages"))
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from slimtune.datatools.check.findings import Finding
+from slimtune.core.findings import Finding
 from slimtune.datatools.check.text.prose import without_code
 
 MIN_STRETCH = 20
@@ -27,7 +27,7 @@ def role_residue(prompt: str, output: str, where: str) -> list[Finding]:
     match = _STARTS_WITH_SPEAKER.match(output)
     if match:
         what = f"the output begins with {match[1]!r}"
-        return [Finding("warning", "role-residue", what, where, "remove the name of the speaker")]
+        return [Finding("warning", what, "remove the name of the speaker", where, "role-residue")]
     # A prompt with such lines asks for a dialogue.
     if (":" not in output and "：" not in output) or _FURTHER_TURN.search(prompt):
         return []
@@ -36,7 +36,7 @@ def role_residue(prompt: str, output: str, where: str) -> list[Finding]:
         return []
     what = f"the output holds a further turn: {match[1]!r}"
     return [
-        Finding("warning", "role-residue", what, where, "end the output before it, or write the turns as 'messages'")
+        Finding("warning", what, "end the output before it, or write the turns as 'messages'", where, "role-residue")
     ]
 
 
@@ -48,7 +48,7 @@ def trailing_space(output: str, where: str) -> list[Finding]:
     if not sides:
         return []
     what = f"the output {' and '.join(sides)} with white space"
-    return [Finding("note", "trailing-space", what, where, "remove the white space")]
+    return [Finding("note", what, "remove the white space", where, "trailing-space")]
 
 
 def truncated_output(output: str, where: str) -> list[Finding]:
@@ -56,7 +56,7 @@ def truncated_output(output: str, where: str) -> list[Finding]:
     if "```" in output or "~~~" in output:
         if len(_FENCE.findall(output)) % 2:
             what = "the output ends inside a code fence"
-            return [Finding("warning", "truncated-output", what, where, "write the rest of it, or delete the row")]
+            return [Finding("warning", what, "write the rest of it, or delete the row", where, "truncated-output")]
         return []
     if len(output) <= MIN_TRUNCATED:
         return []
@@ -68,7 +68,7 @@ def truncated_output(output: str, where: str) -> list[Finding]:
             and not (opening == "（" and _LAUGHTER.search(output.rstrip("。！!\n ")))
         ):
             what = f"the output ends inside {opening}…{closing}: '{output[start : start + 20]}…'"
-            return [Finding("warning", "truncated-output", what, where, "write the rest of it, or delete the row")]
+            return [Finding("warning", what, "write the rest of it, or delete the row", where, "truncated-output")]
     return []
 
 
@@ -86,7 +86,7 @@ def repetition(output: str, where: str) -> list[Finding]:
         times = _run_length(output, start, period) // period + 1
         if times >= MIN_TIMES and any(character.isalpha() for character in output[start:again]):
             what = f"the output repeats {output[start : start + 24]!r}… {times} times in a row"
-            return [Finding("warning", "repetition", what, where, "delete the row, or write the output anew")]
+            return [Finding("warning", what, "delete the row, or write the output anew", where, "repetition")]
     return []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from slimtune.datatools.check.findings import Finding
+from slimtune.core.findings import Finding
 from slimtune.datatools.check.text.secrets import redacted
 
 # Four digits and a separator or four more digits (all numbers below), or an address.
@@ -55,7 +55,7 @@ def personal_numbers(text: str, part: str, where: str) -> list[Finding]:
         if number:
             what = f"{part} holds what looks like {name}, '{redacted(number)}'"
             fix = "remove it, or write an invented one in its place"
-            found.append(Finding("warning", "personal-number", what, where, fix))
+            found.append(Finding("warning", what, fix, where, "personal-number"))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from slimtune.datatools.check.findings import Finding
+from slimtune.core.findings import Finding
 
 MIN_ANSWER = 12
 
@@ -36,7 +36,7 @@ def label_at_prompt_end(prompt: str, output: str, where: str) -> list[Finding]:
     if not shown:
         return []
     what = f"the prompt ends with an answer: {shown[:40]!r}"
-    return [Finding("warning", "label-at-prompt-end", what, where, "remove the answer from the prompt")]
+    return [Finding("warning", what, "remove the answer from the prompt", where, "label-at-prompt-end")]
 
 
 def answer_in_prompt(prompt: str, output: str, meta: dict[str, Any], where: str) -> list[Finding]:
@@ -53,6 +53,6 @@ def answer_in_prompt(prompt: str, output: str, meta: dict[str, Any], where: str)
         return []
     if isinstance(choices, dict) and any(isinstance(text, str) and answer in text for text in choices.values()):
         what = "the output is the text of a choice, which the prompt holds"
-        return [Finding("note", "answer-in-prompt", what, where, "answers by label are shorter and easier to score")]
+        return [Finding("note", what, "answers by label are shorter and easier to score", where, "answer-in-prompt")]
     what = f"the whole output ({len(answer)} characters) stands in the prompt"
-    return [Finding("warning", "answer-in-prompt", what, where, "remove it there, unless the task is to copy")]
+    return [Finding("warning", what, "remove it there, unless the task is to copy", where, "answer-in-prompt")]

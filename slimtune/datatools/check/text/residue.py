@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from slimtune.datatools.check.findings import Finding
+from slimtune.core.findings import Finding
 from slimtune.datatools.check.text.prose import without_code
 
 _INVISIBLE = "\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\U000e0000-\U000e007f"
@@ -72,7 +72,7 @@ def boilerplate(text: str, part: str, where: str) -> list[Finding]:
         what = f"{part} is only {text.strip()!r}"
     else:
         return []
-    return [Finding("warning", "template-residue", what, where, "write the text, or delete the row")]
+    return [Finding("warning", what, "write the text, or delete the row", where, "template-residue")]
 
 
 def template_residue(prose: str, part: str, where: str) -> list[Finding]:
@@ -81,7 +81,7 @@ def template_residue(prose: str, part: str, where: str) -> list[Finding]:
     if not match:
         return []
     what = f"{part} holds a piece of a template: {match.group()[:40]!r}"
-    return [Finding("warning", "template-residue", what, where, "fill the placeholder, or remove the mark")]
+    return [Finding("warning", what, "fill the placeholder, or remove the mark", where, "template-residue")]
 
 
 def html_residue(prose: str, part: str, where: str) -> list[Finding]:
@@ -90,7 +90,7 @@ def html_residue(prose: str, part: str, where: str) -> list[Finding]:
     if not match:
         return []
     what = f"{part} holds HTML: {match.group()[:40]!r}"
-    return [Finding("warning", "html-residue", what, where, "convert it to plain text")]
+    return [Finding("warning", what, "convert it to plain text", where, "html-residue")]
 
 
 def mojibake(text: str, part: str, where: str) -> list[Finding]:
@@ -100,7 +100,7 @@ def mojibake(text: str, part: str, where: str) -> list[Finding]:
         return []
     shown = "the replacement character U+FFFD" if "\ufffd" in match.group() else repr(match.group())
     what = f"{part} holds characters of a wrong encoding: {shown}"
-    return [Finding("warning", "mojibake", what, where, "read the source in its own encoding, and build the row anew")]
+    return [Finding("warning", what, "read the source in its own encoding, and build the row anew", where, "mojibake")]
 
 
 def invisible_characters(text: str, part: str, where: str) -> list[Finding]:
@@ -116,4 +116,4 @@ def invisible_characters(text: str, part: str, where: str) -> list[Finding]:
     character = match.group()[0]
     name = _HIDDEN_NAMES.get(character, "an invisible character")
     what = f"{part} holds {name} (U+{ord(character):04X})"
-    return [Finding("warning", "invisible-characters", what, where, "remove it")]
+    return [Finding("warning", what, "remove it", where, "invisible-characters")]

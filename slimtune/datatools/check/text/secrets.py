@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from slimtune.datatools.check.findings import Finding
+from slimtune.core.findings import Finding
 
 # Name, a substring without which the pattern cannot match (far quicker to look for), the pattern.
 _KINDS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
@@ -43,6 +43,6 @@ def secret_findings(text: str, part: str, where: str) -> list[Finding]:
             shown = "" if in_url else f", '{redacted(secret)}'"
             what = f"{part} holds what looks like {name}{shown}"
             fix = "revoke it and remove it: a model can recite what it was trained on"
-            found.append(Finding("warning", "secret", what, where, fix))
+            found.append(Finding("warning", what, fix, where, "secret"))
             break
     return found

@@ -1,0 +1,48 @@
+"""What an inspection finds: the one type behind `doctor`, `data check` and `export --check`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from slimtune.core.wording import plural
+
+Level = Literal["error", "warning", "note", "ok"]
+LEVELS: tuple[Level, ...] = ("error", "warning", "note", "ok")
+"""Worst first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that an inspection found.
+
+    level: an error is refused, or gives wrong results; a warning may; a note is only information, and ok says that a
+    check passed.
+    what: a full clause. fix: what to do, "" where nothing has to be done.
+    where: the file, with `:line` where there is one. code: the kind of finding in kebab case ("label-at-prompt-end"),
+    where findings are counted by kind.
+    """
+
+    level: Level
+    what: str
+    fix: str = ""
+    where: str = ""
+    code: str = ""
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort by level and keep the order within a level."""
+    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
+
+
+def render(findings: Sequence[Finding]) -> str:
+    """One line per finding, its fix indented below, and the number of errors and warnings at the end."""
+    rows = []
+    for finding in findings:
+        place = f"{finding.where}: " if finding.where else ""
+        rows.append(f"{finding.level:<8} {place}{finding.what}")
+        rows += [f"         → {line.strip().removeprefix('→ ')}" for line in finding.fix.splitlines() if line.strip()]
+    count = Counter(finding.level for finding in findings)
+    return "\n".join([*rows, f"{plural(count['error'], 'error')}, {plural(count['warning'], 'warning')}"])
