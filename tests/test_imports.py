@@ -60,14 +60,14 @@ def heavy_modules_after(code):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys\nfrom slimtune import cli\ntry:\n    cli.train_unsloth(['--help'])\nexcept SystemExit: pass"
+    code = "import sys\nfrom slimtune.cli import app as cli\ntry:\n    cli.train_unsloth(['--help'])\nexcept SystemExit: pass"
     assert heavy_modules_after(code) == ""
 
 
 @pytest.mark.parametrize("recipe", ["direct", "quickstart"])
 def test_a_dry_run_imports_nothing_heavy(recipe):
     code = (
-        "import sys\nfrom slimtune import cli\n"
+        "import sys\nfrom slimtune.cli import app as cli\n"
         f"try:\n    cli.train_unsloth(['--recipe', 'recipes/{recipe}.yaml', '--dry-run'])\n"
         "except SystemExit as done: assert not done.code, done.code"
     )
@@ -102,7 +102,7 @@ def test_data_commands_import_no_torch(tmp_path):
         ["preview", f"{tmp_path}/mix.jsonl", "--html", f"{tmp_path}/page.html"],
     ]
     code = (
-        "from slimtune import cli\n"
+        "from slimtune.cli import app as cli\n"
         f"for command in {commands!r}:\n"
         "    try:\n        cli.main(['data', *command])\n"
         "    except SystemExit as done: assert not done.code, (command, done.code)"

@@ -55,9 +55,11 @@ def train(
     from slimtune.run import prepare
 
     loaded = recipes.load(recipe, overrides or [])
+    from slimtune.run import screen
+
     console = Console()
     if dry_run:
-        console.plan(prepare.prepare(loaded, assume_card=True))
+        screen.plan(console, prepare.prepare(loaded, assume_card=True))
         return
     from slimtune.run import pipeline
 
@@ -94,7 +96,9 @@ def plan(
     if as_json:
         typer.echo(json.dumps(prepared.as_json(), ensure_ascii=False, indent=2))
     else:
-        Console().plan(prepared)
+        from slimtune.run import screen
+
+        screen.plan(Console(), prepared)
     if plot is not None:
         _draw(prepared, plot)
         typer.echo(f"Picture: {plot}", err=as_json)

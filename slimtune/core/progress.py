@@ -1,57 +1,52 @@
-"""A line that says how far something is, for whatever takes longer than a moment."""
+"""What work tells while it runs. Only `core`, `cli` and `run` print; everything else takes an `OnProgress`."""
 
 from __future__ import annotations
 
-import threading
-import time
-from types import TracebackType
-
-from slimtune.core import console as consoles
-
-PATIENCE_SECONDS = 1.5
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 
-class Progress:
-    """Says nothing until 1.5 seconds have passed, then "Counting tokens: 12,000 of 100,000" on standard error.
+class Advance(Protocol):
+    """Called with how much is done and, where it is known, how much there is; `note` is shown beside it."""
 
-    Used as a context manager, and called with what is done and, where it is known, how much there is:
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None: ...
 
-        with Progress("Counting tokens") as progress:
-            progress(done, total)
 
-    What has not been called by then, such as the reading of a large file, is announced by its label alone.
-    """
+class OnProgress(Protocol):
+    """Where work tells what it does. `core.console.Console` shows it; `SILENT` drops it."""
 
-    def __init__(self, label: str, console: consoles.Console | None = None):
-        self._label, self._console = label, console or consoles.stderr()
-        self._began = time.monotonic()
-        self._line = ""
-        self._printing = threading.Lock()
-        self._alarm = threading.Timer(PATIENCE_SECONDS, self._announce)
-        self._alarm.daemon = True
+    def step(self, text: str) -> None:
+        """A new step of the story."""
 
-    def __enter__(self) -> Progress:
-        self._alarm.start()
-        return self
+    def say(self, text: str) -> None:
+        """A fact within the step."""
 
-    def __call__(self, done: int, total: int | None = None) -> None:
-        if time.monotonic() - self._began < PATIENCE_SECONDS:
-            return
-        with self._printing:
-            self._line = f"{self._label}: {done:,}" + (f" of {total:,}" if total is not None else "")
-            self._console.progress(self._line)
+    def warn(self, text: str) -> None:
+        """What the user should look at."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._alarm.cancel()
-        with self._printing:
-            if self._line:
-                self._console.progress(self._line, last=True)
-                self._line = ""
+    def bar(self, label: str) -> AbstractContextManager[Advance]:
+        """A progress bar while the block runs. Work that ends at once shows nothing."""
+        ...
 
-    def _announce(self) -> None:
-        with self._printing:
-            if not self._line:
-                self._line = f"{self._label} …"
-                self._console.progress(self._line)
+
+class _Silent:
+    def step(self, text: str) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        pass
+
+    @contextmanager
+    def bar(self, label: str) -> Iterator[Advance]:
+        yield ignore
+
+
+def ignore(done: int, total: int | None = None, note: str = "") -> None:
+    """An `Advance` that shows nothing."""
+
+
+SILENT: OnProgress = _Silent()

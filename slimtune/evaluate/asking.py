@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from slimtune.core.console import Console
+from slimtune.core.progress import Advance, OnProgress, ignore
 from slimtune.evaluate import permutations
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.items import Item, Kind, Mode
@@ -83,7 +83,7 @@ def ask(
     *,
     done: Collection[str] = (),
     keep: Callable[[Sequence[Row]], None] = lambda rows: None,
-    on_progress: Callable[[int, int], None] | None = None,
+    advance: Advance = ignore,
 ) -> list[Row]:
     """The rows of the items that are not `done`, in the order of `items`; each batch is handed to `keep` as it comes.
 
@@ -101,24 +101,17 @@ def ask(
             keep(fresh)
             rows |= {row["id"]: row for row in fresh}
             asked += len(fresh)
-            if on_progress:
-                on_progress(asked, len(items))
+            advance(asked, len(items))
     return [rows[item.id] for item in items if item.id in rows]
 
 
 def complete(
-    answers: AnswerFile, target: Target, items: Sequence[Item], settings: Settings, console: Console
+    answers: AnswerFile, target: Target, items: Sequence[Item], settings: Settings, on_progress: OnProgress
 ) -> list[Row]:
     """Ask what the file does not hold yet, with progress on the screen; the rows of all items, in their order."""
     ids = [item.id for item in items]
-    ask(
-        target,
-        items,
-        settings,
-        done=frozenset(answers.rows),
-        keep=answers.keep,
-        on_progress=lambda count, of: console.progress(f"{count}/{of}", last=count == of),
-    )
+    with on_progress.bar("Answered") as advance:
+        ask(target, items, settings, done=frozenset(answers.rows), keep=answers.keep, advance=advance)
     return answers.finish(ids)
 
 

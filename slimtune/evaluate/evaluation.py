@@ -252,11 +252,13 @@ def _conclude(rows: dict[str, list[Row]], overlap: dict[str, Any] | None, folder
 
 def _tell(folder: Path, console: Console) -> None:
     """The figures on the screen, from the folder."""
+    from slimtune.run import screen
+
     judged = mapping(folder, "verdict.json", [])
     if judged:
-        console.verdict(verdict.summary_rows(judged), judged["sentence"])
+        screen.verdict(console, verdict.summary_rows(judged), judged["sentence"])
     else:
-        console.figures(summary_table.figure_rows(mapping(folder, "figures.json", [])))
+        screen.figures(console, summary_table.figure_rows(mapping(folder, "figures.json", [])))
     found = mapping(folder, "contamination.json", [])
     if found and (told := contamination.lines(found)):
         console.warn(told[0])

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from slimtune.core import run_record
 from slimtune.core.console import Console
 from slimtune.core.errors import Problem, fail
-from slimtune.core.progress import Progress
+from slimtune.core.progress import Advance
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.export import model_card
 from slimtune.export.check import check_gguf
@@ -185,7 +185,7 @@ def _merge(
         if source is None:
             raise ValueError("a 16-bit merge needs the base's 16-bit twin")
         console.say(f"merging the adapter into 16-bit weights ({kind} base)")
-        with Progress("Merging, MiB", console) as progress:
+        with console.bar("Merging, MiB") as progress:
             return merge.merge_adapter(
                 adapter,
                 source,
@@ -271,7 +271,7 @@ def _make_ggufs(
 
     def convert(kind: str, path: Path, why: str = "") -> gguf.GgufRecord:
         console.say(f"converting to GGUF ({kind}{why})")
-        with Progress(f"Converting to {kind}, MiB", console) as progress:
+        with console.bar(f"Converting to {kind}, MiB") as progress:
             outtype = cast(gguf.Outtype, kind)
             return gguf.convert(merged_dir, path, outtype=outtype, name=shipment.name, on_progress=_in_mib(progress))
 
@@ -288,7 +288,7 @@ def _make_ggufs(
         convert("bf16", source, ", to quantise from")
     for kind in wanted:
         console.say(f"quantising ({kind})")
-        with Progress(f"Quantising to {kind}, MiB", console) as progress:
+        with console.bar(f"Quantising to {kind}, MiB") as progress:
             quantised = quantise.quantise(source, files[kind], cast(quantise.Kind, kind), on_progress=_in_mib(progress))
         if quantised.fallbacks:
             console.say(
@@ -346,7 +346,7 @@ def _golden_rows(
     return rows
 
 
-def _in_mib(progress: Progress) -> Callable[[int, int], None]:
+def _in_mib(progress: Advance) -> Callable[[int, int], None]:
     return lambda done, total: progress(done // _MIB, total // _MIB)
 
 

@@ -19,6 +19,7 @@ from slimtune.evaluate.judge import verdict
 from slimtune.evaluate.targets.target import Facts, Prompt, Sampling, Target
 from slimtune.export.proof import golden
 from slimtune.recipe.schema import EvaluateSection
+from slimtune.run import screen
 from slimtune.run.prepare import Prepared
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def judge(
     judged = verdict.judge(base, tuned, contamination=prepared.contamination)
     record.write_json("eval/verdict.json", judged)
     record.event("verdict", judged["sentence"])
-    console.verdict(verdict.summary_rows(judged), judged["sentence"])
+    screen.verdict(console, verdict.summary_rows(judged), judged["sentence"])
     return judged
 
 

@@ -13,7 +13,7 @@ from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.models import files as base_model
 from slimtune.recipe.schema import Recipe
-from slimtune.run import judging, loss_curve, resume, shipping, stages
+from slimtune.run import judging, loss_curve, resume, screen, shipping, stages
 from slimtune.run.prepare import Prepared, prepare
 from slimtune.train.safeguards.interrupts import Interrupts
 
@@ -68,7 +68,7 @@ def _planned(recipe: Recipe, earlier: resume.Earlier | None, console: Console) -
     if earlier is not None:
         resume.require_same(earlier, recipe, prepared.data_hashes)
         prepared = dataclasses.replace(prepared, plan=resume.recorded_plan(prepared.plan, earlier))
-    console.plan(prepared)
+    screen.plan(console, prepared)
     return prepared
 
 
@@ -97,7 +97,7 @@ def _train_judge_export(
     held_out = stages.examples_within(prepared.held_out, tokenizer, plan.max_seq_length, record)
     record.update(data=stages.data_facts(prepared, examples, held_out))
     trainer = training.build(model, hf_tokenizer, examples, held_out, plan, record, console)
-    console.mask_audit(training.check(trainer, hf_tokenizer, examples, tokenizer, plan, record))
+    screen.mask_audit(console, training.check(trainer, hf_tokenizer, examples, tokenizer, plan, record))
     stored = models.memory_bytes(model)
     safeguards.put_on(trainer, examples, record, console, interrupts)
 
@@ -109,7 +109,7 @@ def _train_judge_export(
 
     console.step(f"Training {plan.total_steps} steps")
     with record.phase("train"), interrupts.training():
-        trainer.train(resume_from_checkpoint=stages.checkpoint(record))
+        training.train(trainer, stages.checkpoint(record), console)
     if interrupts.exit_code is not None:
         raise SystemExit(interrupts.exit_code)
     record.event("trained", f"last training loss {training.last_loss(trainer)}", step=trainer.state.global_step)
@@ -120,7 +120,7 @@ def _train_judge_export(
     judging.record_samples(prepared, base_samples, judging.samples(target, prepared, console), record)
     judging.record_golden(target, items, record, plan.max_seq_length)
     measured = {**stored, **training.peak_memory(trainer, record.meter.phases)}
-    console.memory(stages.compare_memory(measured, prepared, record))
+    screen.memory(console, stages.compare_memory(measured, prepared, record))
     judging.judge(base, tuned, prepared, record, console)
 
     # What ships needs the memory that training held.

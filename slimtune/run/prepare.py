@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from slimtune.core import console
 from slimtune.core.errors import fail
-from slimtune.core.progress import Progress
 from slimtune.data import loading, split_manifest
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.types import Conversation
@@ -100,7 +100,7 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
 
         overlap = contamination.check(train.conversations, questions)
         notes += _leak(len(contamination.contaminated_ids(overlap)), len(questions))
-    with Progress("Counting tokens") as progress:
+    with console.stderr().bar("Counting tokens") as progress:
         data = jobs.Data(
             train=counting.count(train.conversations, tokenizer, progress),
             held_out=counting.count(held_out.conversations, tokenizer, progress) if held_out else None,

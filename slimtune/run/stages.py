@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import memory, run_record, versions
+from slimtune.core import console, memory, run_record, versions
 from slimtune.core.console import Console
-from slimtune.core.progress import Progress
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer, Example
 from slimtune.data.types import Conversation
@@ -125,7 +124,7 @@ def examples_within(
     conversations: Sequence[Conversation], tokenizer: ChatTokenizer, max_seq_length: int, record: RunRecord
 ) -> list[Example]:
     """The conversations' examples that fit; the plan has refused a run with more overlong ones than the recipe allows."""
-    with Progress("Encoding the examples") as progress:
+    with console.stderr().bar("Encoding the examples") as progress:
         examples = list(tokenizer.examples_of(conversations, progress))
     left_out = [example.where for example in examples if len(example.input_ids) > max_seq_length]
     if left_out:

@@ -10,6 +10,8 @@ from slimtune.models import backend  # noqa: F401  before transformers: Unsloth 
 
 from transformers import TrainerCallback  # isort: skip
 
+from slimtune.core.progress import Advance, ignore
+
 RISES_BEFORE_WARNING = 3
 LOGGED = (
     "loss",
@@ -22,7 +24,7 @@ LOGGED = (
 
 
 class ProgressCallback(TrainerCallback):
-    """Hands every logged value to `write(record)` and one line for the eye to `show(line, last)`.
+    """Hands every logged value to `write(record)` and the state of the training to `advance`, a progress bar.
 
     memory_in_use: bytes, of the card where there is one and of this process otherwise.
     Tokens per second come from the Trainer's count of tokens that are no padding (TRL's own count stays at 0 in the
@@ -33,10 +35,10 @@ class ProgressCallback(TrainerCallback):
     def __init__(
         self,
         write: Callable[[dict[str, Any]], None],
-        show: Callable[[str, bool], None],
         memory_in_use: Callable[[], int],
     ):
-        self.write, self.show, self.memory_in_use = write, show, memory_in_use
+        self.write, self.memory_in_use = write, memory_in_use
+        self.advance: Advance = ignore
         self.values: dict[str, float] = {}
         self.first_step = 0
         self.started = self.step_started = time.monotonic()
@@ -65,14 +67,14 @@ class ProgressCallback(TrainerCallback):
         self.write({"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), **record})
         self.values.update(record)
         if state.global_step > self.first_step:
-            self.show(self._line(state), state.global_step >= state.max_steps and not args.eval_steps)
+            self.advance(state.global_step, state.max_steps, self._note(state))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.show(self._line(state), True)
+        self.advance(state.global_step, state.max_steps, self._note(state))
 
-    def _line(self, state: Any) -> str:
+    def _note(self, state: Any) -> str:
         elapsed, done = time.monotonic() - self.started, max(1, state.global_step - self.first_step)
-        parts = [f"step {state.global_step}/{state.max_steps}", f"epoch {state.epoch or 0:.2f}"]
+        parts = [f"epoch {state.epoch or 0:.2f}"]
         for name, key, form in (
             ("loss", "loss", ".4f"),
             ("eval", "eval_loss", ".4f"),

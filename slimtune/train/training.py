@@ -12,7 +12,7 @@ import psutil  # isort: skip
 import torch  # isort: skip
 
 from slimtune.core import memory
-from slimtune.core.console import Console
+from slimtune.core.progress import OnProgress
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer, Example
 from slimtune.plan.make import Plan
@@ -28,13 +28,13 @@ def build(
     held_out: Sequence[Example],
     plan: Plan,
     record: RunRecord,
-    console: Console,
+    on_progress: OnProgress,
 ) -> Any:
     """The trainer, with the callbacks that fill the record and the screen."""
 
     def overfitting(step: int, text: str) -> None:
         record.event("overfitting", text, step=step)
-        console.warn(text)
+        on_progress.warn(text)
 
     return sft.build_trainer(
         model,
@@ -44,7 +44,7 @@ def build(
         plan,
         directory=record.directory,
         callbacks=[
-            callbacks.ProgressCallback(record.metric, console.progress, memory_in_use),
+            callbacks.ProgressCallback(record.metric, memory_in_use),
             callbacks.OverfittingCallback(overfitting),
             callbacks.MemoryCallback(
                 lambda: record.meter.begin("first_step"),
@@ -74,6 +74,15 @@ def check(
     audit = mask_audit.audit(trainer, examples, tokenizer, refined_rows=refined)
     record.write_json("mask_audit.json", audit.as_json())
     return audit
+
+
+def train(trainer: Any, checkpoint: str | None, on_progress: OnProgress) -> None:
+    """Train, from a checkpoint's folder where one is given."""
+    with on_progress.bar("Training, steps") as advance:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, callbacks.ProgressCallback):
+                callback.advance = advance
+        trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def last_loss(trainer: Any) -> str:

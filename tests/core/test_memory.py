@@ -161,7 +161,7 @@ def test_a_peak_that_cannot_be_forgotten_has_another_name(monkeypatch, tmp_path,
 
 def test_measuring_imports_nothing_heavy():
     code = (
-        "import sys\nfrom slimtune import memory\nmeter = memory.Meter()\n"
+        "import sys\nfrom slimtune.core import memory\nmeter = memory.Meter()\n"
         "with meter.phase('load'): pass\n"
         "print(sorted({'torch', 'numpy', 'psutil'} & set(sys.modules)), sorted(meter.phases['load']))"
     )

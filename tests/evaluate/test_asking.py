@@ -119,9 +119,7 @@ def test_what_is_done_is_not_asked_again():
 
 def test_progress_counts_items_that_were_done_before():
     seen = []
-    asking.ask(
-        Scripted(chooses("十日")), ITEMS, Settings(), done={"q-9", "q-8"}, on_progress=lambda *now: seen.append(now)
-    )
+    asking.ask(Scripted(chooses("十日")), ITEMS, Settings(), done={"q-9", "q-8"}, advance=lambda *now: seen.append(now))
     assert seen[-1] == (10, 10)
 
 

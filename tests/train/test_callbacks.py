@@ -32,9 +32,8 @@ def test_speed_is_tokens_over_the_time_inside_steps(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
     written, shown = [], []
-    callback = callbacks.ProgressCallback(
-        written.append, lambda line, last: shown.append((line, last)), lambda: 3 * 2**29
-    )
+    callback = callbacks.ProgressCallback(written.append, lambda: 3 * 2**29)
+    callback.advance = lambda *told: shown.append(told)
     callback.on_train_begin(None, state(0), None)
     for step in (1, 2):
         callback.on_step_begin(None, state(step), None)
@@ -54,7 +53,8 @@ def test_speed_is_tokens_over_the_time_inside_steps(monkeypatch):
         "num_input_tokens_seen": 100.0,
         "tokens_per_second": 50.0,
     }
-    assert shown[-1][0].startswith("step 2/10  epoch 0.20  loss 1.5000  eval 1.2500  tok/s 50  mem 1.50 GiB  ")
+    assert shown[-1][:2] == (2, 10)
+    assert shown[-1][2].startswith("epoch 0.20  loss 1.5000  eval 1.2500  tok/s 50  mem 1.50 GiB  ")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (75, "1:15"), (3723, "1:02:03"), (-1, "0:00")])

@@ -74,7 +74,7 @@ def build(
     The same questions and options give the same file, byte for byte. Prompts are the project's own, in Japanese or
     English, so that what is trained on and what is evaluated with agree.
     """
-    from slimtune.core.progress import Progress
+    from slimtune.core import console
     from slimtune.datatools.build import columns as tables
     from slimtune.datatools.build import question_sources, training_rows
     from slimtune.datatools.build.training_rows import Wish
@@ -103,7 +103,7 @@ def build(
         seed=seed,
     )
     mapping = tables.parse_mapping(columns or [])
-    with Progress("Reading questions"):
+    with console.stderr().bar("Reading questions"):
         found = question_sources.read(sources, layout=layout, mapping=mapping, first_answer=first_answer)
     for note in found.notes:
         typer.echo(note, err=True)
@@ -113,9 +113,9 @@ def build(
         if reasoning == "teacher" and teacher:
             replies = output.with_name(f"{output.name}.teacher.jsonl")
             teach = _teacher(teacher, wish, replies, teacher_replies, teacher_tokens, opened)
-        with Progress("Building questions") as progress:
+        with console.stderr().bar("Building questions") as progress:
             built = training_rows.build(found.questions, wish, index=index, teach=teach, on_progress=progress)
-    with Progress(f"Writing {output.name}"):
+    with console.stderr().bar(f"Writing {output.name}"):
         written = write_rows(output, built.rows, overwrite=overwrite)
     _say(built, written, len(found.questions), wish)
 
@@ -134,8 +134,8 @@ def _refuse_idle(options: dict[str, tuple[bool, bool, str]]) -> None:
 
 
 def _index(corpus: str | None, questions: Sequence[Question], terms: Terms, cache: bool) -> Index:
+    from slimtune.core import console
     from slimtune.core.errors import Problem
-    from slimtune.core.progress import Progress
     from slimtune.data.problems import bad_data
     from slimtune.datatools.retrieval import corpus as corpora
     from slimtune.datatools.retrieval import index
@@ -150,7 +150,7 @@ def _index(corpus: str | None, questions: Sequence[Question], terms: Terms, cach
     if problems:
         raise bad_data({corpus or "": problems})
     folder = _cache_folder() if cache else None
-    with Progress("Indexing passages") as progress:
+    with console.stderr().bar("Indexing passages") as progress:
         built = index.build(passages, terms=terms, cache=folder, on_progress=progress)
     state = "its index read from the cache" if built.from_cache else "indexed"
     typer.echo(f"{len(passages):,} passages, {state}", err=True)
@@ -166,7 +166,7 @@ def _cache_folder() -> Path:
 def _teacher(
     text: str, wish: Wish, replies_path: Path, replies: int, tokens: int, opened: ExitStack
 ) -> Callable[[Sequence[Question]], Teaching]:
-    from slimtune.core.progress import Progress
+    from slimtune.core import console
     from slimtune.datatools.build import teacher
     from slimtune.datatools.build.training_rows import Teaching
     from slimtune.evaluate.targets import target_spec
@@ -176,7 +176,7 @@ def _teacher(
     if spec.kind != "api":
         raise fail("a teacher is asked over the network", where="--teacher", fix="URL#MODEL; serve the model first")
     target = opened.enter_context(open_target(spec, Loading())).target
-    progress = opened.enter_context(Progress("Asking the teacher"))
+    progress = opened.enter_context(console.stderr().bar("Asking the teacher"))
 
     def teach(questions: Sequence[Question]) -> Teaching:
         taught = teacher.teach(

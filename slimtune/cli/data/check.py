@@ -48,7 +48,7 @@ def check(
 
     Errors are what the loader refuses, and end with exit code 2. Several files are taken as one training set.
     """
-    from slimtune.core.progress import Progress
+    from slimtune.core import console
     from slimtune.data import formats
     from slimtune.datatools.check import check as checking
     from slimtune.datatools.check import contamination, rendering
@@ -67,7 +67,7 @@ def check(
     name = model or (loaded.model.base if loaded else None)
     tokenizer = _tokenizer(name, settings) if name else None
     held_out = [settings.data.eval, settings.evaluate.data if settings.evaluate else None]
-    with Progress("Reading evaluation files") as progress:
+    with console.stderr().bar("Reading evaluation files") as progress:
         compared = [*(against or []), *(path for path in held_out if path)]
         evaluation = contamination.read(compared, on_progress=progress)
     wish = checking.Wish(
@@ -80,7 +80,7 @@ def check(
         secrets=secrets,
         evaluation=evaluation,
     )
-    with Progress("Checking (%)") as progress:
+    with console.stderr().bar("Checking (%)") as progress:
         report = checking.check(paths, wish, on_progress=progress)
     facts = _facts(report, settings, name or settings.model.base)
     suggested = suggestions.suggest(facts) if facts else ()

@@ -37,7 +37,7 @@ def export(
     ] = None,
 ) -> None:
     """Write training files in the layout of another tool, and say what is lost on the way."""
-    from slimtune.core.progress import Progress
+    from slimtune.core import console
     from slimtune.datatools.exchange import openai_rules
     from slimtune.datatools.exchange.converting import to_rows
     from slimtune.datatools.exchange.reading import read_files
@@ -48,10 +48,10 @@ def export(
         if value is not None and to != "openai":
             raise fail("it belongs to --to openai", where=option, fix="leave it out")
     keep_apart(output, files)
-    with Progress("Reading rows") as progress:
+    with console.stderr().bar("Reading rows") as progress:
         read = read_files(files, system=system, on_progress=progress)
     estimated = None
-    with Progress("Writing rows"):
+    with console.stderr().bar("Writing rows"):
         rows, losses = to_rows(read.conversations, to)
         if to == "openai":
             estimated = lengths.estimate(read.conversations)
@@ -76,14 +76,14 @@ def import_(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write files of other tools in the project's own form, and say what is lost on the way."""
-    from slimtune.core.progress import Progress
+    from slimtune.core import console
     from slimtune.datatools.exchange.converting import to_rows
     from slimtune.datatools.exchange.layouts import own_layout
     from slimtune.datatools.exchange.reading import read_files
     from slimtune.datatools.writing import keep_apart, write_rows
 
     keep_apart(output, files)
-    with Progress("Reading rows") as progress:
+    with console.stderr().bar("Reading rows") as progress:
         read = read_files(
             files,
             format="messages" if origin == "openai" else origin,
@@ -91,7 +91,7 @@ def import_(
             on_progress=progress,
         )
     layout = to or own_layout(read.conversations)
-    with Progress("Writing rows"):
+    with console.stderr().bar("Writing rows"):
         rows, losses = to_rows(read.conversations, layout)
         written = write_rows(output, rows, overwrite=overwrite)
     _say_losses([*read.losses, *losses])

@@ -38,7 +38,7 @@ def mix(
 
     Weights come first, then the caps, then --rows. General data is neither weighted nor capped.
     """
-    from slimtune.core.progress import Progress
+    from slimtune.core import console
     from slimtune.datatools import mixing
     from slimtune.datatools.exchange.converting import to_rows
     from slimtune.datatools.exchange.layouts import own_layout
@@ -53,7 +53,7 @@ def mix(
         raise SlimtuneError(problems)
     keep_apart(output, [*(path for path, _ in weighted), *([general] if general else [])])
     share = USUAL_SHARE if general_share is None else general_share
-    with Progress("Reading rows") as progress:
+    with console.stderr().bar("Reading rows") as progress:
         mixture = mixing.mix(
             weighted,
             general=general,
@@ -65,7 +65,7 @@ def mix(
             on_progress=progress,
         )
     layout = own_layout(mixture.conversations)
-    with Progress("Writing rows"):
+    with console.stderr().bar("Writing rows"):
         written = write_rows(output, to_rows(mixture.conversations, layout).rows, overwrite=overwrite)
     _show(mixture, written.rows)
     state = "unchanged" if written.unchanged else "written"

@@ -49,7 +49,6 @@ def preview(
     """
     from slimtune.core import console as consoles
     from slimtune.core.console import Console
-    from slimtune.core.progress import Progress
     from slimtune.datatools.preview import preview as previewing
     from slimtune.datatools.preview import preview_text
     from slimtune.recipe import schema as recipes
@@ -65,7 +64,7 @@ def preview(
     tokenizer = _tokenizer(model, wish, thinking)
     length = max_seq_length or (wish.model.max_seq_length if wish else _DEFAULT_LENGTH)
     choice = previewing.Choice(count, seed if at_random else None, line)
-    with Progress("Reading (bytes)") as progress:
+    with consoles.stderr().bar("Reading (bytes)") as progress:
         found = [
             previewing.preview(
                 path,

@@ -35,8 +35,8 @@ def split(
     Questions on one context, equal questions and near duplicates stay together. What went where is kept in split.json,
     which a run records and which is not replaced silently.
     """
+    from slimtune.core import console as consoles
     from slimtune.core.console import Console
-    from slimtune.core.progress import Progress
     from slimtune.datatools.split.split_files import split_files
 
     if extend and again:
@@ -49,7 +49,7 @@ def split(
         raise SlimtuneError(problems)
     if not any(sizes.values()):
         raise fail("nothing is held out", where="--test", fix="for example --test 40 or --test 0.25")
-    with Progress("Reading and comparing") as progress:
+    with consoles.stderr().bar("Reading and comparing") as progress:
         outcome = split_files(
             files,
             **sizes,

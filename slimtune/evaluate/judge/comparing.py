@@ -81,16 +81,8 @@ def _judge(found: Sequence[Contender], judge: str, folder: Path, console: Consol
             console.step(f"{spec.model} judges {second.name} against {first.name}")
             path = folder / f"judgements-{_slug(second.name)}.jsonl"
             items = list((first.asked or second.asked).values())
-            judged.append(
-                pairwise.judge(
-                    first,
-                    second,
-                    items,
-                    opened.target,
-                    path,
-                    lambda count, of: console.progress(f"{count}/{of}", last=count == of),
-                )
-            )
+            with console.bar("Judged") as advance:
+                judged.append(pairwise.judge(first, second, items, opened.target, path, advance))
     return judged
 
 

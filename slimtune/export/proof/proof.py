@@ -14,7 +14,6 @@ from typing import Any
 from slimtune.core import run_record
 from slimtune.core.console import Console
 from slimtune.core.errors import Problem, SlimtuneError
-from slimtune.core.progress import Progress
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate.targets.target import spellings
 from slimtune.export import model_folder
@@ -115,7 +114,7 @@ def _reference(merged: Path, golden: Sequence[Golden], asked: Questions | None, 
         return Reference("tuned model, first token", [Answer([item.greedy_token]) for item in golden], 1)
     console.say(f"asking the merged model {len(golden)} questions")
     prompts, references = [item.prompt_ids for item in golden], [item.reference_ids for item in golden]
-    with Progress("Asking the merged model", console):
+    with console.bar("Asking the merged model"):
         answers = merged_model.ask(merged, prompts, length, references)
     return Reference(f"merged model (greedy, {answers[0].precision})", answers, length)
 
@@ -211,7 +210,7 @@ def _prove_file(
             Asked(item.prompt, item.prompt_ids, answer, item.messages)
             for item, answer in zip(golden, reference.answers, strict=True)
         ]
-        with Progress(f"Asking {path.name}", console):
+        with console.bar(f"Asking {path.name}"):
             found = parity.check(server, path.name, prompts, max_new_tokens=reference.length)
         record, problems = asdict(found), _unequal(found, exact=exact)
         if render:
@@ -219,8 +218,8 @@ def _prove_file(
             record["rendering"] = asdict(rendered)
             problems += rendering.problems(rendered, path.name)
         if asked is not None:
-            with Progress(f"Asking {path.name} the verdict's questions", console) as progress:
-                answered = questions.ask(server, path, asked, slots=_SLOTS, on_progress=progress)
+            with console.bar(f"Asking {path.name} the verdict's questions") as progress:
+                answered = questions.ask(server, path, asked, slots=_SLOTS, advance=progress)
             record["verdict_questions"] = asdict(answered)
             problems += questions.problems(answered, path.name, exact=exact)
     return record, problems

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import Problem
+from slimtune.core.progress import Advance, ignore
 from slimtune.data.types import Message
 from slimtune.evaluate import asking
 from slimtune.evaluate.asking import Row, Settings
@@ -84,7 +85,7 @@ def ask(
     questions: Questions,
     *,
     slots: int,
-    on_progress: Callable[[int, int], None] | None = None,
+    advance: Advance = ignore,
 ) -> QuestionsRecord:
     """Ask the file in `server` the questions as the verdict asked them.
 
@@ -92,7 +93,7 @@ def ask(
     """
     architecture = read_gguf(gguf).text("general.architecture") or "unknown"
     target = GgufTarget(gguf, server, architecture, slots, thinking=None)
-    rows = asking.ask(target, questions.items, questions.settings, on_progress=on_progress)
+    rows = asking.ask(target, questions.items, questions.settings, advance=advance)
     return compare(questions.tuned, rows, of=questions.of)
 
 

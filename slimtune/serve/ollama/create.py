@@ -84,7 +84,8 @@ def _judge(ollama: Ollama, export: Exported, console: Console, program_version: 
     console.step(f"Putting {len(export.golden)} golden prompts to '{export.name}', with `think` unset, true and false")
     started = time.monotonic()
     capabilities = ollama.capabilities(export.name)
-    found = replay.replay(ollama, export.name, export.golden, console.progress)
+    with console.bar("Asked") as advance:
+        found = replay.replay(ollama, export.name, export.golden, advance)
     seconds = round(time.monotonic() - started, 3)
     console.table("Ollama's answers beside the merged model's", replay.table(found, export.needed))
     problems = replay.problems(found, export.needed, export.thinking)

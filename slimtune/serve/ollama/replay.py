@@ -7,11 +7,12 @@ Ollama refuses `think: true` for a model whose template cannot think; for one tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from slimtune.core.errors import Problem
+from slimtune.core.progress import Advance
 from slimtune.serve.ollama.exported import Golden
 from slimtune.serve.ollama.server import Ollama, Reply
 
@@ -50,7 +51,7 @@ class Found:
         return values if self.compared else {key: values[key] for key in values if key not in ("equal", "differences")}
 
 
-def replay(server: Ollama, name: str, golden: Sequence[Golden], progress: Callable[[str], None]) -> list[Found]:
+def replay(server: Ollama, name: str, golden: Sequence[Golden], advance: Advance) -> list[Found]:
     """Put every golden prompt to the model `name`, one at a time, with each setting of `think`.
 
     Raises SlimtuneError where the server gives no answer.
@@ -63,7 +64,7 @@ def replay(server: Ollama, name: str, golden: Sequence[Golden], progress: Callab
             options = OPTIONS | {"num_predict": prompt.max_new_tokens}
             messages = [message.model_dump() for message in prompt.messages]
             _take(one, prompt, server.chat(name, messages, think=value, options=options))
-            progress(f"think {think}: {number} of {len(golden)} prompts")
+            advance(number, len(golden), f"with think {think}")
         found.append(one)
     return found
 

@@ -1,0 +1,160 @@
+"""How the parts of a run look on the screen: plan, mask audit, memory, verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from slimtune.core.console import Console
+from slimtune.core.memory import Comparison, sentences, shown
+from slimtune.plan.explain import suggestions
+from slimtune.plan.make import Plan
+from slimtune.plan.memory import ram, vram
+from slimtune.plan.speed import Estimate
+
+if TYPE_CHECKING:
+    from slimtune.run.prepare import Prepared
+    from slimtune.train.audit import MaskAudit
+
+_SHOWN_PROMPT_CHARACTERS = 220
+
+
+def plan(console: Console, prepared: Prepared) -> None:
+    """The plan: what will happen, each value with its reason."""
+    plan, recipe = prepared.plan, prepared.recipe
+    hardware = prepared.hardware
+    console.step(f"Plan of '{recipe.name}' for {hardware.name}")
+    facts = f"{len(prepared.train)} training, {len(prepared.held_out)} held-out, {len(prepared.test)} test examples"
+    console.say(f"{plan.base} ({_count(prepared.shape.total_parameters)} parameters); {facts}")
+    console.say(f"LoRA rank {plan.lora_rank}, alpha {plan.lora_alpha}, on {', '.join(plan.lora_targets)}")
+    console.say(f"learning rate {plan.learning_rate:g}, {plan.lr_scheduler_type}")
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    for name, setting in plan.as_json()["settings"].items():
+        reason = setting["reason"]
+        if reason != "recipe":
+            value = setting["value"]
+            shown = _gib(value) if name.endswith("_bytes") and value is not None else _shown(value)
+            table.add_row(f"  {name}", escape(shown), Text(reason, style="dim"))
+    console.out.print(table)
+    if plan.memory is not None and plan.budget_bytes is not None:
+        _memory(console, plan)
+    if plan.estimate is not None:
+        _estimate(console, plan.estimate)
+    if prepared.facts is not None:
+        first, *others = suggestions.lines(prepared.facts, suggestions.suggest(prepared.facts))
+        console.say(first)
+        for line in others:
+            console.out.print(Padding(Text(line), (0, 0, 0, 4)))
+    for note in plan.notes:
+        console.say(f"note: {note}")
+
+
+def _memory(console: Console, plan: Plan) -> None:
+    memory, budget, peak = plan.memory, plan.budget_bytes or 0, plan.peak_bytes or 0
+    assert memory is not None
+    console.out.print(
+        f"  [bold]Predicted peak memory {_gib(peak)} of a budget of {_gib(budget)}, {_gib(budget - peak)} left[/bold]"
+    )
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    formulas = vram.FORMULAS if plan.device == "cuda" else ram.FORMULAS
+    for item, size in sorted(memory.items.items(), key=lambda entry: -entry[1]):
+        table.add_row(f"    {item}", f"{size / 2**20:>9,.0f} MiB", Text(formulas.get(item, ""), style="dim"))
+    console.out.print(table)
+    by_phase = ", ".join(f"{name} {_gib(size)}" for name, size in plan.phases.items() if name != "train")
+    console.say(f"By phase: {by_phase}")
+    if memory.cpu_items:
+        parts = ", ".join(f"{item} {_gib(size)}" for item, size in memory.cpu_items.items())
+        console.say(f"In the computer's memory instead: {parts}")
+    if plan.least_bytes:
+        console.say(f"At least {_gib(plan.least_bytes)} are needed; the rest buys speed")
+    if plan.longest_context:
+        console.say(f"Longest example that would still fit: {plan.longest_context:,} tokens, every layer recomputed")
+
+
+def _estimate(console: Console, estimate: Estimate) -> None:
+    source = f"{estimate.efficiency:.0%} of the card's peak, {estimate.source}"
+    console.say(f"Predicted speed {estimate.tokens_per_second:,.0f} tokens/s ({source})")
+    cost = "" if estimate.cost is None else f"; cost {estimate.cost:,.2f}"
+    console.say(
+        f"Predicted time {_duration(estimate.train_seconds)} for training and "
+        f"{_duration(estimate.evaluation_seconds)} for evaluation, loading and export not counted{cost}"
+    )
+
+
+def mask_audit(console: Console, audit: MaskAudit) -> None:
+    """The audit's figures and, in colour, what carries loss in three examples."""
+    console.step("Mask audit: what the trainer's own batches teach")
+    console.say(
+        f"{audit.rows} examples in {audit.batches} batches; {audit.supervised_tokens:,} of {audit.tokens:,} tokens "
+        f"carry loss ({audit.supervised_share:.1%}); every label equals the computed response mask"
+    )
+    if audit.refined_rows:
+        console.say(f"{audit.refined_rows} examples: marker-based masking differs, the computed boundary is used")
+    for example in audit.preview:
+        text = Text(f"  {example['where']}  ", style="dim")
+        for segment in example["segments"]:
+            shown = segment["text"] if segment["supervised"] else _shortened(segment["text"])
+            text.append(shown.replace("\n", "⏎"), style="bold green" if segment["supervised"] else "dim")
+        console.out.print(text, soft_wrap=True)
+
+
+def memory(console: Console, compared: Sequence[Comparison]) -> None:
+    """Prediction beside measurement, and in words what is too far apart."""
+    if not compared:
+        return
+    console.step("Memory: predicted and measured")
+    table = Table(box=None, padding=(0, 2))
+    for heading in ("", "predicted", "measured", "difference"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for one in compared:
+        table.add_row(f"  {one.name}", shown(one.predicted), shown(one.measured), f"{one.error:+.1%}")
+    console.out.print(table)
+    for sentence in sentences(compared):
+        console.warn(sentence)
+
+
+def verdict(console: Console, rows: Sequence[Sequence[str]], sentence: str) -> None:
+    """The before/after table and the verdict in a sentence."""
+    console.table("Before and after, on the same held-out questions", [("", "base", "tuned"), *rows])
+    console.out.print(f"  [bold]Verdict:[/bold] {escape(sentence)}")
+
+
+def figures(console: Console, rows: Sequence[Sequence[str]]) -> None:
+    """What one model reached: (measure, value) each."""
+    console.table("Figures", [("", ""), *rows])
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    """75 → "1 min 15 s"; 5000 → "1 h 23 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if value is None:
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _count(number: int) -> str:
+    """8190735360 → "8.19 B"; 947072 → "0.95 M"."""
+    return f"{number / 1e9:.2f} B" if number >= 1e8 else f"{number / 1e6:.2f} M"
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _SHOWN_PROMPT_CHARACTERS:
+        return text
+    half = _SHOWN_PROMPT_CHARACTERS // 2
+    return f"{text[:half]} … {text[-half:]}"
