@@ -16,7 +16,7 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import browser  # noqa: E402  (tests/browser.py)
+from support import browser  # noqa: E402
 
 from slimtune.cli import app as cli  # noqa: E402
 from slimtune.run import report  # noqa: E402
@@ -38,7 +38,7 @@ def draw_report(run: Path, out: Path) -> None:
 
 
 def draw_plan(out: Path) -> None:
-    """Where the card's memory goes, as `python -m slimtune.cli plan recipes/direct.yaml --plot` draws it."""
+    """Where the card's memory goes, as `slimtune plan recipes/direct.yaml --plot` draws it."""
     cli.app(["plan", str(RECIPE), "--plot", str(out)], standalone_mode=False)
 
 

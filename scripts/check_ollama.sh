@@ -4,7 +4,7 @@
 #     scripts/check_ollama.sh outputs/direct/latest [NAME]
 #
 # It needs ollama, curl and python3 (for JSON alone), and nothing of Slimtune, so that it is a second opinion on
-# `python -m slimtune.cli ollama create`, and runs where only the export was copied to. REPLACE=1 replaces a model of
+# `slimtune ollama create`, and runs where only the export was copied to. REPLACE=1 replaces a model of
 # that name; OLLAMA_HOST and SLIMTUNE_OLLAMA mean what they mean there.
 #
 # Exit code: 0 it answers as the merged model does, 1 it does not, 2 no Ollama or no whole export.
@@ -21,7 +21,7 @@ fail() {
 [ $# -ge 1 ] && [ $# -le 2 ] || fail "how to use it: $0 RUN [NAME]" "RUN is an exported run's folder"
 run=$1
 for file in manifest.json export/Modelfile export/golden.jsonl; do
-    [ -f "$run/$file" ] || fail "$run/$file is not there" "export the run again: python -m slimtune.cli export RUN --fresh"
+    [ -f "$run/$file" ] || fail "$run/$file is not there" "export the run again: slimtune export RUN --fresh"
 done
 
 # ---- Ollama: program, server, versions ----------------------------------------------------------------------------
@@ -61,7 +61,7 @@ of_the_recipe() {
     python3 -c 'import json, sys; print(json.load(sys.stdin)["export"]["ollama_name"])' <"$run/manifest.json" 2>/dev/null
 }
 name=${2:-$(of_the_recipe)} ||
-    fail "$run is not exported, or its manifest is broken" "python -m slimtune.cli export RUN"
+    fail "$run is not exported, or its manifest is broken" "slimtune export RUN"
 case $name in
 '' | [!a-z0-9]* | *[!a-z0-9._-]*) fail "'$name' cannot be a model's name" "lower-case letters, digits, '.', '_' and '-'" ;;
 esac

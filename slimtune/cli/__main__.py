@@ -1,4 +1,4 @@
-"""`python -m slimtune.cli` is `slimtune`."""
+"""`python -m slimtune.cli` runs `slimtune` where the command is not installed."""
 
 from slimtune.cli.app import main
 

@@ -46,7 +46,7 @@ class AnswerFile:
 def read(path: Path) -> list[Row]:
     """The rows of a finished file. Raises SlimtuneError where it is missing or a line is no result row."""
     if not path.is_file():
-        raise fail("there are no answers", where=str(path), fix="python -m slimtune.cli evaluate … writes them")
+        raise fail("there are no answers", where=str(path), fix="slimtune evaluate … writes them")
     return parse(path.read_bytes(), path)
 
 

@@ -136,7 +136,7 @@ def _card() -> list[Finding]:
 def _no_card(instead: str) -> Finding:
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if shutil.which("nvidia-smi") is None:
-        fix = "a plan needs no card:  python -m slimtune.cli plan recipes/direct.yaml --vram-gb 10"
+        fix = "a plan needs no card:  slimtune plan recipes/direct.yaml --vram-gb 10"
         return Finding("warning", f"no CUDA card; {instead}", fix)
     if hidden is not None and hidden.split(",")[0].strip() in ("", "-1"):
         return Finding("warning", f"CUDA_VISIBLE_DEVICES hides every card; {instead}", "unset CUDA_VISIBLE_DEVICES")

@@ -34,11 +34,7 @@ def run(folder: Path) -> list[Finding]:
     directory = folder.resolve()
     if not (directory / "manifest.json").is_file():
         inside = (directory / "latest" / "manifest.json").is_file()
-        fix = (
-            f"python -m slimtune.cli doctor {folder / 'latest'}"
-            if inside
-            else "name a run's folder: outputs/<name>/<UTC time>"
-        )
+        fix = f"slimtune doctor {folder / 'latest'}" if inside else "name a run's folder: outputs/<name>/<UTC time>"
         return [Finding("error", f"{folder} is no run's folder: it has no manifest.json", fix)]
     try:
         return list(_run(directory))

@@ -118,10 +118,11 @@ def recorded_plan(plan: Plan, earlier: Earlier) -> Plan:
 
 
 def command(started_with: Sequence[str], wanted: str = "auto") -> str:
-    """The command line that goes on with a run, from the one that began it (its program first)."""
+    """The command that resumes a run, from the one that started it (its program first)."""
     program, *arguments = started_with
-    if program.endswith(("slimtune/cli.py", "slimtune/cli/__main__.py")):
-        begin = ["python", "-m", "slimtune.cli"]
+    # The first two are the module in runs of older versions, and `python -m slimtune.cli`.
+    if program.endswith(("slimtune/cli.py", "slimtune/cli/__main__.py", "/slimtune")):
+        begin = ["slimtune"]
     else:
         begin = ["python", program] if program.endswith(".py") else [program]
     if "--resume" in arguments:

@@ -71,7 +71,7 @@ def export(
     refused = refusal(recipe, mapping(run, "eval/verdict.json", []))
     if refused and not force:
         _refused(refused, record, console)
-        console.say(f"to export it all the same: python -m slimtune.cli export {run} --force")
+        console.say(f"to export it all the same: slimtune export {run} --force")
         return
     if refused:
         record.event("export_forced", refused)
@@ -151,7 +151,7 @@ def _ship(record: RunRecord, recipe: Recipe, wanted: ExportSection, folder: Path
         raise fail(
             "the run did not record what its tuned model answers",
             where=str(run / "eval/golden.jsonl"),
-            fix=f"export its adapter, which asks it first: python -m slimtune.cli export {run / 'adapter'}",
+            fix=f"export its adapter, which asks it first: slimtune export {run / 'adapter'}",
         )
     shipment = ship.Shipment(
         name=recipe.name,

@@ -188,6 +188,6 @@ def where_everything_is(record: RunRecord) -> list[tuple[str, Path | str]]:
     pairs += [("GGUF", latest / "export" / name) for name in exported.get("gguf", [])]
     if exported.get("gguf"):
         pairs.append(("Ollama", f"ollama create {exported['ollama_name']} -f {latest / 'export' / 'Modelfile'}"))
-        pairs.append(("with a check", f"python -m slimtune.cli ollama create {latest}"))
-        pairs.append(("a first talk", f"python -m slimtune.cli chat {latest}"))
+        pairs.append(("with a check", f"slimtune ollama create {latest}"))
+        pairs.append(("a first talk", f"slimtune chat {latest}"))
     return pairs

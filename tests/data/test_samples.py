@@ -127,7 +127,7 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
     commands = [shlex.split(line) for line in script.splitlines() if line and not line.startswith("#")]
     assert len(commands) == 6
     for words in commands:
-        assert words[:3] == ["python", "-m", "slimtune.cli"]
-        out = run(*words[3:])
+        assert words[0] == "slimtune"
+        out = run(*words[1:])
         assert out.code == 0, out.stderr
     assert (tmp_path / "work/back.jsonl").read_bytes() == (tmp_path / "work/direct.jsonl").read_bytes()

@@ -127,7 +127,7 @@ def test_faults_of_other_lines_are_left_to_check(chat, file, tmp_path):
         handle.write("{broken\n")
     found = preview(path, chat(), Choice(), max_seq_length=512)
     assert found.shown == 2
-    assert preview_text.unread(found) == f"1 problem elsewhere in {path}: python -m slimtune.cli data check {path}"
+    assert preview_text.unread(found) == f"1 problem elsewhere in {path}: slimtune data check {path}"
     with pytest.raises(SlimtuneError, match=f"{path}:3"):
         preview(path, chat(), Choice(line=3), max_seq_length=512)
 

@@ -350,7 +350,7 @@ def test_a_link_to_the_run_will_do_and_its_parent_will_not(unfinished):
         Finding(
             "error",
             "outputs/law is no run's folder: it has no manifest.json",
-            "python -m slimtune.cli doctor outputs/law/latest",
+            "slimtune doctor outputs/law/latest",
         )
     ]
     has(doctor_run.run(Path("nowhere")), "error", "nowhere is no run's folder", "outputs/<name>/<UTC time>")
@@ -390,11 +390,12 @@ def test_a_newer_run_is_what_auto_would_take(unfinished):
     assert shlex.split(last.fix)[-2:] == ["--resume", str(unfinished)]
 
 
-def test_a_run_started_as_a_module_goes_on_as_one(unfinished):
-    manifest(unfinished, command=["/somewhere/slimtune/cli.py", "train", "-r", "a.yaml"])
-    assert doctor_run.run(unfinished)[-1].fix == "python -m slimtune.cli train -r a.yaml --resume auto"
-    manifest(unfinished, command=["/bin/slimtune", "train"])
-    assert doctor_run.run(unfinished)[-1].fix == "/bin/slimtune train --resume auto"
+@pytest.mark.parametrize(
+    "program", ["/somewhere/slimtune/cli.py", "/somewhere/slimtune/cli/__main__.py", "/somewhere/.venv/bin/slimtune"]
+)
+def test_a_run_started_with_slimtune_resumes_with_it(unfinished, program):
+    manifest(unfinished, command=[program, "train", "-r", "a.yaml", "--resume", "auto"])
+    assert doctor_run.run(unfinished)[-1].fix == "slimtune train -r a.yaml --resume auto"
 
 
 def test_a_broken_checkpoint_is_passed_over(unfinished):

@@ -448,7 +448,7 @@ def test_thought_and_answer_are_told_apart(text, cut, parts):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys\nfrom slimtune import cli\ntry:\n    cli.main(['ollama', 'create', '--help'])\n"
+        "import sys\nfrom slimtune.cli import app as cli\ntry:\n    cli.main(['ollama', 'create', '--help'])\n"
         "except SystemExit: pass\nprint([m for m in ('torch', 'transformers', 'httpx', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

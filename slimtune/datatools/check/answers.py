@@ -131,7 +131,7 @@ class Answers:
             return []
         shares = ", ".join(f"{one} {number / total:.0%}" for one, number in sorted(labels.items()))
         what = f"the answer is {label!r} in {share:.0%} of {total:,} rows, where {even:.0%} would be even ({shares})"
-        fix = "python -m slimtune.cli data build … --shuffle-choices N puts the right answers in every place"
+        fix = "slimtune data build … --shuffle-choices N puts the right answers in every place"
         return [Finding("warning", what, fix, self.path, "label-imbalance")]
 
     def _constant_output(self) -> list[Finding]:

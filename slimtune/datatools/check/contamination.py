@@ -83,7 +83,7 @@ class Contamination:
             item, row = next(iter(sharing.items()))
             whose = "1 evaluation item shares" if len(sharing) == 1 else f"{len(sharing)} evaluation items share"
             what = f"{whose} a context with training rows: {item}, for example, with this one"
-            fix = "split by context if the test is to be of new statutes: python -m slimtune.cli data split"
+            fix = "split by context if the test is to be of new statutes: slimtune data split"
             found.append(Finding("note", what, fix, row, "shared-context"))
         return found
 

@@ -73,7 +73,7 @@ def unread(found: Previews) -> str:
         return ""
     count = len(found.unread)
     problems = f"{count:,} problems" if count > 1 else "1 problem"
-    return f"{problems} elsewhere in {found.path}: python -m slimtune.cli data check {found.path}"
+    return f"{problems} elsewhere in {found.path}: slimtune data check {found.path}"
 
 
 def legend(coloured: bool) -> str:

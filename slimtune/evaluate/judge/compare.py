@@ -114,7 +114,7 @@ def _problems(contenders: Sequence[Contender]) -> list[Problem]:
 def _row_problems(contender: Contender) -> list[Problem]:
     name, again = contender.name, "evaluate it again"
     if not contender.rows:
-        return [Problem("no result rows", name, "python -m slimtune.cli evaluate … writes them")]
+        return [Problem("no result rows", name, "slimtune evaluate … writes them")]
     problems = []
     kinds = sorted({str(row.get("kind", "multiple_choice")) for row in contender.rows})
     needed = _NEEDED.get(kinds[0])

@@ -85,7 +85,7 @@ def _of_run(run: Path) -> ChatModel:
     export = run / "export"
     modelfile = export / "Modelfile"
     ggufs = _ggufs_in(export)
-    again = f"python -m slimtune.cli export {run}"
+    again = f"slimtune export {run}"
     if not ggufs:
         if (export / "merged").is_dir():
             raise fail("the run's export has no GGUF", where=str(export), fix=f"{again} --fresh --gguf q8_0")

@@ -49,7 +49,7 @@ def check(run: Path, console: Console, *, name: str | None = None) -> None:
     with server.connect() as ollama:
         _introduce(ollama, export, console)
         if not ollama.has(export.name):
-            fix = f"python -m slimtune.cli ollama create {run}"
+            fix = f"slimtune ollama create {run}"
             raise fail(f"Ollama has no model '{export.name}'", where=ollama.url, fix=fix)
         export.result.unlink(missing_ok=True)
         _judge(ollama, export, console)

@@ -83,7 +83,7 @@ def read(run: Path, name: str | None = None) -> Exported:
     export = as_dict(manifest.get("export"))
     folder = run / "export"
     if not export:
-        raise fail("the run is not exported", where=str(run), fix=f"python -m slimtune.cli export {run}")
+        raise fail("the run is not exported", where=str(run), fix=f"slimtune export {run}")
     problems: list[Problem] = []
     where = "--name" if name is not None else f"{run / 'manifest.json'} export.ollama_name"
     name = str(export.get("ollama_name", "")) if name is None else name

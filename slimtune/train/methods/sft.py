@@ -146,6 +146,6 @@ def compare_with_plan(settings: dict[str, Any], plan: Plan) -> None:
     ]
     if differing:
         raise SlimtuneError(
-            [*differing, Problem("please report this with what  python -m slimtune.cli version  prints")],
+            [*differing, Problem("please report this with what  slimtune version  prints")],
             summary="The trainer would not do what the plan says; nothing was trained",
         )
