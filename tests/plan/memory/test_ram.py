@@ -192,6 +192,8 @@ def test_a_micro_batch_that_is_none(tokens, rows):
 
 
 def test_it_is_pure_arithmetic():
-    code = "import sys\nfrom slimtune.plan.memory import ram\nprint({'torch', 'numpy', 'transformers'} & set(sys.modules))"
+    code = (
+        "import sys\nfrom slimtune.plan.memory import ram\nprint({'torch', 'numpy', 'transformers'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
