@@ -120,9 +120,9 @@ def _rows(case: Case) -> tuple[list[Conversation], list[Conversation], set[str]]
 
 
 def _row(split: str, number: int, write: Callable[[int], str], statutes: Sequence[str]) -> Conversation:
+    from scripts.law_files import render_question
     from slimtune.data.questions import Question
     from slimtune.data.types import Conversation, Message
-    from slimtune.datatools.build.law import render_question
 
     question = Question(
         id=f"{split}-{number}",

@@ -48,7 +48,7 @@ def _sixteen_bit(case: Case, folder: Path) -> None:
     from slimtune.models import backend  # first: Unsloth patches what follows
 
     import torch  # isort: skip
-    from slimtune.models.builtin import models, tokenizer
+    from scripts.builtin import models, tokenizer
 
     shape, trained = case.shape, tokenizer.train()
     model: Any = models.new_model(

@@ -44,8 +44,8 @@ def make(folder: Path, count: int, vocabulary: Path | None) -> dict[str, Any]:
     from tokenizers import Tokenizer
 
     from benchmarks import qwen_vocabulary
+    from scripts.builtin import models
     from slimtune.models import builtin
-    from slimtune.models.builtin import models
 
     import torch  # isort: skip
 

@@ -19,12 +19,12 @@ from benchmarks import machine  # before torch: it imports Unsloth, which patche
 
 import torch  # isort: skip
 
+from scripts.builtin import tokenizer as builtin_tokenizer
 from slimtune.data import loading
 from slimtune.evaluate import asking, items
 from slimtune.evaluate.targets import opening, target_spec
 from slimtune.evaluate.targets.local_target import LocalTarget
 from slimtune.models import backend
-from slimtune.models.builtin import tokenizer as builtin_tokenizer
 
 
 def main(job_path: str) -> None:

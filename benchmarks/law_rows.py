@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from scripts.law_files import render_question
 from slimtune.data.questions import Question, read_questions
-from slimtune.datatools.build.law import render_question
 from slimtune.datatools.build.prompts import Mode
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimtune.models.builtin import tokenizer as builtin_tokenizer
+from scripts.builtin import tokenizer as builtin_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -22,8 +22,8 @@ from bitsandbytes.functional import quantize_4bit  # isort: skip
 from safetensors.torch import save_file  # isort: skip
 
 from benchmarks.acceptance_cases import shape_of
+from scripts.builtin import tokenizer as builtin_tokenizer
 from slimtune.models import files as base_model
-from slimtune.models.builtin import tokenizer as builtin_tokenizer
 from slimtune.models.shapes import ATTENTION, ModelShape
 
 STANDARD_DEVIATION = 0.02  # `initializer_range` of Qwen's configurations

@@ -14,8 +14,8 @@ import pytest
 @pytest.fixture(scope="session")
 def template_folder(tmp_path_factory):
     """family -> a folder with the built-in tokenizer and that family's chat template, as Unsloth ships it."""
+    from scripts.builtin import tokenizer
     from slimtune.models import backend
-    from slimtune.models.builtin import tokenizer
 
     trained = tokenizer.train()
     made = {}
@@ -33,8 +33,8 @@ def template_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """(family, tied=True) -> a folder with a random model of that family, with its tokenizer and template."""
+    from scripts.builtin import models
     from slimtune.models import backend
-    from slimtune.models.builtin import models
 
     made = {}
 

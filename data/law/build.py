@@ -13,9 +13,9 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parents[1]))
 
+from scripts.law_files import build_files  # noqa: E402
 from slimtune.core.errors import SlimtuneError, fail  # noqa: E402
 from slimtune.data.questions import read_questions  # noqa: E402
-from slimtune.datatools.build.law import build_files  # noqa: E402
 
 SEED = 42
 DEV_SHARE = 0.15

@@ -16,7 +16,10 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from slimtune.models.builtin.tokenizer import SPLIT_EXPRESSION
+# Qwen2's pre-tokenizer (transformers, models/qwen2/tokenization_qwen2.py): single digits, words with one leading symbol.
+SPLIT_EXPRESSION = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 # Python's white space holds all of Unicode's, and a few characters more.
 _BETWEEN_LINES = re.compile(r"\n(?=\S)")

@@ -9,9 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from slimtune.core.errors import fail
-from slimtune.data.questions import Question
-
 SPLITS = ("train", "dev", "test")
 # How much a deviation counts: sizes are to be met exactly, and the labels before the sources.
 _WEIGHTS = {"all": 4.0, "label": 2.0, "source": 1.0, "label and source": 1.0}
@@ -75,26 +72,6 @@ def context_key(context: str) -> str:
     return "".join(unicodedata.normalize("NFKC", context).split())
 
 
-def split_questions(questions: Sequence[Question], *, dev: float, test: float, seed: int) -> dict[str, list[Question]]:
-    """The questions under "train", "dev" and "test", each list in the order given.
-
-    dev, test: shares of all questions, from 0 to below 1. Questions with equal contexts stay together. The shares
-    of right labels, of sources and of both together are as equal as exchanging groups can make them: groups are
-    placed one by one (the largest first, else in seeded order) where they fit best, then moved and swapped as long as
-    the weighted squared deviation falls. The result depends on the set of questions and the seed, not on their order.
-
-    Raises `SlimtuneError` if a share is impossible or a split would be empty.
-    """
-    sizes = _sizes(len(questions), dev, test)
-    items = [Item(one.id, one.correct, one.source, context_key(one.context)) for one in questions]
-    name_of = split_items(items, sizes, seed=seed)
-    split = {name: [question for question in questions if name_of[question.id] == name] for name in SPLITS}
-    for name, size in sizes.items():
-        if size and not split[name]:
-            raise fail(f"the split '{name}' is empty", fix="too many questions share a context: take more questions")
-    return split
-
-
 def split_items(
     items: Sequence[Item], sizes: Mapping[str, int], *, seed: int, placed: Mapping[str, str] | None = None
 ) -> dict[str, str]:
@@ -102,7 +79,11 @@ def split_items(
 
     sizes: how many items each split is to have, all of them together. placed: id to split of items that stay where
     they are; a group with such items goes to the split that has most of them (of equals the last in SPLITS, so that
-    what is like a test question is not trained on). As `split_questions` says, the order of the items does not matter.
+    what is like a test question is not trained on).
+
+    The shares of labels, of sources and of both together are as equal as exchanging groups can make them: groups are
+    placed one by one (the largest first, else in seeded order) where they fit best, then moved and swapped as long as
+    the weighted squared deviation falls. The result depends on the set of items and the seed, not on their order.
     """
     placed = {item.id: placed[item.id] for item in items if item.id in placed} if placed else {}
     groups = _groups(items)
@@ -133,16 +114,6 @@ def split_items(
     while _improve(list(parts.values())):
         pass
     return name_of | {item.id: name for name, part in parts.items() for group in part.groups for item in group.items}
-
-
-def _sizes(count: int, dev: float, test: float) -> dict[str, int]:
-    if not (dev >= 0 and test >= 0 and dev + test < 1):
-        raise fail(f"shares of {dev:g} for dev and {test:g} for test", fix="both from 0, together less than 1")
-    held_out = {name: max(1, round(share * count)) if share else 0 for name, share in (("dev", dev), ("test", test))}
-    train = count - sum(held_out.values())
-    if train < 1:
-        raise fail(f"{count} questions are too few for shares of {dev:g} and {test:g}", fix="take more questions")
-    return {"train": train, **held_out}
 
 
 def _groups(items: Iterable[Item]) -> list[_Group]:

@@ -242,8 +242,8 @@ def test_what_a_machine_lacks(monkeypatch):
 @pytest.fixture(scope="module")
 def without_weights(tmp_path_factory):
     """Folders of the real models with everything but weights: enough to plan."""
+    from scripts.builtin import tokenizer as builtin_tokenizer
     from slimtune.models import backend
-    from slimtune.models.builtin import tokenizer as builtin_tokenizer
 
     parent = tmp_path_factory.mktemp("planned")
     tokenizer = builtin_tokenizer.train()

@@ -3,7 +3,7 @@
 import base64
 
 from benchmarks import qwen_vocabulary
-from slimtune.models.builtin import tokenizer as builtin_tokenizer
+from scripts.builtin import tokenizer as builtin_tokenizer
 
 TEXT = "民法の規定によれば、正しいものはどれか。\na. 七日 A １ ｱ <|im_end|>\n</think> naïve 🙂"
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scripts.builtin import tokenizer as builtin_tokenizer
 from slimtune.data import line_encoding
 from slimtune.data.line_encoding import LineEncoder, lines, splits_at_lines
-from slimtune.models.builtin import tokenizer as builtin_tokenizer
 
 trained = functools.cache(builtin_tokenizer.train)
 

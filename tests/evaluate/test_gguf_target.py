@@ -14,6 +14,7 @@ import pytest
 import torch
 from support.paths import ROOT
 
+from scripts.builtin import models
 from slimtune.core.errors import SlimtuneError
 from slimtune.data import loading
 from slimtune.data.chat_template import ChatTokenizer
@@ -25,7 +26,6 @@ from slimtune.evaluate.targets.local_target import LocalTarget
 from slimtune.evaluate.targets.target import Facts, Prompt, Sampling
 from slimtune.export.gguf.gguf import convert
 from slimtune.models import builtin
-from slimtune.models.builtin import models
 from slimtune.models.gguf_header import LongArray, read_gguf
 
 FOLDER = builtin.resolve("builtin:tiny-qwen3")

@@ -7,10 +7,10 @@ import json
 import pytest
 from support.paths import ROOT
 
+from scripts import law_files as build
 from slimtune.core.console import Console
 from slimtune.core.errors import SlimtuneError
 from slimtune.data import questions
-from slimtune.datatools.build import law as build
 from slimtune.datatools.build import lawqa
 from slimtune.recipe import schema as recipe
 from slimtune.run import pipeline

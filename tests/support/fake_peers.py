@@ -35,8 +35,8 @@ def qwen3_8b(parent: Path) -> Path:
     from slimtune.models import backend  # before everything that it patches
 
     from benchmarks import random_model  # isort: skip
+    from scripts.builtin import tokenizer
     from slimtune.models import shapes as models
-    from slimtune.models.builtin import tokenizer
 
     folder = parent / "Qwen3-8B-bnb-4bit"
     tokenizer.save(tokenizer.train(), folder, chat_template=backend.chat_template("qwen3"))

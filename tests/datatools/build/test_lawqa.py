@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
+from scripts.law_files import render_question, split_questions
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.loading import load_conversations
-from slimtune.datatools.build.law import render_question, split_questions
 from slimtune.datatools.build.lawqa import parse_choices, read_lawqa
 
 SELECTION = ROOT / "../shared/data/lawqa_jp/selection.json"

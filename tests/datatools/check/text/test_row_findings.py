@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from support.paths import ROOT
 
+from scripts.law_files import render_question
 from slimtune.data.loading import load_conversations
 from slimtune.data.questions import Question
 from slimtune.data.types import Conversation, Message
-from slimtune.datatools.build.law import render_question
 from slimtune.datatools.check.text import row_findings
 
 DATA = ROOT / "data"

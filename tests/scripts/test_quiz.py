@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from support.paths import ROOT
 
-from slimtune.models.builtin import quiz, world
+from scripts.builtin import quiz, world
 
 DATA = ROOT / "data/quickstart"
 SPLITS = ("train", "dev", "test")

@@ -1,6 +1,6 @@
 """Builds the checkpoint that ships as `builtin:tiny-qwen3`, from nothing, in about three minutes on one core.
 
-    python -m slimtune.models.builtin.pretrain slimtune/models/builtin/tiny-qwen3
+    python -m scripts.builtin.pretrain slimtune/models/builtin/tiny-qwen3
 
 The model learns to chat about the built-in world in words: whether an activity has to be notified, and to copy lists,
 with and without letters in front. It never sees a four-choice question or the words of one. Asked such a question it
@@ -22,11 +22,11 @@ from slimtune.models import backend  # before torch and transformers: Unsloth pa
 
 import torch  # isort: skip
 
+from scripts.builtin import models
+from scripts.builtin import tokenizer as builtin_tokenizer
+from scripts.builtin.world import activities, must_be_notified
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer
 from slimtune.data.types import Conversation, Message
-from slimtune.models.builtin import models
-from slimtune.models.builtin import tokenizer as builtin_tokenizer
-from slimtune.models.builtin.world import activities, must_be_notified
 
 STEPS = 400
 BATCH = 32

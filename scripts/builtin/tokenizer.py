@@ -11,18 +11,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimtune.models.builtin.world import ACTIVITIES
+from scripts.builtin.world import ACTIVITIES
+from slimtune.data.line_encoding import SPLIT_EXPRESSION
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 VOCAB_SIZE = 2048
 MAX_LENGTH = 2048
-
-# Qwen2's pre-tokenizer (transformers, models/qwen2/tokenization_qwen2.py): single digits, words with one leading symbol.
-SPLIT_EXPRESSION = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 # Qwen3's added tokens in the order of their ids; the second group is not special there either: decoding keeps them.
 SPECIAL_TOKENS = [

@@ -1,6 +1,6 @@
-"""The law questions to their training and evaluation files: answers with and without reasoning, with and without statutes.
+"""Builds the files in data/law from its questions: answers with and without reasoning, with and without statutes.
 
-For other questions see `slimtune data build` (data/building/), which asks with the same prompts.
+data/law/build.py runs this. For other questions there is `slimtune data build`, which uses the same prompts.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from slimtune.core import run_record
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data.problems import bad_data
 from slimtune.data.questions import Question, repeated_ids
-from slimtune.data.splitting import SPLITS, context_key, split_questions
+from slimtune.data.splitting import SPLITS, Item, context_key, split_items
 from slimtune.datatools.build import prompts
 from slimtune.datatools.build.prompts import Mode
-
-__all__ = ["build_files", "choose_passages", "render_question", "split_questions"]
 
 # File name to mode and whether the prompt holds statutes.
 _TRAINING_FILES: dict[str, tuple[Mode, bool]] = {
@@ -70,6 +68,34 @@ def choose_passages(question: Question, split: Sequence[Question], *, count: int
     passages = [question.context, *chosen]
     rng.shuffle(passages)
     return passages
+
+
+def split_questions(questions: Sequence[Question], *, dev: float, test: float, seed: int) -> dict[str, list[Question]]:
+    """The questions under "train", "dev" and "test", each list in the order given.
+
+    dev, test: shares of all questions, from 0 to below 1. Questions with equal contexts stay together. See
+    `splitting.split_items` for the method.
+
+    Raises `SlimtuneError` if a share is impossible or a split would be empty.
+    """
+    sizes = _sizes(len(questions), dev, test)
+    items = [Item(one.id, one.correct, one.source, context_key(one.context)) for one in questions]
+    name_of = split_items(items, sizes, seed=seed)
+    split = {name: [question for question in questions if name_of[question.id] == name] for name in SPLITS}
+    for name, size in sizes.items():
+        if size and not split[name]:
+            raise fail(f"the split '{name}' is empty", fix="too many questions share a context: take more questions")
+    return split
+
+
+def _sizes(count: int, dev: float, test: float) -> dict[str, int]:
+    if not (dev >= 0 and test >= 0 and dev + test < 1):
+        raise fail(f"shares of {dev:g} for dev and {test:g} for test", fix="both from 0, together less than 1")
+    held_out = {name: max(1, round(share * count)) if share else 0 for name, share in (("dev", dev), ("test", test))}
+    train = count - sum(held_out.values())
+    if train < 1:
+        raise fail(f"{count} questions are too few for shares of {dev:g} and {test:g}", fix="take more questions")
+    return {"train": train, **held_out}
 
 
 def build_files(

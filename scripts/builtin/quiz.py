@@ -1,6 +1,6 @@
 """The quickstart's questions: which of four activities has to be notified? No torch.
 
-    python -m slimtune.models.builtin.quiz data/quickstart
+    python -m scripts.builtin.quiz data/quickstart
 
 writes train.jsonl, dev.jsonl and test.jsonl, the same bytes every time. Answers are spread evenly over a to d in every
 split, no two questions have the same four activities, and no activity occurs in two splits. The test's 120 questions
@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from scripts.builtin.world import LETTERS, activities
 from slimtune.core.run_record import write_text
-from slimtune.models.builtin.world import LETTERS, activities
 
 SIZES = {"train": 400, "dev": 40, "test": 120}
 QUESTION = "次のうち、届出が要るものはどれか。"

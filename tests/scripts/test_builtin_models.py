@@ -24,7 +24,7 @@ def test_the_four_kinds_load_and_compute(tiny_model, family, tied):
 
 
 def test_the_same_seed_gives_the_same_bytes(tiny_model, tmp_path):
-    from slimtune.models.builtin import models
+    from scripts.builtin import models
 
     template = (tiny_model("qwen3") / "chat_template.jinja").read_text(encoding="utf-8")
     again = models.build_random_model(tmp_path / "m", family="qwen3", tied=True, chat_template=template)
@@ -55,7 +55,7 @@ def test_an_unknown_builtin_is_an_error_that_names_the_known_ones():
 def test_pretraining_never_shows_a_four_choice_question():
     import random
 
-    from slimtune.models.builtin import pretrain, quiz
+    from scripts.builtin import pretrain, quiz
 
     stream = pretrain.lessons(random.Random(1))
     for _ in range(500):
@@ -72,9 +72,9 @@ def share_of_facts_known(folder):
     import torch
     from transformers import AutoModelForCausalLM
 
+    from scripts.builtin import world
     from slimtune.data.chat_template import ChatTokenizer
     from slimtune.data.types import Message
-    from slimtune.models.builtin import world
 
     tokenizer = ChatTokenizer(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -94,7 +94,7 @@ def test_the_checkpoint_knows_its_world():
 @pytest.mark.slow
 def test_the_builder_makes_the_checkpoint_again(tmp_path):
     """Text files byte for byte; weights too on a processor like the one it was built on, elsewhere as good."""
-    from slimtune.models.builtin import pretrain
+    from scripts.builtin import pretrain
 
     assert pretrain.pretrain(tmp_path) < 0.02
     folder = builtin.resolve("builtin:tiny-qwen3")

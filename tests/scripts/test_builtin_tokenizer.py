@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimtune.models.builtin import tokenizer
-from slimtune.models.builtin.world import ACTIVITIES
+from scripts.builtin import tokenizer
+from scripts.builtin.world import ACTIVITIES
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.paths import ROOT
 
+from scripts.law_files import build_files, choose_passages, render_question, split_questions
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.loading import load_conversations
 from slimtune.data.questions import Question
-from slimtune.datatools.build.law import build_files, choose_passages, render_question, split_questions
 
 
 def question(number: int, *, label: str = "a", source: str = "民法", context: str | None = None) -> Question:

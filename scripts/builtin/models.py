@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from slimtune.models.builtin import tokenizer as builtin_tokenizer
+from scripts.builtin import tokenizer as builtin_tokenizer
 
 Family = Literal["qwen2", "qwen3"]
 
