@@ -81,6 +81,7 @@ def _refuse(message: str) -> int:
 
 def missing(vram_gb: float) -> str | None:
     """Why this machine cannot run the acceptance, in words; None where it can. Imports nothing heavy."""
+    from slimtune.core.units import GIB
     from slimtune.models import hardware
     from slimtune.plan.memory import vram
 
@@ -88,7 +89,7 @@ def missing(vram_gb: float) -> str | None:
     if found.kind != "cuda":
         return "no CUDA card that nvidia-smi knows of and that this process may use"
     if found.memory_bytes < vram.visible_bytes(vram_gb):
-        return f"{found.name} has {found.memory_bytes / vram.GIB:.1f} GiB"
+        return f"{found.name} has {found.memory_bytes / GIB:.1f} GiB"
     absent = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if absent:
         return f"not installed: {', '.join(absent)}"

@@ -14,10 +14,10 @@ from benchmarks import peers_data, peers_measure
 from benchmarks.peers_job import Job
 from slimtune.core.console import Console
 from slimtune.core.errors import DOES_NOT_FIT, SlimtuneError
+from slimtune.core.units import GIB
 from slimtune.models import cards, hardware
 from slimtune.models import load as models
 from slimtune.plan import make
-from slimtune.plan.memory.vram import GIB
 from slimtune.recipe.schema import Recipe
 from slimtune.run import prepare, stages
 from slimtune.train import training

@@ -105,6 +105,7 @@ def plan(
 
 
 def _draw(prepared: Prepared, path: Path) -> None:
+    from slimtune.core.units import GIB
     from slimtune.plan.explain import alternatives, picture
     from slimtune.plan.memory import vram
 
@@ -119,7 +120,7 @@ def _draw(prepared: Prepared, path: Path) -> None:
         title=f"{prepared.recipe.name}: LoRA of {prepared.shape.name}, rank {made.lora_rank}",
         subtitle=alternatives.subtitle(made, hardware.name),
         budget_bytes=made.budget_bytes,
-        visible_bytes=vram.visible_bytes(hardware.memory_bytes / vram.GIB),
+        visible_bytes=vram.visible_bytes(hardware.memory_bytes / GIB),
         card=hardware.name.removeprefix("NVIDIA ").removeprefix("GeForce ").removesuffix(" (assumed)"),
     )
 

@@ -85,11 +85,11 @@ Opened = tuple[list["Side"], str | None]
 
 
 def _run_and_its_base(run: Path, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack) -> Opened:
-    from slimtune.run import resume
+    from slimtune.core import run_folder
     from slimtune.serve.chat import chat_sides
 
     screen.notes.step(f"Loading the base of {run}, and its adapter")
-    recipe = resume.read(run).recipe
+    recipe = run_folder.read(run).recipe
     return list(opened.enter_context(chat_sides.open_run(run, wishes))), recipe["data"]["system"]
 
 

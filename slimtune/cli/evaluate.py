@@ -225,10 +225,11 @@ def rescore(
 
 def report(run: Annotated[Path, typer.Argument(help="A run's folder, e.g. outputs/direct/latest.")]) -> None:
     """Render a run's report.html and experiment log again, from its folder alone."""
-    from slimtune.run import experiment_log, resume
+    from slimtune.core import run_folder
+    from slimtune.run import experiment_log
     from slimtune.run import report as reports
 
-    resume.read(run)
+    run_folder.read(run)
     experiment_log.write(run)
     typer.echo(f"Report: {reports.write(run)}")
 

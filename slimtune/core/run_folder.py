@@ -1,12 +1,44 @@
-"""Reading a run's folder, whatever is missing from it or broken in it."""
+"""Read a run's folder: the whole of it, or file by file where parts are missing or broken."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from slimtune.core.errors import fail
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run's folder with its manifest, plan and resolved recipe."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    plan: dict[str, Any]
+    recipe: dict[str, Any]
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.manifest.get("complete"))
+
+
+def read(directory: Path) -> RecordedRun:
+    """The run in a folder. Raises SlimtuneError where it holds none, or one whose records are broken."""
+    try:
+        return RecordedRun(
+            directory,
+            json.loads((directory / "manifest.json").read_text(encoding="utf-8")),
+            json.loads((directory / "plan.json").read_text(encoding="utf-8")),
+            yaml.safe_load((directory / "recipe.yaml").read_text(encoding="utf-8")),
+        )
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        raise fail(
+            f"not a run's folder: {error}", where=str(directory), fix="name one, e.g. outputs/direct/latest"
+        ) from None
 
 
 def mapping(run_dir: Path, name: str, unreadable: list[str]) -> dict[str, Any]:

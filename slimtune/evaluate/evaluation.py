@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import run_record, versions
+from slimtune.core import run_folder, run_record, versions
 from slimtune.core.console import Console
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.run_folder import mapping
@@ -26,7 +26,6 @@ from slimtune.evaluate.targets import opening
 from slimtune.evaluate.targets.opening import Loading, Opened
 from slimtune.evaluate.targets.target import Target
 from slimtune.evaluate.targets.target_spec import Spec
-from slimtune.run import resume
 
 RECORD = "evaluation.json"
 
@@ -84,7 +83,7 @@ def evaluate(request: Request, console: Console) -> Path:
 
 def run_evaluates(spec: Spec) -> dict[str, Any]:
     """What a run's recipe evaluates, for whoever asks it again without saying how; {} for anything else."""
-    return (resume.read(Path(spec.place)).recipe.get("evaluate") or {}) if spec.kind == "run" else {}
+    return (run_folder.read(Path(spec.place)).recipe.get("evaluate") or {}) if spec.kind == "run" else {}
 
 
 def default_folder(request: Request) -> Path:
@@ -106,7 +105,7 @@ def with_the_runs_own(request: Request) -> Request:
         if request.data is None:
             raise fail("which questions?", where="--data", fix="name a file of held-out questions or examples")
         return request
-    recipe = resume.read(Path(request.spec.place)).recipe
+    recipe = run_folder.read(Path(request.spec.place)).recipe
     own = recipe.get("evaluate") or {}
     data = request.data or own.get("data")
     if data is None:

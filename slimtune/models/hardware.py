@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from slimtune.core.units import GIB, KIB, MIB
 from slimtune.models import cards
-from slimtune.plan.memory.vram import GIB, KIB, MIB
 
 log = logging.getLogger(__name__)
 

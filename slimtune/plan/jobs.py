@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.units import GIB
 from slimtune.models import cards
 from slimtune.models.hardware import Hardware
 from slimtune.models.shapes import TARGETS, ModelShape, is_dynamic, is_prequantised
@@ -125,20 +126,20 @@ def cpu_memory(
 
 def card_of(hardware: Hardware) -> cards.Card:
     """The table's card, or for one that is not in it, a usual card of that size."""
-    return cards.CARDS[hardware.card] if hardware.card else cards.typical(hardware.memory_bytes / vram.GIB)
+    return cards.CARDS[hardware.card] if hardware.card else cards.typical(hardware.memory_bytes / GIB)
 
 
 def budget(recipe: Recipe, hardware: Hardware) -> tuple[int, list[str]]:
     """Bytes that the run may use of the card, and what is to be said about it."""
-    there_gb = hardware.memory_bytes / vram.GIB
+    there_gb = hardware.memory_bytes / GIB
     wanted = recipe.budget.vram_gb
     allowed, notes = vram.budget_bytes(min(wanted or there_gb, there_gb)), []
     if wanted and wanted > 1.02 * there_gb:
         notes.append(f"budget.vram_gb is {wanted:g}, but the card has {there_gb:.1f} GiB: planned for those.")
     free = vram.usable_bytes(hardware.memory_bytes - hardware.used_bytes)
     if free < allowed:
-        used = hardware.used_bytes / vram.GIB
-        notes.append(f"Other programs hold {used:.2f} GiB of the card: the budget is {free / vram.GIB:.2f} GiB.")
+        used = hardware.used_bytes / GIB
+        notes.append(f"Other programs hold {used:.2f} GiB of the card: the budget is {free / GIB:.2f} GiB.")
     return min(allowed, free), notes
 
 

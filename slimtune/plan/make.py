@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from slimtune.core.errors import DOES_NOT_FIT, fail
+from slimtune.core.units import GIB
 from slimtune.models.hardware import Hardware
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import calibration, jobs, search, speed
@@ -199,8 +200,8 @@ def _on_cpu(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardwa
     budget = vram.usable_bytes(hardware.memory_bytes)
     if memory.total_bytes > budget:
         raise fail(
-            f"{shape.name} does not fit into this computer: {memory.total_bytes / vram.GIB:.2f} GiB predicted, "
-            f"{budget / vram.GIB:.2f} GiB may be used",
+            f"{shape.name} does not fit into this computer: {memory.total_bytes / GIB:.2f} GiB predicted, "
+            f"{budget / GIB:.2f} GiB may be used",
             where="model.base",
             fix="use a smaller model, or train.per_device_train_batch_size=1",
             exit_code=DOES_NOT_FIT,

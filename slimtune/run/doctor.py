@@ -19,10 +19,10 @@ from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
 from slimtune.core.findings import Finding, Level
+from slimtune.core.units import size_text
 from slimtune.export.gguf import gguf
 from slimtune.models import hardware
 from slimtune.models import shapes as models
-from slimtune.plan.explain.picture import size_text
 
 _GIB = 2**30
 _INSTALL = "pip install -r requirements.txt  (or  make setup)"

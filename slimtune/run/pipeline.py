@@ -8,6 +8,7 @@ from pathlib import Path
 
 from slimtune.core.console import Console
 from slimtune.core.errors import fail
+from slimtune.core.run_folder import RecordedRun
 from slimtune.core.run_lock import RunLock
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
@@ -63,7 +64,7 @@ def run(
     return record.directory
 
 
-def _planned(recipe: Recipe, earlier: resume.Earlier | None, console: Console) -> Prepared:
+def _planned(recipe: Recipe, earlier: RecordedRun | None, console: Console) -> Prepared:
     prepared = prepare(recipe)
     if earlier is not None:
         resume.require_same(earlier, recipe, prepared.data_hashes)

@@ -6,14 +6,14 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from slimtune.core import run_record
+from slimtune.core import run_folder, run_record
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.run_folder import RecordedRun
 from slimtune.plan.make import Plan
 from slimtune.recipe import schema as recipes
 from slimtune.recipe.schema import Recipe
@@ -22,24 +22,10 @@ from slimtune.recipe.schema import Recipe
 HARMLESS = ("about", "export", "run.report_to", "run.output_dir", "budget.price_per_hour", "train.save_total_limit")
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """A run's folder with its manifest, plan and resolved recipe."""
-
-    directory: Path
-    manifest: dict[str, Any]
-    plan: dict[str, Any]
-    recipe: dict[str, Any]
-
-    @property
-    def complete(self) -> bool:
-        return bool(self.manifest.get("complete"))
-
-
-def latest(output_dir: Path, name: str) -> Earlier | None:
+def latest(output_dir: Path, name: str) -> RecordedRun | None:
     """The newest run of a recipe's name, finished or not; None where there is none."""
     folders = [path.parent for path in (output_dir / name).glob("*/manifest.json") if not path.parent.is_symlink()]
-    return read(max(folders, key=_age)) if folders else None
+    return run_folder.read(max(folders, key=_age)) if folders else None
 
 
 def _age(folder: Path) -> tuple[str, int]:
@@ -48,28 +34,13 @@ def _age(folder: Path) -> tuple[str, int]:
     return time, int(number) if number.isdigit() else 1
 
 
-def read(directory: Path) -> Earlier:
-    """The run in a folder. Raises SlimtuneError where it is none."""
-    try:
-        return Earlier(
-            directory,
-            json.loads((directory / "manifest.json").read_text(encoding="utf-8")),
-            json.loads((directory / "plan.json").read_text(encoding="utf-8")),
-            yaml.safe_load((directory / "recipe.yaml").read_text(encoding="utf-8")),
-        )
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
-        raise fail(
-            f"this is no run that can be resumed: {error}", where=str(directory), fix="start a new one"
-        ) from None
-
-
-def find(wanted: str, recipe: Recipe) -> Earlier:
+def find(wanted: str, recipe: Recipe) -> RecordedRun:
     """The run that `--resume` means: "auto" is the latest of the recipe, anything else is its folder.
 
     Raises SlimtuneError where there is none.
     """
     if wanted != "auto":
-        return read(Path(wanted))
+        return run_folder.read(Path(wanted))
     found = latest(Path(recipe.run.output_dir), recipe.name)
     if found is None:
         folder = Path(recipe.run.output_dir) / recipe.name
@@ -77,7 +48,7 @@ def find(wanted: str, recipe: Recipe) -> Earlier:
     return found
 
 
-def require_same(earlier: Earlier, recipe: Recipe, data_hashes: dict[str, str]) -> None:
+def require_same(earlier: RecordedRun, recipe: Recipe, data_hashes: dict[str, str]) -> None:
     """Raise SlimtuneError, naming each old and new value, where recipe or data would make it another run."""
     before, now = _flat(earlier.recipe), _flat(yaml.safe_load(recipes.dump(recipe)))
     problems = [
@@ -95,7 +66,7 @@ def require_same(earlier: Earlier, recipe: Recipe, data_hashes: dict[str, str]) 
         raise SlimtuneError(problems, summary=f"{earlier.directory} cannot be resumed: it would be another run")
 
 
-def recorded_plan(plan: Plan, earlier: Earlier) -> Plan:
+def recorded_plan(plan: Plan, earlier: RecordedRun) -> Plan:
     """The plan as the run began it: planned anew it could differ, where other programs hold more of the card today.
 
     Raises SlimtuneError for a run of another version of Slimtune or on another kind of device.

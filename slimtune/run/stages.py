@@ -13,6 +13,7 @@ from typing import Any
 
 from slimtune.core import console, memory, run_record, versions
 from slimtune.core.console import Console
+from slimtune.core.run_folder import RecordedRun
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer, Example
 from slimtune.data.types import Conversation
@@ -65,7 +66,7 @@ def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[s
     return record
 
 
-def reopen_record(prepared: Prepared, earlier: resume.Earlier) -> RunRecord:
+def reopen_record(prepared: Prepared, earlier: RecordedRun) -> RunRecord:
     """The record of a run that is to go on. Nothing is written yet: another process may hold the run."""
     return RunRecord(earlier.directory, earlier.manifest, memory.Meter(used_before_bytes=prepared.hardware.used_bytes))
 

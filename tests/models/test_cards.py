@@ -3,8 +3,8 @@
 import pytest
 
 from slimtune.core.errors import SlimtuneError
+from slimtune.core.units import GIB, MIB
 from slimtune.models import cards
-from slimtune.plan.memory.vram import GIB, MIB
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from slimtune.core.units import GIB, MIB
 from slimtune.models import hardware
 from slimtune.models.cards import CARDS
 from slimtune.models.hardware import Hardware, assumed, card, cpu_bf16, detect
-from slimtune.plan.memory.vram import GIB, MIB
 
 RTX_3080 = "NVIDIA GeForce RTX 3080, 10240, 312, 8.6"
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from support.paths import ROOT
 
-from slimtune.plan.memory.vram import GIB, MIB
+from slimtune.core.units import GIB, MIB
 
 
 def plan(*arguments):

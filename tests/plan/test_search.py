@@ -5,11 +5,11 @@ import itertools
 
 import pytest
 
+from slimtune.core.units import GIB
 from slimtune.models import cards
 from slimtune.models import shapes as models
 from slimtune.plan import batching, calibration, search, speed
 from slimtune.plan.memory import vram
-from slimtune.plan.memory.vram import GIB
 
 WORK = speed.Work(sequence_length=200, labelled_share=0.02)
 ASSUMED = dataclasses.replace(

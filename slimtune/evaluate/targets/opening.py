@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from slimtune.core import run_record
+from slimtune.core import run_folder, run_record
 from slimtune.core.errors import fail
 from slimtune.evaluate.targets.target import Facts, Target
 from slimtune.evaluate.targets.target_spec import Spec
 from slimtune.models import files as base_model
 from slimtune.plan.memory import vram
-from slimtune.run import resume
 
 if TYPE_CHECKING:
     from slimtune.evaluate.targets.local_target import LocalTarget
@@ -114,7 +113,7 @@ def weights_of(spec: Spec, loading: Loading) -> Weights:
     """What a local spec consists of, without loading it."""
     if spec.kind == "run":
         run = Path(spec.place)
-        model: dict[str, Any] = resume.read(run).recipe["model"]
+        model: dict[str, Any] = run_folder.read(run).recipe["model"]
         if not (run / "adapter" / "adapter_config.json").is_file():
             raise fail("the run has no adapter", where=spec.place, fix="finish it: --resume, then evaluate")
         return Weights(

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.units import size_text
 from slimtune.data.chat_template import render_template
 from slimtune.export.check.findings import Finding, first_difference
 from slimtune.export.model_card import base_reference
 from slimtune.models.gguf_header import Gguf, Tensor, array_text, read_gguf
-from slimtune.plan.explain.picture import size_text
 
 LOOKED_AT = 256 * 2**20
 """Bytes of 16- and 32-bit tensors that are searched for NaN and infinity, where not asked for all."""

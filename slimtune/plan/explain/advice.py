@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from slimtune.core.errors import DOES_NOT_FIT, Problem, SlimtuneError
+from slimtune.core.units import GIB, size_text
 from slimtune.models import shapes as models
 from slimtune.models.hardware import Hardware
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import calibration, jobs, search
-from slimtune.plan.memory import vram
 from slimtune.recipe.schema import Recipe
 
 CHANGES_SHOWN = 3
@@ -40,10 +40,10 @@ class Change:
     budget_bytes: int
 
     def __str__(self) -> str:
-        total = f"{_gib(self.peak_bytes)} in all"
+        total = f"{size_text(self.peak_bytes)} in all"
         if self.saving_bytes > 0:
-            return f"{self.meaning}: saves {_gib(self.saving_bytes)}, {total}"
-        return f"{self.meaning}: {total}, of {_gib(self.budget_bytes)} that it may use"
+            return f"{self.meaning}: saves {size_text(self.saving_bytes)}, {total}"
+        return f"{self.meaning}: {total}, of {size_text(self.budget_bytes)} that it may use"
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def does_not_fit(
         problems = [Problem("nothing short of it makes it fit", "model.base", "use a much smaller model")]
     return SlimtuneError(
         problems,
-        summary=f"{shape.name} does not fit: at least {_gib(needed)} predicted, {_gib(budget_bytes)} in the budget of "
-        f"{hardware.name}, {_gib(needed - budget_bytes)} missing. Any one of these would make it fit",
+        summary=f"{shape.name} does not fit: at least {size_text(needed)} predicted, {size_text(budget_bytes)} in the budget of "
+        f"{hardware.name}, {size_text(needed - budget_bytes)} missing. Any one of these would make it fit",
         exit_code=DOES_NOT_FIT,
     )
 
@@ -109,7 +109,7 @@ def _tried(
     sections = {name: getattr(recipe, name).model_copy(update=values) for name, values in idea.values.items()}
     changed, other = recipe.model_copy(update=sections), idea.shape or shape
     if idea.card_gb:
-        hardware = dataclasses.replace(hardware, memory_bytes=idea.card_gb * vram.GIB, used_bytes=0)
+        hardware = dataclasses.replace(hardware, memory_bytes=idea.card_gb * GIB, used_bytes=0)
     try:
         job = jobs.build(changed, data, other, hardware, calibration.current())
     except SlimtuneError:
@@ -175,7 +175,7 @@ def _ideas(recipe: Recipe, hardware: Hardware) -> Iterator[_Idea]:
     ]
     yield from smaller[:2]
     # This costs money.
-    now_gb = min(recipe.budget.vram_gb or 1e9, hardware.memory_bytes / vram.GIB)
+    now_gb = min(recipe.budget.vram_gb or 1e9, hardware.memory_bytes / GIB)
     for size in _CARD_SIZES:
         if size > 1.02 * now_gb:
             yield _Idea(f"budget.vram_gb={size}", f"a card with {size} GB", {"budget": {"vram_gb": size}}, card_gb=size)
@@ -198,7 +198,3 @@ def _smaller_models(base: str) -> Iterator[tuple[str, ModelShape]]:
         smaller = models.find(name)
         if smaller is not None:
             yield name, smaller
-
-
-def _gib(size: int) -> str:
-    return f"{size / vram.GIB:.2f} GiB"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimtune.core.errors import fail
-from slimtune.plan.memory.vram import GIB, MIB
+from slimtune.core.units import GIB, size_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,11 +83,6 @@ def groups(items: Mapping[str, int]) -> dict[str, int]:
         raise ValueError(f"negative bytes: {', '.join(negative)}")
     sums = {group: sum(items.get(name, 0) for name in names) for group, names in GROUPS.items()}
     return {group: size for group, size in sums.items() if size}
-
-
-def size_text(size: int) -> str:
-    """Bytes for a person: "7.23 GiB", "40 MiB" below a tenth of a GiB."""
-    return f"{size / GIB:,.2f} GiB" if size >= GIB / 10 else f"{size / MIB:.0f} MiB"
 
 
 def plot(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from slimtune.core.units import GIB, MIB
 from slimtune.models.hardware import Hardware
 from slimtune.plan import jobs, packing, search
 from slimtune.plan.batching import Batching
@@ -25,7 +26,7 @@ def choice(
         reasons["packing"] = f"recipe; packed rows would compute {batching.filled:.0%} of the tokens"
     tokens = f"{batching.peak_tokens:,} tokens"
     rate = f"{chosen.tokens_per_second:,.0f} tokens/s predicted"
-    reasons["micro_batch_tokens"] = f"{rate}, the fastest that stays below {budget_bytes / vram.GIB:.2f} GiB"
+    reasons["micro_batch_tokens"] = f"{rate}, the fastest that stays below {budget_bytes / GIB:.2f} GiB"
 
     effective = vram.effective_checkpointing(
         job.checkpointing, batching.peak_tokens, job.shape.hidden_size, job.max_seq_length
@@ -38,7 +39,7 @@ def choice(
     reasons["gradient_checkpointing"] = where[effective]
     reasons["checkpoint_skip_layers"] = _skipped(train.checkpoint_skip_layers, job, chosen, budget_bytes)
     reasons["offload_embedding"] = _embedding(recipe.model.offload_embedding, job, chosen)
-    staging = vram.checkpoint_bytes(job.shape, batching.peak_tokens) / vram.MIB
+    staging = vram.checkpoint_bytes(job.shape, batching.peak_tokens) / MIB
     if effective != "unsloth":
         reasons["double_buffer"] = "nothing is staged"
     elif chosen.double_buffer:
@@ -47,7 +48,7 @@ def choice(
         reasons["double_buffer"] = f"one buffer saves {staging:.0f} MiB at {tokens}"
     if train.double_buffer is not None:
         reasons["double_buffer"] += " (recipe)"
-    swapped = vram.swapped_layer_bytes(job.shape, job.quantisation) / vram.MIB
+    swapped = vram.swapped_layer_bytes(job.shape, job.quantisation) / MIB
     if chosen.offload_layers:
         reasons["offload_layers"] = (
             f"last resort: {swapped:.0f} MiB each, fetched over the bus twice a micro-batch"
@@ -141,17 +142,15 @@ def _skipped(wanted: int | None, job: search.Job, chosen: search.Choice, budget_
         fused_mlp=set(vram.MLP) <= vram.fused_projections(job.shape, job.targets, job.quantisation),
         lora_on_down="down_proj" in job.targets,
     )
-    size = f"{layer / vram.MIB:.0f} MiB"
+    size = f"{layer / MIB:.0f} MiB"
     if chosen.skip_layers == 0:
-        return (
-            f"keeping a layer's activations takes {size}; {(budget_bytes - chosen.peak_bytes) / vram.MIB:.0f} MiB left"
-        )
+        return f"keeping a layer's activations takes {size}; {(budget_bytes - chosen.peak_bytes) / MIB:.0f} MiB left"
     saved = chosen.skip_layers / job.shape.layers / 3
     return f"these layers keep their activations, {size} each: {saved:.0%} less arithmetic"
 
 
 def _embedding(wanted: bool | None, job: search.Job, chosen: search.Choice) -> str:
-    size = vram.embedding_weights(job.shape, offloaded=True) / vram.GIB
+    size = vram.embedding_weights(job.shape, offloaded=True) / GIB
     if job.shape.tied:
         return "the head uses the same matrix on the card"
     if wanted is not None:

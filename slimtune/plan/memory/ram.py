@@ -14,9 +14,10 @@ from collections.abc import Collection
 from typing import Literal
 
 from slimtune.core.errors import fail
+from slimtune.core.units import MIB
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import calibration
-from slimtune.plan.memory.vram import MIB, Breakdown, GradientCheckpointing
+from slimtune.plan.memory.vram import Breakdown, GradientCheckpointing
 
 Quantisation = Literal["nf4", "16bit"]
 Precision = Literal["bf16", "fp32"]

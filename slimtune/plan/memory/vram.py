@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from slimtune.core.errors import fail
+from slimtune.core.units import GIB, MIB
 from slimtune.models.shapes import MLP, ModelShape
 from slimtune.plan import calibration
 
 Quantisation = Literal["nf4", "int8", "16bit"]
 Optimizer = Literal["adamw_8bit", "adamw_torch"]
 GradientCheckpointing = Literal["unsloth", "true", "none"]
-
-KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 # Assumptions; the CUDA context and fragmentation are measured and live in calibration.json.
 DYNAMIC_SURPLUS = 0.10  # dynamic 4-bit weights over plain ones

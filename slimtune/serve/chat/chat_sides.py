@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from slimtune.core import versions
+from slimtune.core import run_folder, versions
 from slimtune.core.errors import fail
 from slimtune.data.types import Message
 from slimtune.models import llama_server
 from slimtune.models.gguf_header import read_gguf
 from slimtune.models.llama_server import LlamaServer
-from slimtune.run import resume
 from slimtune.serve.chat.chat_target import ChatModel
 
 if TYPE_CHECKING:
@@ -229,7 +228,7 @@ def open_run(run: Path, wishes: Wishes) -> Iterator[tuple[LocalSide, LocalSide]]
     from slimtune.evaluate.targets.target_spec import Spec
     from slimtune.run.shipping import ROOM_FOR_ANSWER
 
-    spec, recipe = Spec("run", str(run)), resume.read(run).recipe
+    spec, recipe = Spec("run", str(run)), run_folder.read(run).recipe
     # As Ollama's context: the longest example, and room for a reply.
     context = wishes.max_length or recipe["model"]["max_seq_length"] + ROOM_FOR_ANSWER
     opening.weights_of(spec, opening.Loading())  # an adapter that is missing is said before Unsloth is loaded

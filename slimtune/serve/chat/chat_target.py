@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slimtune.core import run_folder
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.run_folder import mapping
 from slimtune.data import text as texts
 from slimtune.evaluate.targets import target_spec
 from slimtune.evaluate.targets.target_spec import Spec
 from slimtune.export.modelfile.modelfile_reader import parse_modelfile
-from slimtune.run import resume
 
 OLLAMA_DEFAULTS: dict[str, float] = {
     "temperature": 0.8,
@@ -81,7 +81,7 @@ def find(spec: Spec) -> ChatModel:
 
 def _of_run(run: Path) -> ChatModel:
     """The GGUF that the Modelfile of the run's export names."""
-    model: dict[str, Any] = resume.read(run).recipe["model"]
+    model: dict[str, Any] = run_folder.read(run).recipe["model"]
     export = run / "export"
     modelfile = export / "Modelfile"
     ggufs = _ggufs_in(export)

@@ -27,7 +27,7 @@ from typing import Any
 
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.run_record import sha256_file, write_text
-from slimtune.plan.explain.picture import size_text
+from slimtune.core.units import size_text
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from slimtune.core.errors import SlimtuneError
+from slimtune.core.units import GIB, MIB, size_text
 from slimtune.models.shapes import KNOWN, TARGETS
 from slimtune.plan.explain import picture
 from slimtune.plan.explain.picture import COLOURS, GROUPS, Bar
 from slimtune.plan.memory import vram
-from slimtune.plan.memory.vram import GIB, MIB
 
 # 4 + 2 + 1 + 1 = 8 GiB.
 ITEMS = {"linear weights": 4 * GIB, "embeddings": 2 * GIB, "CUDA context": GIB, "MLP backward": GIB}
@@ -107,7 +107,7 @@ def test_what_cannot_be_drawn_truly_is_refused(tmp_path, items, message):
     [(0, "0 MiB"), (40 * MIB, "40 MiB"), (GIB // 2, "0.50 GiB"), (1234 * GIB, "1,234.00 GiB")],
 )
 def test_sizes_are_written_for_a_person(size, text):
-    assert picture.size_text(size) == text
+    assert size_text(size) == text
 
 
 # Pictures

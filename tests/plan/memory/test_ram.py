@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimtune.core.errors import SlimtuneError
+from slimtune.core.units import MIB
 from slimtune.models.shapes import KNOWN, TARGETS, ModelShape
 from slimtune.plan.memory import ram
-from slimtune.plan.memory.vram import MIB
 
 FULL = TARGETS["full"]
 # Hq = 128, Hk = 64.

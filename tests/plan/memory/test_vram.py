@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimtune.core.errors import SlimtuneError
+from slimtune.core.units import GIB, MIB
 from slimtune.models.shapes import KNOWN, TARGETS, ModelShape
 from slimtune.plan.memory import vram
-from slimtune.plan.memory.vram import GIB, MIB, predict
+from slimtune.plan.memory.vram import predict
 
 FULL = TARGETS["full"]
 QWEN3_8B = KNOWN["Qwen3-8B"]
