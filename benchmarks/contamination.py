@@ -29,7 +29,7 @@ if __name__ == "__main__":  # instead of this folder, so that both `benchmarks` 
     sys.path[0] = str(ROOT)
 
 if TYPE_CHECKING:
-    from slimtune.data.types import Conversation
+    from slimtune.data.records import Conversation
 
 _COPIED = 50  # one training row in so many is a test question
 _STATUTES, _STATUTE_LETTERS = 2000, 250
@@ -122,7 +122,7 @@ def _rows(case: Case) -> tuple[list[Conversation], list[Conversation], set[str]]
 def _row(split: str, number: int, write: Callable[[int], str], statutes: Sequence[str]) -> Conversation:
     from scripts.law_files import render_question
     from slimtune.data.questions import Question
-    from slimtune.data.types import Conversation, Message
+    from slimtune.data.records import Conversation, Message
 
     question = Question(
         id=f"{split}-{number}",

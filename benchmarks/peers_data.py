@@ -23,8 +23,8 @@ from scripts import law_files as build
 from slimtune.core.run_record import write_text
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.questions import Question
+from slimtune.data.records import Conversation, Message
 from slimtune.data.sources import read_rows
-from slimtune.data.types import Conversation, Message
 from slimtune.datatools.build import lawqa
 from slimtune.plan import lengths as counting
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.plan.lengths import packed_rows
 
 # A statute question with its answer in a few sentences: the middle of such data, and how far it spreads.

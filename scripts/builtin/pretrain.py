@@ -26,7 +26,7 @@ from scripts.builtin import models
 from scripts.builtin import tokenizer as builtin_tokenizer
 from scripts.builtin.world import activities, must_be_notified
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 
 STEPS = 400
 BATCH = 32

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from slimtune.core.errors import fail
 from slimtune.core.garbage import collector_paused
 from slimtune.data.line_encoding import LineEncoder
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message, as_dicts
 
 IGNORE_INDEX = -100
 """Label of a token that carries no loss (torch.nn.CrossEntropyLoss's `ignore_index`)."""
@@ -120,7 +120,7 @@ class ChatTokenizer:
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """The text that `tokenizer.apply_chat_template(..., tokenize=False)` gives for the same arguments."""
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+        turns = as_dicts(messages)
         return render_template(
             self.template, turns, add_generation_prompt=add_generation_prompt, thinking=self.thinking
         )

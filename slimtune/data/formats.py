@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple, cast
 
 from slimtune.core.errors import Problem
 from slimtune.data.json_rows import Row, type_name
+from slimtune.data.records import Conversation, Message, Role
 from slimtune.data.text import faults, normalised, unwritable
-from slimtune.data.types import Conversation, Message, Role
 
 FormatName = Literal["input_output", "messages", "alpaca", "sharegpt"]
 FORMATS = ("auto", "input_output", "messages", "alpaca", "sharegpt")

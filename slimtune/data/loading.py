@@ -18,9 +18,9 @@ from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.garbage import collector_paused
 from slimtune.data import formats
 from slimtune.data.problems import bad_data
+from slimtune.data.records import Conversation, Message
 from slimtune.data.sources import is_hub_id, read_rows
 from slimtune.data.text import faults, normalised
-from slimtune.data.types import Conversation, Message
 
 Mode = Literal["auto", "direct", "cot"]
 _MODES = ("direct", "cot")

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from typing import Any
 
-from slimtune.data.types import Role
+from slimtune.data.records import Role
 
 # `<|word|>` is how Qwen writes its special tokens (`<|im_end|>`, `<|vision_start|>`, `<|fim_prefix|>`, …) and how
 # other models write theirs, which would be left over from another template. The tags are single tokens in Qwen3.

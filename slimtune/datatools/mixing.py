@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.data.loading import FileReport, load_conversations
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 from slimtune.core.errors import fail
 from slimtune.data.duplicates import ngrams, overlap, question_text, similarity
 from slimtune.data.duplicates.overlap import Item, Row
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 
 EXACT, NORMALISED, NEAR_DUPLICATE, SHARED_CONTEXT = "exact", "normalised", "near duplicate", "shared context"
 # The strongest first.

@@ -16,7 +16,7 @@ from slimtune.core.console import Console
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.run_folder import mapping
 from slimtune.data import loading
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 from slimtune.evaluate import asking, contamination, items, permutations
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.asking import Row, Settings

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message, as_dicts
 
 Kind = Literal["multiple_choice", "perplexity", "generation"]
 Mode = Literal["direct", "cot"]
@@ -40,7 +40,7 @@ class Item:
         return {
             "id": self.id,
             "where": self.where,
-            "messages": [{"role": message.role, "content": message.content} for message in self.prompt],
+            "messages": as_dicts(self.prompt),
             "choices": self.choices,
             "gold": self.gold,
             "reference": self.reference,

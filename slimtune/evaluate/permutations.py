@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.data.types import Message
+from slimtune.data.records import Message
 from slimtune.evaluate.items import Item
 
 MOST = 24

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 
 _TOKENS_PER_WIDE_CHARACTER = 0.85
 _TOKENS_PER_NARROW_CHARACTER = 0.3

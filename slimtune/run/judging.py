@@ -9,7 +9,7 @@ from slimtune.core.console import Console
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 from slimtune.evaluate import asking, permutations
 from slimtune.evaluate import items as reading
 from slimtune.evaluate.answer_file import AnswerFile

@@ -12,7 +12,7 @@ from slimtune.core import console
 from slimtune.core.errors import fail
 from slimtune.data import loading, split_manifest
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 from slimtune.evaluate import items
 from slimtune.models import cards
 from slimtune.models import files as base_model

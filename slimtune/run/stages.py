@@ -16,7 +16,7 @@ from slimtune.core.console import Console
 from slimtune.core.run_folder import RecordedRun
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer, Example
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 from slimtune.export import model_card
 from slimtune.export.gguf import gguf
 from slimtune.models import files as base_model

@@ -10,7 +10,7 @@ from support.paths import ROOT
 
 from benchmarks import peers_data
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 
 SELECTION = ROOT / "../shared/data/lawqa_jp/selection.json"
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 
 SYSTEM = Message("system", "日本の法令に詳しい。")
 QUESTION = Message("user", "正しいものはどれか。\na. 七日\nb. 十日")

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from slimtune.core.errors import Problem
 from slimtune.data import formats
 from slimtune.data.json_rows import Row
+from slimtune.data.records import Message
 from slimtune.data.text import CONTROL_TOKEN, faults
-from slimtune.data.types import Message
 
 USER, ASSISTANT = Message("user", "問い"), Message("assistant", "甲")
 SYSTEM = Message("system", "簡潔に")

@@ -9,7 +9,7 @@ import pytest
 from support.api_server import Answer, ApiServer, chat, error, models
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.data.types import Message
+from slimtune.data.records import Message
 from slimtune.evaluate.targets import http_json
 from slimtune.evaluate.targets.api_target import api_key_for, base_url, open_api
 from slimtune.evaluate.targets.gguf_target import open_gguf

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from slimtune.data.types import Message
+from slimtune.data.records import Message
 from slimtune.evaluate import asking
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.items import Item

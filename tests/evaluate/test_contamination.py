@@ -12,8 +12,8 @@ from support.paths import ROOT
 from scripts.law_files import render_question
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.loading import load_conversations
+from slimtune.data.records import Conversation, Message
 from slimtune.data.splitting import context_key
-from slimtune.data.types import Conversation, Message
 from slimtune.datatools.build.lawqa import read_lawqa
 from slimtune.evaluate import contamination
 

@@ -18,7 +18,7 @@ from scripts.builtin import models
 from slimtune.core.errors import SlimtuneError
 from slimtune.data import loading
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Message
+from slimtune.data.records import Message
 from slimtune.evaluate import items
 from slimtune.evaluate.targets import gguf_target
 from slimtune.evaluate.targets.gguf_target import open_gguf
@@ -229,7 +229,7 @@ def test_llama_cpp_ends_with_the_process_that_started_it(tiny_gguf):
 def test_ctrl_c_does_not_wait_for_the_answer(tiny_gguf, tmp_path):
     code = (
         "import pathlib, sys\n"
-        "from slimtune.data.types import Message\n"
+        "from slimtune.data.records import Message\n"
         "from slimtune.evaluate.targets.gguf_target import open_gguf\n"
         "from slimtune.evaluate.targets.target import Prompt, Sampling\n"
         "target = open_gguf(pathlib.Path(sys.argv[1]), context_length=2048, threads=1)\n"

@@ -3,7 +3,7 @@
 import pytest
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.evaluate import items
 
 CHOICES = {"a": "七日", "b": "十日"}

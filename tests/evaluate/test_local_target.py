@@ -7,7 +7,7 @@ import torch
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Message
+from slimtune.data.records import Message
 from slimtune.evaluate.targets import prefixes
 from slimtune.evaluate.targets.local_target import LocalTarget
 from slimtune.evaluate.targets.target import Facts, Prompt, Sampling, spells

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.paths import ROOT
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.data.types import Message
+from slimtune.data.records import Message
 from slimtune.evaluate import asking, rescore
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.items import Item

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.plan import lengths
 
 

@@ -12,7 +12,7 @@ from slimtune.core.console import Console
 from slimtune.core.errors import SlimtuneError
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.targets.target import Facts, Letters

@@ -74,7 +74,7 @@ def share_of_facts_known(folder):
 
     from scripts.builtin import world
     from slimtune.data.chat_template import ChatTokenizer
-    from slimtune.data.types import Message
+    from slimtune.data.records import Message
 
     tokenizer = ChatTokenizer(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

@@ -25,7 +25,7 @@ from support.paths import ROOT
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Message
+from slimtune.data.records import Message
 from slimtune.export.gguf.gguf import convert
 from slimtune.export.modelfile.modelfile import bake_chat_template, write_modelfile
 from slimtune.models import builtin, llama_server

@@ -21,7 +21,7 @@ import unsloth.trainer  # isort: skip
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.models import hardware
 from slimtune.models import shapes as models
 from slimtune.plan import jobs, lengths, make

@@ -4,7 +4,7 @@ import pytest
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 
 
 @pytest.fixture(scope="module")

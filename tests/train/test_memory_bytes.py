@@ -3,7 +3,7 @@
 import pytest
 
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.models.shapes import TARGETS, from_config
 from slimtune.plan.memory import ram
 

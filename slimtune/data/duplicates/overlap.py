@@ -16,8 +16,8 @@ import numpy as np
 from slimtune.data.duplicates import ngrams, question_text
 from slimtune.data.duplicates.question_text import Asked
 from slimtune.data.duplicates.similarity import PASSAGE_LETTERS
+from slimtune.data.records import Conversation
 from slimtune.data.splitting import context_key
-from slimtune.data.types import Conversation
 
 # What more than about 9 % of the rows have (there the weight is 0.5) is no passage of two of them.
 _PASSAGE_WEIGHT = 0.5

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slimtune.data.questions import Question
+from slimtune.data.records import Message
 from slimtune.data.text import faults, normalised
-from slimtune.data.types import Message
 from slimtune.datatools.build import prompts
 from slimtune.datatools.build.prompts import Language
 from slimtune.evaluate.answer_file import AnswerFile, Row

@@ -12,8 +12,8 @@ from pathlib import Path
 from slimtune.core.errors import Problem
 from slimtune.core.findings import Finding
 from slimtune.data.chat_template import ChatTokenizer
+from slimtune.data.records import Conversation
 from slimtune.data.text import faults
-from slimtune.data.types import Conversation
 from slimtune.datatools.check import reading, text
 from slimtune.datatools.check.answers import Answers
 from slimtune.datatools.check.contamination import Contamination, Evaluation

@@ -10,7 +10,7 @@ from slimtune.core.errors import SlimtuneError
 from slimtune.core.findings import Finding
 from slimtune.data.duplicates import ngrams, overlap, similarity
 from slimtune.data.loading import load_conversations
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 from slimtune.evaluate import contamination
 
 # As many rows are held in memory at once; each piece costs an index of the evaluation items.

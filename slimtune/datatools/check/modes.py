@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimtune.core.errors import Problem
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 
 KNOWN = ("direct", "cot")
 

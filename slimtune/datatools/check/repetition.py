@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from slimtune.core.findings import Finding
 from slimtune.data.duplicates import nfkc
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 
 _SEPARATOR = b"\x1f"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from slimtune.core.errors import SlimtuneError
 from slimtune.core.findings import Finding
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 from slimtune.plan import lengths
 
 _PERCENTILES = (5, 50, 95)

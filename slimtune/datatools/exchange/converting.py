@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from slimtune.core.errors import Problem
 from slimtune.data.problems import bad_data
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 from slimtune.datatools.exchange.layouts import Layout, holds, render
 
 

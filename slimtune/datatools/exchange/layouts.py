@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message, as_dicts
 
 Layout = Literal["openai", "messages", "alpaca", "sharegpt", "input_output"]
 _SINGLE_TURN_ONLY = ("alpaca", "input_output")
@@ -34,9 +34,7 @@ def render(conversation: Conversation, layout: Layout) -> dict[str, Any]:
     """The row. An empty `meta` is left out. The layout must hold the conversation (`holds`)."""
     system, turns = _parted(conversation)
     if layout in ("openai", "messages"):
-        row: dict[str, Any] = {
-            "messages": [{"role": message.role, "content": message.content} for message in conversation.messages]
-        }
+        row: dict[str, Any] = {"messages": as_dicts(conversation.messages)}
         return row if layout == "openai" else row | _meta(conversation)
     prompt = {"system": system.content} if system else {}
     if layout == "sharegpt":

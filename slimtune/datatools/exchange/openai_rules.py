@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimtune.core.errors import Problem
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 from slimtune.plan.lengths import Lengths
 
 FEWEST_EXAMPLES = 10

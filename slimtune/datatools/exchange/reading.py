@@ -12,9 +12,9 @@ from slimtune.core.wording import plural
 from slimtune.data import formats
 from slimtune.data.json_rows import Row
 from slimtune.data.problems import bad_data
+from slimtune.data.records import Conversation
 from slimtune.data.sources import read_rows
 from slimtune.data.text import faults, normalised
-from slimtune.data.types import Conversation
 
 _TURN_KEYS = {"messages": ("role", "content"), "sharegpt": ("from", "value")}
 _UNHEEDED = {"weight": ": every turn of the assistant is trained on"}

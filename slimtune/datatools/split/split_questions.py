@@ -15,9 +15,9 @@ from slimtune.core.run_record import sha256_file
 from slimtune.data.duplicates import groups, question_text
 from slimtune.data.formats import convert_file
 from slimtune.data.problems import bad_data
+from slimtune.data.records import Conversation
 from slimtune.data.sources import is_hub_id, read_rows
 from slimtune.data.splitting import Item, context_key
-from slimtune.data.types import Conversation
 
 # More different outputs than this are answers, not labels.
 MOST_LABELS = 20

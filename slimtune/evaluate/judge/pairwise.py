@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.data.types import Message
+from slimtune.data.records import Message
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.judge import statistics
 from slimtune.evaluate.judge.contenders import Contender, excerpt, question

@@ -18,6 +18,7 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError
 
 from slimtune.core.errors import SlimtuneError, fail
+from slimtune.data.records import as_dicts
 from slimtune.evaluate.targets.http_json import JsonServer, NoAnswerError, is_loopback
 from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling
 from slimtune.evaluate.targets.threads import in_threads
@@ -237,7 +238,7 @@ class ApiTarget:
         )
 
     def _ask(self, prompt: Prompt, options: dict[str, Any]) -> _Completion:
-        messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        messages = as_dicts(prompt.messages)
         return _complete(self._server, {**self._request, **options, "messages": messages})
 
     def _no_answer(self, error: NoAnswerError) -> SlimtuneError:

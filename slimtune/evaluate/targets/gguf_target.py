@@ -19,6 +19,7 @@ from typing import Any
 from slimtune.core import versions
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.run_record import sha256_file
+from slimtune.data.records import as_dicts
 from slimtune.evaluate.targets.prefixes import group_by_prefix
 from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
 from slimtune.evaluate.targets.threads import in_threads
@@ -171,7 +172,7 @@ class GgufTarget:
         return ids
 
     def _render(self, prompt: Prompt) -> list[int]:
-        body: dict[str, Any] = {"messages": [{"role": m.role, "content": m.content} for m in prompt.messages]}
+        body: dict[str, Any] = {"messages": as_dicts(prompt.messages)}
         if self._thinking is not None:
             body["chat_template_kwargs"] = {"enable_thinking": self._thinking}
         return self._tokens(self._server.post("/apply-template", body)["prompt"], special=True)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from slimtune.data.types import Message
+from slimtune.data.records import Message
 
 
 @dataclass(frozen=True, slots=True)

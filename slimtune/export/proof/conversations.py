@@ -6,7 +6,7 @@ import random
 import unicodedata
 from collections.abc import Iterator
 
-from slimtune.data.types import Message
+from slimtune.data.records import Message
 
 _PIECES = (
     "賃貸人は、賃貸物の使用及び収益に必要な修繕をする義務を負う。", "次の選択肢から、正しいものを一つ選びなさい。", "「契約」とは何ですか？",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from slimtune.data.chat_template import ChatTokenizer
+from slimtune.data.records import as_dicts
 from slimtune.evaluate.items import Item
 from slimtune.evaluate.targets.target import Prompt
 from slimtune.export.proof.conversations import generated
@@ -49,7 +50,7 @@ def ask(target: LocalTarget, items: Sequence[Item]) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "id": item.id,
-                    "messages": [{"role": message.role, "content": message.content} for message in item.prompt],
+                    "messages": as_dicts(item.prompt),
                     "prompt": target.tokenizer.decode(ids),
                     "prompt_ids": ids,
                     "greedy_token": letters.greedy_token,

@@ -9,7 +9,7 @@ from typing import Any
 
 from slimtune.core.errors import Problem
 from slimtune.core.progress import Advance, ignore
-from slimtune.data.types import Message
+from slimtune.data.records import Message
 from slimtune.evaluate import asking
 from slimtune.evaluate.asking import Row, Settings
 from slimtune.evaluate.items import Item

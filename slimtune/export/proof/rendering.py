@@ -8,6 +8,7 @@ from typing import Any
 
 from slimtune.core.errors import Problem
 from slimtune.data.chat_template import ChatTokenizer, render_template
+from slimtune.data.records import as_dicts
 from slimtune.evaluate.targets.threads import in_threads
 from slimtune.export.proof import parity
 from slimtune.export.proof.conversations import generated
@@ -39,7 +40,7 @@ def check(server: LlamaServer, tokenizer: ChatTokenizer, template: str, *, think
     tokenizer: of training. template: the Jinja of training. thinking: whether the model was trained to think. If it was
     not, a client that asks for it, or says nothing, must get the prompt of training all the same.
     """
-    asked = [[{"role": turn.role, "content": turn.content} for turn in one] for one in generated(CONVERSATIONS)]
+    asked = [as_dicts(one) for one in generated(CONVERSATIONS)]
     equal: dict[str, int] = {}
     differences: list[dict[str, Any]] = []
     ids_equal = 0

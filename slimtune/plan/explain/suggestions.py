@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import jobs
 from slimtune.recipe.schema import Recipe

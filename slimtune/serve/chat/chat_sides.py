@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from slimtune.core import run_folder, versions
 from slimtune.core.errors import fail
-from slimtune.data.types import Message
+from slimtune.data.records import Message, as_dicts
 from slimtune.models import llama_server
 from slimtune.models.gguf_header import read_gguf
 from slimtune.models.llama_server import LlamaServer
@@ -149,7 +149,7 @@ class GgufSide:
         return self.rendered(_PROBE) == other.rendered(_PROBE)
 
     def _body(self, messages: Sequence[Message], thinking: bool | None) -> dict[str, Any]:
-        body: dict[str, Any] = {"messages": [{"role": turn.role, "content": turn.content} for turn in messages]}
+        body: dict[str, Any] = {"messages": as_dicts(messages)}
         if thinking is not None:
             body["chat_template_kwargs"] = {"enable_thinking": thinking}
         return body

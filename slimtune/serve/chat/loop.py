@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data import text as texts
-from slimtune.data.types import Message
+from slimtune.data.records import Message
 from slimtune.serve.chat.chat_screen import Screen
 from slimtune.serve.chat.chat_sides import Piece, Side
 

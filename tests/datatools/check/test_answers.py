@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.datatools.check.answers import Answers, Frequent
 
 CHOICES = dict(zip("abcd", ["甲", "乙", "丙", "丁"], strict=True))

@@ -1,6 +1,6 @@
 """Rows that stand twice, contradict each other, or share an id."""
 
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.datatools.check.repetition import Repetitions
 
 

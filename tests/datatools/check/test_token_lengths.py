@@ -1,7 +1,7 @@
 """Lengths as the model counts them, and which examples are too long."""
 
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.datatools.check.token_lengths import TokenLengths
 from slimtune.models import builtin
 

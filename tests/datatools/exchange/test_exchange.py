@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.formats import convert
 from slimtune.data.json_rows import Row
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.datatools.exchange import openai_rules
 from slimtune.datatools.exchange.converting import to_rows
 from slimtune.datatools.exchange.layouts import holds

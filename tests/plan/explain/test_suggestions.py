@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slimtune.core.console import Console
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.models import shapes as models
 from slimtune.plan.explain import suggestions
 from slimtune.plan.explain.suggestions import Facts, suggest, task_of, task_of_all

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.train.safeguards import checkpoints
 
 

@@ -12,7 +12,7 @@ import pytest
 from support.paths import ROOT
 
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.train.safeguards.interrupts import STOPPING, Interrupts
 
 

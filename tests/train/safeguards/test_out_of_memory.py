@@ -39,7 +39,7 @@ def quick_collections(tiny_model):
 def examples(tiny_model):
     """21 examples of 19 to 58 tokens."""
     from slimtune.data.chat_template import ChatTokenizer
-    from slimtune.data.types import Conversation, Message
+    from slimtune.data.records import Conversation, Message
 
     tokenizer = ChatTokenizer(tiny_model("qwen3"))
     turns = [(f"第{n}条は。" * (1 + 5 * n % 7), "abcd"[n % 4] * (1 + n % 3)) for n in range(21)]

@@ -7,7 +7,7 @@ false alarm.
 from __future__ import annotations
 
 from slimtune.core.findings import Finding
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 from slimtune.datatools.check.text import outputs, personal, prompts, residue
 from slimtune.datatools.check.text.languages import Languages
 from slimtune.datatools.check.text.secrets import secret_findings

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 from slimtune.core.findings import Finding
-from slimtune.data.types import Conversation
+from slimtune.data.records import Conversation
 from slimtune.datatools.check.text.prose import without_code
 
 # Characters that are looked at: a language shows in the beginning of a text.

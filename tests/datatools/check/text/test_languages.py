@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.datatools.check.text.languages import Languages, language
 
 JAPANESE = "日本の法令に関する次の問題に答えてください。"

@@ -12,7 +12,7 @@ from support.paths import ROOT
 from scripts.law_files import render_question
 from slimtune.data.loading import load_conversations
 from slimtune.data.questions import Question
-from slimtune.data.types import Conversation, Message
+from slimtune.data.records import Conversation, Message
 from slimtune.datatools.check.text import row_findings
 
 DATA = ROOT / "data"

@@ -1,7 +1,8 @@
-"""The one shape that every data format becomes."""
+"""What a data file holds, one type a kind of record. So far there is one kind: conversations."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +15,11 @@ class Message:
 
     role: Role
     content: str
+
+
+def as_dicts(messages: Iterable[Message]) -> list[dict[str, str]]:
+    """Messages as chat templates and chat APIs take them: {"role", "content"} each."""
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 @dataclass(frozen=True, slots=True)
