@@ -113,8 +113,3 @@ def _ggufs(
     if not untuned.opens_as(tuned):
         screen.notes.warn("the two chat templates render differently; --thinking or --no-thinking may make them equal")
     return [untuned, tuned], model.system
-
-
-def register(app: typer.Typer) -> None:
-    """Put the command on the command line."""
-    app.command()(chat)

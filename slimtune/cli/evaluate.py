@@ -1,4 +1,4 @@
-"""The commands that judge: evaluate, compare, ensemble, rescore, report. Nothing heavy before it is needed."""
+"""The commands that judge: evaluate, compare, ensemble, rescore. Nothing heavy before it is needed."""
 
 from __future__ import annotations
 
@@ -221,20 +221,3 @@ def rescore(
         sys.stdout.write(rescoring.rows_as_jsonl(rescored.rows))
     for line in rescoring.lines(rescored):
         stderr().say(line)
-
-
-def report(run: Annotated[Path, typer.Argument(help="A run's folder, e.g. outputs/direct/latest.")]) -> None:
-    """Render a run's report.html and experiment log again, from its folder alone."""
-    from slimtune.core import run_folder
-    from slimtune.run import experiment_log
-    from slimtune.run import report as reports
-
-    run_folder.read(run)
-    experiment_log.write(run)
-    typer.echo(f"Report: {reports.write(run)}")
-
-
-def register(app: typer.Typer) -> None:
-    """Put the commands on the command line."""
-    for command in (evaluate, compare, ensemble, rescore, report):
-        app.command()(command)

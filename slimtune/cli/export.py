@@ -106,8 +106,3 @@ def _gguf_types(text: str | None) -> tuple[GgufType, ...] | None:
         what = f"no GGUF type: {', '.join(unknown)}" if unknown else "the same type is listed twice"
         raise fail(what, where="--gguf", fix=f"some of {', '.join(GGUF_TYPES)}, with commas between")
     return cast("tuple[GgufType, ...]", tuple(named))
-
-
-def register(app: typer.Typer) -> None:
-    """Put the command on the command line."""
-    app.command()(export)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from slimtune.cli.options import CONTEXT
+
 RunArgument = Annotated[Path, typer.Argument(help="An exported run's folder, e.g. outputs/direct/latest.")]
 NameOption = Annotated[str | None, typer.Option("--name", help="The model's name in Ollama, instead of the recipe's.")]
 
@@ -34,14 +36,10 @@ def check(run: RunArgument, name: NameOption = None) -> None:
     creating.check(run, Console(), name=name)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the group `ollama` to the command line."""
-    ollama = typer.Typer(
-        no_args_is_help=True,
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        help="Create an exported run in Ollama, and check that it answers there as it should.",
-    )
-    ollama.command("create")(create)
-    ollama.command("check")(check)
-    app.add_typer(ollama, name="ollama")
+ollama = typer.Typer(
+    no_args_is_help=True,
+    context_settings=CONTEXT,
+    help="Create an exported run in Ollama, and check that it answers there as it should.",
+)
+ollama.command()(create)
+ollama.command()(check)

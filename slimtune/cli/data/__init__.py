@@ -10,21 +10,13 @@ from slimtune.cli.data.exchange import export, import_
 from slimtune.cli.data.mix import mix
 from slimtune.cli.data.preview import preview
 from slimtune.cli.data.split import split
+from slimtune.cli.options import CONTEXT
 
-
-def register(app: typer.Typer) -> None:
-    """Add the group `data` to the command line."""
-    data = typer.Typer(
-        no_args_is_help=True,
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        help="Build, check, preview, split, mix and convert training sets. No weights, no GPU.",
-    )
-    data.command("build")(build)
-    data.command("check")(check)
-    data.command("preview")(preview)
-    data.command("split")(split)
-    data.command("mix")(mix)
-    data.command("export")(export)
-    data.command("import")(import_)
-    app.add_typer(data, name="data")
+data = typer.Typer(
+    no_args_is_help=True,
+    context_settings=CONTEXT,
+    help="Build, check, preview, split, mix and convert training sets. No weights, no GPU.",
+)
+for command in (build, check, preview, split, mix, export):
+    data.command()(command)
+data.command("import")(import_)

@@ -1,0 +1,25 @@
+"""`slimtune doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run folder, e.g. outputs/direct/latest. Without one: this machine.")
+    ] = None,
+    online: Annotated[bool, typer.Option("--online", help="Also check whether the hub answers.")] = False,
+) -> None:
+    """Check this machine or a run, and say what to do. Changes nothing. Exit code 1 if there is an error."""
+    from slimtune.core.findings import render
+    from slimtune.run import doctor as doctors
+    from slimtune.run import doctor_run
+
+    findings = doctors.machine(online=online) if run is None else doctor_run.run(run)
+    typer.echo(render(findings))
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,73 @@
+"""`slimtune plan`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slimtune.cli.options import OverridesArgument
+from slimtune.core.errors import fail
+
+if TYPE_CHECKING:
+    from slimtune.run.prepare import Prepared
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(help="The recipe, a YAML file (see recipes/).")],
+    overrides: OverridesArgument = None,
+    vram_gb: Annotated[
+        float | None, typer.Option("--vram-gb", help="Memory of the card, as sold: 8, 10, 12, 16, 24.")
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="Plan for this card: rtx3080, rtx4090, a100, h200, …")
+    ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option("--price-per-hour", help="Price of the machine; the plan then shows the cost.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw where the memory goes (PNG).")] = None,
+) -> None:
+    """Show what a run would do and why, whether it fits, and how long it takes. Needs no weights and no GPU."""
+    from slimtune.core.console import Console
+    from slimtune.models import cards
+    from slimtune.recipe import schema as recipes
+    from slimtune.run import prepare, screen
+
+    card = cards.find(gpu) if gpu else None
+    size = vram_gb or (card.vram_gb if card else None)
+    given = [f"budget.vram_gb={size:g}"] if size else []
+    given += [f"budget.price_per_hour={price_per_hour}"] if price_per_hour is not None else []
+    prepared = prepare.prepare(recipes.load(recipe, [*(overrides or []), *given]), assume_card=True, card=card)
+    if as_json:
+        typer.echo(json.dumps(prepared.as_json(), ensure_ascii=False, indent=2))
+    else:
+        screen.plan(Console(), prepared)
+    if plot is not None:
+        _draw(prepared, plot)
+        typer.echo(f"Picture: {plot}", err=as_json)
+
+
+def _draw(prepared: Prepared, path: Path) -> None:
+    from slimtune.core.units import GIB
+    from slimtune.plan.explain import alternatives, picture
+    from slimtune.plan.memory import vram
+
+    hardware, made = prepared.hardware, prepared.plan
+    if made.memory is None or made.budget_bytes is None or made.estimate is None:
+        raise fail(
+            "this plan is for the CPU, and the picture shows the memory of a card",
+            where="--plot",
+            fix="add --vram-gb 10",
+        )
+    picture.plot(
+        path,
+        alternatives.bars(prepared.recipe, prepared.data, prepared.shape, hardware, made),
+        title=f"{prepared.recipe.name}: LoRA of {prepared.shape.name}, rank {made.lora_rank}",
+        subtitle=alternatives.subtitle(made, hardware.name),
+        budget_bytes=made.budget_bytes,
+        visible_bytes=vram.visible_bytes(hardware.memory_bytes / GIB),
+        card=hardware.name.removeprefix("NVIDIA ").removeprefix("GeForce ").removesuffix(" (assumed)"),
+    )

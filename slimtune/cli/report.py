@@ -1,0 +1,19 @@
+"""`slimtune report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(run: Annotated[Path, typer.Argument(help="A run folder, e.g. outputs/direct/latest.")]) -> None:
+    """Render report.html and the experiment log of a run again, from its folder alone."""
+    from slimtune.core import run_folder
+    from slimtune.run import experiment_log
+    from slimtune.run import report as reports
+
+    run_folder.read(run)
+    experiment_log.write(run)
+    typer.echo(f"Report: {reports.write(run)}")

@@ -1,0 +1,33 @@
+"""`slimtune train`, which is also `train_unsloth.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from slimtune.cli.options import OverridesArgument
+
+
+def train(
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="The recipe, a YAML file (see recipes/).")],
+    overrides: OverridesArgument = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop: no weights, no GPU.")] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="auto|FOLDER", help="Resume the latest run of this recipe, or the given run."),
+    ] = None,
+) -> None:
+    """Train, judge and export as a recipe says."""
+    from slimtune.core.console import Console
+    from slimtune.recipe import schema as recipes
+    from slimtune.run import prepare, screen
+
+    loaded = recipes.load(recipe, overrides or [])
+    console = Console()
+    if dry_run:
+        screen.plan(console, prepare.prepare(loaded, assume_card=True))
+        return
+    from slimtune.run import pipeline
+
+    pipeline.run(loaded, console, resume, sources=recipes.sources(recipe, overrides or []))

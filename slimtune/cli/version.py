@@ -1,0 +1,28 @@
+"""`slimtune version` and `slimtune --version`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def version() -> None:
+    """Print the version of Slimtune and of the libraries that decide the result of a run."""
+    from slimtune.core import versions
+
+    for name, found in versions.installed().items():
+        typer.echo(f"{name} {found}")
+
+
+def _print_and_exit(wanted: bool) -> None:
+    if wanted:
+        from slimtune import __version__
+
+        typer.echo(f"slimtune {__version__}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_print_and_exit, is_eager=True, help="Print the version and exit.")
+]
