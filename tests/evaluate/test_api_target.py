@@ -81,6 +81,18 @@ def test_served_replies_are_those_of_the_file(served, local):
     assert (short.tokens, short.truncated) == (1, True)
 
 
+def test_a_streamed_reply_is_the_one_that_is_generated(served, local):
+    asked = next(questions())
+    for target in (served, local):
+        ((whole,),) = target.generate([asked], Sampling(8))
+        pieces = list(target.stream(asked.messages, Sampling(8)))
+        assert "".join(piece.text for piece in pieces) == whole.text
+        assert pieces[-1].cut == whole.truncated
+        assert not any(piece.thought for piece in pieces)
+    assert served.room(asked.messages) is None
+    assert 0 < local.room(asked.messages) < 512
+
+
 def test_served_replies_can_be_drawn_again_by_their_seed(served):
     (drawn,) = served.generate([ask()], Sampling(6, replies=3, temperature=1.5, seed=3))
     ((second,),) = served.generate([ask()], Sampling(6, temperature=1.5, seed=4))

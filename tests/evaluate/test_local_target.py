@@ -65,6 +65,13 @@ def test_log_probabilities_are_the_models_own(model, tokenizer, target):
     assert result.greedy_text == tokenizer.decode([result.greedy_token])
 
 
+def test_a_streamed_reply_is_the_one_that_is_generated(target, tokenizer):
+    ((whole,),) = target.generate(PROMPTS[:1], Sampling(6))
+    (piece,) = target.stream(PROMPTS[0].messages, Sampling(6))
+    assert (piece.text, piece.thought, piece.cut) == (whole.text, False, whole.truncated)
+    assert target.room(PROMPTS[0].messages) == 512 - len(tokenizer.prompt_ids(PROMPTS[0].messages))
+
+
 def test_a_shared_beginning_is_computed_once_and_changes_nothing(model, tokenizer, target):
     stem = "次の条文を読み、問いに答えよ。" * 12
     prompts = [prompt(stem + ending) for ending in ("甲", "乙は何か", "丙")] + [prompt("短い問い")]

@@ -10,7 +10,7 @@ import contextlib
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,9 +18,9 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError
 
 from slimtune.core.errors import SlimtuneError, fail
-from slimtune.data.records import as_dicts
+from slimtune.data.records import Message, as_dicts
 from slimtune.evaluate.targets.http_json import JsonServer, NoAnswerError, is_loopback
-from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling
+from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Piece, Prompt, Reply, Sampling
 from slimtune.evaluate.targets.threads import in_threads
 from slimtune.evaluate.targets.told_tokens import Told, letters_of
 
@@ -198,6 +198,16 @@ class ApiTarget:
         requests = [(prompt, sampling.seed + index) for prompt in prompts for index in range(sampling.replies)]
         replies = iter(self._at_once(lambda request: self._reply(request[0], request[1], sampling), requests))
         return [[next(replies) for _ in range(sampling.replies)] for _ in prompts]
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
+        """The whole reply at once."""
+        ((reply,),) = self.generate([Prompt(tuple(messages))], sampling)
+        if reply.error:
+            raise self._no_answer(NoAnswerError(reply.error))
+        yield Piece(reply.text, cut=reply.truncated)
+
+    def room(self, messages: Sequence[Message]) -> None:
+        """Not known: a server does not tell how it tokenises a prompt."""
 
     def likelihood(self, prompts: Sequence[Prompt], references: Sequence[str]) -> list[Likelihood]:
         """Raises SlimtuneError always: chat servers tell no probabilities of given text."""

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,19 @@ from typing import Any
 from slimtune.core import versions
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.run_record import sha256_file
-from slimtune.data.records import as_dicts
+from slimtune.data.records import Message, as_dicts
 from slimtune.evaluate.targets.prefixes import group_by_prefix
-from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
+from slimtune.evaluate.targets.target import (
+    Ability,
+    Facts,
+    Letters,
+    Likelihood,
+    Piece,
+    Prompt,
+    Reply,
+    Sampling,
+    spellings,
+)
 from slimtune.evaluate.targets.threads import in_threads
 from slimtune.evaluate.targets.told_tokens import Told, letters_of
 from slimtune.models import llama_server
@@ -50,6 +60,8 @@ def open_gguf(
     Raises SlimtuneError where the file is no GGUF, has no chat template, or cannot be loaded.
     """
     header = read_gguf(path)
+    if header.text("general.type") == "adapter":
+        raise fail("the GGUF holds an adapter alone", where=str(path), fix="name the one that holds the whole model")
     if not header.text("tokenizer.chat_template"):
         raise fail(
             "the GGUF has no chat template", where=str(path), fix="export an instruction-tuned model, not a bare base"
@@ -144,6 +156,36 @@ class GgufTarget:
         answers = iter(self._at_once(lambda request: self._replies(request[0], request[1], sampling), requests))
         return [[reply for _ in starts for reply in next(answers)] for _ in prompts]
 
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
+        """As llama.cpp's chat endpoint makes it; what is between the template's thinking marks is a thought."""
+        body = self._chat(messages) | {
+            "stream": True,
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed % 2**31,
+            "cache_prompt": True,
+            **sampling.options,
+        }
+        cut = False
+        with contextlib.closing(self._server.stream("/v1/chat/completions", body)) as events:
+            for event in events:
+                choice = event["choices"][0]
+                cut = cut or choice["finish_reason"] == "length"
+                for key, thought in (("reasoning_content", True), ("content", False)):
+                    if choice["delta"].get(key):
+                        yield Piece(choice["delta"][key], thought=thought)
+        yield Piece(cut=cut)
+
+    def room(self, messages: Sequence[Message]) -> int:
+        used = len(self._tokens(self.rendered(messages), special=True))
+        return int(self._model["n_ctx"]) - used
+
+    def rendered(self, messages: Sequence[Message], thinking: bool | None = None) -> str:
+        """The text that the model gets, as the embedded template makes it. thinking: None as the target was opened."""
+        text: str = self._server.post("/apply-template", self._chat(messages, thinking))["prompt"]
+        return text
+
     def likelihood(self, prompts: Sequence[Prompt], references: Sequence[str]) -> list[Likelihood]:
         """Raises SlimtuneError always: llama.cpp's server tells no probabilities of given text."""
         raise fail(
@@ -155,7 +197,7 @@ class GgufTarget:
 
     def _prompt_ids(self, prompts: Sequence[Prompt], room: int) -> list[list[int]]:
         """The rendered prompts' tokens. Raises SlimtuneError with every one that does not fit."""
-        ids = self._at_once(self._render, prompts)
+        ids = self._at_once(lambda prompt: self._tokens(self.rendered(prompt.messages), special=True), prompts)
         limit = self._model["n_ctx"]
         more = "raise --max-length" if limit < self._model["n_ctx_train"] else "the model was trained on no more"
         problems = [
@@ -171,11 +213,10 @@ class GgufTarget:
             raise SlimtuneError(problems)
         return ids
 
-    def _render(self, prompt: Prompt) -> list[int]:
-        body: dict[str, Any] = {"messages": as_dicts(prompt.messages)}
-        if self._thinking is not None:
-            body["chat_template_kwargs"] = {"enable_thinking": self._thinking}
-        return self._tokens(self._server.post("/apply-template", body)["prompt"], special=True)
+    def _chat(self, messages: Sequence[Message], thinking: bool | None = None) -> dict[str, Any]:
+        thinking = self._thinking if thinking is None else thinking
+        body: dict[str, Any] = {"messages": as_dicts(messages)}
+        return body if thinking is None else body | {"chat_template_kwargs": {"enable_thinking": thinking}}
 
     def _tokens(self, text: str, *, special: bool) -> list[int]:
         """special: control tokens in the text become the real ones, and a vocabulary's BOS token is added."""

@@ -9,7 +9,8 @@ import contextlib
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,22 @@ import torch
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data.chat_template import ChatTokenizer
+from slimtune.data.records import Message
 from slimtune.evaluate.targets.prefixes import FEWEST_OF_ALL, Group, common_length, group_by_prefix
-from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Prompt, Reply, Sampling, spellings
+from slimtune.evaluate.targets.target import (
+    Ability,
+    Facts,
+    Letters,
+    Likelihood,
+    Piece,
+    Prompt,
+    Reply,
+    Sampling,
+    spellings,
+)
 from slimtune.evaluate.targets.text_stops import AnswerLineStop
 
+_THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)(?:</think>\s*|$)(?P<answer>.*)", re.DOTALL)
 _END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 # Of what is free under the limit, what a batch's key-value cache may take; the rest is for what attention needs.
 _SHARE_FOR_CACHE = 0.5
@@ -128,6 +141,17 @@ class LocalTarget:
                     continue
                 start += size
         return results
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
+        """The thought, then the answer, once both are complete."""
+        ((reply,),) = self.generate([Prompt(tuple(messages))], sampling)
+        own = _THOUGHT.fullmatch(reply.text)
+        if own:
+            yield Piece(own["thought"].strip(), thought=True)
+        yield Piece(own["answer"] if own else reply.text, cut=reply.truncated)
+
+    def room(self, messages: Sequence[Message]) -> int:
+        return self._max_length - len(self.tokenizer.prompt_ids(messages))
 
     def likelihood(self, prompts: Sequence[Prompt], references: Sequence[str]) -> list[Likelihood]:
         """Of each reference as the template ends it: the tokens that training supervises, end of turn included."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -41,6 +41,7 @@ class Sampling:
     """How replies are generated. replies: per prompt. temperature: 0 is greedy.
 
     stop_at_answer: a reply may end at its answer line ("回答: c" and a line break), where the target can do that.
+    options: for `stream` from llama.cpp only: its other sampling parameters under its own names, e.g. top_k and stop.
     """
 
     max_new_tokens: int
@@ -49,6 +50,7 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     stop_at_answer: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,18 @@ class Reply:
     tokens: int = 0
     truncated: bool = False
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a reply that is shown as it comes. thought: it belongs to the reasoning before the answer.
+
+    cut: the reply ends here because no more tokens were allowed, not because the model ended it.
+    """
+
+    text: str = ""
+    thought: bool = False
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,17 @@ class Target(Protocol):
     def score(self, prompts: Sequence[Prompt]) -> list[Letters]: ...
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Reply]]: ...
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
+        """One reply, piece by piece as it is made; all at once where the target cannot do better.
+
+        `sampling.replies` must be 1. Closing the generator stops the reply. Raises SlimtuneError where none comes.
+        """
+        ...
+
+    def room(self, messages: Sequence[Message]) -> int | None:
+        """Tokens left for a reply to these messages, below 1 for none; None where the target does not know."""
+        ...
 
     def likelihood(self, prompts: Sequence[Prompt], references: Sequence[str]) -> list[Likelihood]: ...
 
