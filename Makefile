@@ -1,8 +1,11 @@
-PYTHON ?= python3.11
+# The first of these that is Python 3.11 to 3.13 and can make environments; `make PYTHON=/path/to/python` names another.
+SUITABLE := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c '$(SUITABLE)' 2>/dev/null && { echo $$python; break; }; done)
 BIN := .venv/bin
 export PYTHONUTF8 := 1
 
-.PHONY: quickstart test check slow gpu clean
+.PHONY: quickstart setup test check slow gpu clean
 
 ## The main job on the built-in model: set-up, training, verdict, export. No GPU and no network after set-up.
 quickstart: .venv/installed
@@ -24,11 +27,16 @@ slow: .venv/installed
 gpu: .venv/installed
 	$(BIN)/python benchmarks/gpu_acceptance.py --write-calibration
 
+## The environment in .venv, with the command `slimtune` in it: `. .venv/bin/activate` puts it on the PATH.
+setup: .venv/installed
+
 # uv resolves in seconds; its override lets the set install where an index has no newer certifi (see overrides.txt).
-.venv/installed: requirements.txt requirements-dev.txt overrides.txt
-	$(PYTHON) -m venv .venv
+.venv/installed: requirements.txt requirements-dev.txt overrides.txt pyproject.toml
+	@"$(PYTHON)" -c '$(SUITABLE)' 2>/dev/null || { echo "Slimtune needs Python 3.11, 3.12 or 3.13 with its venv \
+	module (on Debian and Ubuntu: apt install python3-venv); name one with: make PYTHON=/path/to/python" >&2; exit 1; }
+	"$(PYTHON)" -m venv .venv
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip install --python $(BIN)/python --override overrides.txt -r requirements.txt -r requirements-dev.txt
+	$(BIN)/uv pip install --python $(BIN)/python --override overrides.txt -r requirements.txt -r requirements-dev.txt -e .
 	touch $@
 
 clean:
