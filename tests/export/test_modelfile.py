@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.chat_templates import chat_template
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.export.modelfile.modelfile import QWEN25_DEFAULT_SYSTEM, STOPS, bake_chat_template, write_modelfile
@@ -95,9 +96,7 @@ def test_ollama_sees_no_thinking_in_the_baked_template(chat_templates, baked):
 
 
 def test_templates_that_need_no_baking_stay_as_they_are(chat_templates):
-    from unsloth.chat_templates import CHAT_TEMPLATES
-
-    instruct_2507 = CHAT_TEMPLATES["qwen3-instruct"][0]
+    instruct_2507 = chat_template("qwen3-instruct")
     assert bake_chat_template(chat_templates["qwen2.5"], family="qwen2.5", thinking=False) == chat_templates["qwen2.5"]
     assert bake_chat_template(chat_templates["qwen3"], family="qwen3", thinking=True) == chat_templates["qwen3"]
     assert bake_chat_template(instruct_2507, family="qwen3", thinking=False) == instruct_2507
@@ -136,9 +135,7 @@ def test_ollamas_template_and_system_give_the_training_prompt(
 
 
 def test_an_instruct_2507_template_opens_the_turn_without_a_think_block(tmp_path):
-    from unsloth.chat_templates import CHAT_TEMPLATES
-
-    text, _ = write(tmp_path, family="qwen3", chat_template=CHAT_TEMPLATES["qwen3-instruct"][0])
+    text, _ = write(tmp_path, family="qwen3", chat_template=chat_template("qwen3-instruct"))
     assert parse_modelfile(text)["template"].endswith("{{ end }}<|im_start|>assistant\n")
 
 

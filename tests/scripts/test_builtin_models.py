@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support.chat_templates import chat_template
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.models import builtin
@@ -41,10 +42,8 @@ def test_the_checkpoint_is_small_real_and_safe():
 
 
 def test_the_checkpoints_template_is_the_one_that_unsloth_ships():
-    from slimtune.models import backend
-
     folder = builtin.resolve("builtin:tiny-qwen3")
-    assert (folder / "chat_template.jinja").read_text(encoding="utf-8") == backend.chat_template("qwen3")
+    assert (folder / "chat_template.jinja").read_text(encoding="utf-8") == chat_template("qwen3")
 
 
 def test_an_unknown_builtin_is_an_error_that_names_the_known_ones():
