@@ -15,9 +15,10 @@ import pytest
 @pytest.fixture(scope="session")
 def template_folder(tmp_path_factory):
     """family -> a folder with the built-in tokenizer and that family's chat template, as Unsloth ships it."""
+    from tokenizers import Tokenizer
+
     from scripts.builtin import tokenizer
     from slimtune.models import builtin
-    from tokenizers import Tokenizer
 
     trained = Tokenizer.from_file(str(builtin.resolve("builtin:tiny-qwen3") / "tokenizer.json"))
     made = {}
