@@ -1,22 +1,22 @@
 """`slimtune plan`, as people run it."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from support import command_line
 from support.paths import ROOT
 
 from slimtune.core.units import GIB, MIB
 
 
+@pytest.fixture(autouse=True)
+def in_the_projects_folder(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 def plan(*arguments):
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "slimtune.cli", "plan", *map(str, arguments)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120,
-    )  # fmt: skip
+    return command_line.run("plan", *arguments)
 
 
 # GiB at 2048, 4096, 8192 and 16384 tokens, as in the memory model's worked table.
@@ -49,7 +49,7 @@ def test_the_worked_table_through_the_whole_planner(base, column):
 
 def test_every_value_has_a_reason_and_the_rest_is_said():
     done = plan("recipes/direct.yaml", "--price-per-hour", "0.5")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     for text in (
         "GeForce RTX 3080 (assumed)",
         "GiB left",
@@ -84,7 +84,7 @@ def test_a_card_with_a_smaller_budget_is_still_that_card():
 
 def test_four_gigabytes_are_too_few_and_three_changes_would_help():
     done = plan("recipes/direct.yaml", "--vram-gb", "4")
-    assert done.returncode == 3
+    assert done.code == 3
     assert "does not fit" in done.stderr and "GiB missing" in done.stderr
     assert done.stderr.count("saves ") == 3
     assert "Traceback" not in done.stderr
@@ -92,8 +92,8 @@ def test_four_gigabytes_are_too_few_and_three_changes_would_help():
 
 def test_six_gigabytes_find_a_plan_or_say_what_is_missing():
     done = plan("recipes/direct.yaml", "--vram-gb", "6")
-    assert (done.returncode, "GiB missing" in done.stderr) in ((0, False), (3, True))
-    assert plan("recipes/direct.yaml", "--vram-gb", "6", "budget.last_resorts=true").returncode == 0
+    assert (done.code, "GiB missing" in done.stderr) in ((0, False), (3, True))
+    assert plan("recipes/direct.yaml", "--vram-gb", "6", "budget.last_resorts=true").code == 0
 
 
 def test_the_picture(tmp_path):
@@ -102,11 +102,11 @@ def test_the_picture(tmp_path):
     json.loads(done.stdout)
     assert f"Picture: {tmp_path / 'plan.png'}" in done.stderr
     done = plan("recipes/quickstart.yaml", "--plot", tmp_path / "cpu.png")
-    assert done.returncode == 2 and "--plot" in done.stderr
+    assert done.code == 2 and "--plot" in done.stderr
     assert not (tmp_path / "cpu.png").exists()
 
 
 def test_an_unknown_card():
     done = plan("recipes/direct.yaml", "--gpu", "rtx3081")
-    assert done.returncode == 2
+    assert done.code == 2
     assert "did you mean rtx3080" in done.stderr

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
-
-import pytest
 
 from slimtune.cli import app as cli
 
@@ -20,7 +19,20 @@ class Outcome:
 
 def run(*arguments: object) -> Outcome:
     """`slimtune ARGUMENTS`."""
+    return _call(cli.main, arguments)
+
+
+def train(*arguments: object) -> Outcome:
+    """`python train_unsloth.py ARGUMENTS`."""
+    return _call(cli.train_unsloth, arguments)
+
+
+def _call(command: Callable[[list[str]], None], arguments: tuple[object, ...]) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as left:
-        cli.main([str(argument) for argument in arguments])
-    return Outcome(int(left.value.code or 0), out.getvalue(), err.getvalue())
+    code: str | int | None = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            command([str(argument) for argument in arguments])
+        except SystemExit as left:
+            code = left.code
+    return Outcome(int(code or 0), out.getvalue(), err.getvalue())
