@@ -1,56 +1,38 @@
 """Only slimtune/models/backend.py imports Unsloth; help, plan and data commands import no torch."""
 
-import ast
 import subprocess
 import sys
 
 import pytest
 from support.paths import ROOT
+from support.sources import FILES, imports
 
-MODULES = sorted((ROOT / "slimtune").rglob("*.py"))
 HEAVY = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "datasets", "matplotlib")
 
 
-def imported(path, *, top_level_only=False):
-    """Top-level package names that a file imports."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module.partition(".")[0]
-
-
 def test_only_the_backend_imports_unsloth():
-    names = {path.relative_to(ROOT).as_posix() for path in MODULES if {"unsloth", "unsloth_zoo"} & set(imported(path))}
+    names = {
+        name
+        for name, tree in FILES.items()
+        if {"unsloth", "unsloth_zoo"} & {dotted.partition(".")[0] for dotted in imports(tree)}
+    }
     assert names == {"slimtune/models/backend.py"}
 
 
 def test_who_imports_a_patched_library_at_the_top_imports_the_backend_before():
     late = []
-    for path in MODULES:
-        if path.name == "backend.py":
-            continue
-        order = [
-            (node.lineno, ast.unparse(node))
-            for node in ast.parse(path.read_text(encoding="utf-8")).body
-            if isinstance(node, ast.Import | ast.ImportFrom)
-        ]
-        patched = [line for line, text in order if any(f" {name}" in text for name in ("trl", "peft"))]
-        backend = [
-            line
-            for line, text in order
-            if "slimtune.models import backend" in text or "slimtune.models.backend" in text
-        ]
-        if patched and (not backend or backend[0] > patched[0]):
-            late.append(path.name)
+    for name, tree in FILES.items():
+        order = list(imports(tree, at_import_only=True))
+        patched = [at for at, dotted in enumerate(order) if dotted.partition(".")[0] in ("trl", "peft")]
+        backend = [at for at, dotted in enumerate(order) if dotted.startswith("slimtune.models.backend")]
+        if name != "slimtune/models/backend.py" and patched and (not backend or backend[0] > patched[0]):
+            late.append(name)
     assert not late
 
 
 def test_nothing_imports_the_pipeline_but_the_command_line():
-    importers = {path.name for path in MODULES if "slimtune.run import pipeline" in path.read_text(encoding="utf-8")}
-    assert importers <= {"train.py"}
+    importers = {name for name, tree in FILES.items() if "slimtune.run.pipeline" in imports(tree)}
+    assert importers == {"slimtune/cli/train.py"}
 
 
 def heavy_modules_after(code):

@@ -1,0 +1,41 @@
+"""The rules of docs/architecture.md that import-linter cannot state. Each failure names the files that break one."""
+
+import graphlib
+
+import pytest
+from support.sources import FILES, PACKAGE, imports
+
+FOLDERS = {
+    "cli",
+    "run",
+    "serve",
+    "datatools",
+    "export",
+    "evaluate",
+    "train",
+    "plan",
+    "models",
+    "data",
+    "recipe",
+    "core",
+}
+
+
+def test_the_package_is_twelve_folders_and_no_module():
+    assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"} == FOLDERS
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    """Not even inside functions."""
+    modules = {
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): tree for name, tree in FILES.items()
+    }
+    graph = {}
+    for module, tree in modules.items():
+        targets = {dotted if dotted in modules else dotted.rpartition(".")[0] for dotted in imports(tree)}
+        graph[module] = targets & modules.keys() - {module}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
