@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from slimtune.core.wording import plural
+from slimtune.core.errors import Problem
+from slimtune.core.units import plural
 
 Level = Literal["error", "warning", "note", "ok"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note", "ok")
@@ -30,6 +31,11 @@ class Finding:
     fix: str = ""
     where: str = ""
     code: str = ""
+
+
+def refused(problem: Problem, code: str) -> Finding:
+    """The finding for something that is an error elsewhere too."""
+    return Finding("error", problem.what, problem.fix, problem.where, code)
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:

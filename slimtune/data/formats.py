@@ -24,7 +24,6 @@ from slimtune.data.text import faults, normalised, unwritable
 FormatName = Literal["input_output", "messages", "alpaca", "sharegpt"]
 FORMATS = ("auto", "input_output", "messages", "alpaca", "sharegpt")
 FIRST_ROWS = 20
-_PROGRESS_EVERY = 1000
 
 _REQUIRED: dict[FormatName, tuple[str, ...]] = {
     "messages": ("messages",),
@@ -75,6 +74,7 @@ class _Turn(NamedTuple):
 class Converted:
     """nfc_changed: whether normalisation changed any of its texts. ignored: the row's keys that the format lacks."""
 
+    row: Row
     conversation: Conversation
     nfc_changed: bool
     ignored: tuple[str, ...]
@@ -121,27 +121,6 @@ def choose(
     return name
 
 
-def convert_file(
-    rows: Sequence[Row],
-    format: str,
-    *,
-    path: str,
-    system: str | None,
-    problems: list[Problem],
-    setting: tuple[str, str] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[FormatName | None, list[Converted]]:
-    """The file's format and its sound rows; the others are in `problems`, also those of another format ("auto").
-
-    setting: as `choose` takes it. on_progress: rows converted, of how many.
-    """
-    name = choose(rows, format, path, problems, setting=setting)
-    if name is None:
-        return None, []
-    found = convert_rows(rows, name, format, path=path, system=system, problems=problems, on_progress=on_progress)
-    return name, found
-
-
 def convert_rows(
     rows: Sequence[Row],
     name: FormatName,
@@ -150,21 +129,16 @@ def convert_rows(
     path: str,
     system: str | None,
     problems: list[Problem],
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Converted]:
     """The sound rows of a file, or of a part of it, whose format is `name`. format: what was asked for, or "auto"."""
     converted: list[Converted] = []
-    for number, row in enumerate(rows):
-        if on_progress and number % _PROGRESS_EVERY == 0:
-            on_progress(number, len(rows))
+    for row in rows:
         other = detect(row.value)
         if format == "auto" and other not in (None, name):
             what = f"a row of format {other} in a file of format {name}"
             problems.append(Problem(what, f"{path}:{row.line}", "keep one format a file"))
         elif one := convert(row, name, path=path, system=system, problems=problems):
             converted.append(one)
-    if on_progress:
-        on_progress(len(rows), len(rows))
     return converted
 
 
@@ -200,7 +174,7 @@ def convert(
         messages.insert(0, Message("system", normalised(system)))
     changed = any(turn.changed for turn in turns)
     ignored = tuple(key for key in row.value if key not in _KNOWN[name])
-    return Converted(Conversation(tuple(messages), meta, path, row.line), changed, ignored)
+    return Converted(row, Conversation(tuple(messages), meta, path, row.line), changed, ignored)
 
 
 def _turns(value: Mapping[str, Any], name: FormatName, report: _Report) -> list[_Turn]:

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from typing import Any
 
+from slimtune.core.errors import Problem
 from slimtune.data.records import Role
 
 # `<|word|>` is how Qwen writes its special tokens (`<|im_end|>`, `<|vision_start|>`, `<|fim_prefix|>`, …) and how
@@ -42,6 +43,12 @@ def faults(text: str, role: Role) -> list[tuple[str, str]]:
             fix = "only an assistant's text may have one <think>…</think> block, at its very beginning"
         found.append((f"contains the control token {token}", fix))
     return found + unwritable(text)
+
+
+def system_problems(system: str | None, where: str) -> list[Problem]:
+    """What is wrong with a default system prompt. where: the setting or option that it comes from."""
+    found = [] if system is None else faults(system, "system")
+    return [Problem(f"the default system prompt {what}", where, fix) for what, fix in found]
 
 
 def unwritable(value: Any) -> list[tuple[str, str]]:

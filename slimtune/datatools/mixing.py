@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.progress import Advance, ignore
 from slimtune.data.loading import FileReport, load_conversations
 from slimtune.data.records import Conversation
 
@@ -36,13 +37,13 @@ def mix(
     rows: int | None = None,
     cap: int | None = None,
     caps: Mapping[str, int] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Advance = ignore,
 ) -> Mixture:
     """The rows of all files in one seeded order, of which every limit takes the first.
 
     paths: files with weights up to 1: the loader refuses a file that repeats a row. share: of the mixture's rows,
     from the file `general`. rows: of the mixture; all that there are where it is None. cap: the most rows of one
-    `meta.source` (else file) of the other files; caps: of those named. on_progress: rows read, of how many of the file.
+    `meta.source` (else file) of the other files; caps: of those named. on_progress: bytes read, of how many of the file.
 
     Raises SlimtuneError with every problem of every file, duplicates across files among them, for a cap of a source
     that no row has, and for fewer rows than asked for. Without `rows`, too little general data is only reported.
@@ -65,7 +66,7 @@ def mix(
     random.Random(f"{seed}/order").shuffle(mixed)
     return Mixture(
         tuple(mixed),
-        loaded.report.files,
+        loaded.files,
         dict(Counter(row.path for row in mixed)),
         dict(capped),
         max(0, wanted - len(common)),

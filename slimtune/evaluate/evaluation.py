@@ -17,6 +17,7 @@ from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.run_folder import mapping
 from slimtune.data import loading
 from slimtune.data.records import Conversation
+from slimtune.data.sources import is_hub_id
 from slimtune.evaluate import asking, contamination, items, permutations
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.asking import Row, Settings
@@ -139,7 +140,7 @@ def _contamination(request: Request, test: Sequence[Conversation]) -> dict[str, 
             "a training file of this run is not there", path, "run from the folder that the run began in, or --train"
         )
         for path in request.train
-        if not Path(path).is_file() and not loading.is_hub_id(path)
+        if not Path(path).is_file() and not is_hub_id(path)
     ]
     if problems:
         raise SlimtuneError(problems)
@@ -162,7 +163,7 @@ def _identity(request: Request, found: loading.Loaded, count: int, opened: Opene
     return {
         "target": {"name": facts.name, **facts.values},
         "with_base": opened.adapted and not request.alone,
-        "data": {"path": request.data, "sha256": found.report.files[0].sha256, "items": count},
+        "data": {"path": request.data, "sha256": found.files[0].sha256, "items": count},
         "system": request.system,
         "train": list(request.train) if request.train is not None else None,
         "settings": request.settings.as_json(),

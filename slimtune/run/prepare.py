@@ -83,7 +83,7 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
     hardware = machines.detect()
     if card is not None:
         hardware = machines.assumed(card, max(card.vram_gb, recipe.budget.vram_gb or 0))
-    files = [file for loaded in (train, held_out, test) if loaded for file in loaded.report.files]
+    files = [file for loaded in (train, held_out, test) if loaded for file in loaded.files]
     hashes = {file.path: file.sha256 for file in files if file.sha256}
     splits = split_manifest.recorded(hashes)
     notes = [note for file in files for note in file.notes]

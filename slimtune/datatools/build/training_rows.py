@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from slimtune.core.errors import Problem, fail
-from slimtune.core.wording import plural
+from slimtune.core.units import plural
 from slimtune.data.problems import bad_data
 from slimtune.data.questions import Question
 from slimtune.data.splitting import context_key

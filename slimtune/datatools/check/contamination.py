@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.core.findings import Finding
+from slimtune.core.findings import Finding, refused
+from slimtune.core.progress import Advance, ignore
 from slimtune.data.duplicates import ngrams, overlap, similarity
 from slimtune.data.loading import load_conversations
 from slimtune.data.records import Conversation
@@ -28,7 +29,7 @@ class Evaluation:
     findings: tuple[Finding, ...] = ()
 
 
-def read(paths: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None) -> Evaluation:
+def read(paths: Sequence[str], *, on_progress: Advance = ignore) -> Evaluation:
     """The items of all files, each of any format. What is wrong with a file is a finding, and none of its items count."""
     items: list[Conversation] = []
     findings: list[Finding] = []
@@ -36,7 +37,7 @@ def read(paths: Sequence[str], *, on_progress: Callable[[int, int], None] | None
         try:
             items += load_conversations([(path, 1.0)], on_progress=on_progress).conversations
         except SlimtuneError as error:
-            findings += [Finding("error", one.what, one.fix, one.where, "evaluation-file") for one in error.problems]
+            findings += [refused(one, "evaluation-file") for one in error.problems]
     return Evaluation(tuple(dict.fromkeys(paths)), tuple(items), tuple(findings))
 
 

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from slimtune.core.findings import LEVELS, Finding
-from slimtune.core.wording import plural
+from slimtune.core.units import plural
 from slimtune.datatools.check.check import FileFigures, Report
 from slimtune.plan import packing
 from slimtune.plan.explain.suggestions import Suggestion

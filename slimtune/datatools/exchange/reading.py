@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError
-from slimtune.core.wording import plural
+from slimtune.core.progress import Advance, ignore
+from slimtune.core.units import plural
 from slimtune.data import formats
-from slimtune.data.json_rows import Row
 from slimtune.data.problems import bad_data
+from slimtune.data.reading import DataFile, distinct
 from slimtune.data.records import Conversation
-from slimtune.data.sources import read_rows
-from slimtune.data.text import faults, normalised
+from slimtune.data.text import system_problems
 
 _TURN_KEYS = {"messages": ("role", "content"), "sharegpt": ("from", "value")}
 _UNHEEDED = {"weight": ": every turn of the assistant is trained on"}
@@ -35,49 +35,41 @@ def read_files(
     format: str = "auto",
     setting: tuple[str, str] | None = None,
     system: str | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Advance = ignore,
 ) -> Read:
     """The conversations of all files (or hub ids), each file of one layout.
 
     format: one of `formats.FORMATS`. setting: the option that names it and its value ("--from", "openai"), for messages.
-    system: the prompt of rows without one. on_progress: rows read, of how many of the file.
+    system: the prompt of rows without one. on_progress: bytes read, of how many of the file.
     Raises SlimtuneError with every problem of every file.
     """
-    if system is not None:
-        wrong = [Problem(f"the system prompt {what}", "--system", fix) for what, fix in faults(system, "system")]
-        if wrong:
-            raise SlimtuneError(wrong)
-        system = normalised(system)
-    problems: dict[str, list[Problem]] = {}
+    if wrong := system_problems(system, "--system"):
+        raise SlimtuneError(wrong)
+    hashes, listed_again = distinct(paths)
+    problems: dict[str, list[Problem]] = {path: [one for one in listed_again if one.where == path] for path in paths}
     conversations: list[Conversation] = []
     lost: Counter[str] = Counter()
-    for path in paths:
-        if path in problems:
-            problems[path].append(Problem("the file is named twice", path, "name it once"))
-            continue
-        found = problems.setdefault(path, [])
-        rows = read_rows(path, found)
-        if rows:
-            name, sound = formats.convert_file(
-                rows, format, path=path, system=system, problems=found, setting=setting, on_progress=on_progress
-            )
-            conversations += [one.conversation for one in sound]
-            lost += _losses(rows, name or "", sound)
+    for path in hashes:
+        file = DataFile(path, format, system, setting, problems=problems[path])
+        for converted in file.records():
+            conversations += [one.conversation for one in converted]
+            lost += _losses(converted, file.layout)
+            on_progress(file.done, file.total)
     if any(problems.values()):
         raise bad_data(problems)
     return Read(tuple(conversations), tuple(f"{plural(count, 'row')}: {what}" for what, count in lost.items()))
 
 
-def _losses(rows: Sequence[Row], name: str, sound: Sequence[formats.Converted]) -> Counter[str]:
+def _losses(converted: Sequence[formats.Converted], name: str) -> Counter[str]:
     """What the conversations lack or have otherwise than their rows, each with the number of rows."""
     lost: Counter[str] = Counter()
-    for one in sound:
+    for one in converted:
         lost.update(f"the key '{key}' is dropped, since the layout {name} does not have it" for key in one.ignored)
         lost["the text is put into Unicode normalisation form C"] += one.nfc_changed
-    for row in rows:
-        if name == "alpaca" and row.value.get("input"):
+        row = one.row.value
+        if name == "alpaca" and row.get("input"):
             lost["'instruction' and 'input' are joined by an empty line"] += 1
-        lost.update(f"'{key}' of turns is dropped{_UNHEEDED.get(key, '')}" for key in _foreign_keys(row.value, name))
+        lost.update(f"'{key}' of turns is dropped{_UNHEEDED.get(key, '')}" for key in _foreign_keys(row, name))
     return +lost
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.progress import Advance, ignore
 from slimtune.data import formats
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer, Example
 from slimtune.data.json_rows import Row
-from slimtune.datatools.check import reading
+from slimtune.data.reading import DataFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def preview(
     mode: str = "auto",
     format: str = "auto",
     system: str | None = None,
-    on_progress: Callable[[int, int | None], None] | None = None,
+    on_progress: Advance = ignore,
 ) -> Previews:
     """Some rows of a file as the examples that training makes of them.
 
@@ -105,12 +106,11 @@ def preview(
     Raises SlimtuneError where the file or one of the chosen rows cannot be trained on. What is wrong elsewhere in
     the file is left to `data check`.
     """
-    source = reading.Reading(path)
+    source = DataFile(path)
     everything: list[Row] = []
-    for block in reading.row_blocks(source):
+    for block in source.row_blocks():
         everything += block
-        if on_progress:
-            on_progress(source.done, source.total)
+        on_progress(source.done, source.total)
     unread = source.problems
     if not everything:
         raise SlimtuneError(unread)

@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.progress import Advance, ignore
 from slimtune.data import split_manifest
 from slimtune.data.duplicates.groups import THRESHOLD
 from slimtune.data.splitting import SPLITS, Item, split_items
@@ -45,13 +46,13 @@ def split_files(
     threshold: float = THRESHOLD,
     overwrite: bool = False,
     redo: Redo = "no",
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Advance = ignore,
 ) -> Outcome:
     """Write `<stem>.<split>.jsonl` for each file, and the manifest.
 
     test, dev: numbers of questions (int from 0) or shares of them (float from 0 to below 1). out: the folder, by default the first
     file's. threshold: the similarity from which on two questions are near duplicates. redo: where a manifest is there,
-    "extend" keeps its questions where they are and places new ones only, "again" splits anew. on_progress: rows read,
+    "extend" keeps its questions where they are and places new ones only, "again" splits anew. on_progress: bytes read,
     then rows compared, of how many. The order of the files does not matter.
     Raises SlimtuneError, before anything is written, for bad data, for impossible sizes, for an empty split, for
     another split in the manifest without `redo`, and for files that would be replaced.

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import Problem
+from slimtune.core.progress import Advance, ignore
 from slimtune.core.run_record import sha256_file
 from slimtune.data.duplicates import groups, question_text
-from slimtune.data.formats import convert_file
 from slimtune.data.problems import bad_data
+from slimtune.data.reading import DataFile
 from slimtune.data.records import Conversation
-from slimtune.data.sources import is_hub_id, read_rows
+from slimtune.data.sources import is_hub_id
 from slimtune.data.splitting import Item, context_key
 
 # More different outputs than this are answers, not labels.
@@ -24,7 +25,7 @@ MOST_LABELS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SplitRow:
     """value: as it stands in the file. id: of its question."""
 
     id: str
@@ -38,11 +39,11 @@ class SourceFile:
 
     path: Path
     sha256: str
-    rows: tuple[Row, ...]
+    rows: tuple[SplitRow, ...]
 
 
-def read_files(paths: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None) -> list[SourceFile]:
-    """All files with all their rows. on_progress: rows read, of how many of the file.
+def read_files(paths: Sequence[str], *, on_progress: Advance = ignore) -> list[SourceFile]:
+    """All files with all their rows. on_progress: bytes read, of how many of the file.
 
     Raises SlimtuneError with every problem of every file, a hub id among them.
     """
@@ -54,14 +55,13 @@ def read_files(paths: Sequence[str], *, on_progress: Callable[[int, int], None] 
             what = "there is no such file, and a data set of the hub cannot be split"
             found.append(Problem(what, path, "save it as a file first, for example with `data import`"))
             continue
-        rows = read_rows(path, found)
-        if not rows:
-            continue
-        _, converted = convert_file(rows, "auto", path=path, system=None, problems=found, on_progress=on_progress)
+        file = DataFile(path, problems=found)
+        kept: list[SplitRow] = []
+        for converted in file.records():
+            kept += [SplitRow(_id(one.row.value), _writable(one.row.value), one.conversation) for one in converted]
+            on_progress(file.done, file.total)
         if not found:
-            values = zip(rows, converted, strict=True)
-            kept = tuple(Row(_id(row.value), _writable(row.value), one.conversation) for row, one in values)
-            files.append(SourceFile(Path(path), sha256_file(Path(path)), kept))
+            files.append(SourceFile(Path(path), sha256_file(Path(path)), tuple(kept)))
     if any(problems.values()):
         raise bad_data(problems)
     return files
@@ -71,7 +71,7 @@ def items(
     files: Sequence[SourceFile],
     *,
     threshold: float = groups.THRESHOLD,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Advance = ignore,
 ) -> list[Item]:
     """One item a question, in the order of the files.
 

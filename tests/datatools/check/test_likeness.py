@@ -1,7 +1,7 @@
 """Rows that stand twice, contradict each other, or share an id."""
 
 from slimtune.data.records import Conversation, Message
-from slimtune.datatools.check.repetition import Repetitions
+from slimtune.datatools.check.likeness import Likeness
 
 
 def row(line, prompt, output, path="f.jsonl", **meta):
@@ -9,10 +9,10 @@ def row(line, prompt, output, path="f.jsonl", **meta):
 
 
 def found(*rows):
-    repetitions = Repetitions()
+    likeness = Likeness()
     for one in rows:
-        repetitions.add(one)
-    return [(finding.level, finding.code, finding.where) for finding in repetitions.findings()]
+        likeness.add(one)
+    return [(finding.level, finding.code, finding.where) for finding in likeness.findings()]
 
 
 def test_equal_rows_and_different_answers():
@@ -27,10 +27,10 @@ def test_the_same_question_in_two_modes_is_no_repetition():
 
 
 def test_over_files_too_and_with_both_places_in_the_message():
-    repetitions = Repetitions()
-    repetitions.add(row(3, "p", "x"))
-    repetitions.add(row(9, "p", "x", path="g.jsonl"))
-    (finding,) = repetitions.findings()
+    likeness = Likeness()
+    likeness.add(row(3, "p", "x"))
+    likeness.add(row(9, "p", "x", path="g.jsonl"))
+    (finding,) = likeness.findings()
     assert finding.what == "duplicate rows: f.jsonl:3 and g.jsonl:9"
 
 
