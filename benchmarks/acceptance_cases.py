@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from slimtune.models.shapes import KNOWN, ModelShape
+from slimtune.models.shapes import ModelShape, known
 
 LENGTHS = (1024, 2048, 4096, 8192)
 KNOB_TOKENS = 4096
@@ -104,7 +104,7 @@ def toy() -> list[Case]:
 
 
 _TOY = replace(
-    KNOWN["Qwen3-0.6B"],
+    known()["Qwen3-0.6B"],
     name="toy-qwen3",
     hidden_size=128,
     intermediate_size=256,
@@ -123,4 +123,4 @@ TOY_SHAPES: dict[str, ModelShape] = {
 
 def shape_of(model: str) -> ModelShape:
     """The shape of a case's model."""
-    return TOY_SHAPES.get(model) or KNOWN[model]
+    return TOY_SHAPES.get(model) or known()[model]

@@ -74,10 +74,10 @@ OTHER_ROUTE = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks.acceptance_cases import TOY_SHAPES
-    from slimtune.models.shapes import KNOWN
+    from slimtune.models.shapes import known
 
     options = _options(arguments)
-    names = [*KNOWN, *TOY_SHAPES]
+    names = [*known(), *TOY_SHAPES]
     if options.model not in names:
         return _refuse(f"no shape called {options.model}; there are: {', '.join(names)}")
     if not Path("/proc/self/status").exists():

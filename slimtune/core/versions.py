@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
-from slimtune import __version__
-
+SLIMTUNE = "0.1.0"
 # Those whose versions decide a run's result.
 _LIBRARIES = (
     "unsloth",
@@ -27,7 +26,7 @@ _LIBRARIES = (
 
 def installed() -> dict[str, str]:
     """Slimtune's version and each library's; "absent" where one is missing."""
-    return {"slimtune": __version__} | {name: _version(name) for name in _LIBRARIES}
+    return {"slimtune": SLIMTUNE} | {name: _version(name) for name in _LIBRARIES}
 
 
 def differing(earlier: dict[str, str]) -> str:

@@ -31,12 +31,12 @@ from slimtune.core.errors import fail
 from slimtune.core.garbage import collector_paused
 from slimtune.data.line_encoding import LineEncoder
 from slimtune.data.records import Conversation, Message, as_dicts
+from slimtune.data.text import split_thought
 
 IGNORE_INDEX = -100
 """Label of a token that carries no loss (torch.nn.CrossEntropyLoss's `ignore_index`)."""
 
-END_OF_TURN = "<|im_end|>"
-
+_ANSWER = "\u27eaanswer\u27eb"
 _IGNORED = array("i", [IGNORE_INDEX]).tobytes()
 _ENCODED_AT_ONCE = 1024
 """Conversations; their texts are held in memory together."""
@@ -141,12 +141,26 @@ class ChatTokenizer:
         return {number: token.content for number, token in self._tokenizer.get_added_tokens_decoder().items()}
 
     @functools.cached_property
-    def end_of_turn(self) -> int:
-        identifier = self.token_id(END_OF_TURN)
-        if identifier is None:
+    def end_of_turn_text(self) -> str:
+        """The token that the template writes behind an answer, found by rendering one.
+
+        Raises SlimtuneError where what stands there is none of the tokenizer's added tokens.
+        """
+        probe = (Message("user", "u"), Message("assistant", _ANSWER))
+        after = self.render(probe, add_generation_prompt=False).rpartition(_ANSWER)[2].lstrip()
+        ends = [token for token in self.added_tokens.values() if after.startswith(token)]
+        if not ends:
             raise fail(
-                f"the tokenizer in {self.directory} has no {END_OF_TURN}", fix="Slimtune trains Qwen chat models"
+                f"the chat template ends an answer with {after[:20]!r}, which is no control token of the tokenizer",
+                where=str(self.directory),
+                fix="use an instruction-tuned model with its own chat template",
             )
+        return max(ends, key=len)
+
+    @functools.cached_property
+    def end_of_turn(self) -> int:
+        identifier = self.token_id(self.end_of_turn_text)
+        assert identifier is not None  # it is one of the added tokens
         return identifier
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
@@ -219,13 +233,14 @@ class ChatTokenizer:
             raise fail(
                 "the chat template renders the answer after another prompt than inference will use",
                 where=where,
-                fix="check model.thinking against the data's <think> blocks, or the model's chat template",
+                fix="check that model.thinking fits the reasoning in the data and the model's chat template",
             )
-        response, end, _ = full[len(prompt) :].partition(END_OF_TURN)
+        response, end, _ = full[len(prompt) :].partition(self.end_of_turn_text)
         if not end:
-            raise fail(f"the chat template does not end the assistant's turn with {END_OF_TURN}", where=where)
-        answer = messages[-1].content.rpartition("</think>")[2].strip()
-        if answer not in response:
+            raise fail(f"the chat template does not end the assistant's turn with {self.end_of_turn_text}", where=where)
+        thought = split_thought(messages[-1].content)
+        answer = thought[1] if thought else messages[-1].content
+        if answer.strip() not in response:
             raise fail("the chat template changes or drops the assistant's text", where=where)
         return prompt, response + end
 
@@ -235,12 +250,12 @@ class ChatTokenizer:
         Found by rendering a probe with unmistakable contents: what stands before each of them. The assistant's
         is its generation prompt, with the empty think block where the template adds one.
         """
-        user, answer = "\u27eauser\u27eb", "\u27eaanswer\u27eb"
+        user, answer, end = "\u27eauser\u27eb", _ANSWER, self.end_of_turn_text
         probe = (Message("user", user), Message("assistant", answer), Message("user", user))
         prompt = self.render(probe[:1], add_generation_prompt=True)
         full = self.render(probe, add_generation_prompt=False)
-        instruction = full[full.index(END_OF_TURN, full.index(answer)) + len(END_OF_TURN) :].partition(user)[0]
-        response = prompt[prompt.index(END_OF_TURN, prompt.index(user)) + len(END_OF_TURN) :]
+        instruction = full[full.index(end, full.index(answer)) + len(end) :].partition(user)[0]
+        response = prompt[prompt.index(end, prompt.index(user)) + len(end) :]
         return instruction.lstrip("\n"), response.lstrip("\n")
 
 

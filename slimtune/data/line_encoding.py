@@ -16,11 +16,11 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-# Qwen2's pre-tokenizer (transformers, models/qwen2/tokenization_qwen2.py): single digits, words with one leading symbol.
+# The expression that a tokenizer of this kind splits text with: single digits, words with one leading symbol
+# (transformers, models/qwen2/tokenization_qwen2.py).
 SPLIT_EXPRESSION = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
 # Python's white space holds all of Unicode's, and a few characters more.
 _BETWEEN_LINES = re.compile(r"\n(?=\S)")
 _KEPT = 50_000

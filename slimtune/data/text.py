@@ -1,23 +1,50 @@
 """What a text may contain: NFC Unicode without the tokens that steer the model.
 
-A tokenizer turns `<|im_end|>` inside a user's text into the real control token, so that text could end its own
-turn; such text is refused, never repaired.
+A tokenizer turns a control token inside a user's text into the real one, so that text could end its own turn; such text
+is refused, never repaired. Which tokens these are is told by `reserve`: models/families.py does so for every family.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 from slimtune.core.errors import Problem
 from slimtune.data.records import Role
 
-# `<|word|>` is how Qwen writes its special tokens (`<|im_end|>`, `<|vision_start|>`, `<|fim_prefix|>`, …) and how
-# other models write theirs, which would be left over from another template. The tags are single tokens in Qwen3.
-CONTROL_TOKEN = re.compile(r"<\|[a-z][a-z0-9_]*\|>|</?(?:think|tool_call|tool_response)>")
-_REASONING = re.compile(r"<think>(?P<reasoning>.*?)</think>(?P<answer>.*)", re.DOTALL)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+# `<|word|>` is how most models write their control tokens; another template may have left some in a text.
+_WRITTEN = r"<\|[a-z][a-z0-9_]*\|>"
+_reserved: set[str] = set()
+_thoughts: set[tuple[str, str]] = set()
+
+
+def reserve(tokens: Iterable[str], thought: tuple[str, str] | None = None) -> None:
+    """Refuse these tokens in texts from now on. thought: the tags that may stand around an assistant's reasoning."""
+    _reserved.update(tokens)
+    if thought:
+        _thoughts.add(thought)
+    control_token.cache_clear()
+
+
+@functools.cache
+def control_token() -> re.Pattern[str]:
+    """What matches any control token."""
+    others = sorted(token for token in _reserved if not re.fullmatch(_WRITTEN, token))
+    return re.compile("|".join([_WRITTEN, *map(re.escape, others)]))
+
+
+def split_thought(text: str) -> tuple[str, str, tuple[str, str]] | None:
+    """Reasoning, answer and the tags between them, where a text begins with a thought that is closed; else None."""
+    for opens, closes in _thoughts:
+        reasoning, closed, answer = text.removeprefix(opens).partition(closes)
+        if closed and text.startswith(opens):
+            return reasoning, answer, (opens, closes)
+    return None
 
 
 def normalised(text: str) -> str:
@@ -28,19 +55,24 @@ def normalised(text: str) -> str:
 def faults(text: str, role: Role) -> list[tuple[str, str]]:
     """What must not be in a turn of this role, and what to do: ("is empty", "give it text"), one pair per fault.
 
-    Only an assistant's text may begin with one `<think>…</think>` block, and an answer must follow it.
+    Only an assistant's text may begin with one thought between its tags, and an answer must follow it.
     """
     if not text.strip():
         return [("is only white space" if text else "is empty", "give it text, or delete the row")]
     found: list[tuple[str, str]] = []
-    block = _REASONING.fullmatch(text) if role == "assistant" else None
-    if block and not block["answer"].strip():
-        found.append(("has no answer after its <think> block", "write the answer behind </think>"))
-    visible = f"{block['reasoning']}\n{block['answer']}" if block else text
-    for token in dict.fromkeys(CONTROL_TOKEN.findall(visible)):
+    visible = text
+    thought = split_thought(text) if role == "assistant" else None
+    if thought:
+        reasoning, answer, (opens, closes) = thought
+        visible = f"{reasoning}\n{answer}"
+        if not answer.strip():
+            found.append((f"has no answer after its {opens} block", f"write the answer behind {closes}"))
+    tags = {tag: pair for pair in _thoughts for tag in pair}
+    for token in dict.fromkeys(control_token().findall(visible)):
         fix = "remove it, or write it so that it is no token"
-        if token.endswith("think>"):
-            fix = "only an assistant's text may have one <think>…</think> block, at its very beginning"
+        if token in tags:
+            block = "…".join(tags[token])
+            fix = f"only an assistant's text may have one {block} block, at its very beginning"
         found.append((f"contains the control token {token}", fix))
     return found + unwritable(text)
 

@@ -30,6 +30,7 @@ from slimtune.export.proof import merged_model, proof
 from slimtune.export.proof.golden import Golden
 from slimtune.export.proof.proof import Reference, Subject
 from slimtune.export.proof.questions import Questions
+from slimtune.models import families
 from slimtune.models.files import fetch, require_disk_space
 
 GgufType = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
@@ -327,7 +328,7 @@ def _golden_rows(
 ) -> list[dict[str, Any]]:
     """golden.jsonl: prompts with the merged model's answers, for whoever serves the model and wants to know."""
     tokenizer = ChatTokenizer(merged_dir)
-    ends = {tokenizer.token_id(token) for token in merged_model.END_TOKENS}
+    ends = {tokenizer.token_id(token) for token in families.end_tokens()}
     rows = []
     for item, answer in zip(golden, reference.answers, strict=True):
         if not item.messages:

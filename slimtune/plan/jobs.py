@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.units import GIB
-from slimtune.models import cards
+from slimtune.models import cards, families
 from slimtune.models.hardware import Hardware
-from slimtune.models.shapes import TARGETS, ModelShape, is_dynamic, is_prequantised
+from slimtune.models.shapes import ModelShape, is_dynamic, is_prequantised
 from slimtune.plan import batching, search, speed
 from slimtune.plan.calibration import Calibration
 from slimtune.plan.lengths import Lengths
@@ -41,9 +41,10 @@ class Data:
         return max(count for count in (*self.kept(limit), *held_out) if count <= limit)
 
 
-def targets(recipe: Recipe) -> tuple[str, ...]:
+def targets(recipe: Recipe, shape: ModelShape) -> tuple[str, ...]:
+    """The linears that get an adapter: a preset of the model's family, or those that are named."""
     wanted = recipe.lora.target
-    return TARGETS[wanted] if isinstance(wanted, str) else tuple(wanted)
+    return families.get(shape.family).lora_targets[wanted] if isinstance(wanted, str) else tuple(wanted)
 
 
 def batchings(recipe: Recipe, data: Data, *, on_gpu: bool) -> list[batching.Batching]:
@@ -81,7 +82,7 @@ def build(recipe: Recipe, data: Data, shape: ModelShape, hardware: Hardware, cal
         shape=shape,
         quantisation="nf4" if recipe.model.load_in_4bit else "16bit",
         rank=recipe.lora.rank,
-        targets=targets(recipe),
+        targets=targets(recipe, shape),
         optimizer=train.optim,
         checkpointing=_CHECKPOINTING[train.gradient_checkpointing],
         max_seq_length=limit,
@@ -115,7 +116,7 @@ def cpu_memory(
         quantisation="nf4" if recipe.model.load_in_4bit else "16bit",
         precision="bf16" if hardware.bf16 else "fp32",
         rank=recipe.lora.rank,
-        targets=targets(recipe),
+        targets=targets(recipe, shape),
         tokens=chosen.peak_tokens,
         rows=chosen.micro,
         labelled_tokens=max(1, chosen.micro * responses),

@@ -14,7 +14,7 @@ from slimtune.data import loading, split_manifest
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
 from slimtune.evaluate import items
-from slimtune.models import cards
+from slimtune.models import cards, families
 from slimtune.models import files as base_model
 from slimtune.models import hardware as machines
 from slimtune.models import shapes as models
@@ -71,15 +71,17 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
     for reporter in recipe.run.report_to:
         if importlib.util.find_spec(reporter) is None:
             raise fail(f"{reporter} is not installed", where="run.report_to", fix=f"pip install {reporter}")
+    base = recipe.model.base
+    folder = base_model.locate(base, recipe.model.revision)
+    shape = models.of_base(base, folder)
+    tokenizer = None
+    if folder is not None and (folder / "tokenizer.json").is_file():
+        tokenizer = ChatTokenizer(folder, recipe.model.thinking)
+        families.require_template(families.get(shape.family), tokenizer, base)
     train = _load(recipe, [(source.path, source.weight) for source in recipe.data.train])
     held_out = _load(recipe, [(recipe.data.eval, 1.0)]) if recipe.data.eval else None
     test = _load(recipe, [(recipe.evaluate.data, 1.0)], mode=test_mode(recipe.evaluate)) if recipe.evaluate else None
 
-    folder = base_model.locate(recipe.model.base, recipe.model.revision)
-    tokenizer = None
-    if folder is not None and (folder / "tokenizer.json").is_file():
-        tokenizer = ChatTokenizer(folder, recipe.model.thinking)
-    shape = _shape(recipe.model.base, folder)
     hardware = machines.detect()
     if card is not None:
         hardware = machines.assumed(card, max(card.vram_gb, recipe.budget.vram_gb or 0))
@@ -152,14 +154,3 @@ def _leak(seen: int, of: int) -> list[str]:
 def test_mode(evaluate: EvaluateSection) -> loading.Mode:
     """Free-form data has no `meta.mode` to choose by."""
     return evaluate.mode if evaluate.kind == "multiple_choice" else "auto"
-
-
-def _shape(base: str, folder: Path | None) -> models.ModelShape:
-    shape = models.from_config(base_model.read_config(folder), base) if folder else models.find(base)
-    if shape is None:
-        raise fail(
-            f"the size of '{base}' is not known and its config.json is not on this machine",
-            where="model.base",
-            fix=f"run  hf download {base} config.json  or name a Qwen2.5, Qwen2.5-Coder or Qwen3 model",
-        )
-    return shape

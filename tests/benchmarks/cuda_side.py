@@ -29,7 +29,7 @@ from benchmarks import (
 )
 from benchmarks.acceptance_cases import Case
 from slimtune.models import cards
-from slimtune.models.shapes import TARGETS
+from slimtune.models.families import TARGETS
 from slimtune.train import audit as mask_audit
 from slimtune.train.methods import sft
 

@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks import calibration_fit
 from slimtune.models.cards import CARDS
-from slimtune.models.shapes import KNOWN, TARGETS
+from slimtune.models.families import TARGETS
+from slimtune.models.shapes import known
 from slimtune.plan import calibration, speed
 
 H200 = CARDS["h200"]
@@ -18,7 +19,7 @@ def measurement(model, tokens, *, efficiency=0.6, allocated=6_000, reserved=6_30
     constants = calibration.read()
     constants = type(constants)(**{**vars(constants), "efficiency": {"h200": efficiency}})
     seconds = speed.micro_batch_seconds(
-        KNOWN[model],
+        known()[model],
         H200,
         constants,
         speed.Work(**WORK),

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import cpu_memory
 from benchmarks import cpu_memory_cases as cases
-from slimtune.models.shapes import TARGETS
+from slimtune.models.families import TARGETS
 from slimtune.plan import calibration
 from slimtune.plan.memory import ram
 

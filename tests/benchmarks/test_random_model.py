@@ -17,11 +17,12 @@ from safetensors import safe_open  # isort: skip
 from benchmarks import random_model
 from slimtune.models import files as base_model
 from slimtune.models import load as models
-from slimtune.models.shapes import KNOWN, TARGETS, from_config
+from slimtune.models.families import TARGETS
+from slimtune.models.shapes import from_config, known
 from slimtune.plan.memory import vram
 
 MIDDLE = replace(
-    KNOWN["Qwen3-0.6B"],
+    known()["Qwen3-0.6B"],
     name="middle",
     hidden_size=512,
     intermediate_size=1536,
@@ -189,7 +190,7 @@ def test_lora_counts_are_those_of_the_projects_own_adapter(built, preset, a_plan
 @pytest.mark.parametrize("name", ["Qwen2.5-7B-Instruct", "Qwen2.5-1.5B", "Qwen3-8B", "Qwen3-4B"])
 def test_lora_counts_of_real_sizes_are_pefts(name, preset):
     """On torch's meta device: PEFT's own module sizes, and not a byte of memory."""
-    shape = KNOWN[name]
+    shape = known()[name]
     content = {key: value for key, value in random_model.config(shape).items() if key != "quantization_config"}
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**content))

@@ -8,7 +8,7 @@ from slimtune.core.errors import Problem
 from slimtune.data import formats
 from slimtune.data.json_rows import Row
 from slimtune.data.records import Message
-from slimtune.data.text import CONTROL_TOKEN, faults
+from slimtune.data.text import control_token, faults
 
 USER, ASSISTANT = Message("user", "問い"), Message("assistant", "甲")
 SYSTEM = Message("system", "簡潔に")
@@ -249,7 +249,7 @@ def test_what_only_resembles_a_control_token_is_text(text):
 
 def test_normalisation_cannot_hide_a_token():
     # U+226E is "<" and U+0338: in NFC the two become one character, so there is no token left to find.
-    assert CONTROL_TOKEN.search("<\u0338|im_end|>") is None
+    assert control_token().search("<\u0338|im_end|>") is None
     assert converted({"input": "<\u0338|im_end|>", "output": "y"}, "input_output").nfc_changed
 
 

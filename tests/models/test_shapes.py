@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.models.shapes import KNOWN, TARGETS, ModelShape, dynamic_redirect, find, from_config, is_dynamic
+from slimtune.models.families import TARGETS
+from slimtune.models.shapes import ModelShape, find, from_config, is_dynamic, known
 
 TINY = ModelShape(
     name="tiny",
@@ -79,18 +77,18 @@ def test_lora_parameters_refuses_what_trains_nothing():
     ],
 )
 def test_total_parameters_are_the_published_ones(name: str, total: int):
-    assert KNOWN[name].total_parameters == total
+    assert known()[name].total_parameters == total
 
 
 def test_lora_counts_of_rank_16_on_all_linears():
-    assert KNOWN["Qwen2.5-7B"].lora_parameters(16, TARGETS["full"]) == 40_370_176
-    assert KNOWN["Qwen3-14B"].lora_parameters(16, TARGETS["full"]) == 64_225_280
+    assert known()["Qwen2.5-7B"].lora_parameters(16, TARGETS["full"]) == 40_370_176
+    assert known()["Qwen3-14B"].lora_parameters(16, TARGETS["full"]) == 64_225_280
 
 
 def test_coder_and_instruct_have_the_sizes_of_the_base_model():
     for size in ("0.5B", "1.5B", "3B", "7B", "14B", "32B"):
         counts = {
-            KNOWN[name].total_parameters
+            known()[name].total_parameters
             for name in (
                 f"Qwen2.5-{size}",
                 f"Qwen2.5-{size}-Instruct",
@@ -102,7 +100,7 @@ def test_coder_and_instruct_have_the_sizes_of_the_base_model():
 
 
 @pytest.mark.parametrize(
-    ("name", "known"),
+    ("name", "published"),
     [
         ("unsloth/Qwen3-8B-bnb-4bit", "Qwen3-8B"),
         ("Qwen/Qwen3-8B", "Qwen3-8B"),
@@ -111,11 +109,11 @@ def test_coder_and_instruct_have_the_sizes_of_the_base_model():
         ("Qwen2.5-Coder-1.5B-Instruct-bnb-4bit", "Qwen2.5-Coder-1.5B-Instruct"),
         ("unsloth/Qwen3-4B-Base-unsloth-bnb-4bit", "Qwen3-4B-Base"),
         ("/models/Qwen2.5-7B-Instruct/", "Qwen2.5-7B-Instruct"),
-        ("unsloth/Meta-Llama-3.1-8B-bnb-4bit", "Llama-3.1-8B"),
+        ("unsloth/Meta-Llama-3.1-8B-bnb-4bit", "Meta-Llama-3.1-8B"),
     ],
 )
-def test_find_matches(name: str, known: str):
-    assert find(name) is KNOWN[known]
+def test_find_matches(name: str, published: str):
+    assert find(name) is known()[published]
 
 
 @pytest.mark.parametrize(
@@ -154,28 +152,6 @@ def test_is_dynamic():
     assert not is_dynamic("unsloth/Qwen3-32B-unsloth-bnb-4bit")
 
 
-def test_dynamic_redirect():
-    assert dynamic_redirect("Qwen/Qwen3-8B") == "unsloth/Qwen3-8B-unsloth-bnb-4bit"
-    assert dynamic_redirect("unsloth/Qwen3-8B-bnb-4bit") is None
-    assert dynamic_redirect("someone/Qwen3-8B") is None
-    assert dynamic_redirect("models/Qwen3-8B") is None
-    assert dynamic_redirect("Qwen/Qwen2.5-Coder-7B") is None
-
-
-def test_dynamic_redirect_agrees_with_unsloth_for_every_known_model():
-    package = importlib.util.find_spec("unsloth")
-    assert package is not None and package.origin is not None
-    mapper = importlib.util.spec_from_file_location("mapper", Path(package.origin).parent / "models" / "mapper.py")
-    assert mapper is not None and mapper.loader is not None
-    maps = importlib.util.module_from_spec(mapper)
-    mapper.loader.exec_module(maps)
-    for name, shape in KNOWN.items():
-        for organisation in ("unsloth", "meta-llama" if shape.family == "llama" else "Qwen"):
-            target = maps.FLOAT_TO_INT_MAPPER.get(f"{organisation}/{name}".lower())
-            expected = target if target and is_dynamic(target) else None
-            assert dynamic_redirect(f"{organisation}/{name}") == expected, name
-
-
 def test_from_config_gives_the_known_shape():
     config = {
         "model_type": "qwen3",
@@ -190,7 +166,7 @@ def test_from_config_gives_the_known_shape():
         "attention_bias": False,
         "max_position_embeddings": 40960,
     }
-    assert from_config(config, "Qwen3-8B") == KNOWN["Qwen3-8B"]
+    assert from_config(config, "Qwen3-8B") == known()["Qwen3-8B"]
 
 
 def test_from_config_fills_in_what_the_file_leaves_out():
@@ -205,7 +181,7 @@ def test_from_config_fills_in_what_the_file_leaves_out():
         "tie_word_embeddings": True,
         "head_dim": None,
     }
-    assert from_config(config, "Qwen2.5-0.5B") == KNOWN["Qwen2.5-0.5B"]
+    assert from_config(config, "Qwen2.5-0.5B") == known()["Qwen2.5-0.5B"]
     llama = from_config({**config, "model_type": "llama", "num_key_value_heads": None}, "old")
     assert (llama.kv_heads, llama.head_dim, llama.qkv_bias, llama.max_position_embeddings) == (14, 64, False, 2048)
     assert from_config({**config, "model_type": "qwen3"}, "new").head_dim == 128
@@ -216,7 +192,7 @@ def test_from_config_names_what_is_supported():
         from_config({"model_type": "gpt2"}, "my-model")
     message = str(caught.value)
     assert "'gpt2'" in message and "my-model" in message
-    assert "qwen2, qwen3, llama" in message
+    assert "Qwen2.5 (with Coder), Qwen3, Llama-architecture models with a ChatML template" in message
 
 
 def test_from_config_reports_every_bad_size_at_once():

@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from slimtune.core.units import GIB
-from slimtune.models import cards
+from slimtune.models import cards, families
 from slimtune.models import shapes as models
 from slimtune.plan import batching, calibration, search, speed
 from slimtune.plan.memory import vram
@@ -25,10 +25,10 @@ def job(name="Qwen3-8B", tokens=(200,) * 200, card="rtx3080", **changes):
     like = cards.CARDS[card]
     ways = batching.packed(tokens, longest=max(tokens), max_seq_length=2048, effective_batch_size=16)
     made = search.Job(
-        shape=models.KNOWN[name],
+        shape=models.known()[name],
         quantisation="nf4",
         rank=16,
-        targets=models.TARGETS["full"],
+        targets=families.TARGETS["full"],
         optimizer="adamw_8bit",
         checkpointing="unsloth",
         max_seq_length=2048,
@@ -86,7 +86,7 @@ def test_unmeasured_activations_keep_a_margin():
 
 
 def test_loading_counts_where_the_embedding_passes_through_the_card():
-    shape = models.KNOWN["Qwen3-8B"]
+    shape = models.known()["Qwen3-8B"]
     choice = search.evaluate(job(), job().batchings[-1], 0, True, True, 0)
     embedding = 2 * shape.vocab_size * shape.hidden_size
     assert choice.phases["load"] > choice.memory.total_bytes - embedding

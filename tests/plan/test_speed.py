@@ -4,15 +4,15 @@ import dataclasses
 
 import pytest
 
-from slimtune.models import cards
+from slimtune.models import cards, families
 from slimtune.models import shapes as models
 from slimtune.plan import calibration, speed
 from slimtune.plan.memory import vram
 
-QWEN3_8B, RTX_3080 = models.KNOWN["Qwen3-8B"], cards.CARDS["rtx3080"]
+QWEN3_8B, RTX_3080 = models.known()["Qwen3-8B"], cards.CARDS["rtx3080"]
 PEAK = dataclasses.replace(calibration.read(), efficiency={calibration.ANY_CARD: 1.0}, host_bytes_per_second=12e9)
 WORK = speed.Work(sequence_length=2048, labelled_share=1.0)
-FIXED = {"rank": 16, "targets": models.TARGETS["full"], "quantisation": "nf4", "checkpointing": "unsloth"}
+FIXED = {"rank": 16, "targets": families.TARGETS["full"], "quantisation": "nf4", "checkpointing": "unsloth"}
 
 
 def seconds(tokens, **knobs):

@@ -40,5 +40,5 @@ def qwen3_8b(parent: Path) -> Path:
 
     folder = parent / "Qwen3-8B-bnb-4bit"
     tokenizer.save(tokenizer.train(), folder, chat_template=backend.chat_template("qwen3"))
-    (folder / "config.json").write_text(json.dumps(random_model.config(models.KNOWN["Qwen3-8B"])), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(random_model.config(models.known()["Qwen3-8B"])), encoding="utf-8")
     return folder

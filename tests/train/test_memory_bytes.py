@@ -4,7 +4,8 @@ import pytest
 
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation, Message
-from slimtune.models.shapes import TARGETS, from_config
+from slimtune.models.families import TARGETS
+from slimtune.models.shapes import from_config
 from slimtune.plan.memory import ram
 
 

@@ -33,9 +33,9 @@ from slimtune.evaluate.targets.target import (
     spellings,
 )
 from slimtune.evaluate.targets.text_stops import AnswerLineStop
+from slimtune.models import families
 
 _THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)(?:</think>\s*|$)(?P<answer>.*)", re.DOTALL)
-_END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 # Of what is free under the limit, what a batch's key-value cache may take; the rest is for what attention needs.
 _SHARE_FOR_CACHE = 0.5
 # Rows of hidden states that pass through the head at once when likelihoods are computed.
@@ -300,7 +300,9 @@ class LocalTarget:
     def _generate(self, rows: Sequence[Sequence[int]], sampling: Sampling, labels: Sequence[str]) -> list[list[Reply]]:
         from transformers import GenerationConfig, StoppingCriteriaList
 
-        ends = [identifier for token in _END_TOKENS if (identifier := self.tokenizer.token_id(token)) is not None]
+        ends = [
+            identifier for token in families.end_tokens() if (identifier := self.tokenizer.token_id(token)) is not None
+        ]
         width = max(map(len, rows))
         input_ids = torch.tensor([[ends[-1]] * (width - len(row)) + list(row) for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])

@@ -20,8 +20,8 @@ import psutil
 
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.export.model_folder import parameter_count, shard_paths
+from slimtune.models import families
 
-END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 LIKELIEST_FIRST = 512
 """Tokens of the first step whose log-probabilities are kept; all of a smaller vocabulary."""
 
@@ -79,6 +79,7 @@ def ask(
         "parameters": parameter_count(model_dir),
         "prompt_ids": [list(ids) for ids in prompt_ids],
         "max_new_tokens": max_new_tokens,
+        "ends": families.end_tokens(),
         "references": [list(ids) for ids in references or [()] * len(prompt_ids)],
     }
     answers = _in_worker(request, len(prompt_ids), what=f"transformers cannot run {model_dir.name}")
@@ -130,7 +131,9 @@ def _run(request: dict[str, Any]) -> list[dict[str, Any]]:
     tokenizer: Any = AutoTokenizer.from_pretrained(request["model"])
     model: Any = AutoModelForCausalLM.from_pretrained(request["model"], dtype=getattr(torch, dtype))
     model.to(device).eval()
-    ends: list[int] = [tokenizer.convert_tokens_to_ids(token) for token in END_TOKENS if token in tokenizer.get_vocab()]
+    ends: list[int] = [
+        tokenizer.convert_tokens_to_ids(token) for token in request["ends"] if token in tokenizer.get_vocab()
+    ]
     # A fresh configuration: the checkpoint's own may sample, or penalise repetition.
     model.generation_config = GenerationConfig(
         do_sample=False,

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slimtune.export.proof.merged_model import END_TOKENS, LIKELIEST_FIRST, Answer
+from slimtune.export.proof.merged_model import LIKELIEST_FIRST, Answer
+from slimtune.models import families
 from slimtune.models.llama_server import LlamaServer
 
 NEAR_TIE = {"float32": 0.2, "bfloat16": 0.5}
@@ -71,7 +72,7 @@ def check(server: LlamaServer, name: str, asked: Sequence[Asked], *, max_new_tok
     """
     if not asked or max_new_tokens < 1:
         raise ValueError("parity needs at least one prompt and one new token")
-    ends = {ids[0] for ids in (tokenize(server, token) for token in END_TOKENS) if len(ids) == 1}
+    ends = {ids[0] for ids in (tokenize(server, token) for token in families.end_tokens()) if len(ids) == 1}
     vocabulary = server.model()["n_vocab"]
     counts = dict.fromkeys(
         ("ids", "first", "answers", "ties", "ended", "ends", "endless", "templates", "templates_equal"), 0

@@ -11,6 +11,7 @@ from typing import Any
 
 from slimtune.core.errors import DOES_NOT_FIT, Problem, SlimtuneError
 from slimtune.core.units import GIB, size_text
+from slimtune.models import families
 from slimtune.models import shapes as models
 from slimtune.models.hardware import Hardware
 from slimtune.models.shapes import ModelShape
@@ -26,7 +27,7 @@ _OPEN_TO_THE_PLAN = (
     "double_buffer",
 )
 _CARD_SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80, 141)
-_SIZE = re.compile(r"^(?P<series>qwen3|qwen2\.5|qwen2\.5-coder)-(?P<size>[\d.]+)b(?P<rest>.*)$", re.IGNORECASE)
+_SIZE = re.compile(r"^(?P<series>.+?)-(?P<size>\d+(\.\d+)?)b(?P<rest>.*)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -189,12 +190,12 @@ def _smaller_models(base: str) -> Iterator[tuple[str, ModelShape]]:
     if named is None:
         return
     sizes = {}
-    for shape in models.KNOWN.values():
-        other = _SIZE.match(shape.name)
+    for published in models.known():
+        other = _SIZE.match(published)
         if other and other["series"].lower() == named["series"].lower():
             sizes[float(other["size"])] = other["size"]
     for size in sorted((size for size in sizes if size < float(named["size"])), reverse=True):
         name = f"{organisation}{slash}{named['series']}-{sizes[size]}B{named['rest']}"
         smaller = models.find(name)
-        if smaller is not None:
+        if smaller is not None and families.get(smaller.family).trains:
             yield name, smaller

@@ -182,7 +182,7 @@ def facts_of(
         supervised_tokens=supervised_tokens,
         task=task_of_all(tasks),
         parameters=shape.total_parameters,
-        adapter_parameters=shape.lora_parameters(rank, jobs.targets(recipe)),
+        adapter_parameters=shape.lora_parameters(rank, jobs.targets(recipe, shape)),
         rank=rank,
         learning_rate=train.learning_rate,
         passes=epochs * max(1.0, *(source.weight for source in recipe.data.train)),

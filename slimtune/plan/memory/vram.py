@@ -17,7 +17,8 @@ from typing import Literal
 
 from slimtune.core.errors import fail
 from slimtune.core.units import GIB, MIB
-from slimtune.models.shapes import MLP, ModelShape
+from slimtune.models.families import MLP
+from slimtune.models.shapes import ModelShape
 from slimtune.plan import calibration
 
 Quantisation = Literal["nf4", "int8", "16bit"]

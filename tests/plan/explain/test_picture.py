@@ -15,7 +15,8 @@ from PIL import Image
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.core.units import GIB, MIB, size_text
-from slimtune.models.shapes import KNOWN, TARGETS
+from slimtune.models.families import TARGETS
+from slimtune.models.shapes import known
 from slimtune.plan.explain import picture
 from slimtune.plan.explain.picture import COLOURS, GROUPS, Bar
 from slimtune.plan.memory import vram
@@ -27,7 +28,7 @@ JAPANESE = "手元のカードで動かす、とても長い名前の計画"
 
 
 def predicted(model="Qwen3-8B", tokens=2048, **knobs):
-    return vram.predict(KNOWN[model], rank=16, targets=TARGETS["full"], tokens=tokens, **knobs).items
+    return vram.predict(known()[model], rank=16, targets=TARGETS["full"], tokens=tokens, **knobs).items
 
 
 def draw(path, bars, *, title="Where it goes", subtitle="QLoRA", budget=9 * GIB, visible=10 * GIB, card="RTX 3080"):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.core.units import MIB
-from slimtune.models.shapes import KNOWN, TARGETS, ModelShape
+from slimtune.models.families import TARGETS
+from slimtune.models.shapes import ModelShape, known
 from slimtune.plan.memory import ram
 
 FULL = TARGETS["full"]
@@ -161,7 +162,7 @@ def test_the_constants_are_the_calibrated_ones():
 
 
 @given(
-    name=st.sampled_from(sorted(KNOWN)),
+    name=st.sampled_from(sorted(known())),
     quantisation=st.sampled_from(["nf4", "16bit"]),
     precision=st.sampled_from(["bf16", "fp32"]),
     checkpointing=st.sampled_from(["unsloth", "true", "none"]),
@@ -177,11 +178,11 @@ def test_any_run(name, quantisation, precision, checkpointing, rows, length):
         "targets": TARGETS["standard"],
         "rows": rows,
     }
-    memory = ram.predict(KNOWN[name], tokens=rows * length, **settings)
+    memory = ram.predict(known()[name], tokens=rows * length, **settings)
     assert set(memory.items) <= set(ram.FORMULAS)
     assert all(isinstance(size, int) and size > 0 for size in memory.items.values())
     assert memory.total_bytes == sum(memory.items.values())
-    longer = ram.predict(KNOWN[name], tokens=rows * (length + 1), **settings)
+    longer = ram.predict(known()[name], tokens=rows * (length + 1), **settings)
     assert longer.total_bytes - longer.items["heap gaps"] > memory.total_bytes - memory.items["heap gaps"]
 
 

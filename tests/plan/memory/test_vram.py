@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.core.units import GIB, MIB
-from slimtune.models.shapes import KNOWN, TARGETS, ModelShape
+from slimtune.models.families import TARGETS
+from slimtune.models.shapes import ModelShape, known
 from slimtune.plan.memory import vram
 from slimtune.plan.memory.vram import predict
 
 FULL = TARGETS["full"]
-QWEN3_8B = KNOWN["Qwen3-8B"]
+QWEN3_8B = known()["Qwen3-8B"]
 
 # Hq = 128, Hk = 64; a vocabulary of more than two loss tiles.
 SMALL = ModelShape(
@@ -51,13 +52,13 @@ def test_worked_totals(name: str, knobs: dict[str, bool], totals: tuple[float, .
     """Rank 16 on all linears, 8-bit Adam, 350 MiB of context, no fragmentation, the buffer and a second scratch."""
     for tokens, gib in zip((2048, 4096, 8192, 16384), totals, strict=True):
         assumed = {"context_bytes": 350 * MIB, "fragmentation": 0.0, **knobs}
-        predicted = predict(KNOWN[name], rank=16, targets=FULL, tokens=tokens, **assumed).total_bytes / GIB
+        predicted = predict(known()[name], rank=16, targets=FULL, tokens=tokens, **assumed).total_bytes / GIB
         assert predicted == pytest.approx(gib, rel=0.001)
 
 
 @pytest.mark.parametrize(("name", "gigabytes"), [("Qwen2.5-7B", 5.55), ("Llama-3.1-8B", 5.70)])
 def test_weights_are_as_large_as_the_published_4bit_files(name: str, gigabytes: float):
-    shape = KNOWN[name]
+    shape = known()[name]
     weights = vram.linear_weights(shape, "nf4") + vram.embedding_weights(shape, offloaded=False)
     assert weights / 1e9 == pytest.approx(gigabytes, rel=0.002)
 
@@ -147,7 +148,7 @@ def test_fused_projections_and_their_buffer():
     assert vram.fused_projections(QWEN3_8B, TARGETS["minimal"], "nf4") == frozenset()
     assert vram.dequantisation_buffer(QWEN3_8B, [], "nf4") == 0
     # Qwen2.5's biases keep q, k and v with PEFT; so does 8 bit for everything.
-    biased = vram.fused_projections(KNOWN["Qwen2.5-7B"], FULL, "nf4")
+    biased = vram.fused_projections(known()["Qwen2.5-7B"], FULL, "nf4")
     assert biased == {"o_proj", "gate_proj", "up_proj", "down_proj"}
     assert vram.fused_projections(QWEN3_8B, FULL, "int8") == frozenset()
 
@@ -221,7 +222,9 @@ def test_budget_of_a_10_gb_card():
     assert vram.budget_bytes(10) == pytest.approx(9.12 * GIB, abs=1)
     assert predict(QWEN3_8B, rank=16, targets=FULL, tokens=8192).total_bytes < vram.budget_bytes(10)
     # 14B needs more than these knobs.
-    tight = predict(KNOWN["Qwen3-14B"], rank=16, targets=FULL, tokens=1024, offload_embedding=True, double_buffer=False)
+    tight = predict(
+        known()["Qwen3-14B"], rank=16, targets=FULL, tokens=1024, offload_embedding=True, double_buffer=False
+    )
     assert tight.total_bytes > vram.budget_bytes(10)
 
 
@@ -256,7 +259,7 @@ plans = st.fixed_dictionaries(
 )
 
 
-@given(st.sampled_from(list(KNOWN.values())), plans)
+@given(st.sampled_from(list(known().values())), plans)
 def test_every_breakdown_adds_up(shape: ModelShape, plan: dict):
     step = predict(shape, **plan)
     assert step.total_bytes == sum(step.items.values())
@@ -267,7 +270,7 @@ def test_every_breakdown_adds_up(shape: ModelShape, plan: dict):
     assert step.items["linear weights"] >= shape.linear_parameters // 2
 
 
-@given(st.sampled_from(list(KNOWN.values())), plans)
+@given(st.sampled_from(list(known().values())), plans)
 def test_more_work_never_needs_less_memory(shape: ModelShape, plan: dict):
     total = predict(shape, **plan).total_bytes
     assert predict(shape, **{**plan, "rank": plan["rank"] + 1}).total_bytes > total

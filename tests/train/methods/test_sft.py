@@ -38,12 +38,13 @@ def test_dropped_packing_or_any_other_difference_is_an_error(make_trainer, examp
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3"])
 def test_lora_counts_are_the_predicted_ones(make_trainer, examples, tiny_model, family):
+    from slimtune.models import families
     from slimtune.models import shapes as models
     from slimtune.models.files import read_config
     from slimtune.train.methods import sft
 
     shape = models.from_config(read_config(tiny_model(family)), "tiny")
-    for preset, targets in models.TARGETS.items():
+    for preset, targets in families.TARGETS.items():
         settings = sft.effective_settings(make_trainer(family, examples, lora_targets=targets))
         assert settings["trainable_parameters"] == shape.lora_parameters(16, targets), preset
 
