@@ -24,7 +24,8 @@ from safetensors.torch import save_file  # isort: skip
 from benchmarks.acceptance_cases import shape_of
 from scripts.builtin import tokenizer as builtin_tokenizer
 from slimtune.models import files as base_model
-from slimtune.models.shapes import ATTENTION, ModelShape
+from slimtune.models.families import ATTENTION
+from slimtune.models.shapes import ModelShape
 
 STANDARD_DEVIATION = 0.02  # `initializer_range` of Qwen's configurations
 SHARD_BYTES = 2 * 10**9
