@@ -133,11 +133,10 @@ def compare(name: str, folder: Path, options: argparse.Namespace, work: Path) ->
     from slimtune.models import files as base_model
     from slimtune.models import hardware
     from slimtune.models import shapes as models
-    from slimtune.plan import make
 
     here = hardware.detect()
     parameters = models.from_config(base_model.read_config(folder), name).total_parameters
-    precision, _ = make.precision(here)
+    precision, _ = hardware.precision(here)
     cases = [case for case in evaluate_cases.CASES if case.name in options.case]
     most = None if parameters <= _SMALL_MODEL else options.tokens
     prepared = {
@@ -149,7 +148,7 @@ def compare(name: str, folder: Path, options: argparse.Namespace, work: Path) ->
         # As Slimtune chooses by itself; the harness is told.
         "device": here.kind,
         "dtype": {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[precision],
-        "threads": options.threads or make.cpu_threads(parameters, here.cores),
+        "threads": options.threads or hardware.cpu_threads(parameters, here.cores),
         "cases": prepared,
     }
     (work / "job.json").write_text(json.dumps(job), encoding="utf-8")

@@ -14,7 +14,8 @@ from pathlib import Path
 from slimtune.data import loading
 from slimtune.models import hardware
 from slimtune.models import shapes as models
-from slimtune.plan import jobs, lengths, make
+from slimtune.plan import lengths, make
+from slimtune.plan.wish import Data
 from slimtune.recipe import schema as recipes
 from slimtune.recipe.schema import EvaluateSection, Recipe
 from slimtune.run import prepare
@@ -84,14 +85,14 @@ def _memory(recipe: Recipe) -> str:
         )
         return lengths.estimate(loaded.conversations)
 
-    known = jobs.Data(
+    known = Data(
         train=read([(source.path, source.weight) for source in data.train], data.mode),
         held_out=read([(data.eval, 1.0)], data.mode) if data.eval else None,
         prompts=read([(recipe.evaluate.data, 1.0)], prepare.test_mode(recipe.evaluate)).prompts
         if recipe.evaluate
         else (),
     )
-    plan = make.make(recipe, known, shape, hardware.card(recipe.budget.vram_gb))
+    plan = make.make(prepare.wish_of(recipe), known, shape, hardware.card(recipe.budget.vram_gb))
     assert plan.least_bytes is not None and plan.peak_bytes is not None  # a card has a memory plan
     card = f"{plan.peak_bytes / 2**30:.1f} GiB of a {recipe.budget.vram_gb:g} GB card"
     return f"{card}, {plan.least_bytes / 2**30:.1f} needed"

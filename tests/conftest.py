@@ -57,8 +57,10 @@ def a_plan():
 
     from slimtune.models import hardware
     from slimtune.models import shapes as models
-    from slimtune.plan import jobs, lengths, make
+    from slimtune.plan import lengths, make
+    from slimtune.plan.wish import Data
     from slimtune.recipe.schema import Recipe
+    from slimtune.run.prepare import wish_of
 
     def plan(**changes):
         recipe = Recipe.model_validate(
@@ -70,8 +72,8 @@ def a_plan():
             }
         )
         cpu = hardware.Hardware("cpu", "test processor", 2**33, hardware.detect().bf16, 2, None)
-        data = jobs.Data(lengths.Lengths((50,) * 10, (2,) * 10, True))
-        made = make.make(recipe, data, models.find("Qwen3-0.6B"), cpu)
+        data = Data(lengths.Lengths((50,) * 10, (2,) * 10, True))
+        made = make.make(wish_of(recipe), data, models.find("Qwen3-0.6B"), cpu)
         return dataclasses.replace(made, **changes)
 
     return plan

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 AMPERE = (8, 0)  # bf16 from here on
 _NVIDIA_SMI_SECONDS = 10
+_SMALL_MODEL = 50_000_000  # parameters; below, a second thread costs more than it gains
 
 
 @dataclass(frozen=True)
@@ -152,3 +153,17 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cpu_threads(parameters: int, cores: int) -> int:
+    """How many threads a model of so many parameters gains from."""
+    return 1 if parameters < _SMALL_MODEL else cores
+
+
+def precision(hardware: Hardware) -> tuple[str, str]:
+    """The number format ("bf16", "fp16" or "fp32"), and why."""
+    if hardware.bf16:
+        return "bf16", f"{hardware.name} computes in bfloat16"
+    if hardware.kind == "cuda":
+        return "fp16", f"{hardware.name} has no bfloat16 (before Ampere)"
+    return "fp32", "this processor has no bfloat16 instructions"

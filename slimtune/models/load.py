@@ -13,13 +13,12 @@ from slimtune.core import memory
 from slimtune.core.errors import fail
 from slimtune.models import files as base_model
 from slimtune.models import hardware, shapes
-from slimtune.plan import make
-from slimtune.plan.make import Plan
+from slimtune.models.settings import LoadSettings
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-def load(path: Path, plan: Plan) -> tuple[Any, Any]:
+def load(path: Path, plan: LoadSettings) -> tuple[Any, Any]:
     """The base model and its tokenizer from a local folder, the card's allocator capped at the plan's limit.
 
     On a CPU the C library's allocator is set, for the whole process, to hold no more than it must.
@@ -66,10 +65,10 @@ def load_to_ask(
     memory_limit_bytes: cap of the card's allocator.
     """
     here = hardware.detect()
-    precision, _ = make.precision(here)
+    precision, _ = hardware.precision(here)
     if here.kind == "cpu":
         shape = shapes.from_config(base_model.read_config(path), str(path))
-        torch.set_num_threads(make.cpu_threads(shape.total_parameters, here.cores))
+        torch.set_num_threads(hardware.cpu_threads(shape.total_parameters, here.cores))
     elif memory_limit_bytes is not None:
         memory.cap(memory_limit_bytes)
     with backend.quiet():
@@ -103,7 +102,7 @@ def add_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
         )
 
 
-def add_lora(model: Any, plan: Plan) -> Any:
+def add_lora(model: Any, plan: LoadSettings) -> Any:
     """The model with a fresh adapter: B is zero, so it answers exactly as the base does.
 
     Raises SlimtuneError where a target module does not exist in the model.

@@ -14,7 +14,7 @@ from slimtune.plan.lengths import packed_rows
 from slimtune.plan.packing import padded_tokens
 
 _ROW_MULTIPLE = 64
-_GPU_PADDED_TOKENS = 4096
+_PADDED_TOKENS = 4096
 _FEWEST_USEFUL_TOKENS = 512
 
 
@@ -108,16 +108,15 @@ def padded(
     longest: int,
     max_seq_length: int,
     effective_batch_size: int,
-    on_gpu: bool,
-    most_cpu: int,
+    most: int | None = None,
     micro: int | None = None,
     accumulation: int | None = None,
 ) -> list[Batching]:
     """Padded micro-batches of every size that divides the effective batch; arguments as for `packed`.
 
-    most_cpu: examples of a micro-batch at most where the CPU trains.
+    most: examples of a micro-batch at most; where not given, as many of the longest as 4,096 tokens hold.
     """
-    most = max(1, _GPU_PADDED_TOKENS // longest) if on_gpu else most_cpu
+    most = most or max(1, _PADDED_TOKENS // longest)
     sizes = [micro] if micro else [size for size in _divisors(effective_batch_size) if size <= most]
     result = []
     for size in sizes:
@@ -129,7 +128,7 @@ def padded(
                 micro=size,
                 accumulation=accumulation or max(1, round(effective_batch_size / size)),
                 rows=len(tokens),
-                peak_tokens=size * min(longest, max_seq_length),
+                peak_tokens=size * longest,
                 computed_tokens=computed,
                 useful_tokens=useful,
                 examples_per_row=1.0,

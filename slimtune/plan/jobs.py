@@ -1,55 +1,24 @@
-"""Recipe + lengths + model shape + hardware → the job that the search runs, and the budget that it has to keep."""
+"""Wish + lengths + model shape + hardware → the job that the search runs, and the budget that it has to keep."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.units import GIB
-from slimtune.models import cards, families
+from slimtune.models import cards
 from slimtune.models.hardware import Hardware
 from slimtune.models.shapes import ModelShape, is_dynamic, is_prequantised
 from slimtune.plan import batching, search, speed
 from slimtune.plan.calibration import Calibration
-from slimtune.plan.lengths import Lengths
 from slimtune.plan.memory import ram, vram
-from slimtune.recipe.schema import Recipe
+from slimtune.plan.wish import Data, Wish
 
 _CPU_MICRO_BATCH = 8
 _CHECKPOINTING: dict[str | bool, vram.GradientCheckpointing] = {"unsloth": "unsloth", True: "true", False: "none"}
 
 
-@dataclass(frozen=True)
-class Data:
-    """What a plan has to know of the data: lengths in tokens.
-
-    train: of the training examples. held_out: of those for the evaluation loss, or None. prompts: of the questions.
-    """
-
-    train: Lengths
-    held_out: Lengths | None = None
-    prompts: Sequence[int] = ()
-
-    def kept(self, limit: int) -> list[int]:
-        """The training examples that are short enough; one of the limit's length where none is."""
-        return [count for count in self.train.tokens if count <= limit] or [limit]
-
-    def longest(self, limit: int) -> int:
-        """Of everything that passes through the model, as far as it is not left out."""
-        held_out = self.held_out.tokens if self.held_out else ()
-        return max(count for count in (*self.kept(limit), *held_out) if count <= limit)
-
-
-def targets(recipe: Recipe, shape: ModelShape) -> tuple[str, ...]:
-    """The linears that get an adapter: a preset of the model's family, or those that are named."""
-    wanted = recipe.lora.target
-    return families.get(shape.family).lora_targets[wanted] if isinstance(wanted, str) else tuple(wanted)
-
-
-def batchings(recipe: Recipe, data: Data, *, on_gpu: bool) -> list[batching.Batching]:
+def batchings(wish: Wish, data: Data, *, on_gpu: bool) -> list[batching.Batching]:
     """Every batching that the recipe leaves open: packed on a card, padded on a CPU."""
-    train, limit = recipe.train, recipe.model.max_seq_length
+    train, limit = wish.train, wish.longest_example
     kept, longest = data.kept(limit), data.longest(limit)
     if train.packing and on_gpu:
         return batching.packed(
@@ -64,64 +33,64 @@ def batchings(recipe: Recipe, data: Data, *, on_gpu: bool) -> list[batching.Batc
     return batching.padded(
         kept,
         longest=longest,
-        max_seq_length=limit,
+        max_seq_length=wish.model.max_seq_length,
         effective_batch_size=train.effective_batch_size,
-        on_gpu=on_gpu,
-        most_cpu=_CPU_MICRO_BATCH,
+        most=None if on_gpu else _CPU_MICRO_BATCH,
         micro=train.per_device_train_batch_size,
         accumulation=train.gradient_accumulation_steps,
     )
 
 
-def build(recipe: Recipe, data: Data, shape: ModelShape, hardware: Hardware, calibration: Calibration) -> search.Job:
+def build(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware, calibration: Calibration) -> search.Job:
     """The job for a card. Raises SlimtuneError for knobs that this model or this recipe cannot have."""
-    _check_knobs(recipe, data, shape)
-    train, limit = recipe.train, recipe.model.max_seq_length
-    kept = data.kept(limit)
+    _check_knobs(wish, data, shape)
+    train, cost = wish.train, wish.cost
+    kept = data.kept(wish.longest_example)
     return search.Job(
         shape=shape,
-        quantisation="nf4" if recipe.model.load_in_4bit else "16bit",
-        rank=recipe.lora.rank,
-        targets=targets(recipe, shape),
+        quantisation="nf4" if wish.model.load_in_4bit else "16bit",
+        rank=wish.lora.rank,
+        targets=wish.targets(shape),
         optimizer=train.optim,
         checkpointing=_CHECKPOINTING[train.gradient_checkpointing],
-        max_seq_length=limit,
-        dynamic=is_dynamic(recipe.model.base) and recipe.model.load_in_4bit,
-        batchings=tuple(batchings(recipe, data, on_gpu=True)),
+        max_seq_length=wish.model.max_seq_length,
+        dynamic=is_dynamic(wish.model.base) and wish.model.load_in_4bit,
+        batchings=tuple(batchings(wish, data, on_gpu=True)),
         longest_prompt=max(data.prompts, default=0),
         card=card_of(hardware),
         card_bytes=hardware.memory_bytes,
         compute_capability=hardware.compute_capability or (8, 0),
         work=speed.Work(
-            sequence_length=sum(count * count for count in kept) / sum(kept),
+            sequence_length=sum(count * count for count in kept) / sum(kept) / cost.sequences,
             labelled_share=min(1.0, sum(data.train.supervised) / max(1, data.train.total)),
+            extra_forwards=cost.extra_forwards,
         ),
         calibration=calibration,
         fixed=search.Knobs(
             skip_layers=train.checkpoint_skip_layers,
-            offload_embedding=recipe.model.offload_embedding,
+            offload_embedding=wish.model.offload_embedding,
             double_buffer=train.double_buffer,
-            offload_layers=recipe.model.offload_layers,
+            offload_layers=wish.model.offload_layers,
         ),
     )
 
 
 def cpu_memory(
-    recipe: Recipe, data: Data, shape: ModelShape, hardware: Hardware, chosen: batching.Batching
+    wish: Wish, data: Data, shape: ModelShape, hardware: Hardware, chosen: batching.Batching
 ) -> vram.Breakdown:
     """The predicted peak resident set of a run on the CPU."""
     responses = max(data.train.supervised, default=0)
     return ram.predict(
         shape,
-        quantisation="nf4" if recipe.model.load_in_4bit else "16bit",
+        quantisation="nf4" if wish.model.load_in_4bit else "16bit",
         precision="bf16" if hardware.bf16 else "fp32",
-        rank=recipe.lora.rank,
-        targets=targets(recipe, shape),
+        rank=wish.lora.rank,
+        targets=wish.targets(shape),
         tokens=chosen.peak_tokens,
-        rows=chosen.micro,
+        rows=chosen.micro * wish.cost.sequences,
         labelled_tokens=max(1, chosen.micro * responses),
-        gradient_checkpointing=_CHECKPOINTING[recipe.train.gradient_checkpointing],
-        prequantised=is_prequantised(recipe.model.base),
+        gradient_checkpointing=_CHECKPOINTING[wish.train.gradient_checkpointing],
+        prequantised=is_prequantised(wish.model.base),
     )
 
 
@@ -130,10 +99,10 @@ def card_of(hardware: Hardware) -> cards.Card:
     return cards.CARDS[hardware.card] if hardware.card else cards.typical(hardware.memory_bytes / GIB)
 
 
-def budget(recipe: Recipe, hardware: Hardware) -> tuple[int, list[str]]:
+def budget(wish: Wish, hardware: Hardware) -> tuple[int, list[str]]:
     """Bytes that the run may use of the card, and what is to be said about it."""
     there_gb = hardware.memory_bytes / GIB
-    wanted = recipe.budget.vram_gb
+    wanted = wish.budget.vram_gb
     allowed, notes = vram.budget_bytes(min(wanted or there_gb, there_gb)), []
     if wanted and wanted > 1.02 * there_gb:
         notes.append(f"budget.vram_gb is {wanted:g}, but the card has {there_gb:.1f} GiB: planned for those.")
@@ -144,8 +113,8 @@ def budget(recipe: Recipe, hardware: Hardware) -> tuple[int, list[str]]:
     return min(allowed, free), notes
 
 
-def _check_knobs(recipe: Recipe, data: Data, shape: ModelShape) -> None:
-    train, model = recipe.train, recipe.model
+def _check_knobs(wish: Wish, data: Data, shape: ModelShape) -> None:
+    train, model = wish.train, wish.model
     problems = []
     if model.offload_embedding and shape.tied:
         problems.append(
@@ -159,7 +128,7 @@ def _check_knobs(recipe: Recipe, data: Data, shape: ModelShape) -> None:
     ):
         if value is not None and value > most:
             problems.append(Problem(f"{value} layers, but {shape.name} has {shape.layers}", name, f"at most {most}"))
-    longest = data.longest(model.max_seq_length)
+    longest = data.longest(wish.longest_example)
     if train.row_length is not None and not longest <= train.row_length <= model.max_seq_length:
         problems.append(
             Problem(

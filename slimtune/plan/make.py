@@ -1,4 +1,4 @@
-"""Recipe + lengths + model shape + hardware → a frozen Plan, each value with its reason.
+"""Wish + lengths + model shape + hardware → a frozen Plan, each value with its reason.
 
 No torch and no weights: `slimtune plan` ends here. What the machine cannot do is decided here too, once, so that
 nothing differs silently later: the trainer's effective settings are compared with this plan.
@@ -6,13 +6,15 @@ nothing differs silently later: the trainer's effective settings are compared wi
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from slimtune.core.errors import DOES_NOT_FIT, fail
 from slimtune.core.units import GIB
-from slimtune.models.hardware import Hardware
+from slimtune.models.hardware import Hardware, cpu_threads, precision
+from slimtune.models.settings import LoadSettings
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import calibration, jobs, search, speed
 from slimtune.plan.batching import Batching
@@ -20,39 +22,25 @@ from slimtune.plan.explain import advice
 from slimtune.plan.explain import reasons as explain
 from slimtune.plan.memory import phases, ram, vram
 from slimtune.plan.schedule import Schedule, schedule
-from slimtune.recipe.schema import Recipe
+from slimtune.plan.wish import Data, Wish
 
 _CPU_SCORING_BATCH = 16
-_SMALL_MODEL = 50_000_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(LoadSettings):
     """What the machine will do. Lengths are tokens, sizes are bytes, intervals are optimizer steps.
 
-    micro_batch_tokens: places of the largest micro-batch. memory: the predicted peak of a training step, by term;
-    phases: predicted peaks by phase; predicted: what the run will measure, under the same names. budget_bytes: what the run may use, memory_limit_bytes: of that, what PyTorch's
-    allocator may reserve. least_bytes: what the run would need if speed did not matter. estimate: of the run's time.
-    The last four are None on a CPU.
+    Up to `reasons` the fields are settings, each with its reason; after it come predictions. micro_batch_tokens: places
+    of the largest micro-batch. memory: the predicted peak of a training step, by term; phases: predicted peaks by phase;
+    predicted: what the run will measure, under the same names. least_bytes: what the run would need if speed did not
+    matter. estimate: of the run's time. least_bytes, longest_context and estimate are None on a CPU.
     """
 
-    device: str
-    precision: str
-    cpu_threads: int | None
     base: str
     revision: str | None
-    load_in_4bit: bool
-    offload_embedding: bool
-    offload_layers: int
-    max_seq_length: int
     thinking: bool
-    lora_rank: int
-    lora_alpha: int
-    lora_dropout: float
-    lora_targets: tuple[str, ...]
-    gradient_checkpointing: str | bool
-    checkpoint_skip_layers: int
-    double_buffer: bool
+    method: str
     packing: bool
     row_length: int
     per_device_train_batch_size: int
@@ -74,9 +62,7 @@ class Plan:
     save_total_limit: int
     early_stopping_patience: int | None
     scoring_batch_size: int
-    seed: int
     report_to: tuple[str, ...]
-    memory_limit_bytes: int | None = None
     reasons: dict[str, str] = field(default_factory=dict)
     memory: vram.Breakdown | None = None
     phases: dict[str, int] = field(default_factory=dict)
@@ -90,18 +76,8 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """The plain settings, without reasons and predictions."""
-        apart = {
-            "reasons",
-            "memory",
-            "phases",
-            "predicted",
-            "budget_bytes",
-            "least_bytes",
-            "longest_context",
-            "estimate",
-            "notes",
-        }
-        return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in apart}
+        names = [item.name for item in fields(self)]
+        return {name: getattr(self, name) for name in names[: names.index("reasons")]}
 
     @property
     def peak_bytes(self) -> int | None:
@@ -135,48 +111,51 @@ class Plan:
         return {"settings": settings, "memory": memory, "estimate": estimate, "notes": list(self.notes)}
 
 
-def make(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardware) -> Plan:
+def make(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware) -> Plan:
     """Plan a run.
 
     Raises SlimtuneError where examples are longer than the model or the recipe allows, or (exit code 3) where no
     plan fits the memory budget.
     """
-    _check_length(recipe, data, shape)
+    _check_length(wish, data, shape)
+    because = {}
+    if wish.train.packing and not wish.cost.packs:
+        wish = dataclasses.replace(wish, train=wish.train.model_copy(update={"packing": False}))
+        because["packing"] = f"{wish.train.method} trains on padded batches"
+    made = (_on_card if hardware.kind == "cuda" else _on_cpu)(wish, data, shape, hardware)
+    return dataclasses.replace(made, reasons=made.reasons | because)
+
+
+def _on_card(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware) -> Plan:
     reasons: dict[str, str] = {}
-    if hardware.kind == "cuda":
-        return _on_card(recipe, data, shape, hardware, reasons)
-    return _on_cpu(recipe, data, shape, hardware, reasons)
-
-
-def _on_card(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardware, reasons: dict[str, str]) -> Plan:
     constants = calibration.current()
-    job = jobs.build(recipe, data, shape, hardware, constants)
-    budget, notes = jobs.budget(recipe, hardware)
+    job = jobs.build(wish, data, shape, hardware, constants)
+    budget, notes = jobs.budget(wish, hardware)
     choice = search.best(job, budget)
-    if choice is None and recipe.budget.last_resorts:
+    if choice is None and wish.budget.last_resorts:
         choice = search.best_with_last_resorts(job, budget)
     if choice is None:
-        raise advice.does_not_fit(recipe, data, shape, hardware, job, budget)
+        raise advice.does_not_fit(wish, data, shape, hardware, job, budget)
 
-    steps = schedule(recipe, choice.batching, reasons)
-    reasons.update(explain.choice(recipe, data, job, choice, hardware, budget))
+    steps = schedule(wish.train, choice.batching, reasons, held_out=data.held_out is not None)
+    reasons.update(explain.choice(wish, data, job, choice, hardware, budget))
     notes += explain.notes(job, choice, hardware)
     # Unsloth keeps alpha / rank as it was where the rank had to go down, so that the adapter's scale stays.
-    alpha = recipe.lora.alpha if choice.rank == job.rank else max(1, recipe.lora.alpha * choice.rank // job.rank)
+    alpha = wish.lora.alpha if choice.rank == job.rank else max(1, wish.lora.alpha * choice.rank // job.rank)
     limit = budget - constants.context_bytes
     reasons["memory_limit_bytes"] = "where the allocator stops: the budget less the CUDA context"
     return _plan(
-        recipe,
+        wish,
         data,
         hardware,
         choice.batching,
         steps,
         reasons,
         notes,
-        packing=recipe.train.packing,
-        optim=recipe.train.optim,
+        packing=wish.train.packing,
+        optim=wish.train.optim,
         lora_rank=choice.rank,
-        lora_targets=jobs.targets(recipe, shape),
+        lora_targets=wish.targets(shape),
         lora_alpha=alpha,
         offload_embedding=choice.offload_embedding,
         offload_layers=choice.offload_layers,
@@ -191,13 +170,14 @@ def _on_card(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardw
         budget_bytes=budget,
         least_bytes=min(search.smallest(job).peak_bytes, choice.peak_bytes),
         longest_context=search.longest_context(job, budget),
-        estimate=_estimate(recipe, data, job, choice, steps),
+        estimate=_estimate(wish, data, job, choice, steps),
     )
 
 
-def _on_cpu(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardware, reasons: dict[str, str]) -> Plan:
-    batching = jobs.batchings(recipe, data, on_gpu=False)[0]
-    memory = jobs.cpu_memory(recipe, data, shape, hardware, batching)
+def _on_cpu(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware) -> Plan:
+    reasons: dict[str, str] = {}
+    batching = jobs.batchings(wish, data, on_gpu=False)[0]
+    memory = jobs.cpu_memory(wish, data, shape, hardware, batching)
     budget = vram.usable_bytes(hardware.memory_bytes)
     if memory.total_bytes > budget:
         raise fail(
@@ -207,21 +187,21 @@ def _on_cpu(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardwa
             fix="use a smaller model, or train.per_device_train_batch_size=1",
             exit_code=DOES_NOT_FIT,
         )
-    steps = schedule(recipe, batching, reasons)
-    reasons.update(explain.on_cpu(recipe, batching))
+    steps = schedule(wish.train, batching, reasons, held_out=data.held_out is not None)
+    reasons.update(explain.on_cpu(wish, batching))
     notes = []
-    if recipe.train.optim == "adamw_8bit":
+    if wish.train.optim == "adamw_8bit":
         notes.append("On a CPU: torch's AdamW instead of 8-bit Adam.")
-    if recipe.train.packing:
+    if wish.train.packing:
         notes.append("On a CPU: padded batches instead of packing.")
-    if recipe.model.load_in_4bit:
+    if wish.model.load_in_4bit:
         # `SFTTrainer.__init__` of TRL 1.15 casts it; Unsloth takes that out of the trainer that it generates for CUDA.
         notes.append("On a CPU: the adapter of a 4-bit model is trained in bfloat16, on a card in float32.")
     threads = cpu_threads(shape.total_parameters, hardware.cores)
     small = "a model this small waits longer for a second thread than it gains"
     reasons["cpu_threads"] = small if threads == 1 else "every core"
     return _plan(
-        recipe,
+        wish,
         data,
         hardware,
         batching,
@@ -230,15 +210,16 @@ def _on_cpu(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardwa
         notes,
         packing=False,
         optim="adamw_torch_fused",
-        lora_rank=recipe.lora.rank,
-        lora_targets=jobs.targets(recipe, shape),
-        lora_alpha=recipe.lora.alpha,
+        lora_rank=wish.lora.rank,
+        lora_targets=wish.targets(shape),
+        lora_alpha=wish.lora.alpha,
         offload_embedding=False,
         offload_layers=0,
         checkpoint_skip_layers=0,
         double_buffer=False,
         scoring_batch_size=_CPU_SCORING_BATCH,
         cpu_threads=threads,
+        memory_limit_bytes=None,
         memory=memory,
         phases=ram.phases(memory),
         predicted=ram.comparable(memory),
@@ -247,8 +228,8 @@ def _on_cpu(recipe: Recipe, data: jobs.Data, shape: ModelShape, hardware: Hardwa
 
 
 def _plan(
-    recipe: Recipe,
-    data: jobs.Data,
+    wish: Wish,
+    data: Data,
     hardware: Hardware,
     batching: Batching,
     steps: Schedule,
@@ -257,7 +238,7 @@ def _plan(
     **chosen: Any,
 ) -> Plan:
     """The plan from what was chosen and what the recipe says outright."""
-    model, lora, train = recipe.model, recipe.lora, recipe.train
+    model, lora, train = wish.model, wish.lora, wish.train
     reasons["device"] = hardware.name
     number_format, reasons["precision"] = precision(hardware)
     if not data.train.exact:
@@ -270,6 +251,7 @@ def _plan(
         load_in_4bit=model.load_in_4bit,
         max_seq_length=model.max_seq_length,
         thinking=model.thinking,
+        method=train.method,
         lora_dropout=lora.dropout,
         gradient_checkpointing=train.gradient_checkpointing,
         row_length=batching.row_length,
@@ -289,37 +271,36 @@ def _plan(
         eval_steps=steps.eval_steps,
         save_steps=steps.save_steps,
         save_total_limit=train.save_total_limit,
-        early_stopping_patience=train.early_stopping_patience if recipe.wants_early_stopping else None,
-        seed=recipe.run.seed,
-        report_to=tuple(recipe.run.report_to),
+        early_stopping_patience=train.early_stopping_patience if data.held_out else None,
+        seed=wish.seed,
+        report_to=wish.report_to,
         reasons=reasons,
         notes=tuple(notes),
         **chosen,
     )
 
 
-def _estimate(
-    recipe: Recipe, data: jobs.Data, job: search.Job, choice: search.Choice, steps: Schedule
-) -> speed.Estimate:
+def _estimate(wish: Wish, data: Data, job: search.Job, choice: search.Choice, steps: Schedule) -> speed.Estimate:
     """The run's time: training, the evaluation losses, and both rounds of questions."""
     micro_batches = min(
-        steps.total_steps * choice.batching.accumulation, math.ceil(choice.batching.micro_batches * recipe.train.epochs)
+        steps.total_steps * choice.batching.accumulation, math.ceil(choice.batching.micro_batches * wish.train.epochs)
     )
-    if recipe.train.max_steps is not None:
+    if wish.train.max_steps is not None:
         micro_batches = steps.total_steps * choice.batching.accumulation
     held_out = data.held_out.total if data.held_out else 0
+    passes = 1 + wish.cost.extra_forwards
     evaluation = speed.forward_seconds(
         job.shape,
         job.card,
         job.calibration,
-        tokens=steps.evaluations * held_out + 2 * sum(data.prompts),
+        tokens=steps.evaluations * held_out * passes + 2 * sum(data.prompts),
         batches=steps.evaluations * math.ceil(held_out / choice.batching.peak_tokens)
         + 2 * math.ceil(len(data.prompts) / choice.scoring_batch),
         quantisation=job.quantisation,
     )
     efficiency, source = job.calibration.efficiency_of(job.card.key)
     train_seconds = micro_batches * choice.micro_batch_seconds
-    price = recipe.budget.price_per_hour
+    price = wish.budget.price_per_hour
     return speed.Estimate(
         tokens_per_second=choice.tokens_per_second,
         micro_batch_seconds=choice.micro_batch_seconds,
@@ -331,34 +312,21 @@ def _estimate(
     )
 
 
-def _check_length(recipe: Recipe, data: jobs.Data, shape: ModelShape) -> None:
-    limit, lengths = recipe.model.max_seq_length, data.train
+def _check_length(wish: Wish, data: Data, shape: ModelShape) -> None:
+    limit, lengths = wish.model.max_seq_length, data.train
     if limit > shape.max_position_embeddings:
         raise fail(
             f"max_seq_length {limit} is more than the {shape.max_position_embeddings} positions of {shape.name}",
             where="model.max_seq_length",
             fix=f"set it to {shape.max_position_embeddings} or less",
         )
-    overlong = sum(count > limit for count in lengths.tokens)
-    allowed = math.floor(recipe.data.max_overlong * len(lengths.tokens))
+    overlong = sum(count > wish.longest_example for count in lengths.tokens)
+    allowed = math.floor(wish.max_overlong * len(lengths.tokens))
     if lengths.exact and overlong > allowed:
+        longest = math.ceil(lengths.longest / wish.cost.sequences)
         raise fail(
             f"{overlong} of {len(lengths.tokens)} examples are longer than max_seq_length {limit} "
-            f"(longest: {lengths.longest} tokens); cutting them would cut their answers off",
+            f"(longest: {longest} tokens); cutting them would cut their answers off",
             where="model.max_seq_length",
-            fix=f"set model.max_seq_length={lengths.longest}, or data.max_overlong to leave such examples out",
+            fix=f"set model.max_seq_length={longest}, or data.max_overlong to leave such examples out",
         )
-
-
-def cpu_threads(parameters: int, cores: int) -> int:
-    """How many threads a model of so many parameters gains from."""
-    return 1 if parameters < _SMALL_MODEL else cores
-
-
-def precision(hardware: Hardware) -> tuple[str, str]:
-    """The number format, and why."""
-    if hardware.bf16:
-        return "bf16", f"{hardware.name} computes in bfloat16"
-    if hardware.kind == "cuda":
-        return "fp16", f"{hardware.name} has no bfloat16 (before Ampere)"
-    return "fp32", "this processor has no bfloat16 instructions"

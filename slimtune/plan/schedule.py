@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from slimtune.plan.batching import Batching
-from slimtune.recipe.schema import Recipe
+from slimtune.recipe.schema import TrainSection
 
 _EVALUATIONS_PER_RUN = 8
 _EVERY_STEP_UP_TO = 200
@@ -28,9 +28,8 @@ class Schedule:
         return self.total_steps // self.eval_steps if self.eval_steps else 0
 
 
-def schedule(recipe: Recipe, batching: Batching, reasons: dict[str, str]) -> Schedule:
-    """The run's steps from its batching; each value's reason goes to `reasons`."""
-    train = recipe.train
+def schedule(train: TrainSection, batching: Batching, reasons: dict[str, str], *, held_out: bool) -> Schedule:
+    """The run's steps from its batching; each value's reason goes to `reasons`. held_out: there is data to evaluate."""
     total_steps = math.ceil(batching.steps_per_epoch * train.epochs)
     reasons["total_steps"] = (
         f"{batching.rows} rows, {batching.micro} × {batching.accumulation} a step, {train.epochs:g} epochs"
@@ -40,7 +39,7 @@ def schedule(recipe: Recipe, batching: Batching, reasons: dict[str, str]) -> Sch
         reasons["total_steps"] = "recipe's max_steps"
 
     eval_steps = None
-    if recipe.data.eval is not None:
+    if held_out:
         eval_steps = train.eval_steps or max(1, math.ceil(total_steps / _EVALUATIONS_PER_RUN))
         reasons["eval_steps"] = (
             "recipe" if train.eval_steps else f"about {_EVALUATIONS_PER_RUN} evaluations in {total_steps} steps"

@@ -27,10 +27,12 @@ class Work:
     """What the data ask of every token, whatever the plan.
 
     sequence_length: mean length of an example as its tokens see it, Σl²/Σl. labelled_share: of tokens that carry loss.
+    extra_forwards: passes without gradients that the method makes over the same tokens.
     """
 
     sequence_length: float
     labelled_share: float
+    extra_forwards: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,10 @@ def micro_batch_seconds(
     if checkpointing == "unsloth" and not double_buffer:
         reloaded = (shape.layers - kept) * vram.checkpoint_bytes(shape, round(tokens))
         exposed += reloaded / calibration.host_bytes_per_second
-    return max(computed, fetched) + exposed
+    again = work.extra_forwards * forward_seconds(
+        shape, card, calibration, tokens=tokens, batches=1, quantisation=quantisation
+    )
+    return max(computed, fetched) + exposed + again
 
 
 def dequantisation_seconds(shape: ModelShape, card: Card, quantisation: vram.Quantisation, recomputed: float) -> float:

@@ -203,10 +203,6 @@ class Recipe(Section):
             )
         return self
 
-    @property
-    def wants_early_stopping(self) -> bool:
-        return self.train.early_stopping_patience is not None and self.data.eval is not None
-
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe with its `base:` parent and the command line's `section.key=value` overrides.

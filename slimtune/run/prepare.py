@@ -18,9 +18,10 @@ from slimtune.models import cards, families
 from slimtune.models import files as base_model
 from slimtune.models import hardware as machines
 from slimtune.models import shapes as models
-from slimtune.plan import jobs, make
 from slimtune.plan import lengths as counting
+from slimtune.plan import make
 from slimtune.plan.explain import suggestions
+from slimtune.plan.wish import Data, Wish
 from slimtune.recipe.schema import EvaluateSection, Recipe
 
 
@@ -35,13 +36,14 @@ class Prepared:
     """
 
     recipe: Recipe
+    wish: Wish
     train: tuple[Conversation, ...]
     held_out: tuple[Conversation, ...]
     test: tuple[Conversation, ...]
     data_hashes: dict[str, str]
     folder: Path | None
     tokenizer: ChatTokenizer | None
-    data: jobs.Data
+    data: Data
     shape: models.ModelShape
     hardware: machines.Hardware
     plan: make.Plan
@@ -103,14 +105,16 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
         overlap = contamination.check(train.conversations, questions)
         notes += _leak(len(contamination.contaminated_ids(overlap)), len(questions))
     with console.stderr().bar("Counting tokens") as progress:
-        data = jobs.Data(
+        data = Data(
             train=counting.count(train.conversations, tokenizer, progress),
             held_out=counting.count(held_out.conversations, tokenizer, progress) if held_out else None,
             prompts=counting.count(questions, tokenizer, progress).prompts if questions else (),
         )
-    plan = make.make(recipe, data, shape, hardware)
+    wish = wish_of(recipe)
+    plan = make.make(wish, data, shape, hardware)
     return Prepared(
         recipe=recipe,
+        wish=wish,
         train=train.conversations,
         held_out=held_out.conversations if held_out else (),
         test=questions,
@@ -124,13 +128,27 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
         data_splits=tuple(splits),
         contamination=overlap,
         facts=suggestions.facts_of(
-            recipe,
+            wish,
             Counter(map(suggestions.task_of, train.conversations)),
             sum(data.train.supervised),
             shape,
             rank=plan.lora_rank,
             steps=plan.total_steps,
         ),
+    )
+
+
+def wish_of(recipe: Recipe) -> Wish:
+    """What of a recipe a plan is made from."""
+    return Wish(
+        model=recipe.model,
+        lora=recipe.lora,
+        train=recipe.train,
+        budget=recipe.budget,
+        seed=recipe.run.seed,
+        report_to=tuple(recipe.run.report_to),
+        max_overlong=recipe.data.max_overlong,
+        repeats=max(source.weight for source in recipe.data.train),
     )
 
 

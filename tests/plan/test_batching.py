@@ -41,9 +41,7 @@ def test_fixed_values_are_kept():
 
 
 def test_padded_batches_divide_the_effective_batch():
-    ways = batching.padded(
-        [50, 100] * 20, longest=100, max_seq_length=512, effective_batch_size=12, on_gpu=False, most_cpu=8
-    )
+    ways = batching.padded([50, 100] * 20, longest=100, max_seq_length=512, effective_batch_size=12, most=8)
     assert [(way.micro, way.accumulation) for way in ways] == [(6, 2), (4, 3), (3, 4), (2, 6), (1, 12)]
     assert ways[-1].computed_tokens == ways[-1].useful_tokens == 75
     assert 75 * 6 < ways[0].computed_tokens <= 600  # six at a time: nearly always a long one among them

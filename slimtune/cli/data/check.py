@@ -134,6 +134,7 @@ def _facts(report: Report, settings: Recipe, name: str) -> Facts | None:
     from slimtune.models import files as base_model
     from slimtune.models import shapes as models
     from slimtune.plan.explain import suggestions
+    from slimtune.run.prepare import wish_of
 
     weights = {source.path: source.weight for source in settings.data.train}
     tasks: Counter[suggestions.Task] = Counter()
@@ -145,4 +146,4 @@ def _facts(report: Report, settings: Recipe, name: str) -> Facts | None:
     if shape is None or not tasks.total():
         return None
     supervised = sum(sum(file.lengths.supervised) for file in report.files)
-    return suggestions.facts_of(settings, tasks, supervised, shape)
+    return suggestions.facts_of(wish_of(settings), tasks, supervised, shape)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from slimtune.core.units import GIB, MIB
 from slimtune.models.hardware import Hardware
 from slimtune.plan import jobs, packing, search
 from slimtune.plan.batching import Batching
-from slimtune.plan.jobs import Data
 from slimtune.plan.memory import vram
-from slimtune.recipe.schema import Recipe
+from slimtune.plan.wish import Data, Wish
 
 
 def choice(
-    recipe: Recipe, data: Data, job: search.Job, chosen: search.Choice, hardware: Hardware, budget_bytes: int
+    wish: Wish, data: Data, job: search.Job, chosen: search.Choice, hardware: Hardware, budget_bytes: int
 ) -> dict[str, str]:
     """The reason of every value that the search chose, by the plan's names."""
-    train, batching = recipe.train, chosen.batching
+    train, batching = wish.train, chosen.batching
     reasons = {
         "cpu_threads": "left to torch; the work is on the card",
         "scoring_batch_size": "prompts that together hold no more tokens than a micro-batch",
         "per_device_eval_batch_size": "as in training",
-        **(_packed(recipe, data, batching) if train.packing else _padded(recipe, batching)),
+        **(_packed(wish, data, batching) if train.packing else _padded(wish, batching)),
     }
     if not train.packing and batching.micro > 1:
         reasons["packing"] = f"recipe; packed rows would compute {batching.filled:.0%} of the tokens"
@@ -38,7 +39,7 @@ def choice(
     }
     reasons["gradient_checkpointing"] = where[effective]
     reasons["checkpoint_skip_layers"] = _skipped(train.checkpoint_skip_layers, job, chosen, budget_bytes)
-    reasons["offload_embedding"] = _embedding(recipe.model.offload_embedding, job, chosen)
+    reasons["offload_embedding"] = _embedding(wish.model.offload_embedding, job, chosen)
     staging = vram.checkpoint_bytes(job.shape, batching.peak_tokens) / MIB
     if effective != "unsloth":
         reasons["double_buffer"] = "nothing is staged"
@@ -47,12 +48,12 @@ def choice(
     else:
         reasons["double_buffer"] = f"one buffer saves {staging:.0f} MiB at {tokens}"
     if train.double_buffer is not None:
-        reasons["double_buffer"] += " (recipe)"
+        reasons["double_buffer"] += " (wish)"
     swapped = vram.swapped_layer_bytes(job.shape, job.quantisation) / MIB
     if chosen.offload_layers:
         reasons["offload_layers"] = (
             f"last resort: {swapped:.0f} MiB each, fetched over the bus twice a micro-batch"
-            if recipe.model.offload_layers is None
+            if wish.model.offload_layers is None
             else f"recipe; {swapped:.0f} MiB each"
         )
     else:
@@ -75,7 +76,7 @@ def notes(job: search.Job, chosen: search.Choice, hardware: Hardware) -> list[st
     return told
 
 
-def on_cpu(recipe: Recipe, batching: Batching) -> dict[str, str]:
+def on_cpu(wish: Wish, batching: Batching) -> dict[str, str]:
     """The reasons of a plan for the CPU."""
     reasons = {
         "optim": "8-bit Adam needs a GPU; torch's fused AdamW on a CPU",
@@ -87,18 +88,18 @@ def on_cpu(recipe: Recipe, batching: Batching) -> dict[str, str]:
         "double_buffer": "nothing is staged on a CPU",
         "micro_batch_tokens": f"{batching.micro} examples of the longest length",
         "memory_limit_bytes": "no allocator to cap on a CPU",
-        **_padded(recipe, batching),
+        **_padded(wish, batching),
     }
-    if recipe.train.packing:
+    if wish.train.packing:
         reasons["packing"] = "Unsloth's CPU backend cannot keep packed examples apart"
-    if recipe.train.gradient_checkpointing == "unsloth":
+    if wish.train.gradient_checkpointing == "unsloth":
         reasons["gradient_checkpointing"] = "ordinary checkpointing on a CPU"
     return reasons
 
 
-def _packed(recipe: Recipe, data: Data, batching: Batching) -> dict[str, str]:
-    train = recipe.train
-    kept = data.kept(recipe.model.max_seq_length)
+def _packed(wish: Wish, data: Data, batching: Batching) -> dict[str, str]:
+    train = wish.train
+    kept = data.kept(wish.longest_example)
     step_tokens = train.effective_batch_size * sum(kept) / len(kept)
     per_row, micro, times = batching.examples_per_row, batching.micro, batching.accumulation
     cut = f"{train.effective_batch_size} examples hold about {step_tokens:,.0f} tokens"
@@ -111,18 +112,18 @@ def _packed(recipe: Recipe, data: Data, batching: Batching) -> dict[str, str]:
         "gradient_accumulation_steps": (
             f"{per_row:.1f} examples a row × {micro} × {times} ≈ {train.effective_batch_size} a step"
         ),
-        "packing": str(packing.pack(kept, batching.row_length, _padded_instead(recipe, data))),
+        "packing": str(packing.pack(kept, batching.row_length, _padded_instead(wish, data))),
     }
 
 
-def _padded_instead(recipe: Recipe, data: Data) -> int:
+def _padded_instead(wish: Wish, data: Data) -> int:
     """Examples of the micro-batch that a card would be given without packing: the largest that is planned."""
-    unpacked = recipe.train.model_copy(update={"packing": False})
-    return jobs.batchings(recipe.model_copy(update={"train": unpacked}), data, on_gpu=True)[0].micro
+    unpacked = dataclasses.replace(wish, train=wish.train.model_copy(update={"packing": False}))
+    return jobs.batchings(unpacked, data, on_gpu=True)[0].micro
 
 
-def _padded(recipe: Recipe, batching: Batching) -> dict[str, str]:
-    train, micro, times = recipe.train, batching.micro, batching.accumulation
+def _padded(wish: Wish, batching: Batching) -> dict[str, str]:
+    train, micro, times = wish.train, batching.micro, batching.accumulation
     chosen = f"divides {train.effective_batch_size}; {batching.filled:.0%} of the places hold a token"
     return {
         "row_length": "longest example allowed; nothing is cut",

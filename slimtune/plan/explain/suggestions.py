@@ -9,8 +9,7 @@ from typing import Literal, cast
 
 from slimtune.data.records import Conversation
 from slimtune.models.shapes import ModelShape
-from slimtune.plan import jobs
-from slimtune.recipe.schema import Recipe
+from slimtune.plan.wish import Wish
 
 Task = Literal["direct", "cot", "code", "chat", "mixed"]
 """direct: a letter or a word at once. cot: an argument, then the answer. mixed: several of these."""
@@ -161,7 +160,7 @@ def task_of_all(counts: Mapping[Task, int]) -> Task:
 
 
 def facts_of(
-    recipe: Recipe,
+    wish: Wish,
     tasks: Mapping[Task, int],
     supervised_tokens: int,
     shape: ModelShape,
@@ -169,23 +168,23 @@ def facts_of(
     rank: int | None = None,
     steps: int | None = None,
 ) -> Facts:
-    """The facts of a recipe and its training data.
+    """The facts of a wish and its training data.
 
     tasks: examples of each task, as often as their weights say. rank, steps: of the plan where there is one; else the
-    recipe's, and what the number of examples makes of it.
+    wish's, and what the number of examples makes of it.
     """
-    train, rows = recipe.train, sum(tasks.values())
-    rank = rank or recipe.lora.rank
+    train, rows = wish.train, sum(tasks.values())
+    rank = rank or wish.lora.rank
     epochs = train.epochs if train.max_steps is None else train.max_steps * train.effective_batch_size / rows
     return Facts(
         rows=rows,
         supervised_tokens=supervised_tokens,
         task=task_of_all(tasks),
         parameters=shape.total_parameters,
-        adapter_parameters=shape.lora_parameters(rank, jobs.targets(recipe, shape)),
+        adapter_parameters=shape.lora_parameters(rank, wish.targets(shape)),
         rank=rank,
         learning_rate=train.learning_rate,
-        passes=epochs * max(1.0, *(source.weight for source in recipe.data.train)),
+        passes=epochs * max(1.0, wish.repeats),
         batch=train.effective_batch_size,
         steps=steps or math.ceil(epochs * rows / train.effective_batch_size),
     )

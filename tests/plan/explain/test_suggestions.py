@@ -13,7 +13,7 @@ from slimtune.models import shapes as models
 from slimtune.plan.explain import suggestions
 from slimtune.plan.explain.suggestions import Facts, suggest, task_of, task_of_all
 from slimtune.recipe import schema as recipes
-from slimtune.run import prepare
+from slimtune.run import prepare, screen
 
 RECIPES = sorted(Path("recipes").glob("*.yaml"))
 # 140 questions answered with a letter and the end of the turn; Qwen3-8B, rank 16 on every linear layer.
@@ -130,7 +130,7 @@ def test_nine_in_ten_give_the_set_its_task():
 def test_the_plan_of_every_shipped_recipe_shows_the_ranges(path):
     out = io.StringIO()
     prepared = prepare.prepare(recipes.load(path), assume_card=True)
-    Console(out).plan(prepared)
+    screen.plan(Console(out), prepared)
     said = " ".join(out.getvalue().split())
     assert f"What others use for {len(prepared.train)} " in said and "inside: examples" in said
     assert "outside:" not in said
@@ -152,6 +152,6 @@ def test_passes_count_weights_and_steps():
 def test_facts_without_a_plan():
     recipe = recipes.load("recipes/direct.yaml")
     shape = models.find(recipe.model.base)
-    facts = suggestions.facts_of(recipe, {"direct": 140}, 280, shape)
+    facts = suggestions.facts_of(prepare.wish_of(recipe), {"direct": 140}, 280, shape)
     # 140 examples, 3 times, 8 a step: 52.5. 43,646,976 is the memory model's worked figure for rank 16.
     assert facts == dataclasses.replace(LETTERS, steps=53)
