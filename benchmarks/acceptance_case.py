@@ -18,8 +18,8 @@ from typing import Any
 from benchmarks import acceptance_cases, acceptance_recipe
 from benchmarks.acceptance_cases import Case
 from benchmarks.failures import failure
-from slimtune.core import run_record
 from slimtune.core.errors import DOES_NOT_FIT, SlimtuneError
+from slimtune.core.files import write_json
 from slimtune.models import cards, hardware
 from slimtune.run.prepare import Prepared
 
@@ -56,7 +56,7 @@ def main(order_file: Path, result_file: Path) -> int:
 
     def save() -> None:
         result["seconds"] = round(time.monotonic() - started, 1)
-        run_record.write_json(result_file, result)
+        write_json(result_file, result)
 
     save()
     try:

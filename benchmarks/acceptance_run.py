@@ -24,6 +24,7 @@ from benchmarks import acceptance_cases, acceptance_tables, calibration_fit
 from benchmarks.acceptance_case import Order
 from benchmarks.acceptance_cases import Case
 from slimtune.core import run_record, versions
+from slimtune.core.files import write_json
 from slimtune.models import cards, hardware
 from slimtune.models import files as base_model
 from slimtune.plan import calibration
@@ -113,7 +114,7 @@ def run(
 
     def save() -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        run_record.write_json(output, report)
+        write_json(output, report)
 
     save()
     made = build(sorted({case.model for case in cases}), setting, report)
@@ -166,7 +167,7 @@ def run_case(case: Case, setting: Setting, report: dict[str, Any]) -> None:
     order = Order(
         case, str(_folder(case.model, setting)), str(work), setting.vram_gb, setting.on_card, setting.stand_in
     )
-    run_record.write_json(order_file, order.as_json())
+    write_json(order_file, order.as_json())
     started = time.monotonic()
     ended, tail = _process(["benchmarks.acceptance_case", str(order_file), str(result_file)], setting)
     seconds = time.monotonic() - started

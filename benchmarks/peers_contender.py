@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import peers_job
 from benchmarks.peers_job import Job
-from slimtune.core.run_record import write_json
+from slimtune.core.files import write_json
 
 CONTENDERS = ("trl", "unsloth", "slimtune")
 

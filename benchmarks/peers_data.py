@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import law_files as build
-from slimtune.core.run_record import write_text
+from slimtune.core.files import write_text
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.questions import Question
 from slimtune.data.records import Conversation, Message

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slimtune.core.run_record import write_json
+from slimtune.core.files import write_json
 
 
 @dataclass(frozen=True)

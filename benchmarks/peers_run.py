@@ -20,6 +20,7 @@ from rich.console import Console
 from benchmarks import peers_data, peers_report
 from benchmarks.peers_job import Job
 from slimtune.core import run_record, versions
+from slimtune.core.files import write_json
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer
 from slimtune.models import builtin, hardware
 from slimtune.models import files as base_model
@@ -54,9 +55,9 @@ def compare(options: argparse.Namespace, machine: hardware.Hardware) -> int:
             seconds = left * min(1.0, 2 / (len(jobs) - index))
             _merge(report, job, _run(dataclasses.replace(job, seconds=seconds), console))
             _conclude(report)
-            run_record.write_json(output, report)
+            write_json(output, report)
     report["complete"] = True
-    run_record.write_json(output, report)
+    write_json(output, report)
     _tell(report, output, console)
     return 1 if any(result["errors"] for result in report["contenders"].values()) else 0
 

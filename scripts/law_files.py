@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import run_record
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.files import write_text
 from slimtune.data.problems import bad_data
 from slimtune.data.questions import Question, repeated_ids
 from slimtune.data.splitting import SPLITS, Item, context_key, split_items
@@ -137,7 +137,7 @@ def build_files(
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     for name, lines in files.items():
-        run_record.write_text(out / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        write_text(out / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     manifest = {
         "seed": seed,
         "dev": dev,
@@ -145,7 +145,7 @@ def build_files(
         "passages_per_question": passages_per_question,
         "splits": {name: _summary(split[name]) for name in SPLITS},
     }
-    run_record.write_text(out / "split.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+    write_text(out / "split.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
     return {name: len(lines) for name, lines in files.items()}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.builtin.world import LETTERS, activities
-from slimtune.core.run_record import write_text
+from slimtune.core.files import write_text
 
 SIZES = {"train": 400, "dev": 40, "test": 120}
 QUESTION = "次のうち、届出が要るものはどれか。"

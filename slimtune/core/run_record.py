@@ -7,7 +7,6 @@ run came. Whatever is shown afterwards (report, experiment log) is rendered from
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from slimtune.core import files
 from slimtune.core.errors import fail
 from slimtune.core.memory import Meter
 
@@ -45,21 +45,17 @@ class RunRecord:
         for key, value in values.items():
             old = self.manifest.get(key)
             self.manifest[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
-        write_json(self.directory / "manifest.json", self.manifest)
+        files.write_json(self.directory / "manifest.json", self.manifest)
 
     def write_json(self, name: str, value: Any) -> Path:
         """Write a JSON file of the run, whole or not at all."""
-        path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, value)
-        return path
+        files.write_json(self.directory / name, value)
+        return self.directory / name
 
     def write_lines(self, name: str, records: Sequence[dict[str, Any]]) -> Path:
         """Write a JSONL file of the run, whole or not at all."""
-        path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_lines(path, records)
-        return path
+        files.write_lines(self.directory / name, records)
+        return self.directory / name
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -101,7 +97,7 @@ def open_run(
     try:
         parent.mkdir(parents=True, exist_ok=True)
         directory = _make_new(directory)
-        write_text(directory / "recipe.yaml", recipe)
+        files.write_text(directory / "recipe.yaml", recipe)
         for part in ("checkpoints", "eval", "export"):
             (directory / part).mkdir()
         _point_latest(parent / "latest", directory)
@@ -111,7 +107,7 @@ def open_run(
             where=str(error.filename or parent),
             fix="set run.output_dir to a folder that you may write to",
         ) from None
-    write_json(directory / "plan.json", plan)
+    files.write_json(directory / "plan.json", plan)
     record = RunRecord(
         directory,
         {
@@ -155,33 +151,9 @@ def _point_latest(link: Path, directory: Path) -> None:
     temporary.replace(link)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text under a temporary name, flush it to the disk, and rename it: whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
-
-
-def write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Write a JSONL file, whole or not at all."""
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-
-
 def now() -> str:
     """The time in UTC, to the second, as ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def redact(text: str) -> str:

@@ -5,7 +5,6 @@ JSONL in UTF-8 is not held in memory; every other kind of file is read whole.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.files import sha256_file
 from slimtune.data import formats
 from slimtune.data.formats import Converted
 from slimtune.data.json_rows import Row, read_lines
@@ -124,8 +124,7 @@ def _sha256(path: str) -> str | None:
     if is_hub_id(path):
         return None
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_file(Path(path))
     except OSError:
         return None
 

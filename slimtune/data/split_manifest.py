@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import run_record
 from slimtune.core.errors import fail
+from slimtune.core.files import sha256_file, write_text
 
 NAME, VERSION = "split.json", 1
 _KEYS = ("version", "seed", "sizes", "threshold", "inputs", "files", "splits", "groups")
@@ -37,7 +37,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def write(path: Path, manifest: Mapping[str, Any]) -> None:
-    run_record.write_text(path, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
 
 
 def split_of(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -68,7 +68,7 @@ def recorded(hashes: Mapping[str, str]) -> list[dict[str, Any]]:
                             "file": path,
                             "split": entry["split"],
                             "manifest": str(place),
-                            "manifest_sha256": run_record.sha256_file(place),
+                            "manifest_sha256": sha256_file(place),
                             "seed": manifest["seed"],
                             "unchanged": sha256 == entry["sha256"],
                         }

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import run_record
 from slimtune.core.errors import fail
+from slimtune.core.files import write_lines
 
 Row = dict[str, Any]
 
@@ -39,7 +39,7 @@ class AnswerFile:
     def finish(self, ids: Sequence[str]) -> list[Row]:
         """All rows in the order of `ids`, which the file then has too; rows of other ids are dropped."""
         ordered = [self.rows[identifier] for identifier in ids]
-        run_record.write_lines(self.path, ordered)
+        write_lines(self.path, ordered)
         return ordered
 
 

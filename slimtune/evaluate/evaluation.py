@@ -14,6 +14,7 @@ from typing import Any
 from slimtune.core import run_folder, run_record, versions
 from slimtune.core.console import Console
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.files import write_json, write_lines
 from slimtune.core.run_folder import mapping
 from slimtune.data import loading
 from slimtune.data.records import Conversation
@@ -74,7 +75,7 @@ def evaluate(request: Request, console: Console) -> Path:
         if record.complete:
             console.say(f"{folder} is complete already; --fresh asks everything again")
         else:
-            run_record.write_lines(folder / "items.jsonl", [item.as_json() for item in asked])
+            write_lines(folder / "items.jsonl", [item.as_json() for item in asked])
             rows = _ask_everyone(opened, asked, request, folder, console)
             _conclude(rows, overlap, folder)
             record.close(versions=versions.installed())
@@ -202,7 +203,7 @@ class Record:
         ):
             old.unlink(missing_ok=True)
         record = cls(path, {**identity, "started": run_record.now(), "complete": False})
-        run_record.write_json(path, record.content)
+        write_json(path, record.content)
         return record
 
     @property
@@ -211,7 +212,7 @@ class Record:
 
     def close(self, **values: Any) -> None:
         self.content |= {**values, "finished": run_record.now(), "complete": True}
-        run_record.write_json(self.path, self.content)
+        write_json(self.path, self.content)
 
 
 def _ask_everyone(
@@ -240,14 +241,12 @@ def _ask(
 
 def _conclude(rows: dict[str, list[Row]], overlap: dict[str, Any] | None, folder: Path) -> None:
     if overlap is not None:
-        run_record.write_json(folder / "contamination.json", overlap)
+        write_json(folder / "contamination.json", overlap)
     if "base" in rows:
-        run_record.write_json(
-            folder / "verdict.json", verdict.judge(rows["base"], rows["tuned"], contamination=overlap)
-        )
+        write_json(folder / "verdict.json", verdict.judge(rows["base"], rows["tuned"], contamination=overlap))
     else:
         (alone,) = rows.values()
-        run_record.write_json(folder / "figures.json", figures.measure(alone))
+        write_json(folder / "figures.json", figures.measure(alone))
 
 
 def _tell(folder: Path, console: Console) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import run_record, versions
+from slimtune.core import versions
 from slimtune.core.console import Console
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.files import sha256_file, write_lines
 from slimtune.evaluate import asking, ensemble, evaluation, items
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.evaluation import Request
@@ -44,18 +45,16 @@ def evaluate(specs: Sequence[Spec], weights: Sequence[float] | None, request: Re
     asked = items.read(items.first(found, request.max_items, str(request.data)), "multiple_choice")
     folder = request.out or Path("outputs") / "evaluations" / f"ensemble-{request.spec.slug}"
     identity = {
-        "members": {
-            member.name: run_record.sha256_file(member.adapter / "adapter_model.safetensors") for member in members
-        },
+        "members": {member.name: sha256_file(member.adapter / "adapter_model.safetensors") for member in members},
         "base": base.base,
-        "data": {"path": request.data, "sha256": run_record.sha256_file(Path(str(request.data))), "items": len(asked)},
+        "data": {"path": request.data, "sha256": sha256_file(Path(str(request.data))), "items": len(asked)},
         "settings": request.settings.as_json(),
     }
     record = evaluation.Record.open(folder, identity, fresh=request.fresh)
     rows = _ask(members, request, asked, folder, console)
     combined = ensemble.table([rows[member.name] for member in members], [member.name for member in members], weights)
     for name, answers in combined[len(members) :]:
-        run_record.write_lines(folder / f"{name.replace(' ', '-')}.jsonl", answers)
+        write_lines(folder / f"{name.replace(' ', '-')}.jsonl", answers)
     result = compare.compare([Contender(name, answers) for name, answers in combined])
     record.close(weights=list(weights) if weights is not None else None, versions=versions.installed())
     console.table("Members and their ensembles, on the same questions", comparison_text.as_list(result))

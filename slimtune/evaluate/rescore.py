@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.core.run_record import write_text
+from slimtune.core.files import write_text
 from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, read_lines, type_name
 from slimtune.data.problems import bad_data

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from slimtune.core import run_record
 from slimtune.core.console import Console
 from slimtune.core.errors import Problem, fail
+from slimtune.core.files import sync_path, write_lines, write_text
 from slimtune.core.progress import Advance
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.export import model_card
@@ -22,7 +22,6 @@ from slimtune.export.check import check_gguf
 from slimtune.export.gguf import gguf, lora_gguf, quantise
 from slimtune.export.merge import merge
 from slimtune.export.merge.merge import MergeBase, MergeRecord
-from slimtune.export.model_folder import sync_path
 from slimtune.export.modelfile import modelfile
 from slimtune.export.modelfile.chat_templates import Family
 from slimtune.export.modelfile.modelfile_reader import compare, read_modelfile
@@ -132,7 +131,7 @@ def ship(
     named = {str(kind): path for kind, path in files.items()}
     subject = Subject(merged_dir, named, chat_template, shipment.thinking, facts)
     reference = proof.prove(staged, subject, golden, asked, problems, console)
-    run_record.write_lines(staged / "golden.jsonl", _golden_rows(golden, reference, merged_dir, shipment.thinking))
+    write_lines(staged / "golden.jsonl", _golden_rows(golden, reference, merged_dir, shipment.thinking))
     if shipment.merged_dir:
         publish(merged_dir, shipment.merged_dir)
     publish(staged, directory)
@@ -247,7 +246,7 @@ def _write_card(shipment: Shipment, merged_dir: Path, console: Console) -> None:
     card = model_card.model_card(
         shipment.name, base_model=shipment.base_model, license=shipment.license, languages=shipment.languages
     )
-    run_record.write_text(merged_dir / model_card.CARD, card)
+    write_text(merged_dir / model_card.CARD, card)
 
 
 def _meant(shipment: Shipment, kind: GgufType, template: str, made: dict[str, Any]) -> dict[str, Any]:

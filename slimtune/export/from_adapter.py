@@ -9,6 +9,7 @@ from typing import Any
 
 from slimtune.core import run_record, versions
 from slimtune.core.console import Console
+from slimtune.core.files import write_json
 from slimtune.data import loading as data_loading
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate import asking, items
@@ -101,7 +102,7 @@ def export(
     facts: dict[str, Any] = {"adapter": str(adapter), "base": weights.base, "revision": weights.revision, "data": data}
     facts |= {"load_in_4bit": weights.load_in_4bit, "without_16bit_twin": without_twin or None}
     record = {**facts, "export": exported, "versions": versions.installed(), "finished": run_record.now()}
-    run_record.write_json(directory / "export.json", record)
+    write_json(directory / "export.json", record)
     proof.show(directory, console)
     console.paths([("export", directory)])
     return directory

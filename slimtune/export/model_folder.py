@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import math
-import os
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.files import sync_path
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +108,7 @@ def write_safetensors(
                 raise ValueError(f"{name}: planned {shape} {dtype}, got {tuple(tensor.shape)} {tensor.dtype}")
             written = file.write(_raw_bytes(tensor))
             on_written(written)
-        sync(file)
+    sync_path(path)
 
 
 def _raw_bytes(tensor: torch.Tensor) -> bytes | memoryview:
@@ -140,40 +140,6 @@ def staged_folder(out_dir: Path) -> Iterator[Path]:
         if is_disk_full(error):
             raise disk_full(out_dir) from error
         raise
-
-
-@contextmanager
-def staged_file(out_path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `out_path` to write to; the file gets its final name only when it is on the disk.
-
-    What killed predecessors left is removed first; after an error nothing is left. With the process id in its name, the
-    file of a killed run's orphan is never this run's file.
-    """
-    out_path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in out_path.parent.glob(f".{out_path.name}.*.partial"):
-        stale.unlink()
-    partial = out_path.with_name(f".{out_path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        sync_path(partial)
-        partial.replace(out_path)
-        sync_path(out_path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def sync_path(path: Path) -> None:
-    """Make a file's content, or a folder's list of names, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def is_disk_full(error: BaseException) -> bool:

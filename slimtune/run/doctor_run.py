@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core import run_lock, versions
+from slimtune.core.files import sha256_file
 from slimtune.core.findings import Finding
 from slimtune.core.run_folder import as_dict, as_list, lines, mapping
-from slimtune.core.run_record import sha256_file
 from slimtune.core.units import size_text
 from slimtune.run import resume
 from slimtune.train.safeguards import checkpoints

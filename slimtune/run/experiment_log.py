@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from slimtune.core import run_record
+from slimtune.core.files import write_text
 from slimtune.evaluate.judge import verdict as verdicts
 
 FILE_NAME = "experiment_log.md"
@@ -76,7 +76,7 @@ def write(run_dir: Path) -> Path:
     path = run_dir / FILE_NAME
     body = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in sections)
     content = f"# 実験記録\n\n{body}\n\n{NOTES_HEADING}\n{_handwritten(path)}"
-    run_record.write_text(path, content)
+    write_text(path, content)
     return path
 
 

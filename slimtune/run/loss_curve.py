@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimtune.core.errors import fail
+from slimtune.core.files import staged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,9 +100,8 @@ def plot(metrics_path: Path, out_path: Path, *, title: str) -> Path:
         margin = max(0.5, (steps[-1] - steps[0]) * 0.02)
         bottom.set_xlim(steps[0] - margin, steps[-1] + margin)
 
-    partial = out_path.with_name(f".{out_path.name}.partial")
-    figure.savefig(partial, format="png")
-    partial.replace(out_path)
+    with staged(out_path) as partial:
+        figure.savefig(partial, format="png")
     return out_path
 
 

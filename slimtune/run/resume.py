@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from slimtune.core import run_folder, run_record
+from slimtune.core import run_folder
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.files import write_text
 from slimtune.core.run_folder import RecordedRun
 from slimtune.plan.make import Plan
 from slimtune.recipe import schema as recipes
@@ -108,7 +109,7 @@ def forget_after(metrics: Path, step: int) -> None:
         # A last line without its end was cut off with the process.
         lines = metrics.read_text(encoding="utf-8").split("\n")[:-1]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
-        run_record.write_text(metrics, "".join(line + "\n" for line in kept))
+        write_text(metrics, "".join(line + "\n" for line in kept))
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 
 from slimtune.core import run_record
 from slimtune.core.errors import SlimtuneError
+from slimtune.core.files import write_json
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path, opened):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.json"
-    run_record.write_json(path, {"old": 1})
+    write_json(path, {"old": 1})
     with pytest.raises(TypeError):
-        run_record.write_json(path, {"new": object()})
+        write_json(path, {"new": object()})
     assert json.loads(path.read_text("utf-8")) == {"old": 1}

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slimtune.core.files import staged
 from slimtune.core.findings import LEVELS
 from slimtune.datatools.check.check import Report
 from slimtune.datatools.check.rendering import closing, label_shares
@@ -36,10 +37,8 @@ def plot(report: Report, path: Path) -> None:
     _lengths(figure.add_subplot(grid[:, 0]), report)
     _labels(figure.add_subplot(grid[0, 1]), report)
     _findings(figure.add_subplot(grid[1, 1]), report)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    with staged(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def _lengths(axes: Axes, report: Report) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from slimtune.core import run_record
 from slimtune.core.errors import fail
+from slimtune.core.files import write_text
 from slimtune.datatools.preview import preview_text
 from slimtune.datatools.preview.preview import Previews
 from slimtune.run.report import layout
@@ -16,7 +16,7 @@ def write(path: Path, previews: Sequence[Previews]) -> None:
     """Raises SlimtuneError where the folder does not exist."""
     if not path.parent.is_dir():
         raise fail(f"there is no folder {path.parent}", where="--html", fix="make it first")
-    run_record.write_text(path, render(previews))
+    write_text(path, render(previews))
 
 
 def render(previews: Sequence[Previews]) -> str:

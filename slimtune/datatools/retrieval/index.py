@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import fail
+from slimtune.core.files import sha256_file
 from slimtune.data.splitting import context_key
 from slimtune.datatools.retrieval.corpus import Passage
 from slimtune.datatools.retrieval.terms import TermKind, Terms, terms_of, version_of
@@ -150,7 +151,7 @@ def _save(bm25: Any, folder: Path) -> None:
     partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         bm25.save(partial, allow_pickle=False, show_progress=False)
-        sums = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
+        sums = {file.name: sha256_file(file) for file in sorted(partial.iterdir())}
         (partial / _CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
         try:
             partial.rename(folder)
@@ -178,11 +179,6 @@ def _load(folder: Path) -> Any | None:
 def _is_whole(folder: Path) -> bool:
     try:
         sums = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
-        return isinstance(sums, dict) and bool(sums) and all(_sha256(folder / name) == sums[name] for name in sums)
+        return isinstance(sums, dict) and bool(sums) and all(sha256_file(folder / name) == sums[name] for name in sums)
     except (OSError, ValueError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

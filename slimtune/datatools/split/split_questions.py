@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import Problem
+from slimtune.core.files import sha256_file
 from slimtune.core.progress import Advance, ignore
-from slimtune.core.run_record import sha256_file
 from slimtune.data.duplicates import groups, question_text
 from slimtune.data.problems import bad_data
 from slimtune.data.reading import DataFile

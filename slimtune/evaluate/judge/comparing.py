@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import run_record
 from slimtune.core.console import Console
 from slimtune.core.errors import fail
+from slimtune.core.files import write_json, write_text
 from slimtune.evaluate import evaluation
 from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.evaluation import Request
@@ -44,9 +44,9 @@ def compare(
     folder.mkdir(parents=True, exist_ok=True)
     if judge is not None:
         result["judged"] = _judge(found, judge, folder, console)
-    run_record.write_json(folder / "comparison.json", result)
-    run_record.write_text(folder / "comparison.md", comparisons.as_markdown(result))
-    run_record.write_text(folder / "comparison.html", comparisons.as_html(result))
+    write_json(folder / "comparison.json", result)
+    write_text(folder / "comparison.md", comparisons.as_markdown(result))
+    write_text(folder / "comparison.html", comparisons.as_html(result))
     brief = len(found) > _WIDEST
     console.table(
         comparison_text.title(result), comparison_text.as_list(result) if brief else comparisons.as_rows(result)

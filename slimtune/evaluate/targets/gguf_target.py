@@ -18,7 +18,7 @@ from typing import Any
 
 from slimtune.core import versions
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.core.run_record import sha256_file
+from slimtune.core.files import sha256_file
 from slimtune.data.records import Message, as_dicts
 from slimtune.evaluate.targets.prefixes import group_by_prefix
 from slimtune.evaluate.targets.target import (

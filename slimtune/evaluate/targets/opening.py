@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from slimtune.core import run_folder, run_record
+from slimtune.core import run_folder
 from slimtune.core.errors import fail
+from slimtune.core.files import sha256_file
 from slimtune.evaluate.targets.target import Facts, Target
 from slimtune.evaluate.targets.target_spec import Spec
 from slimtune.models import files as base_model
@@ -182,7 +183,7 @@ def open_local(spec: Spec, loading: Loading, adapters: dict[str, Path] | None = 
         "max_length": weights.max_length,
         "thinking": weights.thinking,
     }
-    hashes = {name: run_record.sha256_file(place / "adapter_model.safetensors") for name, place in adapters.items()}
+    hashes = {name: sha256_file(place / "adapter_model.safetensors") for name, place in adapters.items()}
     on_card = torch.cuda.is_available()
     target = LocalTarget(
         model,

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from slimtune.core.errors import fail
+from slimtune.core.files import staged
 from slimtune.export.gguf import child
-from slimtune.export.model_folder import parameter_count, read_json, staged_file
+from slimtune.export.model_folder import parameter_count, read_json
 from slimtune.models.files import require_disk_space
 
 Outtype = Literal["f16", "q8_0", "bf16", "f32"]
@@ -102,7 +103,7 @@ def convert(
     expected = int(parameter_count(model_dir) * BYTES_PER_PARAMETER[outtype]) + _VOCABULARY_BYTES
     require_disk_space(out_path.parent, expected, f"the {outtype} GGUF")
 
-    with staged_file(out_path) as partial:
+    with staged(out_path) as partial:
         arguments = [str(model_dir), "--outfile", str(partial), "--outtype", outtype, "--model-name", name]
         arguments += _OPTIONS.get(architectures[0], ())
         report = child.run_script(

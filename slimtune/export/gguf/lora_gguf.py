@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.files import staged
 from slimtune.export.gguf import child
 from slimtune.export.gguf.gguf import FILE_NAME
 from slimtune.export.merge.lora import read_loras
-from slimtune.export.model_folder import existing_file, open_tensors, read_json, staged_file
+from slimtune.export.model_folder import existing_file, open_tensors, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def convert(adapter_dir: Path, base_dir: Path, out_path: Path) -> LoraGgufRecord
             f"llama.cpp would scale {len(foreign)} modules otherwise ({foreign[0]!r} is the first): rsLoRA or patterns"
         )
         raise SlimtuneError(Problem(what, str(adapter_dir), "ship merged weights: leave lora_gguf out"))
-    with staged_file(out_path) as partial:
+    with staged(out_path) as partial:
         report = child.run_script(
             "run_lora_converter.py",
             ["--outfile", str(partial), "--outtype", "f32", "--base", str(base_dir), str(adapter_dir)],

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slimtune.core.errors import fail
+from slimtune.core.files import staged
 from slimtune.export.gguf import child
 from slimtune.export.gguf.gguf import BYTES_PER_PARAMETER, FILE_NAME, progress_of
-from slimtune.export.model_folder import staged_file
 from slimtune.models.files import require_disk_space
 
 Kind = Literal["q8_0", "q6_k", "q5_k_m", "q4_k_m"]
@@ -57,7 +57,7 @@ def quantise(
     expected = int(source.stat().st_size / 2 * BYTES_PER_PARAMETER[kind])
     require_disk_space(out_path.parent, expected, f"the {kind} GGUF")
     program = find_program()
-    with staged_file(out_path) as partial:
+    with staged(out_path) as partial:
         on_poll = progress_of(partial, expected, on_progress)
         if program:
             command = [program, str(source), str(partial), kind.upper()]

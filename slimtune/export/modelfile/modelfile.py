@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.files import write_text
 from slimtune.export.gguf.gguf import FILE_NAME
-from slimtune.export.model_folder import sync
 from slimtune.export.modelfile.chat_templates import (
     ASSISTANT,
     CHATML,
@@ -76,11 +76,7 @@ def write_modelfile(path: Path, **settings: Any) -> list[str]:
 
 def write(path: Path, composed: Composed) -> None:
     """Write the file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(composed.text)
-        sync(file)
-    partial.replace(path)
+    write_text(path, composed.text)
 
 
 def compose(

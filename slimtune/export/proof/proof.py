@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import run_record
 from slimtune.core.console import Console
 from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.files import write_json
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate.targets.target import spellings
 from slimtune.export import model_folder
@@ -100,7 +100,7 @@ def prove(
         )
         problems += wrong
     result |= {"passed": not problems, "problems": [str(problem) for problem in problems]}
-    run_record.write_json(directory / FILE_NAME, result)
+    write_json(directory / FILE_NAME, result)
     if problems:
         where = directory / FILE_NAME
         raise SlimtuneError(problems, summary=f"The exported model is not the one that was judged; see {where}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimtune.core.errors import fail
+from slimtune.core.files import staged
 from slimtune.core.units import GIB, size_text
 
 if TYPE_CHECKING:
@@ -125,14 +126,11 @@ def plot(
     _draw_key(pen, bars)
     _draw_bars(pen, bars, budget_bytes, visible_bytes, card)
 
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
-        partial.replace(path)
+        with staged(path) as partial:
+            figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
     except OSError as error:
         raise fail(f"cannot write the picture: {error.strerror}", where=str(path)) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

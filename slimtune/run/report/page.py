@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import run_record
+from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, lines, mapping
 from slimtune.run.report import answers, contamination, curves, layout, mask, memory, provenance, settings, verdict
 from slimtune.run.report.values import moment
@@ -18,7 +18,7 @@ _EVENTS_SHOWN = 200
 
 def write(run_dir: Path) -> Path:
     """Render `report.html` into a run's folder and return its path."""
-    run_record.write_text(run_dir / FILE_NAME, render(run_dir))
+    write_text(run_dir / FILE_NAME, render(run_dir))
     return run_dir / FILE_NAME
 
 

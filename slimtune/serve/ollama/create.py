@@ -10,6 +10,7 @@ from pathlib import Path
 from slimtune.core import run_record
 from slimtune.core.console import Console
 from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.files import write_json
 from slimtune.serve.ollama import exported, replay, server, versions
 from slimtune.serve.ollama.exported import Exported
 from slimtune.serve.ollama.server import Ollama
@@ -104,7 +105,7 @@ def _judge(ollama: Ollama, export: Exported, console: Console, program_version: 
         "options": {**replay.OPTIONS, "num_predict": sorted({prompt.max_new_tokens for prompt in export.golden})},
         "think": {one.think: one.as_json() for one in found},
     }
-    run_record.write_json(export.result, result)
+    write_json(export.result, result)
     console.say(f"Written: {export.result}")
     if problems:
         summary = f"'{export.name}' does not answer in Ollama as the merged model does; see {export.result}"

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import SlimtuneError, fail
-from slimtune.core.run_record import sha256_file, write_text
+from slimtune.core.files import sha256_file, write_text
 from slimtune.core.units import size_text
 
 log = logging.getLogger(__name__)
