@@ -4,6 +4,12 @@ import os
 
 from support.chat_templates import chat_template
 from support.paths import ROOT
+from support.scheduling import (  # noqa: F401  hooks
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_runtest_teardown,
+    pytest_xdist_make_scheduler,
+)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("SLIMTUNE_TEST_GPU", ""))

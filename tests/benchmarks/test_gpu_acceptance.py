@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.lazy import Lazy
 from support.paths import ROOT
 
 from benchmarks import (
@@ -17,10 +18,12 @@ from benchmarks import (
     acceptance_recipe,
     acceptance_run,
     gpu_acceptance,
-    random_model,
 )
 from benchmarks.acceptance_cases import Case
 from slimtune.models import cards, hardware
+
+pytestmark = pytest.mark.unsloth
+random_model = Lazy("benchmarks.random_model")
 
 H200 = hardware.Hardware("cuda", "NVIDIA H200", 143771 * 2**20, True, 16, (9, 0), "h200")
 
@@ -43,6 +46,7 @@ def toy(models, tmp_path_factory):
     return code, json.loads(output.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_a_toy_run_is_complete(toy):
     code, report = toy
     assert code == 0, json.dumps(report["cases"])[-3000:]
@@ -55,6 +59,7 @@ def test_a_toy_run_is_complete(toy):
     assert report["environment"]["CUDA_VISIBLE_DEVICES"] == ""
 
 
+@pytest.mark.slow
 def test_each_length_is_measured(toy):
     _, report = toy
     first, planned = report["cases"]
@@ -75,6 +80,7 @@ def test_each_length_is_measured(toy):
         assert 0 < entry["rows"]["efficiency"] <= 1
 
 
+@pytest.mark.slow
 def test_speed_is_counted_in_the_examples_own_tokens(toy):
     _, report = toy
     for case in report["cases"]:
@@ -89,6 +95,7 @@ def test_speed_is_counted_in_the_examples_own_tokens(toy):
             assert 0 < speed["tokens_per_micro_batch"] <= entry["tokens"]
 
 
+@pytest.mark.slow
 def test_packing_is_checked_and_told_honestly(toy):
     _, report = toy
     for case in report["cases"]:
@@ -100,6 +107,7 @@ def test_packing_is_checked_and_told_honestly(toy):
         assert found["control"]["mean"] > 0
 
 
+@pytest.mark.slow
 def test_the_load_and_the_machine_are_recorded(toy):
     _, report = toy
     for case in report["cases"]:
@@ -120,6 +128,7 @@ def run(cases, models, tmp_path, *, minutes=8.0):
     return code, json.loads(output.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_a_case_that_raises_is_recorded_and_the_exit_code_is_1(models, tmp_path):
     broken = Case("toy-qwen3", (512,), "rank-0", {"lora.rank": 0})
     code, report = run([broken], models, tmp_path)

@@ -4,12 +4,16 @@ import contextlib
 import types
 
 import pytest
+from support.lazy import Lazy
 
-from benchmarks import machine, measured_training, peak_contents, step_watch
+from benchmarks import peak_contents
 from benchmarks.failures import failure
-from slimtune.models import backend  # noqa: F401  before torch and transformers
 
-import torch  # isort: skip
+pytestmark = pytest.mark.unsloth
+machine = Lazy("benchmarks.machine")
+measured_training = Lazy("benchmarks.measured_training")
+step_watch = Lazy("benchmarks.step_watch")  # before torch
+torch = Lazy("torch")
 
 GIB = 2**30
 

@@ -3,14 +3,15 @@
 import json
 
 import pytest
+from support.lazy import Lazy
 
-from slimtune.models import backend  # noqa: F401  before torch
-
-import torch  # isort: skip
-
-from benchmarks import packing_check, random_data
+from benchmarks import random_data
 from slimtune.data import loading
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer, Example
+
+pytestmark = pytest.mark.unsloth
+packing_check = Lazy("benchmarks.packing_check")  # before torch
+torch = Lazy("torch")
 
 
 def same(mean):
@@ -53,7 +54,7 @@ def examples_of(folder, tmp_path, count=4):
     return [example for conversation in loaded.conversations for example in tokenizer.examples(conversation)]
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("family", [pytest.param("qwen2", marks=pytest.mark.slow), "qwen3"])
 def test_on_a_cpu_it_measures_and_tells_what_it_found(family, make_trainer, tiny_model, tmp_path):
     """Transformers' own attention keeps rows with restarting positions apart; a row without them shows the leak."""
     examples = examples_of(tiny_model(family), tmp_path)

@@ -5,21 +5,22 @@ import logging
 from dataclasses import replace
 
 import pytest
+from support.lazy import Lazy
 
-from slimtune.models import backend  # before torch, peft and bitsandbytes
-
-import peft  # isort: skip
-import torch  # isort: skip
-import transformers  # isort: skip
-from bitsandbytes.functional import quantize_4bit  # isort: skip
-from safetensors import safe_open  # isort: skip
-
-from benchmarks import random_model
 from slimtune.models import files as base_model
-from slimtune.models import load as models
 from slimtune.models.families import TARGETS
 from slimtune.models.shapes import from_config, known
 from slimtune.plan.memory import vram
+
+pytestmark = pytest.mark.unsloth
+backend = Lazy("slimtune.models.backend")  # before torch, peft and bitsandbytes
+functional = Lazy("bitsandbytes.functional")
+models = Lazy("slimtune.models.load")
+peft = Lazy("peft")
+random_model = Lazy("benchmarks.random_model")
+safetensors = Lazy("safetensors")
+torch = Lazy("torch")
+transformers = Lazy("transformers")
 
 MIDDLE = replace(
     known()["Qwen3-0.6B"],
@@ -41,7 +42,10 @@ SHAPES = {
 }
 
 
-@pytest.fixture(scope="module", params=SHAPES)
+QUICK, *REST = SHAPES
+
+
+@pytest.fixture(scope="module", params=[QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])
 def built(request, tmp_path_factory):
     """A shape, and the folder that was made of it, in several shards."""
     shape = SHAPES[request.param]
@@ -86,7 +90,7 @@ def test_the_files_are_those_of_a_pre_quantised_repository(built):
     found = {}
     for shard in shards:
         assert (folder / shard).stat().st_size < 5 * 2**20
-        with safe_open(folder / shard, framework="pt") as file:
+        with safetensors.safe_open(folder / shard, framework="pt") as file:
             found |= dict.fromkeys(file.keys(), shard)
     assert found == index["weight_map"]
     prefix = "model.layers.3.mlp.down_proj.weight"
@@ -125,7 +129,7 @@ def test_the_loaded_weights_are_bitsandbytes_own_quantisation(built, loaded):
 
 def test_quantised_is_the_transformation_that_a_linear4bit_does():
     weight = torch.randn(128, 64, dtype=torch.bfloat16) * random_model.STANDARD_DEVIATION
-    packed, state = quantize_4bit(weight, compress_statistics=True, quant_type="nf4")
+    packed, state = functional.quantize_4bit(weight, compress_statistics=True, quant_type="nf4")
     stored = random_model.quantised(weight)
     assert torch.equal(stored[""], packed)
     assert torch.equal(stored[".absmax"], state.absmax)
@@ -186,8 +190,14 @@ def test_lora_counts_are_those_of_the_projects_own_adapter(built, preset, a_plan
     assert trainable == shape.lora_parameters(plan.lora_rank, TARGETS[preset])
 
 
-@pytest.mark.parametrize("preset", TARGETS)
-@pytest.mark.parametrize("name", ["Qwen2.5-7B-Instruct", "Qwen2.5-1.5B", "Qwen3-8B", "Qwen3-4B"])
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        pytest.param(name, preset, marks=[] if (name, preset) == ("Qwen3-4B", "full") else pytest.mark.slow)
+        for name in ("Qwen2.5-7B-Instruct", "Qwen2.5-1.5B", "Qwen3-8B", "Qwen3-4B")
+        for preset in TARGETS
+    ],
+)
 def test_lora_counts_of_real_sizes_are_pefts(name, preset):
     """On torch's meta device: PEFT's own module sizes, and not a byte of memory."""
     shape = known()[name]

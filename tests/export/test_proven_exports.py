@@ -28,6 +28,8 @@ from slimtune.export.proof import golden, merged_model, proof
 from slimtune.run import report, shipping
 from slimtune.serve.ollama import exported
 
+pytestmark = pytest.mark.unsloth
+
 DATA = ROOT / "data/quickstart"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 

@@ -3,6 +3,8 @@
 import pytest
 from support.chat_templates import FILES, chat_template
 
+pytestmark = pytest.mark.unsloth
+
 
 @pytest.mark.parametrize("family", sorted(set(FILES.values())))
 def test_the_checked_in_templates_are_unsloths(family):

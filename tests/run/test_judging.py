@@ -19,6 +19,8 @@ from slimtune.evaluate.targets.target import Facts, Letters
 from slimtune.recipe import schema as recipe
 from slimtune.run import judging, pipeline, report
 
+pytestmark = pytest.mark.unsloth
+
 CHOICES = {"a": "七日", "b": "十日", "c": "二十日", "d": "三十日"}
 
 

@@ -9,16 +9,12 @@ import shutil
 import signal
 
 import pytest
-from support.short_run import DATA, Runs, differences
+from support.short_run import differences
+
+pytestmark = pytest.mark.fault
 
 QUICK, DRAWS = 3, 36
 MOST_KILLS = 3
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    with Runs(tmp_path_factory.mktemp("runs"), evaluate={"data": str(DATA / "test.jsonl"), "max_items": 4}) as started:
-        yield started
 
 
 def truncate(path, rng):

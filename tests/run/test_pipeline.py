@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from support.lazy import Lazy
 from support.paths import ROOT
 
 from scripts import law_files as build
@@ -14,7 +15,9 @@ from slimtune.data import questions
 from slimtune.datatools.build import lawqa
 from slimtune.recipe import schema as recipe
 from slimtune.run import pipeline
-from slimtune.train.methods import sft
+
+pytestmark = pytest.mark.unsloth
+sft = Lazy("slimtune.train.methods.sft")
 
 LAWQA = ROOT.parent / "shared/data/lawqa_jp/selection.json"
 RUN_FILES = {

@@ -10,17 +10,13 @@ import shutil
 import signal
 
 import pytest
-from support.short_run import Runs, differences, logged
+from support.short_run import differences, logged
+
+pytestmark = pytest.mark.fault
 
 SAME_LOSS = 4e-6
 """Pieces of a batch add up the same products in another order, see tests/train/test_out_of_memory.py."""
 BAD_INPUT = 2
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    with Runs(tmp_path_factory.mktemp("runs")) as started:
-        yield started
 
 
 FIRST_RUNS = {

@@ -6,6 +6,8 @@ from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer
 from slimtune.data.records import Conversation, Message
 
+pytestmark = pytest.mark.unsloth
+
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_model):

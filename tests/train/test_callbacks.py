@@ -3,8 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+from support.lazy import Lazy
 
-from slimtune.train import callbacks
+pytestmark = pytest.mark.unsloth
+callbacks = Lazy("slimtune.train.callbacks")
 
 
 def state(step, of=10):

@@ -8,6 +8,8 @@ from slimtune.models.families import TARGETS
 from slimtune.models.shapes import from_config
 from slimtune.plan.memory import ram
 
+pytestmark = pytest.mark.unsloth
+
 
 def examples_of(folder, count=4):
     tokenizer = ChatTokenizer(folder)

@@ -19,6 +19,8 @@ from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation, Message
 from slimtune.train.safeguards import checkpoints
 
+pytestmark = pytest.mark.unsloth
+
 
 @pytest.fixture(scope="module")
 def build(tiny_model, a_plan):

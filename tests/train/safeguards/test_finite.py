@@ -8,6 +8,8 @@ from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation, Message
 
+pytestmark = pytest.mark.unsloth
+
 HUGE = 3e38
 
 

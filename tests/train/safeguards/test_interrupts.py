@@ -15,6 +15,8 @@ from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation, Message
 from slimtune.train.safeguards.interrupts import STOPPING, Interrupts
 
+pytestmark = pytest.mark.unsloth
+
 
 @pytest.fixture(autouse=True)
 def handlers():

@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 
 from slimtune.core.errors import DOES_NOT_FIT, SlimtuneError
 
+pytestmark = pytest.mark.unsloth
+
 SAME_LOSS, SAME_WEIGHT = 4e-6, 1e-5
 EPOCH = [(290, 225), (250, 280), (28,)]
 """Tokens, padding included, of the micro-batches of each step: five examples each, and the one that is left over."""

@@ -1,0 +1,22 @@
+"""Modules that are imported when a test first uses them, not while tests are collected."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+class Lazy:
+    """Stands for a module: reading, setting or deleting an attribute imports the module and is done there."""
+
+    def __init__(self, name: str) -> None:
+        object.__setattr__(self, "_name", name)
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(object.__getattribute__(self, "_name")), attribute)
+
+    def __setattr__(self, attribute: str, value: Any) -> None:
+        setattr(importlib.import_module(object.__getattribute__(self, "_name")), attribute, value)
+
+    def __delattr__(self, attribute: str) -> None:
+        delattr(importlib.import_module(object.__getattribute__(self, "_name")), attribute)

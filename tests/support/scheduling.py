@@ -1,0 +1,85 @@
+"""Which worker of pytest-xdist runs which test. Hooks of pytest, imported by tests/conftest.py.
+
+Importing Unsloth takes 25 seconds of a processor, so tests that need it carry the mark `unsloth` and all run in the first
+worker. A test without that mark that imports Unsloth fails and says so. Tests with the mark `fault` share a process that forks
+disturbed runs, so they stay together too. All other tests of a file stay together in a worker,
+as the fixtures of a module are made once a worker.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+UNSLOTH = "unsloth"
+FIRST = "gw0"
+"""The worker that imports Unsloth."""
+_imported: list[str] = []
+"""Empty until this process has imported Unsloth."""
+_MARKED = re.compile(r"mark\.unsloth\b")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Import Unsloth before the tests are collected where one of them needs it: it patches what is imported after it."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    controls = worker is None and getattr(config.option, "numprocesses", None)
+    if worker in (None, FIRST) and not controls and _needs_unsloth(config):
+        from slimtune.models import backend  # noqa: F401
+
+        _imported.append("")
+
+
+def _needs_unsloth(config: pytest.Config) -> bool:
+    if config.option.collectonly or f"not {UNSLOTH}" in config.option.markexpr:
+        return False
+    places = [Path(config.invocation_params.dir, argument.partition("::")[0]) for argument in config.args]
+    files = (file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("test_*.py"))))
+    return any(_MARKED.search(file.read_text(encoding="utf-8")) for file in files)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in (UNSLOTH, "fault"):
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.xdist_group(name))
+                break
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    if UNSLOTH in sys.modules and not _imported:
+        _imported.append(item.nodeid)
+        if not item.get_closest_marker(UNSLOTH):
+            pytest.fail("this test imports Unsloth: mark it with pytest.mark.unsloth", pytrace=False)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadGroupScheduling
+
+    class ByFile(LoadGroupScheduling):  # type: ignore[misc]
+        """The tests with the mark `unsloth` to the first worker; the others of a file together, long files first."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            group = super()._split_scope(nodeid)
+            return group.partition("::")[0]
+
+        def _assign_work_unit(self, node: Any) -> None:
+            for name in reversed(LONG):
+                if name in self.workqueue:
+                    self.workqueue.move_to_end(name, last=False)
+            if UNSLOTH in self.workqueue:
+                self.workqueue.move_to_end(UNSLOTH, last=node.gateway.id != FIRST)
+            super()._assign_work_unit(node)
+
+    return ByFile(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+LONG: tuple[str, ...] = ()
+"""Files that take longest, begun first so that no worker ends long after the other."""
