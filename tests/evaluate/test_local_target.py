@@ -149,6 +149,7 @@ def test_several_replies_differ_and_come_again_with_the_same_seed(target):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.unsloth
 @pytest.mark.parametrize("checkpointing", ["unsloth", False])
 def test_a_model_that_trains_goes_on_training_after_it_was_asked(tiny_model, tokenizer, checkpointing):
     """What Unsloth switches for generating must not stay so: the base is asked before the training."""
@@ -174,6 +175,7 @@ def test_a_model_that_trains_goes_on_training_after_it_was_asked(tiny_model, tok
     assert state() == before
 
 
+@pytest.mark.unsloth
 def test_what_unsloth_clears_on_a_card_is_put_back():
     from slimtune.models import backend
 
