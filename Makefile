@@ -4,24 +4,33 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c '$(SUITABLE)' 2>/dev/null && { echo $$python; break; }; done)
 BIN := .venv/bin
 export PYTHONUTF8 := 1
+# Two workers; torch then computes in one thread each.
+TWO := -n 2 --dist loadgroup
+OTHER := from slimtune.models import hardware; print(int(not hardware.detect().bf16))
 
-.PHONY: quickstart setup test check slow gpu clean
+.PHONY: quickstart setup test test-all fault check gpu clean
 
 ## The main job on the built-in model: set-up, training, verdict, export. No GPU and no network after set-up.
 quickstart: .venv/installed
 	$(BIN)/python train_unsloth.py --recipe recipes/quickstart.yaml
 
-## Style, types and tests.
+## Style, types, layers and the tests that people run: under six minutes on two cores.
 test: .venv/installed check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
+
+## Runs that are killed or disturbed, and resumed.
+fault: .venv/installed
+	$(BIN)/python -m pytest -m "fault and not slow"
+
+## Every test that needs no GPU; then those that compute with a model again, in the other of the CPU's number formats.
+test-all: .venv/installed check
+	$(BIN)/python -m pytest $(TWO) -m "not gpu"
+	UNSLOTH_CPU_BF16=$$($(BIN)/python -c '$(OTHER)') $(BIN)/python -m pytest -m "unsloth and not gpu and not slow"
 
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-
-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
 
 ## On a machine with a CUDA card: predicted and measured memory, speed, packing; see benchmarks/README.md.
 gpu: .venv/installed

@@ -13,6 +13,8 @@ from support.scheduling import (  # noqa: F401  hooks
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("SLIMTUNE_TEST_GPU", ""))
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other cores have workers of their own
 
 
 import pytest
