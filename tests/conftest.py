@@ -1,4 +1,8 @@
-"""Shared by all tests: no network, and tiny folders with Qwen's real chat templates."""
+"""Shared by all tests: no network, and tiny folders with Qwen's real chat templates.
+
+Training follows the processor: bf16 where it has the instructions, else fp32. UNSLOTH_CPU_BF16=1 or 0 in the environment
+runs the tests as on the other kind, emulated and slower; Slimtune, Unsloth and the tests' own processes all read it.
+"""
 
 import os
 

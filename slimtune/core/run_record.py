@@ -69,8 +69,13 @@ class RunRecord:
             self.update(timings={name: seconds}, memory={"phases": self.meter.phases})
 
     def close(self, status: str) -> None:
-        """The last write: `complete` is true only for a run that came to its end."""
-        self.update(status=status, finished=now(), complete=status == "complete")
+        """The last write: `complete` is true only for a run that came to its end.
+
+        One that `tell` has called complete already keeps the moment that the report shows.
+        """
+        told = status == self.manifest.get("status") == "complete"
+        finished = self.manifest["finished"] if told else now()
+        self.update(status=status, finished=finished, complete=status == "complete")
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         with (self.directory / name).open("a", encoding="utf-8") as file:

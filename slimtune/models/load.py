@@ -8,6 +8,7 @@ from typing import Any
 from slimtune.models import backend  # before torch: Unsloth patches what follows
 
 import torch  # isort: skip
+from safetensors.torch import load_file  # isort: skip
 
 from slimtune.core import memory
 from slimtune.core.errors import fail
@@ -89,17 +90,37 @@ def add_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
 
     Raises SlimtuneError where the folder has no adapter_model.safetensors: pickled adapters are not loaded.
     """
-    if not (adapter / "adapter_model.safetensors").is_file():
+    file = adapter / "adapter_model.safetensors"
+    if not file.is_file():
         raise fail("has no adapter_model.safetensors", where=str(adapter), fix="save the adapter as safetensors")
     from peft import PeftModel
 
     with backend.quiet():
         if isinstance(model, PeftModel):
             model.load_adapter(str(adapter), name, is_trainable=False, autocast_adapter_dtype=False)
-            return model
-        return PeftModel.from_pretrained(
-            model, str(adapter), adapter_name=name, is_trainable=False, autocast_adapter_dtype=False
-        )
+        else:
+            model = PeftModel.from_pretrained(
+                model, str(adapter), adapter_name=name, is_trainable=False, autocast_adapter_dtype=False
+            )
+    _put_in_as_saved(model, file, name)
+    return model
+
+
+def _put_in_as_saved(model: Any, file: Path, name: str) -> None:
+    """Replace an adapter's weights by the file's own tensors.
+
+    PEFT copies the values into weights of the base's number format. But without autocast a LoRA layer rounds its input
+    to the format of its weights, so an adapter that was trained in bf16 on an fp32 base would be another function in
+    fp32; and in bf16 one that was trained in fp32 would lose digits. Seen in PEFT 0.21.2 (tuners/lora/bnb.py, forward);
+    can go when load_adapter keeps the file's format.
+    """
+    from peft import get_peft_model_state_dict
+
+    parameters = dict(model.named_parameters())
+    own = get_peft_model_state_dict(model, parameters, adapter_name=name, save_embedding_layers=False)
+    for key, saved in load_file(file).items():
+        if key in own:
+            own[key].data = saved.to(own[key].device)
 
 
 def add_lora(model: Any, plan: LoadSettings) -> Any:

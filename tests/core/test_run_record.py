@@ -54,6 +54,15 @@ def test_the_manifest_is_complete_only_when_closed_so(opened):
     assert set(closed["timings"]) == {"load", "train"}
 
 
+def test_the_moment_that_a_report_shows_stays(opened):
+    record = opened()
+    record.update(status="complete", finished="2026-11-22T05:41:17Z")
+    record.close("complete")
+    assert (manifest(record)["finished"], manifest(record)["complete"]) == ("2026-11-22T05:41:17Z", True)
+    record.close("failed")
+    assert manifest(record)["finished"] > "2026-11-22T05:41:17Z"
+
+
 def test_tokens_do_not_reach_the_record(opened):
     text = (opened().directory / "manifest.json").read_text(encoding="utf-8")
     assert "hf_abcdefghijklmnop" not in text
