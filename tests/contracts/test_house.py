@@ -1,5 +1,6 @@
 """The rules of docs/architecture.md that import-linter cannot state. Each failure names the files that break one."""
 
+import ast
 import graphlib
 
 import pytest
@@ -21,9 +22,25 @@ FOLDERS = {
 }
 
 
+def outside(*folders):
+    """The files of the other folders."""
+    return {name: tree for name, tree in FILES.items() if name.split("/")[1] not in folders}
+
+
 def test_the_package_is_twelve_folders_and_no_module():
     assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
     assert {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"} == FOLDERS
+
+
+def test_only_run_cli_and_recipe_know_the_recipe():
+    """Others take flat values, a section of the recipe that is their own, or a frozen plan."""
+    found = {
+        name
+        for name, tree in outside("run", "cli", "recipe").items()
+        for node in ast.walk(tree)
+        if getattr(node, "id", getattr(node, "attr", getattr(node, "name", ""))) == "Recipe"
+    }
+    assert not found
 
 
 def test_modules_do_not_import_each_other_in_a_circle():
