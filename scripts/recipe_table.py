@@ -1,9 +1,9 @@
-"""The table of recipes in recipes/README.md, generated from the recipes themselves.
+"""Print the table of recipes in recipes/README.md from the recipes themselves.
 
     python -m scripts.recipe_table > recipes/README.md
 
-Memory is the plan's prediction for the recipe's card with lengths estimated from characters, so that the table is
-the same on every machine, whatever models it has downloaded.
+Memory is the plan's prediction for the recipe's card. Lengths are estimated from characters, so the table is the same on
+every machine, whatever models it has downloaded.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ from slimtune.run import prepare
 _HEAD = """\
 # Recipes
 
-Each file opens with the command that runs it. Any value can be overridden: `section.key=value` after the recipe.
-The card's memory is in `budget.vram_gb`; `--dry-run` prints the plan for it.
+Each file opens with the command that runs it. You can override any value: add `section.key=value` to the command.
+`budget.vram_gb` is the size of your card; `--dry-run` prints the plan for it.
 
 | recipe | priority | pattern | purpose | model | training data | how it is evaluated | memory |
 |---|---|---|---|---|---|---|---|
 """
 _FOOT = """
-Memory is predicted for the recipe's card (weights, adapter, optimizer, the largest passing peak and the CUDA context)
-and stays below its budget; what a run does not need is spent on speed. Base and tuned model are given the same held-out
-items. "letters": they answer by letter log-probability; "argued answers": they argue, and the answer is taken from the
-reply; "perplexity": of the answers in the file, which no training saw. A worse, collapsed or contaminated result stops
-the export.
+Memory is the plan's prediction for the recipe's card: weights, adapter, optimizer, the largest temporary peak and the CUDA
+context. It stays below the budget; memory that a run does not need makes it faster. Base and tuned model get the same held-out
+questions. "letters": log-probabilities of the letters decide. "reasoned answers": the models reason, and the answer is read
+from the reply. "perplexity": of the answers in the file. A worse, collapsed or contaminated result is not exported.
 
 This file is generated: `python -m scripts.recipe_table > recipes/README.md`.
 """
@@ -70,7 +69,7 @@ def _row(recipe: Recipe) -> str:
 def _measure(evaluate: EvaluateSection) -> str:
     if evaluate.kind != "multiple_choice":
         return evaluate.kind
-    return "letters" if evaluate.mode == "direct" else "argued answers"
+    return "letters" if evaluate.mode == "direct" else "reasoned answers"
 
 
 def _memory(recipe: Recipe) -> str:
