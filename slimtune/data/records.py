@@ -16,6 +16,10 @@ class Message:
     role: Role
     content: str
 
+    def as_dict(self) -> dict[str, str]:
+        """The turn as chat templates, servers and JSONL files have it: {"role", "content"}."""
+        return {"role": self.role, "content": self.content}
+
 
 def as_dicts(messages: Iterable[Message]) -> list[dict[str, str]]:
     """Messages as chat templates and chat APIs take them: {"role", "content"} each."""

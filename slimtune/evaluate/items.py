@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -45,6 +45,18 @@ class Item:
             "gold": self.gold,
             "reference": self.reference,
         }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Item:
+        """The item of a line of items.jsonl."""
+        return cls(
+            id=row["id"],
+            prompt=tuple(Message(**message) for message in row["messages"]),
+            reference=row["reference"],
+            choices=row["choices"],
+            gold=row["gold"],
+            where=row.get("where", ""),
+        )
 
 
 def first(conversations: Sequence[Conversation], count: int | None, path: str) -> Sequence[Conversation]:

@@ -1,21 +1,20 @@
 """From an adapter to what Ollama loads: merge, convert, quantise, Modelfile, and the proof that they agree.
 
-Everything is made in `<directory>.unverified` and gets its final place in one rename, when it is proven. What is found
-wrong stays there, as evidence; so does what a kill leaves, until the next export takes it away.
+Everything is made in `<directory>.unverified` and renamed to its final place when it is proven. An export that fails its proof
+stays there as evidence; so does what a killed export leaves, until the next export removes it.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from slimtune.core.console import Console
 from slimtune.core.errors import Problem, fail
 from slimtune.core.files import sync_path, write_lines, write_text
-from slimtune.core.progress import Advance
+from slimtune.core.progress import Advance, OnProgress
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.export import model_card
 from slimtune.export.check import check_gguf
@@ -23,126 +22,77 @@ from slimtune.export.gguf import gguf, lora_gguf, quantise
 from slimtune.export.merge import merge
 from slimtune.export.merge.merge import MergeBase, MergeRecord
 from slimtune.export.modelfile import modelfile
-from slimtune.export.modelfile.chat_templates import Family
 from slimtune.export.modelfile.modelfile_reader import compare, read_modelfile
-from slimtune.export.proof import merged_model, proof
-from slimtune.export.proof.golden import Golden
-from slimtune.export.proof.proof import Reference, Subject
-from slimtune.export.proof.questions import Questions
-from slimtune.models import families
-from slimtune.models.files import fetch, require_disk_space
-
-GgufType = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
+from slimtune.export.proof import golden, merged_model, proof
+from slimtune.export.shipment import Shipment
+from slimtune.models.files import require_disk_space
+from slimtune.recipe.schema import GgufType
 
 # What llama.cpp's converter writes by itself; the others are quantised from bf16, the type that the weights have.
 _CONVERTED: tuple[GgufType, ...] = ("f16", "bf16", "q8_0")
 _MIB = 2**20
 
 
-@dataclass(frozen=True)
-class Shipment:
-    """What to export, and how. num_ctx: tokens of prompt and answer together in Ollama.
-
-    base_model, license, languages: for the model card and the GGUF; a licence of None is not known, and not made up.
-    merged_dir: where the merged weights go; None: beside the rest. lora_gguf: also the adapter alone.
-    """
-
-    name: str
-    ollama_name: str
-    gguf_types: tuple[GgufType, ...]
-    merge_base: Literal["dequantised", "16bit", "auto"]
-    load_in_4bit: bool
-    load_dtype: Literal["bfloat16", "float16", "float32"]
-    parameters: int
-    family: Family
-    thinking: bool
-    system: str | None
-    num_ctx: int
-    temperature: float
-    base_model: str
-    license: str | None
-    languages: tuple[str, ...]
-    lora_gguf: bool = False
-    merged_dir: Path | None = None
-
-
-def sixteen_bit_base(base: str) -> Path:
-    """The folder of the base's 16-bit twin, by Unsloth's name map; fetched where the cache does not have it.
-
-    Raises SlimtuneError where the map knows no twin or the hub cannot be reached.
-    """
-    from slimtune.models import backend
-
-    twin = backend.sixteen_bit_twin(base)
-    if twin is None:
-        raise fail(
-            f"no 16-bit twin of '{base}' is known",
-            where="export.merge_base",
-            fix="merge with merge_base: dequantised, the very weights that were trained on",
-        )
-    return fetch(twin)
-
-
-def ship(
-    shipment: Shipment,
-    *,
-    adapter: Path,
-    base: Path,
-    twin: Path | None,
-    chat_template: str,
-    directory: Path,
-    golden: Sequence[Golden],
-    asked: Questions | None,
-    console: Console,
-) -> dict[str, Any]:
+def ship(shipment: Shipment, directory: Path, on_progress: OnProgress) -> dict[str, Any]:
     """Make `directory`, which is replaced whole, with merged/, a GGUF for each type, Modelfile, golden.jsonl, parity.json.
 
-    base: the folder that was trained on. twin: the base's 16-bit weights, for merge_base "16bit" and "auto".
-    chat_template: the training one. golden: at least one prompt that the export must answer as the tuned model did.
-    asked: the verdict's questions that every GGUF answers again. Returns what was written, for the manifest.
-    Raises SlimtuneError where the disk is too small, a step fails, or what was made is not the model that was judged;
-    what was found is in `directory`.unverified/parity.json then, and `directory` as it was.
+    Returns what was written, for the manifest. Raises SlimtuneError where the disk is too small, where a step fails, and
+    where what was made is not the model that was judged; the findings are then in `directory`.unverified/parity.json, and
+    `directory` is as it was.
     """
-    if shipment.merged_dir:
-        model_card.require_own(shipment.merged_dir, "export.merged")
+    if shipment.merged_folder:
+        model_card.require_own(shipment.merged_folder, "export.merged")
+    twin, without_twin = shipment.sixteen_bit_base(on_progress)
     staged = unverified(directory)
-    merged_dir = unverified(shipment.merged_dir) if shipment.merged_dir else staged / "merged"
-    for leftover in {staged, merged_dir}:
+    merged_folder = unverified(shipment.merged_folder) if shipment.merged_folder else staged / "merged"
+    for leftover in {staged, merged_folder}:
         shutil.rmtree(leftover, ignore_errors=True)
     staged.mkdir(parents=True)
-    merges = 2 if shipment.merge_base == "auto" else 1
-    require_disk_space(staged, gguf.export_bytes(shipment.parameters, shipment.gguf_types, merges), "the export")
+    wanted = shipment.wanted
+    needed = gguf.export_bytes(shipment.shape.total_parameters, wanted.gguf, 2 if wanted.merge_base == "auto" else 1)
+    require_disk_space(staged, needed, "the export")
 
-    template = modelfile.bake_chat_template(chat_template, family=shipment.family, thinking=shipment.thinking)
-    merged, measured = _merge(shipment, adapter, base, twin, template, merged_dir, golden, console)
-    _write_card(shipment, merged_dir, console)
-    files, made = _make_ggufs(shipment, merged_dir, staged, console)
+    template = modelfile.bake_chat_template(shipment.chat_template, family=shipment.family, thinking=shipment.thinking)
+    merged, measured = _merge(shipment, twin, template, merged_folder, on_progress)
+    _write_card(shipment, merged_folder, on_progress)
+    files, made = _make_ggufs(shipment, merged_folder, staged, on_progress)
     meant = {path: _meant(shipment, kind, template, made) for kind, path in files.items()}
-    problems = {
+    found = {
         path.name: [replace(problem, where=path.name) for problem in check_gguf.metadata_problems(path, expected)]
         for path, expected in meant.items()
     }
-    # The template is in the file, and what is compared with it is training's.
-    facts = {path.name: {"metadata": {**expected, "chat_template": "training's"}} for path, expected in meant.items()}
-    if shipment.lora_gguf:
-        console.say("converting the adapter alone to GGUF")
-        made["lora_gguf"] = _record(lora_gguf.convert(adapter, base, staged / f"{shipment.name}.lora.gguf"))
-    changes, problems["Modelfile"] = _write_modelfile(shipment, files, template, staged, console)
-    named = {str(kind): path for kind, path in files.items()}
-    subject = Subject(merged_dir, named, chat_template, shipment.thinking, facts)
-    reference = proof.prove(staged, subject, golden, asked, problems, console)
-    write_lines(staged / "golden.jsonl", _golden_rows(golden, reference, merged_dir, shipment.thinking))
-    if shipment.merged_dir:
-        publish(merged_dir, shipment.merged_dir)
+    if wanted.lora_gguf:
+        on_progress.say("converting the adapter alone to GGUF")
+        lora_file = staged / f"{shipment.name}.lora.gguf"
+        made["lora_gguf"] = _record(lora_gguf.convert(shipment.adapter, shipment.base_folder, lora_file))
+    changes, found["Modelfile"] = _write_modelfile(shipment, files, template, staged, on_progress)
+    subject = proof.Subject(
+        merged=merged_folder,
+        files={str(kind): path for kind, path in files.items()},
+        chat_template=shipment.chat_template,
+        thinking=shipment.thinking,
+        golden=shipment.golden,
+        asked=shipment.questions,
+        found=found,
+        # The template itself is in the file, and what is compared with it is training's.
+        facts={
+            path.name: {"metadata": {**expected, "chat_template": "training's"}} for path, expected in meant.items()
+        },
+    )
+    served = proof.prove(staged, subject, on_progress)
+    write_lines(staged / golden.FILE_NAME, [one.model_dump() for one in served])
+    if shipment.merged_folder:
+        publish(merged_folder, shipment.merged_folder)
     publish(staged, directory)
-    where = shipment.merged_dir or Path(directory.name, "merged")
+    where = str(shipment.merged_folder or Path(directory.name, "merged"))
     return {
         "ollama_name": shipment.ollama_name,
-        "merged": str(where),
-        "merge": asdict(merged) | {"path": str(where)} | ({"measured": measured} if measured else {}),
+        "merged": where,
+        "merge": asdict(merged) | {"path": where} | ({"measured": measured} if measured else {}),
         "gguf": [path.name for path in files.values()],
         **made,
         "modelfile_changes": changes,
+        **({"without_16bit_twin": without_twin} if without_twin else {}),
     }
 
 
@@ -165,70 +115,77 @@ def publish(staged: Path, directory: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def require_free(directory: Path, *, fresh: bool) -> None:
+    """Raise SlimtuneError where `directory` holds an export that is not to be replaced, or holds something else."""
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    if not (directory / proof.FILE_NAME).is_file():
+        raise fail(
+            "this folder holds something else", where=str(directory), fix="name a folder that does not exist yet"
+        )
+    if not fresh:
+        raise fail("there is an export already", where=str(directory), fix="--fresh replaces it")
+
+
 # ---- merge -----------------------------------------------------------------------------------------------------------
 
 
 def _merge(
-    shipment: Shipment,
-    adapter: Path,
-    base: Path,
-    twin: Path | None,
-    template: str,
-    merged_dir: Path,
-    golden: Sequence[Golden],
-    console: Console,
+    shipment: Shipment, twin: Path | None, template: str, merged_folder: Path, on_progress: OnProgress
 ) -> tuple[MergeRecord, dict[str, Any]]:
     """The merged folder; for "auto" also how far either base is from the adapter."""
 
     def merged(kind: MergeBase, folder: Path) -> MergeRecord:
-        source = base if kind == "dequantised" else twin
+        source = shipment.base_folder if kind == "dequantised" else twin
         if source is None:
             raise ValueError("a 16-bit merge needs the base's 16-bit twin")
-        console.say(f"merging the adapter into 16-bit weights ({kind} base)")
-        with console.bar("Merging, MiB") as progress:
+        on_progress.say(f"merging the adapter into 16-bit weights ({kind} base)")
+        with on_progress.bar("Merging, MiB") as bar:
             return merge.merge_adapter(
-                adapter,
+                shipment.adapter,
                 source,
                 folder,
                 merge_base=kind,
                 load_in_4bit=shipment.load_in_4bit,
                 load_dtype=shipment.load_dtype,
                 chat_template=template,
-                on_progress=_in_mib(progress),
+                on_progress=_in_mib(bar),
             )
 
-    if shipment.merge_base != "auto":
-        return merged(shipment.merge_base, merged_dir), {}
-    first = merged("dequantised", merged_dir)
+    if shipment.wanted.merge_base != "auto":
+        return merged(shipment.wanted.merge_base, merged_folder), {}
+    first = merged("dequantised", merged_folder)
     if twin is None:
         return first, {}
-    other_dir = unverified(merged_dir.with_name(f"{merged_dir.name}-16bit"))
-    shutil.rmtree(other_dir, ignore_errors=True)
+    other_folder = unverified(merged_folder.with_name(f"{merged_folder.name}-16bit"))
+    shutil.rmtree(other_folder, ignore_errors=True)
     try:
-        second = merged("16bit", other_dir)
+        second = merged("16bit", other_folder)
         measured: dict[str, Any] = {
-            record.merge_base: _distance(folder, golden)
-            for record, folder in ((first, merged_dir), (second, other_dir))
+            record.merge_base: _distance(folder, shipment)
+            for record, folder in ((first, merged_folder), (second, other_folder))
         }
         chosen = min(measured, key=lambda kind: measured[kind]["distance"])  # the first of equals: what was trained on
         told = ", ".join(f"{kind} {found['distance']:.4g}" for kind, found in measured.items())
-        console.say(f"distance from the adapter in {next(iter(measured.values()))['of']}: {told}; {chosen} is kept")
+        on_progress.say(f"distance from the adapter in {next(iter(measured.values()))['of']}: {told}; {chosen} is kept")
         if chosen == "16bit":
-            shutil.rmtree(merged_dir)
-            other_dir.replace(merged_dir)
-            return replace(second, path=str(merged_dir)), measured
+            shutil.rmtree(merged_folder)
+            other_folder.replace(merged_folder)
+            return replace(second, path=str(merged_folder)), measured
         return first, measured
     finally:
-        shutil.rmtree(other_dir, ignore_errors=True)
+        shutil.rmtree(other_folder, ignore_errors=True)
 
 
-def _distance(folder: Path, golden: Sequence[Golden]) -> dict[str, Any]:
-    """How far a merged model is from the adapter on the held-out golden prompts, by the best measure recorded of it.
+def _distance(folder: Path, shipment: Shipment) -> dict[str, Any]:
+    """How far a merged model is from the adapter on the golden prompts, by the best measure recorded of it.
 
-    Raises SlimtuneError where the machine has no memory to ask it.
+    Raises SlimtuneError where the machine lacks the memory to ask it.
     """
-    answers = merged_model.ask(folder, [item.prompt_ids for item in golden], 1, [item.reference_ids for item in golden])
-    found = proof.beside_the_adapter(golden, answers, ChatTokenizer(folder))
+    prompts, references = ([getattr(one, name) for one in shipment.golden] for name in ("prompt_ids", "reference_ids"))
+    found = proof.beside_the_adapter(
+        shipment.golden, merged_model.ask(folder, prompts, 1, references), ChatTokenizer(folder)
+    )
     if found["letters"]:
         return found | {"distance": found["letters"]["mean"], "of": "letters' log-probability (mean, nats)"}
     if found["nll_per_token"]:
@@ -239,21 +196,21 @@ def _distance(folder: Path, golden: Sequence[Golden]) -> dict[str, Any]:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def _write_card(shipment: Shipment, merged_dir: Path, console: Console) -> None:
+def _write_card(shipment: Shipment, merged_folder: Path, on_progress: OnProgress) -> None:
     """The merged folder's README.md, from which the converter takes what the GGUF says of itself."""
     if shipment.license is None:
-        console.say("the base states no licence, so the GGUF has none; export.license names it")
+        on_progress.say("the base states no licence, so the GGUF has none; set export.license to name it")
     card = model_card.model_card(
-        shipment.name, base_model=shipment.base_model, license=shipment.license, languages=shipment.languages
+        shipment.name, base_model=shipment.base, license=shipment.license, languages=shipment.languages
     )
-    write_text(merged_dir / model_card.CARD, card)
+    write_text(merged_folder / model_card.CARD, card)
 
 
 def _meant(shipment: Shipment, kind: GgufType, template: str, made: dict[str, Any]) -> dict[str, Any]:
     """What a finished file must say of itself, tensor types among it."""
     return {
         "name": shipment.name,
-        "base_model": shipment.base_model,
+        "base_model": shipment.base,
         "license": shipment.license,
         "languages": shipment.languages,
         "chat_template": template,
@@ -263,17 +220,17 @@ def _meant(shipment: Shipment, kind: GgufType, template: str, made: dict[str, An
 
 
 def _make_ggufs(
-    shipment: Shipment, merged_dir: Path, staged: Path, console: Console
+    shipment: Shipment, merged_folder: Path, staged: Path, on_progress: OnProgress
 ) -> tuple[dict[GgufType, Path], dict[str, Any]]:
     """A file of each type, in the order asked for; and how each was made."""
-    files = {kind: staged / f"{shipment.name}.{kind}.gguf" for kind in shipment.gguf_types}
+    files = {kind: staged / f"{shipment.name}.{kind}.gguf" for kind in shipment.wanted.gguf}
     made: dict[str, Any] = {"converted": {}, "quantised": {}}
 
     def convert(kind: str, path: Path, why: str = "") -> gguf.GgufRecord:
-        console.say(f"converting to GGUF ({kind}{why})")
-        with console.bar(f"Converting to {kind}, MiB") as progress:
+        on_progress.say(f"converting to GGUF ({kind}{why})")
+        with on_progress.bar(f"Converting to {kind}, MiB") as bar:
             outtype = cast(gguf.Outtype, kind)
-            return gguf.convert(merged_dir, path, outtype=outtype, name=shipment.name, on_progress=_in_mib(progress))
+            return gguf.convert(merged_folder, path, outtype=outtype, name=shipment.name, on_progress=_in_mib(bar))
 
     for kind in _CONVERTED:
         if kind in files:
@@ -287,13 +244,13 @@ def _make_ggufs(
         source = work / f"{shipment.name}.bf16.gguf"
         convert("bf16", source, ", to quantise from")
     for kind in wanted:
-        console.say(f"quantising ({kind})")
-        with console.bar(f"Quantising to {kind}, MiB") as progress:
-            quantised = quantise.quantise(source, files[kind], cast(quantise.Kind, kind), on_progress=_in_mib(progress))
+        on_progress.say(f"quantising ({kind})")
+        with on_progress.bar(f"Quantising to {kind}, MiB") as bar:
+            quantised = quantise.quantise(source, files[kind], cast(quantise.Kind, kind), on_progress=_in_mib(bar))
         if quantised.fallbacks:
-            console.say(
-                f"{kind}: the rows of {len(quantised.fallbacks)} tensors are no multiple of 256; they have "
-                "Q5_0, Q5_1 or Q8_0 instead, as llama.cpp does it"
+            on_progress.say(
+                f"{kind}: the rows of {len(quantised.fallbacks)} tensors are not a multiple of 256 values, so these "
+                "tensors have Q5_0, Q5_1 or Q8_0, as in llama.cpp"
             )
         made["quantised"][kind] = _record(quantised)
     shutil.rmtree(work, ignore_errors=True)
@@ -301,7 +258,7 @@ def _make_ggufs(
 
 
 def _write_modelfile(
-    shipment: Shipment, files: dict[GgufType, Path], template: str, staged: Path, console: Console
+    shipment: Shipment, files: dict[GgufType, Path], template: str, staged: Path, on_progress: OnProgress
 ) -> tuple[list[str], list[Problem]]:
     """The Modelfile of the first GGUF; what of it had to be changed, and what Ollama would read otherwise than meant."""
     if not files:
@@ -312,56 +269,20 @@ def _write_modelfile(
         thinking=shipment.thinking,
         system=shipment.system,
         num_ctx=shipment.num_ctx,
-        temperature=shipment.temperature,
+        temperature=shipment.wanted.temperature,
         chat_template=template,
     )
     for change in composed.changes:
-        console.say(f"Modelfile: {change}")
+        on_progress.say(f"Modelfile: {change}")
     path = staged / "Modelfile"
     modelfile.write(path, composed)
     return composed.changes, compare(read_modelfile(path.read_text(encoding="utf-8")), composed.expected)
 
 
-def _golden_rows(
-    golden: Sequence[Golden], reference: Reference, merged_dir: Path, thinking: bool
-) -> list[dict[str, Any]]:
-    """golden.jsonl: prompts with the merged model's answers, for whoever serves the model and wants to know."""
-    tokenizer = ChatTokenizer(merged_dir)
-    ends = {tokenizer.token_id(token) for token in families.end_tokens()}
-    rows = []
-    for item, answer in zip(golden, reference.answers, strict=True):
-        if not item.messages:
-            continue
-        ended = bool(answer.ids) and answer.ids[-1] in ends
-        rows.append(
-            {
-                "id": item.id,
-                "messages": [dict(message) for message in item.messages],
-                "answer": tokenizer.decode(answer.ids[:-1] if ended else answer.ids),
-                "max_new_tokens": reference.length,
-                "ended": ended,
-                "thinking": thinking,
-            }
-        )
-    return rows
-
-
-def _in_mib(progress: Advance) -> Callable[[int, int], None]:
-    return lambda done, total: progress(done // _MIB, total // _MIB)
+def _in_mib(bar: Advance) -> Callable[[int, int], None]:
+    return lambda done, total: bar(done // _MIB, total // _MIB)
 
 
 def _record(step: Any) -> dict[str, Any]:
     """A step's record; the file's place is beside this export's other files."""
     return asdict(step) | {"path": Path(step.path).name}
-
-
-def require_free(directory: Path, *, fresh: bool) -> None:
-    """Raise SlimtuneError where `directory` holds an export and is not to be made afresh, or holds something else."""
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return
-    if not (directory / proof.FILE_NAME).is_file():
-        raise fail(
-            "there is something else in this folder", where=str(directory), fix="name one that does not exist yet"
-        )
-    if not fresh:
-        raise fail("there is an export already", where=str(directory), fix="--fresh replaces it")

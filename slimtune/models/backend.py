@@ -8,8 +8,6 @@ versions it was seen in and the condition under which it can go.
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib.util
 import io
 import logging
 import os
@@ -60,7 +58,6 @@ __all__ = [
     "generating",
     "quiet",
     "set_double_buffer",
-    "sixteen_bit_twin",
     "train_on_responses_only",
     "trl",
 ]
@@ -123,34 +120,6 @@ def chat_template(family: str) -> str:
     template = CHAT_TEMPLATES[family][0]
     # The Qwen2.5 entry keeps its default system prompt as a placeholder; Unsloth fills it the same way.
     return template.replace("{system_message}", DEFAULT_SYSTEM_MESSAGE.get(family) or "")
-
-
-@functools.cache
-def _name_maps() -> Any:
-    """Unsloth's table of repositories, loaded as a file of its own.
-
-    Importing it as `unsloth.models.mapper` runs `unsloth.models`, which on a machine without a GPU installs the
-    CUDA patches over the CPU backend's. Seen in 2026.10.9; can go when that package imports nothing on a CPU.
-    """
-    path = Path(unsloth.__file__).with_name("models") / "mapper.py"
-    spec = importlib.util.spec_from_file_location("slimtune_unsloth_name_maps", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"Unsloth's name map is not at {path}; Slimtune needs unsloth 2026.10.9")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def sixteen_bit_twin(model: str) -> str | None:
-    """The repository with the 16-bit weights that a pre-quantised one was made from, by Unsloth's own name map.
-
-    Returns None where the map has no entry (a local folder, or a name that Unsloth does not know).
-    """
-    maps = _name_maps()
-    name = model.lower()
-    # A plain "-bnb-4bit" repository is listed as a sibling of the dynamic "-unsloth-bnb-4bit" one.
-    dynamic = maps.FLOAT_TO_INT_MAPPER.get(name, name)
-    return maps.INT_TO_FLOAT_MAPPER.get(dynamic.lower())
 
 
 def train_on_responses_only(tokenizer: Any, instruction_part: str, response_part: str) -> Any:

@@ -5,6 +5,8 @@ No torch. A plan needs only what is at hand (`locate`); a run needs everything (
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import re
 import shutil
@@ -89,6 +91,35 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The folder's config.json."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config
+
+
+def sixteen_bit_twin(model: str) -> str | None:
+    """The repository with the 16-bit weights that a pre-quantised one was made from, by Unsloth's own name map.
+
+    Returns None where the map has no entry (a local folder, or a name that Unsloth does not know).
+    """
+    maps = _name_maps()
+    name = model.lower()
+    # A plain "-bnb-4bit" repository is listed as a sibling of the dynamic "-unsloth-bnb-4bit" one.
+    dynamic = maps.FLOAT_TO_INT_MAPPER.get(name, name)
+    twin: str | None = maps.INT_TO_FLOAT_MAPPER.get(dynamic.lower())
+    return twin
+
+
+@functools.cache
+def _name_maps() -> Any:
+    """Unsloth's table of repositories, loaded as a file of its own: importing Unsloth for it would take 20 seconds.
+
+    Seen in 2026.10.9 (unsloth/models/mapper.py).
+    """
+    package = importlib.util.find_spec("unsloth")
+    path = Path(package.origin).with_name("models") / "mapper.py" if package and package.origin else None
+    spec = importlib.util.spec_from_file_location("slimtune_unsloth_name_maps", path) if path else None
+    if spec is None or spec.loader is None:
+        raise ImportError("Slimtune needs unsloth 2026.10.9 for its map of repositories")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def require_disk_space(folder: Path, needed_bytes: int, purpose: str) -> None:

@@ -1,14 +1,14 @@
 """llama.cpp's server, as xllamacpp embeds it (the engine of Ollama ≥ 0.30), in a process of its own.
 
-xllamacpp would run it inside this process as well. It does not, because a failed assertion of llama.cpp aborts the
-process that it is in, its threads do not always end, and it prints to standard output: here a crash is an error
-message, and closing always works. The server listens on the loopback interface alone and asks for a key that is made
-anew for each start. It ends with this process, even a killed one, since it then sees the end of its standard input.
+A failed assertion of llama.cpp aborts its process, its threads do not always end, and it prints to standard output. In a
+process of its own a crash is an error message, and closing always works. The server listens on the loopback interface
+alone and asks for a key that is new for each start. It ends with this process, even with a killed one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -17,17 +17,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import httpx
 
+from slimtune.core import child
 from slimtune.core.errors import SlimtuneError, fail
+from slimtune.data.records import Message, as_dicts
 
 _LOAD_SECONDS = 900
 _ENDING_SECONDS = 10
+WHOLE_VOCABULARY, LIKELIEST = 4096, 512
+"""Of a first token the whole distribution of a small vocabulary is told; of a larger one so many of the likeliest."""
 
 
 class LlamaServer:
@@ -74,8 +78,50 @@ class LlamaServer:
                     yield event
         raise fail(f"{self._what}: its answer broke off")
 
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """The ids of a text. special: control tokens in it become the real ones, and a vocabulary's BOS token is added."""
+        body = {"content": text, "add_special": special, "parse_special": special}
+        tokens: list[int] = self.post("/tokenize", body)["tokens"]
+        return tokens
+
+    def render(self, messages: Sequence[Message], thinking: bool | None = None) -> str:
+        """The messages in the GGUF's own template, generation prompt included.
+
+        thinking: the template's `enable_thinking`; None leaves it to the template.
+        """
+        text: str = self.post("/apply-template", chat_body(messages, thinking))["prompt"]
+        return text
+
+    def first_tokens(self, ids: Sequence[int], **more: Any) -> list[dict[str, Any]]:
+        """The likeliest tokens after a prompt, each {"id", "token", "logprob"}: 512, or all of at most 4,096.
+
+        more: further settings of the request.
+        """
+        body = {
+            "prompt": list(ids),
+            "n_predict": 1,
+            "temperature": 0.0,
+            # llama.cpp tells no probabilities of a token that ends within a character. A whole token is drawn instead; that
+            # does not change the probabilities, which are those before the bias.
+            "logit_bias": [[self._whole_token, 1e4]],
+            "n_probs": self._told_tokens,
+            "post_sampling_probs": False,
+            **more,
+        }
+        told: list[dict[str, Any]] = self.post("/completion", body)["completion_probabilities"][0]["top_logprobs"]
+        return told
+
+    @functools.cached_property
+    def _whole_token(self) -> int:
+        return self.tokenize("a", special=False)[-1]
+
+    @functools.cached_property
+    def _told_tokens(self) -> int:
+        vocabulary: int = self.model()["n_vocab"]
+        return vocabulary if vocabulary <= WHOLE_VOCABULARY else LIKELIEST
+
     def model(self) -> dict[str, Any]:
-        """What it says of its model: n_vocab, n_params, ftype, n_ctx_train, and n_ctx, the context of each slot.
+        """What the server says of its model: n_vocab, n_params, ftype, n_ctx_train, and n_ctx, the context of each slot.
 
         n_ctx is rounded up from what was asked for, and cut down to n_ctx_train.
         """
@@ -105,13 +151,12 @@ class LlamaServer:
 
     def _begin(self, settings: dict[str, Any]) -> None:
         """Hand the settings over and wait for the address that the process answers with."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdout is not None
         overdue = threading.Timer(_LOAD_SECONDS, self.process.kill)
         overdue.start()
         try:
-            with contextlib.suppress(BrokenPipeError):  # it has died already, and the empty answer says so
-                self.process.stdin.write(json.dumps({**settings, "key": self.key}).encode() + b"\n")
-                self.process.stdin.flush()
+            # A process that has ended already answers with an empty address.
+            child.send_line(self.process, json.dumps({**settings, "key": self.key}).encode() + b"\n")
             self.address = self.process.stdout.readline().decode().strip()
         finally:
             overdue.cancel()
@@ -142,11 +187,7 @@ class LlamaServer:
         """What the process printed last. It is about to end, or its connections would not break."""
         code = self._wait()
         with self._reading:
-            self._messages.seek(0)
-            printed = self._messages.read().decode("utf-8", "replace")
-        lines = [line for line in printed.splitlines() if line.strip()]
-        tail = "\n    ".join(lines[-6:]) or "(it printed nothing)"
-        return fail(f"{self._what} (exit code {code}):\n    {tail}")
+            return child.failed(self._what, code, child.last_lines(self._messages))
 
     def _wait(self) -> int:
         try:
@@ -154,6 +195,12 @@ class LlamaServer:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
+
+
+def chat_body(messages: Sequence[Message], thinking: bool | None) -> dict[str, Any]:
+    """The part of a request that names a conversation and what the template is asked about thinking."""
+    body: dict[str, Any] = {"messages": as_dicts(messages)}
+    return body if thinking is None else body | {"chat_template_kwargs": {"enable_thinking": thinking}}
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -187,14 +234,13 @@ def start(
         "threads": threads,
         "flash_attention": flash_attention,
     }
-    root = str(Path(__file__).parents[2])
     messages = tempfile.TemporaryFile()  # noqa: SIM115  the server closes it
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "slimtune.models.llama_server"],
+        child.module("slimtune.models.llama_server"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=messages,
-        env=os.environ | {"PYTHONPATH": root},
+        env=child.offline_environment(),
     )
     server = LlamaServer(process, messages, gguf, answer_seconds)
     try:

@@ -163,7 +163,8 @@ def record_samples(prepared: Prepared, base: Sequence[str], tuned: Sequence[str]
 
 def record_golden(target: LocalTarget, items: Sequence[Item], record: RunRecord, max_length: int) -> None:
     """eval/golden.jsonl: prompts that the export has to answer as this model does; made-up ones where none are held out."""
-    record.write_lines("eval/golden.jsonl", golden.ask(target, items or golden.made_up(target.tokenizer, max_length)))
+    asked = golden.ask(target, items or golden.made_up(target.tokenizer, max_length))
+    record.write_lines(f"eval/{golden.FILE_NAME}", [one.as_json() for one in asked])
 
 
 def judge(

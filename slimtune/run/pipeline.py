@@ -127,4 +127,4 @@ def _train_judge_export(
     # What ships needs the memory that training held.
     del trainer, model, target
     training.release_memory()
-    shipping.export(record, folder, console)
+    shipping.export(record, prepared.recipe, folder, console)

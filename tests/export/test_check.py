@@ -360,4 +360,4 @@ def test_the_command_prints_a_plain_list(tmp_path):
     missing = command_line.run("export", "--check", tmp_path / "none")
     assert missing.code == 2 and "no such file" in missing.stderr
     nothing = command_line.run("export")
-    assert nothing.code == 2 and "what is to be exported?" in nothing.stderr
+    assert nothing.code == 2 and "nothing to export was named" in nothing.stderr

@@ -119,7 +119,7 @@ def test_another_split_is_an_error_with_the_converters_own_words(build_base, tmp
     (model / "tokenizer.json").write_text(json.dumps(tokenizer))
     config = json.loads((model / "tokenizer_config.json").read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     (model / "tokenizer_config.json").write_text(json.dumps(config))
-    with pytest.raises(SlimtuneError, match=r"exit code 1:(.|\n)*BPE pre-tokenizer was not recognized"):
+    with pytest.raises(SlimtuneError, match=r"exit code 1\):(.|\n)*BPE pre-tokenizer was not recognized"):
         convert(model, tmp_path / "out" / "x.gguf", outtype="f16", name="x")
     assert not list((tmp_path / "out").iterdir())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from dataclasses import asdict
@@ -12,11 +11,13 @@ import pytest
 import torch
 
 from slimtune.core.errors import SlimtuneError
+from slimtune.data.records import Message
 from slimtune.export.gguf.gguf import convert
 from slimtune.export.gguf.quantise import quantise
 from slimtune.export.merge.merge import merge_adapter
 from slimtune.export.modelfile.modelfile import bake_chat_template
 from slimtune.export.proof import merged_model, parity
+from slimtune.export.proof.golden import Golden
 from slimtune.export.proof.merged_model import Answer
 from slimtune.models import llama_server
 
@@ -86,9 +87,15 @@ def shipped(request, build_base, load_nf4, add_lora, tokenizer, chat_templates, 
     )  # fmt: skip
 
 
+def asking(prompt, ids, answer, messages=()):
+    """A golden prompt, and the merged model's answer to it."""
+    return Golden(id="q", prompt=prompt, prompt_ids=ids, greedy_token=0, messages=messages), answer
+
+
 def check(path, asked, length):
+    golden, answers = zip(*asked, strict=True)
     with llama_server.start(path, context_length=256) as server:
-        return parity.check(server, path.name, asked, max_new_tokens=length)
+        return parity.check(server, path.name, golden, answers, max_new_tokens=length)
 
 
 def test_the_merged_model_answers_what_was_learnt_on_nf4(shipped):
@@ -106,7 +113,7 @@ def test_the_gguf_answers_as_the_merged_model(outtype, shipped):
             convert(shipped.merged, source, outtype="bf16", name="law")
         quantise(source, path, outtype)
     asked = [
-        parity.Asked(prompt, ids, answer, conversation)
+        asking(prompt, ids, answer, [Message(**turn) for turn in conversation])
         for prompt, ids, answer, conversation in zip(
             shipped.prompts, shipped.prompt_ids, shipped.expected, shipped.conversations, strict=True
         )
@@ -164,8 +171,8 @@ def test_batches_with_padding_are_greedy_decoding_one_by_one(random_qwen2):
 def test_every_kind_of_difference_is_seen_and_counted(random_qwen2):
     """The ids and answers that llama.cpp gives in f32, and then one of each kind changed."""
     path, prompts, ids, answers = random_qwen2.path, random_qwen2.prompts, random_qwen2.ids, random_qwen2.answers
-    conversation = [{"role": "system", "content": "S"}, {"role": "user", "content": "日本の契約 doesn't 1234 🦙"}]
-    asked = [parity.Asked(*one, conversation) for one in zip(prompts, ids, answers, strict=True)]
+    conversation = [Message("system", "S"), Message("user", "日本の契約 doesn't 1234 🦙")]
+    asked = [asking(*one, conversation) for one in zip(prompts, ids, answers, strict=True)]
 
     record = check(path, asked, 8)
     assert (record.ids_equal, record.answers_equal, record.templates_equal, record.templates) == (2, 2, 1, 3)
@@ -178,14 +185,14 @@ def test_every_kind_of_difference_is_seen_and_counted(random_qwen2):
         steps = [dict(step) for step in answers[0].steps]
         steps[place] |= {token: 0.0, answers[0].ids[place]: -margin}
         other = [*answers[0].ids[:place], token, *answers[0].ids[place + 1 :]]
-        return dataclasses.replace(asked[0], answer=Answer(other, steps), messages=())
+        return asking(prompts[0], ids[0], Answer(other, steps))
 
     sure = changed(5, answers[0].ids[5] + 1, 3.0)
-    record = check(path, [sure, dataclasses.replace(asked[1], messages=())], 8)
+    record = check(path, [sure, asking(prompts[1], ids[1], answers[1])], 8)
     assert (record.first_tokens_equal, record.answers_equal, record.near_ties, record.templates) == (2, 1, 0, 0)
     (difference,) = record.differences
     assert (difference["prompt"], difference["what"], difference["position"]) == (0, "answer", 5)
-    assert difference["expected"] == sure.answer.ids[3:] and difference["got"][2] == answers[0].ids[5]
+    assert difference["expected"] == sure[1].ids[3:] and difference["got"][2] == answers[0].ids[5]
 
     record = check(path, [changed(5, answers[0].ids[5] + 1, 0.1)], 8)
     assert (record.answers_equal, record.near_ties, record.differences) == (0, 1, ())
@@ -196,7 +203,7 @@ def test_a_file_that_goes_on_after_the_end_of_the_turn_is_seen(random_qwen2):
     first = random_qwen2.answers[0]
     end = random_qwen2.end
     ended = Answer([first.ids[0], end], [first.steps[0], {end: -0.001}])
-    record = check(random_qwen2.path, [parity.Asked(random_qwen2.prompts[0], random_qwen2.ids[0], ended)], 8)
+    record = check(random_qwen2.path, [asking(random_qwen2.prompts[0], random_qwen2.ids[0], ended)], 8)
     assert (record.answers_equal, record.ended, record.ends_equal, record.endless) == (0, 1, 0, 1)
     assert record.differences[0]["what"] == "end of turn"
 
@@ -212,6 +219,6 @@ def test_the_divergence_by_hand():
 def test_files_that_the_engines_cannot_load_are_errors(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUF and nothing more")
     with pytest.raises(SlimtuneError, match=r"llama.cpp cannot run x.gguf \(exit code 1\)"):
-        check(tmp_path / "x.gguf", [parity.Asked("a", [1], Answer([1]))], 1)
+        check(tmp_path / "x.gguf", [asking("a", [1], Answer([1]))], 1)
     with pytest.raises(SlimtuneError, match="no such file"):
         merged_model.ask(tmp_path, [[1]], 1)

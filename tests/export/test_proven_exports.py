@@ -18,13 +18,15 @@ from support.paths import ROOT
 
 from slimtune.core.console import Console
 from slimtune.core.errors import SlimtuneError
+from slimtune.core.progress import SILENT
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate import answer_file
 from slimtune.evaluate.targets.opening import Loading
-from slimtune.export import from_adapter as shipping_adapter
+from slimtune.export import from_adapter
 from slimtune.export.gguf import gguf
 from slimtune.export.modelfile import modelfile
 from slimtune.export.proof import golden, merged_model, proof
+from slimtune.recipe.schema import ExportSection
 from slimtune.run import report, shipping
 from slimtune.serve.ollama import exported
 
@@ -46,7 +48,7 @@ def in_the_projects_folder():
 
 
 def golden_of(run):
-    return golden.read([json.loads(line) for line in (run / "eval/golden.jsonl").read_text("utf-8").splitlines()])
+    return golden.read(run)
 
 
 _ask = merged_model.ask
@@ -64,11 +66,11 @@ def ask_once(model, prompt_ids, length, references=None):
 def prove(run, gguf, asked, folder, kind="f16", template=None):
     """The proof of an export, on the run's merged weights; what it says where it fails."""
     trained = template or ChatTokenizer(run / "adapter").template
-    subject = proof.Subject(run / "export/merged", {kind: gguf}, trained, thinking=False)
+    subject = proof.Subject(run / "export/merged", {kind: gguf}, trained, False, asked, None, {}, {})
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(merged_model, "ask", ask_once)
-            proof.prove(folder, subject, asked, None, {}, Console(file=io.StringIO()))
+            proof.prove(folder, subject, SILENT)
     except SlimtuneError as error:
         return str(error)
     return ""
@@ -258,10 +260,11 @@ def test_an_adapter_that_is_no_run_is_asked_before_it_is_exported(good, tmp_path
     run, _ = good
     shutil.copytree(run / "adapter", tmp_path / "adapter")
     screen = io.StringIO()
-    wishes = shipping.Wishes(gguf=(), merge_base="auto", lora_gguf=True, ollama_name="law", merged=tmp_path / "weights")
-    made = shipping_adapter.export(
+    merged = str(tmp_path / "weights")
+    wanted = ExportSection(gguf=[], merge_base="auto", lora_gguf=True, ollama_name="law", merged=merged)
+    made = from_adapter.export(
         tmp_path / "adapter",
-        wishes,
+        wanted,
         Loading(max_length=256),
         Console(file=screen),
         out=tmp_path / "export",
@@ -280,14 +283,13 @@ def test_an_adapter_that_is_no_run_is_asked_before_it_is_exported(good, tmp_path
     assert not list(tmp_path.glob("*.unverified")) and not list(tmp_path.glob("*.old"))
 
     with pytest.raises(SlimtuneError, match="there is an export already"):
-        shipping_adapter.export(tmp_path / "adapter", wishes, Loading(), Console(file=screen), out=tmp_path / "export")
+        from_adapter.export(tmp_path / "adapter", wanted, Loading(), SILENT, out=tmp_path / "export")
 
 
 def test_without_questions_an_adapter_is_compared_on_made_up_conversations(good, tmp_path, asked_in_this_process):
     run, _ = good
-    wishes = shipping.Wishes(gguf=())
     checkpoint = max((run / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    made = shipping_adapter.export(checkpoint, wishes, Loading(), Console(file=io.StringIO()), out=tmp_path / "export")
+    made = from_adapter.export(checkpoint, ExportSection(gguf=[]), Loading(), SILENT, out=tmp_path / "export")
     rows = [json.loads(line) for line in (made / "golden.jsonl").read_text("utf-8").splitlines()]
     # Those that are too long for the model are left out.
     assert len(rows) == 20 and all(row["id"].startswith("made-up-") for row in rows)
@@ -312,11 +314,11 @@ def test_wishes_that_make_no_sense(arguments, what, tmp_path):
 def test_a_folder_that_holds_something_else_is_never_replaced(good, tmp_path):
     run, _ = good
     (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
-    screen = Console(file=io.StringIO())
-    with pytest.raises(SlimtuneError, match="there is something else in this folder"):
-        shipping_adapter.export(run / "adapter", shipping.Wishes(), Loading(), screen, out=tmp_path, fresh=True)
+    with pytest.raises(SlimtuneError, match="this folder holds something else"):
+        from_adapter.export(run / "adapter", ExportSection(), Loading(), SILENT, out=tmp_path, fresh=True)
     with pytest.raises(SlimtuneError, match="is there already, and is no export of merged weights"):
-        wishes = shipping.Wishes(merged=tmp_path)
-        shipping.export_again(run, screen, force=False, fresh=True, wishes=wishes)
+        shipping.export_again(
+            run, Console(file=io.StringIO()), force=False, fresh=True, asked={"merged": str(tmp_path)}
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     assert (run / "export/parity.json").is_file() and not (run / "export.unverified").exists()

@@ -251,7 +251,7 @@ def test_another_type_than_was_asked_for_is_an_error(wide_gguf, made, tmp_path, 
 
 def test_a_program_that_fails_is_quoted(wide_gguf, tmp_path, monkeypatch):
     monkeypatch.setenv(PROGRAM_VARIABLE, str(program(tmp_path, "sys.exit('no such type')")))
-    with pytest.raises(SlimtuneError, match=r"llama-quantize failed with exit code 1:\n    no such type"):
+    with pytest.raises(SlimtuneError, match=r"llama-quantize failed \(exit code 1\):\n    no such type"):
         quantise(wide_gguf, tmp_path / "x.gguf", "q4_k_m")
     monkeypatch.setenv(PROGRAM_VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(SlimtuneError, match="no program to run"):

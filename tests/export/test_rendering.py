@@ -24,13 +24,13 @@ def check(build_base, convert_once):
 def test_a_model_that_was_trained_to_think_may_be_asked_not_to(check):
     found = check("qwen3", False, "f16", thinking=True)
     assert found.think == {"unset": 200, "true": 200, "false": 200} and found.ids_equal == 200
-    assert rendering.problems(found, "law.gguf") == []
+    assert found.problems("law.gguf") == []
 
 
 def test_a_template_that_thinks_is_no_template_for_who_was_trained_without(check):
     found = check("qwen3", False, "f16", thinking=False)
     assert found.think == {"unset": 0, "true": 0, "false": 200}
-    problems = rendering.problems(found, "law.gguf")
+    problems = found.problems("law.gguf")
     assert [problem.what.partition(",")[0] for problem in problems] == [
         "where a client says nothing about thinking",
         "where a client asks with think=true",

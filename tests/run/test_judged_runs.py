@@ -138,7 +138,7 @@ def test_force_exports_it_and_is_recorded(stopped):
 def test_other_types_than_the_recipe_s_can_be_asked_for(stopped):
     run, _ = stopped("always_a")
     screen = io.StringIO()
-    shipping.export_again(run, Console(file=screen), force=True, fresh=True, wishes=shipping.Wishes(gguf=("q5_k_m",)))
+    shipping.export_again(run, Console(file=screen), force=True, fresh=True, asked={"gguf": ["q5_k_m"]})
     (path,) = (run / "export").glob("*.gguf")
     exported = load(run, "manifest.json")["export"]
     assert exported["gguf"] == [path.name] and path.name.endswith(".q5_k_m.gguf")
@@ -147,7 +147,7 @@ def test_other_types_than_the_recipe_s_can_be_asked_for(stopped):
     assert f"FROM ./{path.name}" in (run / "export/Modelfile").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("types", "what"), [("q4_k_m,q3", "no GGUF type: q3"), ("f16,F16", "listed twice")])
+@pytest.mark.parametrize(("types", "what"), [("q4_k_m,q3", "not a GGUF type: q3"), ("f16,F16", "listed twice")])
 def test_types_that_are_none(types, what, tmp_path):
     refused = command_line.run("export", tmp_path, "--gguf", types)
     assert refused.code == 2 and what in refused.stderr

@@ -58,7 +58,5 @@ match STEP:
     case "publish":
         Path.replace = die_before_the_last_rename
 
-shipping.export_again(
-    RUN, Console(file=io.StringIO()), force=False, fresh=True, wishes=shipping.Wishes(gguf=("q4_k_m",))
-)
+shipping.export_again(RUN, Console(file=io.StringIO()), force=False, fresh=True, asked={"gguf": ["q4_k_m"]})
 sys.exit("it was not killed")

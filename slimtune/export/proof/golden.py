@@ -1,13 +1,19 @@
-"""Golden prompts: what the export must answer as the tuned model did when it was judged. No torch."""
+"""Golden prompts: what the adapter answered when it was judged, and what whoever serves the export must answer. No torch."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from slimtune.core.errors import Problem
+from slimtune.core.run_folder import lines
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.records import as_dicts
+from slimtune.data.records import Message
 from slimtune.evaluate.items import Item
 from slimtune.evaluate.targets.target import Prompt
 from slimtune.export.proof.conversations import generated
@@ -15,58 +21,76 @@ from slimtune.export.proof.conversations import generated
 if TYPE_CHECKING:
     from slimtune.evaluate.targets.local_target import LocalTarget
 
+FILE_NAME = "golden.jsonl"
 PARITY_ITEMS = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Golden:
-    """A prompt as rendered for the model, and what the adapter that was judged makes of it.
+    """A line of eval/golden.jsonl: a prompt as rendered for the model, and what the judged adapter makes of it.
 
-    greedy_token: with which it begins its answer. letters: label to natural log-probability as the first token; empty
-    where no letter is asked for. reference_ids: the file's own answer up to and including the end of turn, and
-    reference_nll its negative log-likelihood under the adapter, summed; None in runs that did not record it.
-    messages: {"role", "content"} that `prompt` was rendered from; empty in runs that did not record them.
+    greedy_token: the first token of its answer. letters: label to natural log-probability as the first token; empty where
+    no letter is asked for. reference_ids: the file's own answer up to and including the end of turn; reference_nll: its
+    negative log-likelihood under the adapter, summed. messages: that `prompt` was rendered from.
+    Older runs recorded no messages, letters or references.
     """
 
     id: str
     prompt: str
-    prompt_ids: tuple[int, ...]
+    prompt_ids: Sequence[int]
     greedy_token: int
-    messages: tuple[Mapping[str, str], ...] = ()
+    messages: Sequence[Message] = ()
     letters: Mapping[str, float] = field(default_factory=dict)
-    reference_ids: tuple[int, ...] = ()
+    reference_ids: Sequence[int] = ()
     reference_nll: float | None = None
 
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
-def ask(target: LocalTarget, items: Sequence[Item]) -> list[dict[str, Any]]:
-    """A row of eval/golden.jsonl for each of the first items: letters where they have choices, else their reference."""
+
+def read(run: Path) -> list[Golden]:
+    """The golden prompts of a run; empty where it recorded none."""
+    return [
+        Golden(**{**row, "messages": tuple(Message(**message) for message in row.get("messages", ()))})
+        for row in lines(run, f"eval/{FILE_NAME}", [])
+    ]
+
+
+def ask(target: LocalTarget, items: Sequence[Item]) -> list[Golden]:
+    """What the model makes of the first items: letters where they have choices, else the likelihood of their reference."""
     chosen = items[:PARITY_ITEMS]
-    rows: list[dict[str, Any]] = []
+    made: list[Golden] = []
     for start in range(0, len(chosen), target.batch_size):
         part = chosen[start : start + target.batch_size]
         prompts = [Prompt(item.prompt, item.labels) for item in part]
-        for item, letters in zip(part, target.score(prompts), strict=True):
-            ids = target.tokenizer.prompt_ids(item.prompt)
-            rows.append(
-                {
-                    "id": item.id,
-                    "messages": as_dicts(item.prompt),
-                    "prompt": target.tokenizer.decode(ids),
-                    "prompt_ids": ids,
-                    "greedy_token": letters.greedy_token,
-                    "letters": {label: round(value, 6) for label, value in letters.logprobs.items()},
-                }
-            )
+        references: list[dict[str, Any]] = [{} for _ in part]
         if not any(item.labels for item in part) and all(item.reference for item in part):
             found = target.likelihood(prompts, [item.reference for item in part])
-            for row, item, one in zip(rows[start:], part, found, strict=True):
-                _, reference_ids = target.tokenizer.prompt_and_response_ids(item.prompt, item.reference)
-                row |= {"reference_ids": reference_ids, "reference_nll": round(one.nll, 6)}
-    return rows
+            references = [
+                {
+                    "reference_ids": target.tokenizer.prompt_and_response_ids(item.prompt, item.reference)[1],
+                    "reference_nll": round(one.nll, 6),
+                }
+                for item, one in zip(part, found, strict=True)
+            ]
+        for item, letters, reference in zip(part, target.score(prompts), references, strict=True):
+            ids = target.tokenizer.prompt_ids(item.prompt)
+            made.append(
+                Golden(
+                    id=item.id,
+                    messages=item.prompt,
+                    prompt=target.tokenizer.decode(ids),
+                    prompt_ids=ids,
+                    greedy_token=letters.greedy_token or 0,
+                    letters={label: round(value, 6) for label, value in letters.logprobs.items()},
+                    **reference,
+                )
+            )
+    return made
 
 
 def made_up(tokenizer: ChatTokenizer, max_length: int) -> list[Item]:
-    """Items for a model that was judged on none: made-up conversations that leave room for a token in max_length."""
+    """Items for a model that was not judged: made-up conversations that leave room for a token in max_length."""
     items = [
         Item(f"made-up-{number}", conversation, reference="")
         for number, conversation in enumerate(generated(10 * PARITY_ITEMS), 1)
@@ -74,18 +98,45 @@ def made_up(tokenizer: ChatTokenizer, max_length: int) -> list[Item]:
     return [item for item in items if len(tokenizer.prompt_ids(item.prompt)) < max_length][:PARITY_ITEMS]
 
 
-def read(rows: Sequence[Mapping[str, Any]]) -> list[Golden]:
-    """The rows that `ask` made, also those of runs from before letters and references were recorded."""
-    return [
-        Golden(
-            id=row["id"],
-            prompt=row["prompt"],
-            prompt_ids=tuple(row["prompt_ids"]),
-            greedy_token=row["greedy_token"],
-            messages=tuple(row.get("messages", ())),
-            letters=row.get("letters", {}),
-            reference_ids=tuple(row.get("reference_ids", ())),
-            reference_nll=row.get("reference_nll"),
-        )
-        for row in rows
-    ]
+# ---- what ships -----------------------------------------------------------------------------------------------------
+
+
+class ServedPrompt(BaseModel):
+    """A line of export/golden.jsonl: a conversation, and the merged model's greedy answer to it.
+
+    answer: without the end-of-turn token. ended: whether the turn ended within max_new_tokens. thinking: whether the model
+    was trained with thinking.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    id: str
+    messages: list[Message] = Field(min_length=1)
+    answer: str
+    max_new_tokens: int = Field(ge=1)
+    ended: bool
+    thinking: bool
+
+
+def read_served(run: Path, fix: str) -> tuple[list[ServedPrompt], list[Problem]]:
+    """The prompts of a run's export/golden.jsonl, and everything that is wrong with them. fix: what mends it."""
+    name = f"export/{FILE_NAME}"
+    if not (run / name).is_file():
+        what = "there are no golden prompts: this export was made before they were recorded, or without questions"
+        return [], [Problem(what, str(run / name), fix)]
+    unreadable: list[str] = []
+    rows = lines(run, name, unreadable)
+    problems = [Problem(what, str(run), fix) for what in unreadable]
+    prompts = []
+    for number, row in enumerate(rows, 1):
+        try:
+            prompts.append(ServedPrompt.model_validate_json(json.dumps(row)))
+        except ValidationError as error:
+            where = f"{run / name}, prompt {number}"
+            problems += [Problem(f"{'.'.join(map(str, e['loc']))}: {e['msg']}", where, fix) for e in error.errors()]
+    if not rows and not problems:
+        problems.append(Problem("it holds no golden prompt", str(run / name), fix))
+    if len({one.thinking for one in prompts}) > 1:
+        what = "some of the prompts were trained with thinking and some without"
+        problems.append(Problem(what, str(run / name), fix))
+    return prompts, problems

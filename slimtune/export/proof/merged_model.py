@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,9 @@ from typing import Any
 
 import psutil
 
+from slimtune.core import child
 from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.run_watched import end_with_parent
 from slimtune.export.model_folder import parameter_count, shard_paths
 from slimtune.models import families
 
@@ -95,28 +95,14 @@ def ask(
 
 
 def _in_worker(request: dict[str, Any], prompts: int, *, what: str) -> list[dict[str, Any]]:
-    root = str(Path(__file__).parents[3])
-    environment = os.environ | {"PYTHONPATH": root, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-P", "-m", "slimtune.export.proof.merged_model"]
-    with tempfile.TemporaryFile() as messages:
-        try:
-            done = subprocess.run(
-                command,
-                input=json.dumps(request).encode(),
-                stdout=subprocess.PIPE,
-                stderr=messages,
-                env=environment,
-                timeout=_LOAD_SECONDS + _SECONDS_PER_PROMPT * prompts,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise fail(f"{what}: no answer after {error.timeout:.0f} s") from error
-        if done.returncode:
-            messages.seek(0)
-            lines = [line for line in messages.read().decode("utf-8", "replace").splitlines() if line.strip()]
-            tail = "\n    ".join(lines[-6:]) or "(it printed nothing)"
-            raise fail(f"{what} (exit code {done.returncode}):\n    {tail}")
-    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    done = child.run(
+        child.module("slimtune.export.proof.merged_model"),
+        what=what,
+        environment=child.offline_environment(),
+        first_line=json.dumps(request).encode() + b"\n",
+        timeout_seconds=_LOAD_SECONDS + _SECONDS_PER_PROMPT * prompts,
+    )
+    answers: list[dict[str, Any]] = json.loads(done)
     return answers
 
 
@@ -215,8 +201,10 @@ def _main() -> None:
     # The engine may print to standard output: it gets standard error, and the result the real one.
     result = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    request = json.loads(sys.stdin.readline())
+    end_with_parent()
     try:
-        json.dump(_run(json.load(sys.stdin)), result)
+        json.dump(_run(request), result)
     except SlimtuneError as error:
         sys.exit(str(error))
 

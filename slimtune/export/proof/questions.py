@@ -9,21 +9,19 @@ from typing import Any
 
 from slimtune.core.errors import Problem
 from slimtune.core.progress import Advance, ignore
-from slimtune.data.records import Message
 from slimtune.evaluate import asking
 from slimtune.evaluate.asking import Row, Settings
 from slimtune.evaluate.items import Item
 from slimtune.evaluate.judge import statistics
 from slimtune.evaluate.targets.gguf_target import GgufTarget
-from slimtune.models.gguf_header import read_gguf
 from slimtune.models.llama_server import LlamaServer
 
 WHERE_LETTERS_ANSWER = 100
 """Questions that each file is asked, unless the recipe says otherwise: a letter costs one pass over the prompt."""
 
 CLEAR_MARGIN = 0.5
-"""Nats between the two likeliest letters of the judged model. What 4-bit base weights in 16-bit arithmetic make of it in
-training, and fp32 in llama.cpp, is closer than this; a 16-bit file that flips such an answer is another model."""
+"""Nats between the two likeliest letters of the judged model. The judged model has 4-bit base weights and 16-bit arithmetic,
+llama.cpp fp32: their difference is smaller than this. A 16-bit file that flips such an answer is another model."""
 
 _SIGNIFICANT = 0.05
 _FLIPS_SHOWN = 20
@@ -39,8 +37,10 @@ class Questions:
     of: int
 
     @classmethod
-    def first(cls, count: int, items: Sequence[Item], tuned: Sequence[Row], settings: Settings) -> Questions:
-        return cls(items[:count], tuned[:count], settings, len(items))
+    def first(cls, count: int, items: Sequence[Item], tuned: Sequence[Row], settings: Settings) -> Questions | None:
+        """The first `count` questions; None for none."""
+        count = min(count, len(items))
+        return cls(items[:count], tuned[:count], settings, len(items)) if count else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +63,24 @@ class QuestionsRecord:
     p_value: float
     flips: tuple[dict[str, Any], ...]
 
-
-def items_of(rows: Sequence[Mapping[str, Any]]) -> list[Item]:
-    """Items from eval/items.jsonl."""
-    return [
-        Item(
-            id=row["id"],
-            prompt=tuple(Message(message["role"], message["content"]) for message in row["messages"]),
-            reference=row["reference"],
-            choices=row["choices"],
-            gold=row["gold"],
-            where=row.get("where", ""),
-        )
-        for row in rows
-    ]
+    def problems(self, gguf: str, *, exact: bool) -> list[Problem]:
+        """What forbids an export. exact: the file holds the merged weights themselves."""
+        problems = []
+        if self.prompts_equal is not None and self.prompts_equal < self.asked:
+            what = f"{self.asked - self.prompts_equal} of {self.asked} of the verdict's questions become other tokens"
+            problems.append(Problem(what, gguf))
+        if exact and self.clear_flips:
+            told = f"{self.clear_flips} of {self.asked} of the verdict's questions"
+            first = next(filter(_is_clear, self.flips), None)
+            shown = f"{first['id']}: {first['tuned']} before, {first['gguf']} now" if first else ""
+            problems.append(Problem(f"it answers {told} otherwise than the judged model", gguf, shown))
+        if self.lost > self.gained and self.p_value < _SIGNIFICANT:
+            what = (
+                f"it answers {self.correct} of {self.asked} of the verdict's questions right, and the judged model "
+                f"{self.tuned_correct} (McNemar p = {self.p_value:.3f})"
+            )
+            problems.append(Problem(what, gguf, "export a type with more bits: export.gguf, or --gguf"))
+        return problems
 
 
 def ask(
@@ -91,8 +95,7 @@ def ask(
 
     Raises SlimtuneError for a prompt that does not fit the server's context, and where llama.cpp fails.
     """
-    architecture = read_gguf(gguf).text("general.architecture") or "unknown"
-    target = GgufTarget(gguf, server, architecture, slots, thinking=None)
+    target = GgufTarget(gguf, server, "unknown", slots, thinking=None)
     rows = asking.ask(target, questions.items, questions.settings, advance=advance)
     return compare(questions.tuned, rows, of=questions.of)
 
@@ -129,27 +132,6 @@ def compare(tuned: Sequence[Row], rows: Sequence[Row], *, of: int) -> QuestionsR
         p_value=statistics.mcnemar_exact(lost, gained),
         flips=tuple(flips[:_FLIPS_SHOWN]),
     )
-
-
-def problems(found: QuestionsRecord, gguf: str, *, exact: bool) -> list[Problem]:
-    """What forbids an export. exact: the file holds the merged weights themselves."""
-    problems = []
-    if found.prompts_equal is not None and found.prompts_equal < found.asked:
-        what = f"{found.asked - found.prompts_equal} of {found.asked} of the verdict's questions become other tokens"
-        problems.append(Problem(what, gguf))
-    if exact and found.clear_flips:
-        what = f"it answers {found.clear_flips} of {found.asked} of the verdict's questions otherwise than the judged model"
-        first = next(filter(_is_clear, found.flips), None)
-        problems.append(
-            Problem(what, gguf, f"{first['id']}: {first['tuned']} before, {first['gguf']} now" if first else "")
-        )
-    if found.lost > found.gained and found.p_value < _SIGNIFICANT:
-        what = (
-            f"it answers {found.correct} of {found.asked} of the verdict's questions right, and the judged model "
-            f"{found.tuned_correct} (McNemar p = {found.p_value:.3f})"
-        )
-        problems.append(Problem(what, gguf, "export a type with more bits: export.gguf, or --gguf"))
-    return problems
 
 
 def _is_clear(flip: Mapping[str, Any]) -> bool:

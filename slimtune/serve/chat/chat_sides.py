@@ -226,7 +226,7 @@ def open_run(run: Path, wishes: Wishes) -> Iterator[tuple[LocalSide, LocalSide]]
     """
     from slimtune.evaluate.targets import opening
     from slimtune.evaluate.targets.target_spec import Spec
-    from slimtune.run.shipping import ROOM_FOR_ANSWER
+    from slimtune.export.shipment import ROOM_FOR_ANSWER
 
     spec, recipe = Spec("run", str(run)), run_folder.read(run).recipe
     # As Ollama's context: the longest example, and room for a reply.

@@ -1,9 +1,9 @@
-"""Runs a script, and ends it when whoever started it is no more, so that no orphan goes on writing. Started by child.py.
+"""Run a script, and end it when the process that started it has ended, so that no orphan goes on writing.
 
     python -P run_watched.py SCRIPT [ARGUMENTS]
 
-The parent's death, even by SIGKILL, is seen as the end of standard input. Imports nothing of slimtune, whose export folder has
-a gguf.py of its own: the scripts want llama.cpp's package of that name.
+The end of standard input shows that the parent is gone, even after SIGKILL. This file imports nothing of slimtune: the scripts
+of llama.cpp run with llama.cpp's folders alone on their path.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import threading
 
 
 def end_with_parent() -> None:
+    """End this process as soon as its standard input ends."""
+
     def wait() -> None:
         while os.read(0, 1):
             pass

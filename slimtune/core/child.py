@@ -1,0 +1,107 @@
+"""Child processes: their last lines become the error message, and they end with the process that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from slimtune.core import run_watched
+from slimtune.core.errors import SlimtuneError, fail
+
+_POLL_SECONDS = 0.2
+_SHOWN_LINES = 8
+_PACKAGE_ROOT = str(Path(__file__).parents[2])
+
+
+def module(name: str) -> list[str]:
+    """The command that runs a module of this package. `-P`: its folder must not hide packages of the same name."""
+    return [sys.executable, "-P", "-m", name]
+
+
+def script(path: Path, *arguments: str) -> list[str]:
+    """The command that runs a script outside of this package, ended with this process (see run_watched.py)."""
+    return [sys.executable, "-P", run_watched.__file__, str(path), *arguments]
+
+
+def offline_environment(**more: str) -> dict[str, str]:
+    """This process's environment, with this package on the path. Offline: a local folder is never looked up on the Hub."""
+    return os.environ | {"PYTHONPATH": _PACKAGE_ROOT, "HF_HUB_OFFLINE": "1"} | more
+
+
+def run(
+    command: Sequence[str],
+    *,
+    what: str,
+    where: str = "",
+    writes: Path | None = None,
+    environment: Mapping[str, str],
+    first_line: bytes = b"",
+    on_poll: Callable[[], None] | None = None,
+    timeout_seconds: float | None = None,
+) -> bytes:
+    """Run a command to its end and return its standard output.
+
+    what: the message's subject where it fails. writes: the file that grows meanwhile. first_line: written to its standard input, which then stays open for as long
+    as this process lives. on_poll: called five times a second. Output goes to files, since a full pipe would stop the child.
+    Raises SlimtuneError with the child's last lines where it fails, where it takes too long, and where the disk fills up.
+    """
+    began = time.monotonic()
+    with (
+        tempfile.TemporaryFile() as output,
+        tempfile.TemporaryFile() as messages,
+        subprocess.Popen(
+            command, env=dict(environment), stdin=subprocess.PIPE, stdout=output, stderr=messages
+        ) as process,
+    ):
+        try:
+            send_line(process, first_line)
+            while not _has_ended(process):
+                if on_poll:
+                    on_poll()
+                if timeout_seconds is not None and time.monotonic() - began > timeout_seconds:
+                    raise fail(f"{what}: no answer after {timeout_seconds:.0f} s", where=where)
+        except BaseException:
+            process.kill()
+            raise
+        if process.returncode:
+            lines = last_lines(messages)
+            if any("No space left on device" in line for line in lines[-5:]):
+                raise fail("the disk filled up", where=str(writes or where), fix="free some space and try again")
+            raise failed(what, process.returncode, lines, where)
+        output.seek(0)
+        return output.read()
+
+
+def send_line(process: subprocess.Popen[bytes], line: bytes) -> None:
+    """Write to a child's standard input. A child that has ended already says why in another way."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(line)
+        process.stdin.flush()
+
+
+def last_lines(messages: IO[bytes]) -> list[str]:
+    """The last lines of a child's standard error that are not blank."""
+    messages.seek(0)
+    lines = messages.read().decode("utf-8", "replace").splitlines()
+    return [line for line in lines if line.strip()][-_SHOWN_LINES:]
+
+
+def failed(what: str, exit_code: int, lines: Sequence[str], where: str = "") -> SlimtuneError:
+    """The error of a child that ended with an exit code other than 0."""
+    tail = "\n    ".join(lines) or "(it printed nothing)"
+    return fail(f"{what} (exit code {exit_code}):\n    {tail}", where=where)
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_POLL_SECONDS)
+        return True
+    return False

@@ -1,0 +1,110 @@
+"""What is to be exported, how it was trained and what it answers: everything that an export needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.progress import OnProgress
+from slimtune.export import model_card
+from slimtune.export.modelfile.chat_templates import Family
+from slimtune.export.proof.golden import Golden
+from slimtune.export.proof.questions import Questions
+from slimtune.models import files, shapes
+from slimtune.models.shapes import ModelShape
+from slimtune.recipe.schema import ExportSection
+
+ROOM_FOR_ANSWER = 512
+"""Tokens that Ollama's context gets beyond the longest training example."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipment:
+    """An adapter and what to make of it.
+
+    adapter: its folder. base: the base model as the recipe names it; base_folder: where its files are. load_in_4bit,
+    load_dtype, thinking, system, max_length (tokens) and chat_template (Jinja): as in training.
+    golden: at least one prompt that the export must answer as the adapter does. questions: the verdict's questions that
+    each GGUF answers again; None for none. wanted: the recipe's export section, or what was asked for instead.
+    """
+
+    name: str
+    adapter: Path
+    base: str
+    base_folder: Path
+    load_in_4bit: bool
+    load_dtype: Literal["bfloat16", "float16", "float32"]
+    thinking: bool
+    system: str | None
+    max_length: int
+    chat_template: str
+    golden: Sequence[Golden]
+    questions: Questions | None
+    wanted: ExportSection
+
+    @cached_property
+    def shape(self) -> ModelShape:
+        return shapes.from_config(files.read_config(self.base_folder), self.base)
+
+    @property
+    def family(self) -> Family:
+        return "qwen3" if self.shape.family == "qwen3" else "qwen2.5"
+
+    @property
+    def ollama_name(self) -> str:
+        return self.wanted.ollama_name or self.name
+
+    @property
+    def num_ctx(self) -> int:
+        """Tokens of prompt and answer together in Ollama."""
+        return self.wanted.num_ctx or self.max_length + ROOM_FOR_ANSWER
+
+    @property
+    def license(self) -> str | None:
+        """What is wished for, else what the base's own card states; None where neither says so: no licence is made up."""
+        return self.wanted.license or model_card.licence_of(self.base_folder)
+
+    @property
+    def languages(self) -> list[str]:
+        return self.wanted.languages or model_card.languages_of(self.base_folder)
+
+    @cached_property
+    def merged_folder(self) -> Path | None:
+        """Where the merged weights go; None: beside the rest."""
+        return Path(self.wanted.merged).resolve() if self.wanted.merged else None
+
+    def sixteen_bit_base(self, on_progress: OnProgress) -> tuple[Path | None, str]:
+        """The base's 16-bit weights where merge_base wants them, and why "auto" has to do without.
+
+        16-bit weights that were quantised at load are their own. Raises SlimtuneError where merge_base "16bit" cannot be had.
+        """
+        if self.wanted.merge_base == "dequantised":
+            return None, ""
+        if not files.read_config(self.base_folder).get("quantization_config"):
+            return self.base_folder, ""
+        try:
+            return _fetched_twin(self.base), ""
+        except SlimtuneError as error:
+            if self.wanted.merge_base == "16bit":
+                raise
+            why = error.problems[0].what
+            on_progress.warn(
+                f"merge_base: auto keeps the dequantised base: there is nothing to compare it with ({why})"
+            )
+            return None, why
+
+
+def _fetched_twin(base: str) -> Path:
+    """The folder of the base's 16-bit twin, by Unsloth's name map. Raises SlimtuneError where there is none."""
+    twin = files.sixteen_bit_twin(base)
+    if twin is None:
+        raise fail(
+            f"no 16-bit twin of '{base}' is known",
+            where="export.merge_base",
+            fix="use merge_base: dequantised, which merges into the weights that were trained on",
+        )
+    return files.fetch(twin)
