@@ -100,7 +100,7 @@ def _missing(options: argparse.Namespace) -> str:
         return ""
     return (
         f"no lm-evaluation-harness in {options.lm_eval_python}. It has an environment of its own, made once with\n"
-        "    python3.11 -m venv .venv-lm-eval\n"
+        "    python3 -m venv .venv-lm-eval\n"
         "    .venv-lm-eval/bin/pip install -r requirements-lm-eval.txt\n"
         "or elsewhere, and named with --lm-eval-python PATH.\n"
     )

@@ -53,10 +53,10 @@ def machine(output_dir: Path = Path("outputs"), *, online: bool = False) -> list
 
 def _python() -> list[Finding]:
     version = platform.python_version()
-    if version.startswith("3.11."):
+    if version.startswith(("3.11.", "3.12.", "3.13.")):
         return [Finding("ok", f"Python {version}")]
     fix = "conda env create -f environment.yml  makes an environment with Python 3.11"
-    return [Finding("warning", f"Python {version}: the pinned libraries were tried together with 3.11", fix)]
+    return [Finding("warning", f"Python {version}: the pinned libraries were tried with 3.11 to 3.13", fix)]
 
 
 def _versions() -> list[Finding]:

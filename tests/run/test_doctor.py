@@ -127,7 +127,9 @@ def test_without_any_pins_that_is_said(machine, monkeypatch, tmp_path):
 
 def test_another_python(machine, monkeypatch):
     monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.13.1")
-    has(doctor.machine(machine.output), "warning", "Python 3.13.1", "conda env create")
+    has(doctor.machine(machine.output), "ok", "Python 3.13.1")
+    monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.14.0")
+    has(doctor.machine(machine.output), "warning", "Python 3.14.0", "conda env create")
 
 
 @pytest.mark.parametrize(
