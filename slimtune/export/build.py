@@ -22,6 +22,7 @@ from slimtune.export.gguf import gguf, lora_gguf, quantise
 from slimtune.export.merge import merge
 from slimtune.export.merge.merge import MergeBase, MergeRecord
 from slimtune.export.modelfile import modelfile
+from slimtune.export.modelfile.chat_templates import bake_chat_template
 from slimtune.export.modelfile.modelfile_reader import compare, read_modelfile
 from slimtune.export.proof import golden, merged_model, proof
 from slimtune.export.shipment import Shipment
@@ -52,7 +53,7 @@ def ship(shipment: Shipment, directory: Path, on_progress: OnProgress) -> dict[s
     needed = gguf.export_bytes(shipment.shape.total_parameters, wanted.gguf, 2 if wanted.merge_base == "auto" else 1)
     require_disk_space(staged, needed, "the export")
 
-    template = modelfile.bake_chat_template(shipment.chat_template, family=shipment.family, thinking=shipment.thinking)
+    template = bake_chat_template(shipment.chat_template, family=shipment.shape.family, thinking=shipment.thinking)
     merged, measured = _merge(shipment, twin, template, merged_folder, on_progress)
     _write_card(shipment, merged_folder, on_progress)
     files, made = _make_ggufs(shipment, merged_folder, staged, on_progress)
@@ -265,7 +266,7 @@ def _write_modelfile(
         return [], []
     composed = modelfile.compose(
         gguf_name=next(iter(files.values())).name,
-        family=shipment.family,
+        family=shipment.shape.family,
         thinking=shipment.thinking,
         system=shipment.system,
         num_ctx=shipment.num_ctx,

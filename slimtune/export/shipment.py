@@ -11,7 +11,6 @@ from typing import Literal
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.progress import OnProgress
 from slimtune.export import model_card
-from slimtune.export.modelfile.chat_templates import Family
 from slimtune.export.proof.golden import Golden
 from slimtune.export.proof.questions import Questions
 from slimtune.models import files, shapes
@@ -49,10 +48,6 @@ class Shipment:
     @cached_property
     def shape(self) -> ModelShape:
         return shapes.from_config(files.read_config(self.base_folder), self.base)
-
-    @property
-    def family(self) -> Family:
-        return "qwen3" if self.shape.family == "qwen3" else "qwen2.5"
 
     @property
     def ollama_name(self) -> str:

@@ -25,7 +25,7 @@ def thinking_gguf(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_gguf(thinking_gguf):
     """The same with the template that an export bakes in: never thinking, whatever it is told."""
-    from slimtune.export.modelfile.modelfile import bake_chat_template
+    from slimtune.export.modelfile.chat_templates import bake_chat_template
 
     template = ChatTokenizer(builtin.resolve("builtin:tiny-qwen3")).template
     baked = bake_chat_template(template, family="qwen3", thinking=False)

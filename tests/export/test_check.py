@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import command_line
+from support.modelfiles import STOPS, write_modelfile
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.export.check.check import Finding, check_file, render
@@ -14,7 +15,7 @@ from slimtune.export.check.check_gguf import metadata_problems
 from slimtune.export.check.check_template import PROBES, compare_templates
 from slimtune.export.model_card import base_reference, front_matter, licence_of, model_card
 from slimtune.export.modelfile import go_template
-from slimtune.export.modelfile.modelfile import STOPS, bake_chat_template, write_modelfile
+from slimtune.export.modelfile.chat_templates import bake_chat_template
 from slimtune.models.gguf_header import array_text, read_gguf
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"

@@ -10,11 +10,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.modelfiles import write_modelfile
 
 from slimtune.data.chat_template import render_template
 from slimtune.export.modelfile import go_template
-from slimtune.export.modelfile.chat_templates import recognise, render
-from slimtune.export.modelfile.modelfile import bake_chat_template, write_modelfile
+from slimtune.export.modelfile.chat_templates import bake_chat_template, recognise, render
 from slimtune.export.modelfile.modelfile_reader import parse_modelfile
 
 GO = shutil.which("go")

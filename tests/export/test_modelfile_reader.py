@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.modelfiles import STOPS, write_modelfile
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.export.modelfile.modelfile import STOPS, write_modelfile
 from slimtune.export.modelfile.modelfile_reader import (
     Expected,
     Refused,

@@ -15,7 +15,7 @@ from slimtune.data.records import Message
 from slimtune.export.gguf.gguf import convert
 from slimtune.export.gguf.quantise import quantise
 from slimtune.export.merge.merge import merge_adapter
-from slimtune.export.modelfile.modelfile import bake_chat_template
+from slimtune.export.modelfile.chat_templates import bake_chat_template
 from slimtune.export.proof import merged_model, parity
 from slimtune.export.proof.golden import Golden
 from slimtune.export.proof.merged_model import Answer

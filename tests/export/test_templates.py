@@ -6,11 +6,11 @@ import unicodedata
 from typing import Any
 
 import pytest
+from support.modelfiles import write_modelfile
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.export.modelfile import go_template
 from slimtune.export.modelfile.chat_templates import bake_chat_template, recognise, render
-from slimtune.export.modelfile.modelfile import write_modelfile
 from slimtune.export.modelfile.modelfile_reader import parse_modelfile
 from slimtune.export.proof.conversations import generated
 
@@ -103,11 +103,6 @@ def test_a_decomposed_system_prompt_is_composed_and_said(jinjas, tmp_path):
     parsed, notes = write(tmp_path, jinjas["chatml"], system=decomposed)
     assert parsed["system"] == "ガイド を読む。"
     assert [note.split(" ")[1] for note in notes] == ["U+3000", "was"] and "NFC" in notes[1]
-
-
-def test_another_family_needs_its_jinja(tmp_path):
-    with pytest.raises(SlimtuneError, match="made from its chat template"):
-        write(tmp_path, None, family="llama-3")
 
 
 @pytest.mark.slow

@@ -21,13 +21,14 @@ from pathlib import Path
 
 import pytest
 from support.command_line import run
+from support.modelfiles import write_modelfile
 from support.paths import ROOT
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Message
 from slimtune.export.gguf.gguf import convert
-from slimtune.export.modelfile.modelfile import bake_chat_template, write_modelfile
+from slimtune.export.modelfile.chat_templates import bake_chat_template
 from slimtune.models import builtin, llama_server
 from slimtune.serve.chat import chat_target
 from slimtune.serve.chat.chat_screen import Screen

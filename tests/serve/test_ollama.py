@@ -9,10 +9,11 @@ import sys
 import pytest
 from support.command_line import run
 from support.fake_ollama import FakeOllama, starts, write_program
+from support.modelfiles import EMPTY_THINK_BLOCK, write_modelfile
 from support.paths import ROOT
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.export.modelfile import modelfile
+from slimtune.export.modelfile.chat_templates import bake_chat_template
 from slimtune.serve.ollama import exported, replay, server, versions
 
 SCRIPT = ROOT / "scripts" / "check_ollama.sh"
@@ -29,7 +30,7 @@ def make_run(
     export.mkdir(parents=True)
     (export.parent / "manifest.json").write_text(json.dumps({"name": "direct", "export": {"ollama_name": name}}))
     (export / "direct.q8_0.gguf").write_bytes(b"GGUF and so on")
-    modelfile.write_modelfile(
+    write_modelfile(
         export / "Modelfile",
         gguf_name="direct.q8_0.gguf",
         family="qwen3",
@@ -537,7 +538,7 @@ def tiny_export(tmp_path_factory):
     source, merged = builtin.resolve("builtin:tiny-qwen3"), tmp_path_factory.mktemp("tiny") / "merged"
     shutil.copytree(source, merged)
     template = (source / "chat_template.jinja").read_text(encoding="utf-8")
-    baked = modelfile.bake_chat_template(template, family="qwen3", thinking=False)
+    baked = bake_chat_template(template, family="qwen3", thinking=False)
     (merged / "chat_template.jinja").write_text(baked, encoding="utf-8")
     gguf = merged.parent / "direct.q8_0.gguf"
     convert(merged, gguf, outtype="bf16", name="tiny")
@@ -611,5 +612,5 @@ def test_a_real_export_answers_alike_through_either_template(version, llama_engi
     assert result(folder)["think"]["unset"]["equal"] == len(golden)
     # Without the empty thought in the prompt the model is asked something else, which the older versions would do.
     text = (folder / "export/Modelfile").read_text(encoding="utf-8")
-    (folder / "export/Modelfile").write_text(text.replace(modelfile.EMPTY_THINK_BLOCK, ""), encoding="utf-8")
+    (folder / "export/Modelfile").write_text(text.replace(EMPTY_THINK_BLOCK, ""), encoding="utf-8")
     assert run("ollama", "create", folder, "--replace").code == (0 if version == "0.34.4" else 1)

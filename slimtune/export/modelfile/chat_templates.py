@@ -18,103 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.data.chat_template import render_template
 from slimtune.export.modelfile import go_template
-
-Family = Literal["qwen2.5", "qwen3", "qwen3.5", "llama-3", "phi-3", "gemma"]
-FAMILIES: tuple[Family, ...] = get_args(Family)
-
-ASSISTANT = "<|im_start|>assistant\n"
-EMPTY_THINK_BLOCK = "<think>\n\n</think>\n\n"
-
-# Qwen3 without thinking: what Qwen3's own template renders with enable_thinking=False, for conversations without tools.
-# The tags are spelled in pieces because Ollama looks for them in the template's text, and then thinks by default.
-_QWEN3_WITHOUT_THINKING = """\
-{%- set thought_start = '<' + 'think>' %}
-{%- set thought_end = '</' + 'think>' %}
-{%- for message in messages %}
-    {%- set content = message.content %}
-    {%- set thought = '' %}
-    {%- if message.role == 'assistant' and thought_end in content %}
-        {%- set thought = ((content.split(thought_end) | first).split(thought_start) | last).strip('\\n') %}
-        {%- set content = (content.split(thought_end) | last).lstrip('\\n') %}
-    {%- endif %}
-    {{- '<|im_start|>' + message.role + '\\n' }}
-    {%- if message.role == 'assistant' and loop.last %}
-        {{- thought_start + '\\n' + thought + '\\n' + thought_end + '\\n\\n' + content.lstrip('\\n') }}
-    {%- else %}
-        {{- content }}
-    {%- endif %}
-    {{- '<|im_end|>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' + thought_start + '\\n\\n' + thought_end + '\\n\\n' }}
-{%- endif %}
-"""
+from slimtune.models import families
+from slimtune.models.families import Turns
 
 Messages = Sequence[Mapping[str, str]]
 
-
-@dataclass(frozen=True, slots=True)
-class Turns:
-    """How a family writes a turn: before the role, between role and text, after the text.
-
-    stops: what ends an answer, the turn's end first. assistant: the role's name in the text. system_turn: whether a system
-    prompt has a turn of its own; otherwise it stands before the first question, in its turn.
-    """
-
-    name: str
-    before: str
-    between: str
-    after: str
-    stops: tuple[str, ...]
-    assistant: str = "assistant"
-    system_turn: bool = True
-
-    def opening(self, role: str) -> str:
-        return f"{self.before}{self.assistant if role == 'assistant' else role}{self.between}"
-
-    def turn(self, role: str, content: str) -> str:
-        return f"{self.opening(role)}{content}{self.after}"
-
-
-CHATML = Turns("chatml", "<|im_start|>", "\n", "<|im_end|>\n", ("<|im_end|>", "<|im_start|>", "<|endoftext|>"))
-TURNS = (
-    CHATML,
-    Turns(
-        "llama-3",
-        "<|start_header_id|>",
-        "<|end_header_id|>\n\n",
-        "<|eot_id|>",
-        ("<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|end_of_text|>"),
-    ),
-    Turns(
-        "phi-3",
-        "<|",
-        "|>\n",
-        "<|end|>\n",
-        ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|endoftext|>"),
-    ),
-    Turns(
-        "phi-4",
-        "<|im_start|>",
-        "<|im_sep|>",
-        "<|im_end|>",
-        ("<|im_end|>", "<|im_start|>", "<|im_sep|>", "<|endoftext|>"),
-    ),
-    Turns(
-        "gemma",
-        "<start_of_turn>",
-        "\n",
-        "<end_of_turn>\n",
-        ("<end_of_turn>", "<start_of_turn>", "<eos>"),
-        assistant="model",
-        system_turn=False,
-    ),
-)
 
 _S, _U, _A, _W = "S. s", "問い 1", "a\n b", "w\n\nv"
 _PADDED = {"system": f" \n{_S} ", "user": f" \n{_U} ", "assistant": f" \n{_A} "}
@@ -146,29 +58,29 @@ def render(jinja: str, messages: Messages, *, thinking: bool, add_generation_pro
     return render_template(named, messages, add_generation_prompt=add_generation_prompt, thinking=thinking)
 
 
-def bake_chat_template(template: str, *, family: Family, thinking: bool) -> str:
+def bake_chat_template(template: str, *, family: str, thinking: bool) -> str:
     """The Jinja for the merged folder: `template`, or where thinking is to be off one that always closes the thought.
 
     Nobody passes enable_thinking=False to a served model, so the template that ships has to imply it. Raises
-    SlimtuneError where Qwen3's `template` is not its own, so that the replacement would render something else.
+    SlimtuneError where `template` is not the family's own, so that the replacement would render something else.
     """
-    if family == "qwen2.5" or thinking:
+    row = families.get(family)
+    style = row.thinking
+    if style is None or thinking:
         return template
-    if not render(template, _conversation(), thinking=False).endswith(ASSISTANT + EMPTY_THINK_BLOCK):
-        return template  # has no thinking to turn off (the Instruct-2507 models, other families)
-    if (
-        family == "qwen3.5"
-    ):  # rendered by Ollama itself there; anything else that reads the GGUF gets it without thinking
-        return "{%- set enable_thinking = false %}\n" + template
+    if not render(template, _conversation(), thinking=False).endswith(style.empty):
+        return template  # has no thinking to turn off, as the Instruct models of a family that thinks
+    if style.without is None:
+        return style.switch_off + template
     for probe in _probes(("system", "user", "assistant")):
         for messages, prompt in ((probe, True), ((*probe, {"role": "assistant", "content": "c"}), False)):
             wanted = render(template, messages, thinking=False, add_generation_prompt=prompt)
-            if render(_QWEN3_WITHOUT_THINKING, messages, thinking=False, add_generation_prompt=prompt) != wanted:
-                fix = "export with the base's own chat template, or with thinking on"
+            if render(style.without, messages, thinking=False, add_generation_prompt=prompt) != wanted:
                 raise fail(
-                    "this chat template is not Qwen3's, and its thinking cannot be turned off for export", fix=fix
+                    f"this chat template is not that of {row.title}, and its thinking cannot be turned off for export",
+                    fix="export with the base's own chat template, or with thinking on",
                 )
-    return _QWEN3_WITHOUT_THINKING
+    return style.without
 
 
 def recognise(jinja: str, *, thinking: bool) -> OllamaTemplate:
@@ -179,7 +91,7 @@ def recognise(jinja: str, *, thinking: bool) -> OllamaTemplate:
     """
     writes_bos = _writes_bos(jinja, thinking)
     farthest = (-1, "")
-    for turns in TURNS:
+    for turns in families.turns():
         found, wanted, got = _fitted(turns, jinja, thinking)
         if found is not None:
             roles = tuple(role for role in _PADDED if _is_trimmed(jinja, role, thinking))
@@ -194,7 +106,7 @@ def recognise(jinja: str, *, thinking: bool) -> OllamaTemplate:
             farthest = same, f"it renders {wanted[shown]!r} where {turns.name} has {got[shown]!r}"
     raise fail(
         f"no TEMPLATE for Ollama is known that renders as the chat template does: {farthest[1]}",
-        fix=f"known are {', '.join(turns.name for turns in TURNS)}; a GGUF without a Modelfile uses the chat template",
+        fix=f"known are {', '.join(turns.name for turns in families.turns())}; a GGUF without a Modelfile uses the chat template",
     )
 
 

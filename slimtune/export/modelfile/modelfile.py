@@ -17,45 +17,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import write_text
 from slimtune.export.gguf.gguf import FILE_NAME
-from slimtune.export.modelfile.chat_templates import (
-    ASSISTANT,
-    CHATML,
-    EMPTY_THINK_BLOCK,
-    Family,
-    OllamaTemplate,
-    bake_chat_template,
-    recognise,
-)
+from slimtune.export.modelfile.chat_templates import OllamaTemplate, recognise
 from slimtune.export.modelfile.modelfile_reader import Expected, survives
-
-__all__ = [
-    "ASSISTANT",
-    "EMPTY_THINK_BLOCK",
-    "QWEN25_DEFAULT_SYSTEM",
-    "STOPS",
-    "Composed",
-    "Family",
-    "bake_chat_template",
-    "compose",
-    "write",
-    "write_modelfile",
-]
-
-# What Qwen2.5's own template says where a conversation brings no system message.
-QWEN25_DEFAULT_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
-STOPS = CHATML.stops
-
-# Ollama's own code for a family, instead of a TEMPLATE. REQUIRES: the first version that has it.
-_RENDERED_BY_OLLAMA: dict[Family, dict[str, str]] = {
-    "qwen3.5": {"renderer": "qwen3.5", "parser": "qwen3.5", "requires": "0.17.6"},
-}
-# For the two families that are known well enough to be written without their Jinja.
-_DEFAULT_SYSTEMS: dict[Family, str | None] = {"qwen2.5": QWEN25_DEFAULT_SYSTEM, "qwen3": None}
+from slimtune.models import families
+from slimtune.models.families import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +36,6 @@ class Composed:
     expected: Expected
 
 
-def write_modelfile(path: Path, **settings: Any) -> list[str]:
-    """Write what `compose` makes of the settings; returns what had to be changed, as sentences."""
-    composed = compose(**settings)
-    write(path, composed)
-    return composed.changes
-
-
 def write(path: Path, composed: Composed) -> None:
     """Write the file, whole or not at all."""
     write_text(path, composed.text)
@@ -82,7 +44,8 @@ def write(path: Path, composed: Composed) -> None:
 def compose(
     *,
     gguf_name: str,
-    family: Family,
+    family: str,
+    chat_template: str,
     thinking: bool,
     system: str | None,
     num_ctx: int,
@@ -90,18 +53,18 @@ def compose(
     top_p: float = 0.8,
     top_k: int = 20,
     repeat_penalty: float = 1.0,
-    chat_template: str | None = None,
 ) -> Composed:
     """The Modelfile for `gguf_name`, a file in the same folder.
 
-    system: None for the family's own default. num_ctx: tokens of prompt and answer together.
-    temperature: 0 for one right letter; reasoning wants Qwen's own 0.6 with top_p 0.95 (greedy reasoning can loop).
-    chat_template: the Jinja in the GGUF. Where given, TEMPLATE, stops and the default system prompt come from it
-        (chat_templates.recognise) and not from `family`, except for Qwen3.5. Families beside Qwen2.5 and Qwen3 need it.
+    family: a row's name (models/families). chat_template: the Jinja in the GGUF. TEMPLATE, stops and the default system
+        prompt come from it (chat_templates.recognise), except where Ollama's own code renders the family.
+    system: None for the chat template's own default. num_ctx: tokens of prompt and answer together.
+    temperature: 0 for one right letter; reasoning wants 0.6 with top_p 0.95 (greedy reasoning can loop).
 
     Raises SlimtuneError, with every problem at once, for values that the file cannot carry.
     """
-    template = _ollama_template(family, thinking, chat_template)
+    row = families.get(family)
+    template = _ollama_template(row, thinking, chat_template)
     # What the parser drops goes first: without it, harmless pieces could join to triple quotes or a control token.
     text, changes = _as_ollama_reads(system or "")
     if not text.strip():
@@ -117,7 +80,7 @@ def compose(
         problems.append(Problem("the chat template writes a character that Ollama's parser drops", "export"))
     if problems:
         raise SlimtuneError(problems, summary="the Modelfile cannot be written")
-    rendered = _RENDERED_BY_OLLAMA.get(family, {})
+    rendered = row.rendered_by_ollama or {}
     lines = [f"FROM ./{gguf_name}", f'TEMPLATE """{template.text}"""']
     lines += [f"{name.upper()} {value}" for name, value in rendered.items()]
     if text:
@@ -145,22 +108,15 @@ def compose(
     return Composed("\n".join(lines) + "\n", [*changes, *template.notes], expected)
 
 
-def _ollama_template(family: Family, thinking: bool, chat_template: str | None) -> OllamaTemplate:
-    """What the Jinja tells; without one, ChatML as `family` has it."""
-    if family == "qwen2.5" and thinking:
-        raise fail("Qwen2.5 has no thinking to turn on", where="model.thinking", fix="set it to false")
-    if family in _RENDERED_BY_OLLAMA:
-        asks = "" if thinking else ", so a client has to ask with think=false for what was trained"
-        note = f"TEMPLATE: Ollama's own code writes the prompt for {family}{asks}; it is not compared with training's"
-        return OllamaTemplate(CHATML, "{{ .Prompt }}", None, True, (), False, (note,))
-    if chat_template is not None:
+def _ollama_template(family: Family, thinking: bool, chat_template: str) -> OllamaTemplate:
+    """What the Jinja tells, or how Ollama's own code for the family is called."""
+    if thinking and family.trains and not family.thinking:
+        raise fail(f"{family.title} has no thinking to turn on", where="model.thinking", fix="set it to false")
+    if not (family.rendered_by_ollama and family.turns):
         return recognise(chat_template, thinking=thinking)
-    if family not in _DEFAULT_SYSTEMS:
-        raise fail(f"the TEMPLATE of {family} is made from its chat template, and there is none", where="export")
-    header = ASSISTANT + ("" if family == "qwen2.5" or thinking else EMPTY_THINK_BLOCK)
-    text = CHATML.turn("{{ .Role }}", "{{ .Content }}")
-    text = f"{{{{ range .Messages }}}}{text}{{{{ end }}}}{header}"
-    return OllamaTemplate(CHATML, text, _DEFAULT_SYSTEMS[family], True, (), False, ())
+    asks = "" if thinking else ", so a client has to ask with think=false for what was trained"
+    note = f"TEMPLATE: Ollama's own code writes the prompt for {family.title}{asks}; it is not compared with training's"
+    return OllamaTemplate(family.turns, "{{ .Prompt }}", None, True, (), False, (note,))
 
 
 def _problems(

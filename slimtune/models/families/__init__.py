@@ -1,0 +1,114 @@
+"""The model families: a row of the table in rows.py holds everything in which one family differs from the next.
+
+No other folder names a family or a control token: the plan takes shapes and LoRA targets from the row, reading data takes
+the control tokens, masking and asking take the end tokens, the merge takes the quantised layers, and the export takes
+turns, thinking style and llama.cpp's names.
+
+A row with `trains=False` is known but not trained: the plan refuses it by name, and the export recognises its turns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from slimtune.core.errors import SlimtuneError, fail
+from slimtune.data import text
+from slimtune.models.families.family import ATTENTION, MLP, TARGETS, Family, Size, Thinking, Turns
+from slimtune.models.families.rows import BUILT_IN
+
+if TYPE_CHECKING:
+    from slimtune.data.chat_template import ChatTokenizer
+
+__all__ = ["ATTENTION", "MLP", "TARGETS", "Family", "Size", "Thinking", "Turns"]
+
+_rows: dict[str, Family] = {}
+
+
+def register(family: Family) -> None:
+    """Add a family, for example one of a program that uses Slimtune.
+
+    Raises ValueError where the name is taken, or where the family trains and has no turns.
+    """
+    if family.name in _rows:
+        raise ValueError(f"the family {family.name!r} is registered already")
+    if family.trains and not family.turns:
+        raise ValueError(f"the family {family.name!r} needs turns to be trained")
+    _rows[family.name] = family
+    if family.trains:
+        tags = (family.thinking.opens, family.thinking.closes) if family.thinking else None
+        text.reserve(family.control_tokens, thought=tags)
+
+
+def rows() -> tuple[Family, ...]:
+    return tuple(_rows.values())
+
+
+def get(name: str) -> Family:
+    """The family of this name, as `ModelShape.family` has it. Raises KeyError for an unknown one."""
+    return _rows[name]
+
+
+def supported() -> str:
+    """The families that can be trained, as messages name them."""
+    return ", ".join(family.title for family in rows() if family.trains)
+
+
+def end_tokens() -> tuple[str, ...]:
+    """What ends an answer of any family that trains: end-of-turn tokens, then end-of-text tokens."""
+    trained = [family for family in rows() if family.trains]
+    return tuple(dict.fromkeys([*(family.stops[0] for family in trained), *(family.stops[-1] for family in trained)]))
+
+
+def turns() -> tuple[Turns, ...]:
+    """Every known way to write turns, once."""
+    return tuple(dict.fromkeys(family.turns for family in rows() if family.turns))
+
+
+def of_config(config: Mapping[str, Any], name: str) -> Family:
+    """The family that trains a model with this config.json. name: what messages call the model.
+
+    Raises SlimtuneError, naming the supported families, for a `model_type` that none of them has.
+    """
+    kind = config.get("model_type")
+    found = [family for family in rows() if kind in family.model_types]
+    for family in found:
+        if family.trains:
+            return family
+    of = f" ({found[0].title})" if found else ""
+    raise _refused(f"model_type {kind!r}{of} is not supported", f"config.json of {name}")
+
+
+def require_named(base: str) -> None:
+    """Raise SlimtuneError where the name of a repository says that its family is not supported.
+
+    For a base whose config.json is not on this machine. An unknown name passes.
+    """
+    repository = base.rstrip("/").rsplit("/", 1)[-1].lower()
+    for family in sorted(rows(), key=lambda family: family.trains):  # "qwen3-30b-a3b" also begins like a Qwen3
+        if re.match(family.named, repository):
+            if not family.trains:
+                raise _refused(f"'{base}' is a {family.title} model, which Slimtune cannot train", "model.base")
+            return
+
+
+def require_template(family: Family, tokenizer: ChatTokenizer, base: str) -> None:
+    """Raise SlimtuneError where a model's chat template does not end turns as its family does, so that masking fails."""
+    try:
+        end = tokenizer.end_of_turn_text
+    except SlimtuneError as error:
+        raise _refused(
+            f"the chat template of '{base}' cannot be used: {error.problems[0].what}", "model.base"
+        ) from error
+    if end != family.stops[0]:
+        what = f"the chat template of '{base}' ends a turn with {end}, where {family.title} have {family.stops[0]}"
+        raise _refused(what, "model.base")
+
+
+def _refused(what: str, where: str) -> SlimtuneError:
+    return fail(what, where=where, fix=f"set model.base to a model of a supported family: {supported()}")
+
+
+for _row in BUILT_IN:
+    register(_row)

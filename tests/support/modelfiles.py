@@ -1,0 +1,26 @@
+"""A Modelfile as an export writes it, from the settings that a test cares about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from support.chat_templates import chat_template
+
+from slimtune.export.modelfile import modelfile
+from slimtune.export.modelfile.chat_templates import bake_chat_template
+from slimtune.models import families
+
+QWEN25_DEFAULT_SYSTEM = families.get("qwen2.5").default_system
+STOPS = families.get("qwen3").turns.stops
+EMPTY_THINK_BLOCK = families.get("qwen3").thinking.empty
+
+
+def write_modelfile(path: Path, *, family: str, thinking: bool, **settings: Any) -> list[str]:
+    """Write the Modelfile; what had to be changed. Without `chat_template`: the family's own, baked."""
+    if settings.get("chat_template") is None:
+        baked = bake_chat_template(chat_template(family), family=family, thinking=thinking)
+        settings["chat_template"] = baked
+    composed = modelfile.compose(family=family, thinking=thinking, **settings)
+    modelfile.write(path, composed)
+    return composed.changes
