@@ -1,7 +1,7 @@
 """What a text may contain: NFC Unicode without the tokens that steer the model.
 
 A tokenizer turns a control token inside a user's text into the real one, so that text could end its own turn; such text
-is refused, never repaired. Which tokens these are is told by `reserve`: models/families.py does so for every family.
+is refused, never repaired. Which tokens these are is told by `reserve`: models/families does so for every family.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from slimtune.models.families import Family, Size
 class ModelShape:
     """The sizes of a dense decoder of the Llama kind: RMSNorm, grouped-query attention, SwiGLU.
 
-    name: the published name without organisation ("Qwen3-8B"). family: a row's name (models/families.py).
+    name: the published name without organisation ("Qwen3-8B"). family: a row's name (models/families/rows.py).
     tied: the output head is the input embedding.
     qk_norm: query and key heads are normalised; qkv_bias: q, k and v have a bias.
     """
