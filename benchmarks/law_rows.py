@@ -14,7 +14,7 @@ from typing import Any
 
 from scripts.law_files import render_question
 from slimtune.data.questions import Question, read_questions
-from slimtune.datatools.build.prompts import Mode
+from slimtune.data.records import Mode
 
 ROOT = Path(__file__).resolve().parent.parent
 

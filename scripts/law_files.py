@@ -15,11 +15,11 @@ from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import write_text
-from slimtune.data.problems import bad_data
-from slimtune.data.questions import Question, repeated_ids
+from slimtune.data.problems import bad_data, repeated_ids
+from slimtune.data.questions import Question
+from slimtune.data.records import Mode
 from slimtune.data.splitting import SPLITS, Item, context_key, split_items
 from slimtune.datatools.build import prompts
-from slimtune.datatools.build.prompts import Mode
 
 # File name to mode and whether the prompt holds statutes.
 _TRAINING_FILES: dict[str, tuple[Mode, bool]] = {
@@ -151,7 +151,7 @@ def build_files(
 
 def _check(questions: Sequence[Question]) -> None:
     problems: dict[str, list[Problem]] = {}
-    for problem in repeated_ids(questions):
+    for problem in repeated_ids(questions, "question"):
         problems.setdefault(problem.where.rpartition(":")[0], []).append(problem)
     for question in questions:
         if not question.reasoning:

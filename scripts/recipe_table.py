@@ -78,7 +78,7 @@ def _memory(recipe: Recipe) -> str:
         return "no card needed"
     data = recipe.data
 
-    def read(sources: list[tuple[str, float]], mode: loading.Mode) -> lengths.Lengths:
+    def read(sources: list[tuple[str, float]], mode: loading.DataMode) -> lengths.Lengths:
         loaded = loading.load_conversations(
             sources, mode=mode, system=data.system, format=data.format, seed=recipe.run.seed
         )

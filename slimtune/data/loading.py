@@ -20,11 +20,12 @@ from slimtune.data import formats
 from slimtune.data.duplicates.repetition import Repetitions
 from slimtune.data.problems import bad_data
 from slimtune.data.reading import DataFile, distinct
-from slimtune.data.records import Conversation
+from slimtune.data.records import Conversation, Mode
 from slimtune.data.text import system_problems
 
-Mode = Literal["auto", "direct", "cot"]
-_MODES = ("direct", "cot")
+DataMode = Literal["auto", "direct", "cot"]
+"""A recipe's `data.mode`: which rows to keep."""
+_MODES = get_args(Mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,11 @@ class ModeFilter:
     others: Counter[str] = field(default_factory=Counter)
     _without: list[Conversation] = field(default_factory=list)
 
+    @property
+    def left_out(self) -> int:
+        """Rows of the other mode; a mode that does not exist is a problem."""
+        return sum(self.others[mode] for mode in _MODES)
+
     def keep(self, conversations: Sequence[Conversation]) -> Sequence[Conversation]:
         if self.mode == "auto":
             return conversations
@@ -125,7 +131,7 @@ class ModeFilter:
 def load_conversations(
     paths: Sequence[tuple[str, float]],
     *,
-    mode: Mode = "auto",
+    mode: DataMode = "auto",
     system: str | None = None,
     format: str = "auto",
     seed: int = 42,
@@ -201,8 +207,8 @@ def _check_arguments(paths: Sequence[tuple[str, float]], mode: str, system: str 
             problems.append(
                 Problem(f"the weight {weight:g} is not a positive number", path, "1.0 takes every row once")
             )
-    if mode not in get_args(Mode):
-        problems.append(Problem(f"unknown mode {mode!r}", fix=f"one of {', '.join(get_args(Mode))}"))
+    if mode not in ("auto", *_MODES):
+        problems.append(Problem(f"unknown mode {mode!r}", fix=f"one of auto, {', '.join(_MODES)}"))
     if format not in formats.FORMATS:
         problems.append(Problem(f"unknown data format {format!r}", fix=f"one of {', '.join(formats.FORMATS)}"))
     problems += system_problems(system, "")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from slimtune.core.errors import Problem, SlimtuneError
 
@@ -26,6 +27,27 @@ def bad_data(problems: Mapping[str, Sequence[Problem]]) -> SlimtuneError:
             shown.append(Problem(f"… and {len(found) - SHOWN_PER_FILE} more", path))
         counts.append(f"{len(found)} problem{'s' if len(found) > 1 else ''} in {path}")
     return SlimtuneError(shown, summary=", ".join(counts))
+
+
+class Named(Protocol):
+    """Something with an id, and "file:line"."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def where(self) -> str: ...
+
+
+def repeated_ids(things: Iterable[Named], noun: str) -> list[Problem]:
+    """A problem for each thing whose id an earlier one has, with both places."""
+    first: dict[str, Named] = {}
+    problems: list[Problem] = []
+    for thing in things:
+        earlier = first.setdefault(thing.id, thing)
+        if earlier is not thing:
+            what = f"the id '{thing.id}' is used twice: {earlier.where} and {thing.where}"
+            problems.append(Problem(what, thing.where, f"give each {noun} an id of its own"))
+    return problems
 
 
 def _line_of(problem: Problem, path: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from slimtune.core.errors import Problem
 from slimtune.data.json_rows import type_name
-from slimtune.data.problems import bad_data
+from slimtune.data.problems import bad_data, repeated_ids
 from slimtune.data.sources import Row, read_rows
 from slimtune.data.text import faults, normalised
 
@@ -56,7 +56,7 @@ def read_questions(path: str) -> list[Question]:
     """
     problems: list[Problem] = []
     questions = from_rows(read_rows(path, problems), path, problems)
-    problems += repeated_ids(questions)
+    problems += repeated_ids(questions, "question")
     if problems:
         raise bad_data({path: problems})
     return questions
@@ -71,18 +71,6 @@ def from_rows(rows: Iterable[Row], path: str, problems: list[Problem]) -> list[Q
     """The questions of rows that have been read; what is wrong with the others is added to `problems`."""
     found = [_question(row, path, problems) for row in rows]
     return [question for question in found if question]
-
-
-def repeated_ids(questions: Iterable[Question]) -> list[Problem]:
-    """A problem for each question whose id an earlier one has, with both places."""
-    first: dict[str, Question] = {}
-    problems: list[Problem] = []
-    for question in questions:
-        earlier = first.setdefault(question.id, question)
-        if earlier is not question:
-            what = f"the id '{question.id}' is used twice: {earlier.where} and {question.where}"
-            problems.append(Problem(what, question.where, "give each question an id of its own"))
-    return problems
 
 
 def choice_faults(choices: Mapping[str, str], correct: str) -> list[tuple[str, str]]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
+Mode = Literal["direct", "cot"]
+"""How a question is answered: by the label alone, or with the reasoning before it."""
 
 
 @dataclass(frozen=True, slots=True)

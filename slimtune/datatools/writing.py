@@ -15,12 +15,16 @@ from slimtune.core.files import sha256_file, staged
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """rows: in the file. sha256: of its bytes. unchanged: whether the very same file was there already."""
+    """rows: in the file. sha256: of its bytes. unchanged: whether the very same file was there before."""
 
     path: Path
     rows: int
     sha256: str
     unchanged: bool
+
+    @property
+    def state(self) -> str:
+        return "unchanged" if self.unchanged else "written"
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> Written:

@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from slimtune.core.progress import Advance, OnProgress, ignore
+from slimtune.data.records import Mode
 from slimtune.evaluate import permutations
 from slimtune.evaluate.answer_file import AnswerFile
-from slimtune.evaluate.items import Item, Kind, Mode
+from slimtune.evaluate.items import Item, Kind
 from slimtune.evaluate.judge import text_quality
 from slimtune.evaluate.replies import extract
 from slimtune.evaluate.targets.target import Letters, Prompt, Reply, Sampling, Target, spells

@@ -6,10 +6,11 @@ How long it takes: benchmarks/contamination.py.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from slimtune.core.errors import fail
+from slimtune.core.progress import Advance, ignore
 from slimtune.data.duplicates import ngrams, overlap, question_text, similarity
 from slimtune.data.duplicates.overlap import Item, Row
 from slimtune.data.records import Conversation
@@ -26,7 +27,7 @@ def check(
     test: Sequence[Conversation],
     *,
     threshold: float = 0.8,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Advance = ignore,
 ) -> dict[str, Any]:
     """Which test items the training rows hold, for `eval/contamination.json`: plain data.
 

@@ -10,7 +10,6 @@ from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data.records import Conversation, Message, as_dicts
 
 Kind = Literal["multiple_choice", "perplexity", "generation"]
-Mode = Literal["direct", "cot"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from slimtune.core.files import write_text
 from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, read_lines, type_name
 from slimtune.data.problems import bad_data
+from slimtune.data.records import Mode
 from slimtune.evaluate import asking
-from slimtune.evaluate.items import Mode
 from slimtune.evaluate.replies.extract import Extraction, extract, label_names, label_position
 
 _TEXT_KEYS = ("text", "response")

@@ -152,7 +152,7 @@ def wish_of(recipe: Recipe) -> Wish:
     )
 
 
-def _load(recipe: Recipe, sources: list[tuple[str, float]], mode: loading.Mode | None = None) -> loading.Loaded:
+def _load(recipe: Recipe, sources: list[tuple[str, float]], mode: loading.DataMode | None = None) -> loading.Loaded:
     data = recipe.data
     return loading.load_conversations(
         sources, mode=mode or data.mode, system=data.system, format=data.format, seed=recipe.run.seed
@@ -169,6 +169,6 @@ def _leak(seen: int, of: int) -> list[str]:
     ]
 
 
-def test_mode(evaluate: EvaluateSection) -> loading.Mode:
+def test_mode(evaluate: EvaluateSection) -> loading.DataMode:
     """Free-form data has no `meta.mode` to choose by."""
     return evaluate.mode if evaluate.kind == "multiple_choice" else "auto"

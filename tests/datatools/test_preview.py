@@ -5,10 +5,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from slimtune.cli.data.preview import body
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer, Example
 from slimtune.data.loading import load_conversations
-from slimtune.datatools.preview import preview_html, preview_text
+from slimtune.datatools.preview import text
 from slimtune.datatools.preview.preview import Choice, preview, segments
 
 
@@ -73,10 +74,10 @@ def test_a_qwen3_conversation_is_several_examples(chat, file):
     path = file({"messages": [{"role": role, "content": text} for role, text in turns]})
     first, second = preview(path, chat(), Choice(), max_seq_length=512).examples
     assert (supervised(first), supervised(second)) == ("b<|im_end|>", "a<|im_end|>")
-    assert preview_text.title(second) == f"{path}:1, example 2 of 2"
+    assert text.title(second) == f"{path}:1, example 2 of 2"
     (whole,) = preview(path, chat("qwen2.5"), Choice(), max_seq_length=512).examples
     assert supervised(whole) == "b<|im_end|>a<|im_end|>"
-    assert preview_text.title(whole) == f"{path}:1"
+    assert text.title(whole) == f"{path}:1"
 
 
 def test_the_limit_never_halves_a_character(chat):
@@ -97,10 +98,10 @@ def test_what_is_too_long_is_counted_and_marked(chat, file):
     path = file(row("長い" * 30))
     (whole,) = preview(path, chat(), Choice(), max_seq_length=512).examples
     (one,) = preview(path, chat(), Choice(), max_seq_length=whole.tokens - 3).examples
-    assert one.too_many == 3 and not preview_text.overlong(whole)
+    assert one.too_many == 3 and not text.overlong(whole)
     assert sum(segment.tokens for segment in one.segments if segment.beyond) == 3
-    assert f"3 tokens more than max_seq_length {whole.tokens - 3}:" in preview_text.overlong(one)
-    assert f"⟨max_seq_length {whole.tokens - 3} ends here⟩↵\n↵\n⟦b<|im_end|>⟧" in preview_text.body(one, False).plain
+    assert f"3 tokens more than max_seq_length {whole.tokens - 3}:" in text.overlong(one)
+    assert f"⟨max_seq_length {whole.tokens - 3} ends here⟩↵\n↵\n⟦b<|im_end|>⟧" in body(one, False).plain
 
 
 def test_rows_by_number_at_random_and_by_line(chat, file):
@@ -127,7 +128,7 @@ def test_faults_of_other_lines_are_left_to_check(chat, file, tmp_path):
         handle.write("{broken\n")
     found = preview(path, chat(), Choice(), max_seq_length=512)
     assert found.shown == 2
-    assert preview_text.unread(found) == f"1 problem elsewhere in {path}: slimtune data check {path}"
+    assert text.unread(found) == f"1 problem elsewhere in {path}: slimtune data check {path}"
     with pytest.raises(SlimtuneError, match=f"{path}:3"):
         preview(path, chat(), Choice(line=3), max_seq_length=512)
 
@@ -139,9 +140,9 @@ def test_a_row_that_cannot_be_trained_on_is_an_error(chat, file):
 
 
 def test_nothing_is_invisible():
-    assert preview_text.visible("a b\n  c \tx\n") == "a b↵\n··c·⇥x↵\n".replace("·⇥", " ⇥")
-    assert preview_text.visible("end ") == "end·"
-    assert preview_text.visible("\x1b[31m\u202e\u200b") == "⟨U+001B⟩[31m⟨U+202E⟩⟨U+200B⟩"
+    assert text.visible("a b\n  c \tx\n") == "a b↵\n··c·⇥x↵\n".replace("·⇥", " ⇥")
+    assert text.visible("end ") == "end·"
+    assert text.visible("\x1b[31m\u202e\u200b") == "⟨U+001B⟩[31m⟨U+202E⟩⟨U+200B⟩"
 
 
 class _Page(HTMLParser):
@@ -165,12 +166,6 @@ def test_the_page_is_escaped_and_asks_for_nothing(chat, file):
     attack = "<script>alert(1)</script><img src=http://evil.example/x>"
     found = preview(file(row(attack, attack)), chat(), Choice(), max_seq_length=512)
     page = _Page()
-    page.feed(preview_html.render([found]))
+    page.feed(text.page([found]))
     assert not {"script", "img"} & set(page.tags) and page.links == ["data:,"]
     assert page.marked == attack + "<|im_end|>"
-
-
-def test_the_page_needs_its_folder(chat, file, tmp_path):
-    found = preview(file(row()), chat(), Choice(), max_seq_length=512)
-    with pytest.raises(SlimtuneError, match="there is no folder"):
-        preview_html.write(tmp_path / "none" / "x.html", [found])

@@ -13,7 +13,8 @@ from slimtune.core.errors import SlimtuneError, fail
 
 if TYPE_CHECKING:
     from slimtune.data.questions import Question
-    from slimtune.datatools.build.training_rows import Built, Teaching, Wish
+    from slimtune.datatools.build.teacher import Taught
+    from slimtune.datatools.build.training_rows import Built, Wish
     from slimtune.datatools.retrieval.index import Index
     from slimtune.datatools.writing import Written
 
@@ -165,10 +166,9 @@ def _cache_folder() -> Path:
 
 def _teacher(
     text: str, wish: Wish, replies_path: Path, replies: int, tokens: int, opened: ExitStack
-) -> Callable[[Sequence[Question]], Teaching]:
+) -> Callable[[Sequence[Question]], Taught]:
     from slimtune.core import console
     from slimtune.datatools.build import teacher
-    from slimtune.datatools.build.training_rows import Teaching
     from slimtune.evaluate.targets import target_spec
     from slimtune.evaluate.targets.opening import Loading, open_target
 
@@ -178,7 +178,7 @@ def _teacher(
     target = opened.enter_context(open_target(spec, Loading())).target
     progress = opened.enter_context(console.stderr().bar("Asking the teacher"))
 
-    def teach(questions: Sequence[Question]) -> Teaching:
+    def teach(questions: Sequence[Question]) -> Taught:
         taught = teacher.teach(
             questions,
             target,
@@ -191,13 +191,15 @@ def _teacher(
         )
         asked = f"{taught.asked:,} asked, {taught.from_file:,} read from {replies_path}"
         right = f"{len(taught.questions):,} of {len(questions):,} right"
-        typer.echo(f"teacher {target.facts().name}: {asked}; {right}", err=True)
-        return Teaching(taught.questions, taught.dropped, target.facts().name)
+        typer.echo(f"teacher {taught.name}: {asked}; {right}", err=True)
+        return taught
 
     return teach
 
 
 def _say(built: Built, written: Written, questions: int, wish: Wish) -> None:
+    from slimtune.core.units import plural
+
     for note in built.notes:
         typer.echo(note, err=True)
     if built.recall:
@@ -207,6 +209,4 @@ def _say(built: Built, written: Written, questions: int, wish: Wish) -> None:
         told = "" if wish.ensure_gold else "; --ensure-gold puts it in"
         what = f"prompts whose passages lack the gold context: {built.without_gold:,} of {written.rows:,}"
         typer.echo(f"{what}{told}", err=True)
-    state = "unchanged" if written.unchanged else "written"
-    asked = "1 question" if questions == 1 else f"{questions:,} questions"
-    typer.echo(f"{written.path}: {written.rows:,} rows from {asked}, {state}")
+    typer.echo(f"{written.path}: {written.rows:,} rows from {plural(questions, 'question')}, {written.state}")

@@ -39,7 +39,7 @@ def export(
     """Write training files in the layout of another tool, and say what is lost on the way."""
     from slimtune.core import console
     from slimtune.datatools.exchange import openai_rules
-    from slimtune.datatools.exchange.converting import to_rows
+    from slimtune.datatools.exchange.layouts import to_rows
     from slimtune.datatools.exchange.reading import read_files
     from slimtune.datatools.writing import keep_apart, write_rows
     from slimtune.plan import lengths
@@ -60,8 +60,7 @@ def export(
             if problems:
                 raise SlimtuneError(problems)
         written = write_rows(output, rows, overwrite=overwrite)
-    _say_losses([*read.losses, *losses])
-    _say_written(written, to)
+    _say([*read.losses, *losses], written, to)
     if estimated:
         _say_tokens(estimated, epochs, price_per_million)
 
@@ -77,8 +76,7 @@ def import_(
 ) -> None:
     """Write files of other tools in the project's own form, and say what is lost on the way."""
     from slimtune.core import console
-    from slimtune.datatools.exchange.converting import to_rows
-    from slimtune.datatools.exchange.layouts import own_layout
+    from slimtune.datatools.exchange.layouts import own_layout, to_rows
     from slimtune.datatools.exchange.reading import read_files
     from slimtune.datatools.writing import keep_apart, write_rows
 
@@ -94,26 +92,24 @@ def import_(
     with console.stderr().bar("Writing rows"):
         rows, losses = to_rows(read.conversations, layout)
         written = write_rows(output, rows, overwrite=overwrite)
-    _say_losses([*read.losses, *losses])
-    _say_written(written, layout)
+    _say([*read.losses, *losses], written, layout)
 
 
-def _say_losses(losses: Sequence[str]) -> None:
+def _say(losses: Sequence[str], written: Written, layout: str) -> None:
+    from slimtune.core.units import plural
+
     for loss in losses:
         typer.echo(loss, err=True)
-
-
-def _say_written(written: Written, layout: str) -> None:
-    state = "unchanged" if written.unchanged else "written"
-    rows = "1 row" if written.rows == 1 else f"{written.rows:,} rows"
-    typer.echo(f"{written.path}: {rows} in the layout {layout}, {state}")
+    typer.echo(f"{written.path}: {plural(written.rows, 'row')} in the layout {layout}, {written.state}")
 
 
 def _say_tokens(lengths: Lengths, epochs: int, price: float | None) -> None:
+    from slimtune.core.units import plural
     from slimtune.datatools.exchange.openai_rules import cost
 
     typer.echo(f"about {lengths.total:,} tokens an epoch (estimated), the longest example about {lengths.longest:,}")
     if price is not None:
-        times = "1 epoch" if epochs == 1 else f"{epochs} epochs"
         amount = cost(lengths.total, epochs, price)
-        typer.echo(f"about {amount:,.2f} USD (estimated) for {times} at {price:g} USD a million tokens")
+        typer.echo(
+            f"about {amount:,.2f} USD (estimated) for {plural(epochs, 'epoch')} at {price:g} USD a million tokens"
+        )

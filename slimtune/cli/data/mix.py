@@ -39,9 +39,9 @@ def mix(
     Weights come first, then the caps, then --rows. General data is neither weighted nor capped.
     """
     from slimtune.core import console
+    from slimtune.core.units import plural
     from slimtune.datatools import mixing
-    from slimtune.datatools.exchange.converting import to_rows
-    from slimtune.datatools.exchange.layouts import own_layout
+    from slimtune.datatools.exchange.layouts import own_layout, to_rows
     from slimtune.datatools.writing import keep_apart, write_rows
 
     problems: list[Problem] = []
@@ -68,9 +68,7 @@ def mix(
     with console.stderr().bar("Writing rows"):
         written = write_rows(output, to_rows(mixture.conversations, layout).rows, overwrite=overwrite)
     _show(mixture, written.rows)
-    state = "unchanged" if written.unchanged else "written"
-    count = "1 row" if written.rows == 1 else f"{written.rows:,} rows"
-    typer.echo(f"{output}: {count} in the layout {layout}, {state}")
+    typer.echo(f"{output}: {plural(written.rows, 'row')} in the layout {layout}, {written.state}")
     if mixture.missing_general:
         typer.echo(f"warning: {general} has {mixture.missing_general:,} rows too few for its share", err=True)
     if general and not 0.1 <= share <= 0.2:

@@ -10,11 +10,17 @@ import typer
 from slimtune.core.errors import fail
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
+    from slimtune.core.console import Console
     from slimtune.data.chat_template import ChatTokenizer
+    from slimtune.datatools.preview.preview import Preview, Previews
     from slimtune.recipe.schema import Recipe
 
 _DEFAULT_LENGTH = 2048
 _BUILT_IN = "builtin:tiny-qwen3"
+LEARNED = ("⟦", "⟧")
+"""Around supervised text where there is no colour."""
 
 
 def preview(
@@ -49,8 +55,9 @@ def preview(
     """
     from slimtune.core import console as consoles
     from slimtune.core.console import Console
+    from slimtune.core.files import write_text
     from slimtune.datatools.preview import preview as previewing
-    from slimtune.datatools.preview import preview_text
+    from slimtune.datatools.preview import text
     from slimtune.recipe import schema as recipes
 
     if at_random and line is not None:
@@ -59,6 +66,8 @@ def preview(
     paths = files or [source.path for source in wish.data.train] if wish else files
     if not paths:
         raise fail("no file to show", fix="name a training file, or a recipe with --recipe")
+    if html is not None and not html.parent.is_dir():
+        raise fail(f"there is no folder {html.parent}", where="--html", fix="create it first")
     if line is not None and len(paths) > 1:
         raise fail("--line is of one file", where="--line", fix=f"name one of {', '.join(paths)}")
     tokenizer = _tokenizer(model, wish, thinking)
@@ -81,15 +90,13 @@ def preview(
     console = Console()
     if html is None:
         for one in found:
-            preview_text.show(one, console)
+            show(one, console)
     else:
-        from slimtune.datatools.preview import preview_html
-
-        preview_html.write(html, found)
+        write_text(html, text.page(found))
         console.say(f"Page: {html}")
     for one in found:
         if one.unread:
-            consoles.stderr().warn(preview_text.unread(one))
+            consoles.stderr().warn(text.unread(one))
 
 
 def _tokenizer(model: str | None, wish: Recipe | None, thinking: bool | None) -> ChatTokenizer:
@@ -118,3 +125,44 @@ def _tokenizer(model: str | None, wish: Recipe | None, thinking: bool | None) ->
         "the same text. Name yours with --recipe or --model."
     )
     return ChatTokenizer(folder, thinks)
+
+
+def show(found: Previews, console: Console) -> None:
+    """Print a file's examples, in colour where the console has any."""
+    from slimtune.datatools.preview import text
+
+    coloured = console.out.color_system is not None and not console.out.no_color
+    console.step(text.summary(found))
+    learned = "Green" if coloured else f"{LEARNED[0]}…{LEARNED[1]}"
+    special = " Special tokens are reversed." if coloured else ""
+    console.say(
+        f"{learned} text is supervised and carries loss; the rest is only read.{special} {text.NEWLINE} ends a line."
+    )
+    for one in found.examples:
+        console.out.print()
+        console.step(text.title(one))
+        console.say(text.figures(one))
+        if one.too_many:
+            console.warn(text.overlong(one))
+        console.out.print(body(one, coloured), soft_wrap=True)
+
+
+def body(one: Preview, coloured: bool) -> Text:
+    """The example's text. coloured: with styles; otherwise ⟦…⟧ encloses what is supervised."""
+    from rich.text import Text
+
+    from slimtune.datatools.preview import text
+
+    shown, inside, within = Text(), False, True
+    for segment in one.segments:
+        if not coloured and segment.supervised != inside:
+            inside = segment.supervised
+            shown.append(LEARNED[0] if inside else LEARNED[1])
+        if segment.beyond and within:
+            within = False
+            shown.append(f"⟨max_seq_length {one.max_seq_length:,} ends here⟩", style="bold red" if coloured else "")
+        style = "bold green" if segment.supervised else "dim"
+        shown.append(text.visible(segment.text), style=f"{style} reverse" if segment.special else style)
+    if inside:
+        shown.append(LEARNED[1])
+    return shown

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from slimtune.core.progress import Advance, ignore
 from slimtune.data.duplicates import ngrams, similarity
 from slimtune.data.duplicates.ngrams import Floats
 from slimtune.data.duplicates.question_text import Asked
@@ -53,7 +54,7 @@ def near_duplicates(
     asked: Sequence[Asked],
     *,
     threshold: float = THRESHOLD,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Advance = ignore,
 ) -> Iterator[tuple[int, int]]:
     """Pairs of places in `asked` of one question written twice: similarity.similarity from `threshold` on, one way or
     the other, equal questions always.
@@ -83,8 +84,7 @@ def near_duplicates(
                 if similarity.similarity(sought, distinct[holder]) >= threshold:
                     labels[labels == labels[holder]] = labels[number]
                     yield places[number], places[holder]
-        if on_progress:
-            on_progress(min(start + batch, len(distinct)), len(distinct))
+        on_progress(min(start + batch, len(distinct)), len(distinct))
 
 
 class _Search:

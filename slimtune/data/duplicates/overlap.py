@@ -8,11 +8,12 @@ from __future__ import annotations
 import bisect
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from slimtune.core.progress import Advance, ignore
 from slimtune.data.duplicates import ngrams, question_text
 from slimtune.data.duplicates.question_text import Asked
 from slimtune.data.duplicates.similarity import PASSAGE_LETTERS
@@ -95,7 +96,7 @@ def search(
     train: Sequence[Conversation],
     items: Sequence[Item],
     *,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Advance = ignore,
 ) -> ngrams.Index:
     """Fill in what the items have in common with the training rows; returns the index of the items' questions."""
     turns, answers = {1, *(item.turns for item in items)}, any(item.asked.answer for item in items)
@@ -119,8 +120,7 @@ def search(
         for place, column in zip(shared.row, shared.col, strict=True):
             items[column].add_neighbour(last_rows[place])
         done += len(batch)
-        if on_progress:
-            on_progress(done, len(train))
+        on_progress(done, len(train))
     return questions
 
 

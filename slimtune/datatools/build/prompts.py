@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from slimtune.data.questions import Question
+from slimtune.data.records import Mode
 
-Mode = Literal["direct", "cot"]
 Language = Literal["ja", "en"]
 
 

@@ -8,13 +8,13 @@ from typing import Literal
 
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.data import questions
-from slimtune.data.problems import bad_data
+from slimtune.data.problems import bad_data, repeated_ids
 from slimtune.data.questions import Question
 from slimtune.data.sources import Row, read_rows
 from slimtune.datatools.build import columns as tables
 from slimtune.datatools.build import lawqa
 
-Layout = Literal["auto", "lawqa", "questions", "columns"]
+QuestionLayout = Literal["auto", "lawqa", "questions", "columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Sources:
 def read(
     paths: Sequence[str],
     *,
-    layout: Layout = "auto",
+    layout: QuestionLayout = "auto",
     mapping: Mapping[str, tuple[str, ...]] | None = None,
     first_answer: int | None = None,
 ) -> Sources:
@@ -50,7 +50,7 @@ def read(
                 found += _questions(rows, path, layout, mapping or {}, first_answer, own, notes)
         except SlimtuneError as error:
             own += error.problems
-    for problem in questions.repeated_ids(found):
+    for problem in repeated_ids(found, "question"):
         problems.setdefault(problem.where.rpartition(":")[0], []).append(problem)
     if any(problems.values()):
         raise bad_data(problems)
@@ -60,7 +60,7 @@ def read(
 def _questions(
     rows: list[Row],
     path: str,
-    layout: Layout,
+    layout: QuestionLayout,
     mapping: Mapping[str, tuple[str, ...]],
     first_answer: int | None,
     problems: list[Problem],
@@ -80,7 +80,7 @@ def _questions(
     return tables.from_rows(rows, columns, path, problems, first_answer=first_answer)
 
 
-def _layout_of(row: Row) -> Layout:
+def _layout_of(row: Row) -> QuestionLayout:
     if lawqa.is_lawqa(row):
         return "lawqa"
     return "questions" if questions.is_question(row) else "columns"

@@ -10,10 +10,11 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slimtune.core.progress import Advance, ignore
 from slimtune.data.questions import Question
 from slimtune.data.records import Message
 from slimtune.data.text import faults, normalised
@@ -36,10 +37,14 @@ _ANSWER_LINE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """questions: those with a reasoning that came to the right answer, in order. dropped: why not, and how many."""
+    """questions: those with a reasoning that led to the right answer, in order. dropped: the others, by reason.
+
+    name: the teacher's. asked, from_file: questions whose replies were requested, and those read from the file.
+    """
 
     questions: list[Question]
     dropped: dict[str, int]
+    name: str
     asked: int
     from_file: int
 
@@ -53,7 +58,7 @@ def teach(
     replies: int = 1,
     max_new_tokens: int = 1024,
     seed: int = 42,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Advance = ignore,
 ) -> Taught:
     """Each question with the first reasoning of its `replies` replies that is usable and right.
 
@@ -75,8 +80,7 @@ def teach(
         # A failed request is asked again the next time.
         kept.keep([row for row in rows if not any(reply["error"] for reply in row["replies"])])
         kept.rows |= {row["id"]: row for row in rows}
-        if on_progress:
-            on_progress(min(start + step, len(waiting)), len(waiting))
+        on_progress(min(start + step, len(waiting)), len(waiting))
     found, dropped = [], Counter[str]()
     for question in questions:
         reasoning, reason = _first_right(question, kept.rows[question.id]["replies"])
@@ -84,7 +88,7 @@ def teach(
             found.append(replace(question, reasoning=reasoning))
         else:
             dropped[reason] += 1
-    return Taught(found, dict(dropped), len(waiting), len(questions) - len(waiting))
+    return Taught(found, dict(dropped), target.facts().name, len(waiting), len(questions) - len(waiting))
 
 
 def _prompt(question: Question, language: Language) -> str:

@@ -7,21 +7,22 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from slimtune.core.errors import Problem, fail
+from slimtune.core.progress import Advance, ignore
 from slimtune.core.units import plural
 from slimtune.data.problems import bad_data
 from slimtune.data.questions import Question
+from slimtune.data.records import Mode
 from slimtune.data.splitting import context_key
 from slimtune.datatools.build import arguments, examples, prompts, shuffling
-from slimtune.datatools.build.prompts import Language, Mode
+from slimtune.datatools.build.prompts import Language
+from slimtune.datatools.build.teacher import Taught
 from slimtune.datatools.retrieval.index import Hit, Index, recall
 
 Context = Literal["none", "gold", "retrieved"]
 Reasoning = Literal["column", "template", "teacher"]
-OnProgress = Callable[[int, int], None]
 
 _RECALL_AT = (1, 3, 5)
 _QUERIES_AT_ONCE = 64
-_PROGRESS_EVERY = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,6 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Teaching:
-    """What a teacher made of questions; see `teacher.teach`."""
-
-    questions: list[Question]
-    dropped: dict[str, int]
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class Built:
     """rows: {"input", "output", "meta"}. recall: share of questions whose gold context is among the first k, by k.
 
@@ -71,8 +63,8 @@ def build(
     wish: Wish,
     *,
     index: Index | None = None,
-    teach: Callable[[Sequence[Question]], Teaching] | None = None,
-    on_progress: OnProgress | None = None,
+    teach: Callable[[Sequence[Question]], Taught] | None = None,
+    on_progress: Advance = ignore,
 ) -> Built:
     """The rows, in the order of the questions, the copies of one behind it. The same wish gives the same rows.
 
@@ -112,8 +104,7 @@ def build(
         if hits and not any(_is_gold(text, question) for _, text in passages):
             without_gold += 1
         rows.append(_row(question, wish, passages, solved, shuffled.origins.get(question.id), reasoning))
-        if on_progress and len(rows) % _PROGRESS_EVERY == 0:
-            on_progress(len(rows), len(asked))
+        on_progress(len(rows), len(asked))
     return Built(rows, gold_recall, without_gold, tuple(notes))
 
 
@@ -139,9 +130,9 @@ def _refuse_incomplete(questions: Sequence[Question], wish: Wish) -> None:
 def _with_reasoning(
     questions: Sequence[Question],
     wish: Wish,
-    teach: Callable[[Sequence[Question]], Teaching] | None,
+    teach: Callable[[Sequence[Question]], Taught] | None,
     notes: list[str],
-    on_progress: OnProgress | None,
+    on_progress: Advance,
 ) -> tuple[list[Question], str]:
     """The questions with what they are argued with, and the name of that for `meta`."""
     if wish.reasoning == "column":
@@ -150,8 +141,7 @@ def _with_reasoning(
         argued: list[Question] = []
         for one in questions:
             argued.append(replace(one, reasoning=arguments.argue(one, wish.language)))
-            if on_progress and len(argued) % _PROGRESS_EVERY == 0:
-                on_progress(len(argued), len(questions))
+            on_progress(len(argued), len(questions))
         return argued, "template"
     if teach is None:
         raise fail("there is no teacher", where="--reasoning teacher", fix="name one with --teacher URL#MODEL")
@@ -174,9 +164,7 @@ def _examples(asked: Sequence[Question], origins: dict[str, str], wish: Wish, no
     return tuple(solved)
 
 
-def _retrieve(
-    questions: Sequence[Question], wish: Wish, index: Index | None, on_progress: OnProgress | None
-) -> list[list[Hit]]:
+def _retrieve(questions: Sequence[Question], wish: Wish, index: Index | None, on_progress: Advance) -> list[list[Hit]]:
     """For each question the best passages, as many as are wanted or measured; empty unless they are retrieved."""
     if wish.context != "retrieved":
         return []
@@ -187,8 +175,7 @@ def _retrieve(
     hits: list[list[Hit]] = []
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
         hits += index.search(queries[start : start + _QUERIES_AT_ONCE], max(wish.top_k, *_RECALL_AT))
-        if on_progress:
-            on_progress(len(hits), len(queries))
+        on_progress(len(hits), len(queries))
     return hits
 
 

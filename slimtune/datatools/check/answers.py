@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from slimtune.core.findings import Finding
-from slimtune.data.records import Conversation
-from slimtune.evaluate.items import Mode
+from slimtune.data.records import Conversation, Mode
 from slimtune.evaluate.replies.extract import extract, label_position
 from slimtune.plan.explain import suggestions
 

@@ -122,7 +122,7 @@ def _check_file(
     findings += [refused(problem, "loader") for problem in source.problems]
     findings += answers.findings() + languages.findings(path) + contamination.findings()
     findings += _loading_notes(path, source.layout, ignored, normalised)
-    return FileFigures(path, source.layout, source.rows, sound, modes.others.total(), answers, counted), findings
+    return FileFigures(path, source.layout, source.rows, sound, modes.left_out, answers, counted), findings
 
 
 def _odd_rows(

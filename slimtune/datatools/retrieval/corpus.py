@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from slimtune.core.errors import Problem
 from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, read_lines, type_name
+from slimtune.data.problems import repeated_ids
 from slimtune.data.questions import Question
 from slimtune.data.splitting import context_key
 from slimtune.data.text import faults, normalised
@@ -73,7 +74,7 @@ def read(path: str, problems: list[Problem]) -> list[Passage]:
         return []
     found = [passage for file, name in named for passage in _read_file(file, name, problems)]
     passages = [passage for passage in found if _is_sound(passage, problems)]
-    problems += _repeated_ids(passages)
+    problems += repeated_ids(passages, "passage")
     return passages
 
 
@@ -153,14 +154,3 @@ def _is_sound(passage: Passage, problems: list[Problem]) -> bool:
         found += [(f"the title {what}", fix) for what, fix in faults(passage.title, "user")]
     problems += [Problem(what, passage.where, fix) for what, fix in found]
     return not found
-
-
-def _repeated_ids(passages: Iterable[Passage]) -> list[Problem]:
-    first: dict[str, Passage] = {}
-    problems: list[Problem] = []
-    for passage in passages:
-        earlier = first.setdefault(passage.id, passage)
-        if earlier is not passage:
-            what = f"the id '{passage.id}' is used twice: {earlier.where} and {passage.where}"
-            problems.append(Problem(what, passage.where, "give each passage an id of its own"))
-    return problems

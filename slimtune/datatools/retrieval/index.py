@@ -12,20 +12,20 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import fail
 from slimtune.core.files import sha256_file
+from slimtune.core.progress import Advance, ignore
 from slimtune.data.splitting import context_key
 from slimtune.datatools.retrieval.corpus import Passage
 from slimtune.datatools.retrieval.terms import TermKind, Terms, terms_of, version_of
 
 log = logging.getLogger(__name__)
 
-OnProgress = Callable[[int, int], None]
 _FORMAT = 1
 _CHECKSUMS = "sha256.json"
 _BM25 = {"k1": 1.5, "b": 0.75, "method": "lucene", "backend": "numpy"}
@@ -67,7 +67,7 @@ def build(
     *,
     terms: TermKind = "ngram",
     cache: Path | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Advance = ignore,
 ) -> Index:
     """The index of the passages' titles and texts.
 
@@ -117,7 +117,7 @@ def recall(hits: Sequence[Sequence[Hit]], gold: Sequence[str], ks: Iterable[int]
     return {k: sum(rank <= k for rank in ranks) / len(ranks) for k in ks}
 
 
-def _count(passages: Sequence[Passage], split: Terms, on_progress: OnProgress | None) -> Any:
+def _count(passages: Sequence[Passage], split: Terms, on_progress: Advance) -> Any:
     import bm25s
 
     vocabulary: dict[str, int] = {}
@@ -126,8 +126,7 @@ def _count(passages: Sequence[Passage], split: Terms, on_progress: OnProgress | 
         # Ids in the order of appearance: a set's order, which bm25s would take, changes from run to run.
         words = split(f"{passage.title}\n{passage.text}")
         documents.append([vocabulary.setdefault(word, len(vocabulary)) for word in words])
-        if on_progress:
-            on_progress(len(documents), len(passages))
+        on_progress(len(documents), len(passages))
     if not vocabulary:
         raise fail("no passage of the corpus has a letter or a digit", fix="name a corpus that holds text")
     # On import the library sets its own log to DEBUG.

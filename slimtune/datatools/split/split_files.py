@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.progress import Advance, ignore
+from slimtune.core.units import plural
 from slimtune.data import split_manifest
 from slimtune.data.duplicates.groups import THRESHOLD
 from slimtune.data.splitting import SPLITS, Item, split_items
@@ -111,7 +112,7 @@ def _sizes(count: int, asked: Mapping[str, int | float]) -> dict[str, int]:
     train = count - sum(held_out.values())
     if train < 1:
         wanted = f"{held_out['dev']:,} for dev and {held_out['test']:,} for test"
-        what = f"the files have {_questions(count)}: with {wanted}, none is left to train on"
+        what = f"the files have {plural(count, 'question')}: with {wanted}, none is left to train on"
         raise fail(what, where="--test, --dev", fix="ask for fewer, or add questions")
     return {"train": train, **held_out}
 
@@ -179,7 +180,7 @@ def _check_targets(
         there = hashlib.sha256(path.read_bytes()).hexdigest()
         if there not in (entry["sha256"], left.get(entry["name"])):
             fix = "name another folder with --out, or replace it with --overwrite"
-            problems.append(Problem("the file is there already, with another content", str(path), fix))
+            problems.append(Problem("the file is there already and has other content", str(path), fix))
     if problems:
         raise SlimtuneError(problems)
 
@@ -218,10 +219,6 @@ def _differences(earlier: Mapping[str, Any], wish: Mapping[str, Any]) -> list[st
     return [f"--{name} was {before:g}, is {now:g}" for name, before, now in options if before != now]
 
 
-def _questions(count: int) -> str:
-    return "1 question" if count == 1 else f"{count:,} questions"
-
-
 def _check_not_empty(name_of: Mapping[str, str], sizes: Mapping[str, int], questions: Sequence[Item]) -> None:
     found = Counter(name_of.values())
     for name, size in sizes.items():
@@ -235,7 +232,7 @@ def _check_not_empty(name_of: Mapping[str, str], sizes: Mapping[str, int], quest
 def _size_notes(name_of: Mapping[str, str], sizes: Mapping[str, int], questions: Sequence[Item]) -> list[str]:
     found = Counter(name_of.values())
     return [
-        f"{name} has {_questions(found[name])} instead of {size:,}: {_largest(questions)}."
+        f"{name} has {plural(found[name], 'question')} instead of {size:,}: {_largest(questions)}."
         for name, size in sizes.items()
         if abs(found[name] - size) > _SIZE_TOLERANCE * size
     ]
@@ -246,13 +243,13 @@ def _chain_notes(questions: Sequence[Item], threshold: float) -> list[str]:
     largest = max(group_sizes(questions).values())
     if largest <= _LARGEST_SHARE * len(questions):
         return []
-    what = f"{largest:,} of {_questions(len(questions))} stay together"
+    what = f"{largest:,} of {plural(len(questions), 'question')} stay together"
     return [f"{what}. If they are of one template, a --threshold above {threshold:g} parts them."]
 
 
 def _largest(questions: Sequence[Item]) -> str:
     group, size = max(group_sizes(questions).items(), key=lambda one: (one[1], one[0]))
-    return f"the largest group has {_questions(size)} that stay together, among them '{group}'"
+    return f"the largest group has {plural(size, 'question')} that stay together, among them '{group}'"
 
 
 def _torn_notes(name_of: Mapping[str, str], questions: Sequence[Item]) -> list[str]:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from slimtune.evaluate.items import Mode
+from slimtune.data.records import Mode
 from slimtune.evaluate.replies.answer_marks import (
     ANY,
     BOXED,

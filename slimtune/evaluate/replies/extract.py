@@ -44,7 +44,7 @@ from typing import Literal
 
 from slimtune.core.errors import fail
 from slimtune.data.questions import LABELS
-from slimtune.evaluate.items import Mode
+from slimtune.data.records import Mode
 from slimtune.evaluate.replies import choice_lists, reply_text
 from slimtune.evaluate.replies.alternatives import one_of
 from slimtune.evaluate.replies.answer_marks import LISTING, has_request, mark_labels, position

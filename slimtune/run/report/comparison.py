@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from slimtune.core import pages
 from slimtune.evaluate.judge import comparison_text, pairwise
 from slimtune.evaluate.judge.comparison_text import against_reference, readable
 from slimtune.evaluate.judge.verdict_text import percent, signed
-from slimtune.run.report import layout
 from slimtune.run.report.charts import Scale, ticks
 
 # The reference is grey, as the base model is in a run's report. Later colours do on light and on dark.
@@ -27,7 +27,8 @@ def as_html(result: Result) -> str:
     """
     names = [one["name"] for one in result["contenders"]]
     pairs = against_reference(result)
-    return layout.render(
+    return pages.render(
+        "slimtune.run.report",
         "comparison.html.jinja",
         {
             "title": comparison_text.title(result),

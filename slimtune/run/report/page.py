@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from slimtune.core import pages
 from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, lines, mapping
-from slimtune.run.report import answers, contamination, curves, layout, mask, memory, provenance, settings, verdict
+from slimtune.run.report import answers, contamination, curves, mask, memory, provenance, settings, verdict
 from slimtune.run.report.values import moment
 
 FILE_NAME = "report.html"
@@ -64,7 +65,7 @@ def render(run_dir: Path) -> str:
         "provenance": provenance.facts(manifest),
         "unreadable": unreadable,
     }
-    return layout.render("report.html.jinja", view)
+    return pages.render("slimtune.run.report", "report.html.jinja", view)
 
 
 def _run(run_dir: Path, manifest: Mapping[str, Any]) -> dict[str, str]:

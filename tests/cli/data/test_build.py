@@ -54,7 +54,7 @@ def test_a_second_run_changes_nothing_and_other_options_ask_first(tmp_path):
     build(QUESTIONS, "--mode", "direct", "-o", output)
     assert "unchanged" in build(QUESTIONS, "--mode", "direct", "-o", output).stdout
     refused = build(QUESTIONS, "--mode", "cot", "-o", output, code=2)
-    assert "already, with another content" in refused.stderr and rows(output)[0]["meta"]["mode"] == "direct"
+    assert "already and has other content" in refused.stderr and rows(output)[0]["meta"]["mode"] == "direct"
     build(QUESTIONS, "--mode", "cot", "-o", output, "--overwrite")
     assert rows(output)[0]["meta"]["mode"] == "cot"
 

@@ -5,7 +5,8 @@ import pytest
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.questions import Question
 from slimtune.datatools.build import training_rows
-from slimtune.datatools.build.training_rows import Teaching, Wish
+from slimtune.datatools.build.teacher import Taught
+from slimtune.datatools.build.training_rows import Wish
 from slimtune.datatools.retrieval import corpus, index
 
 LAW = ("届出を要する書類は次のとおりとする", "公告は官報に掲載してする", "罰金は百万円以下とする", "期間は三十日とする")
@@ -130,7 +131,7 @@ def test_what_the_teacher_could_not_answer_is_dropped_and_counted():
 
     def teach(given):
         kept = [replace(one, reasoning="先生の説明。") for one in given if one.id != "q0"]
-        return Teaching(kept, {"wrong answer": 1}, "big")
+        return Taught(kept, {"wrong answer": 1}, "big", 4, 0)
 
     built = training_rows.build(questions(), Wish(mode="cot", reasoning="teacher"), teach=teach)
     assert [row["meta"]["id"] for row in built.rows] == ["q1", "q2", "q3"]
@@ -141,7 +142,9 @@ def test_what_the_teacher_could_not_answer_is_dropped_and_counted():
 def test_a_teacher_without_a_usable_reply_is_an_error():
     with pytest.raises(SlimtuneError, match=r"no reply of the teacher can be used \(wrong answer: 4\)"):
         training_rows.build(
-            questions(), Wish(mode="cot", reasoning="teacher"), teach=lambda _: Teaching([], {"wrong answer": 4}, "m")
+            questions(),
+            Wish(mode="cot", reasoning="teacher"),
+            teach=lambda _: Taught([], {"wrong answer": 4}, "m", 4, 0),
         )
 
 

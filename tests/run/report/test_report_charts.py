@@ -5,7 +5,8 @@ import json
 import pytest
 from support.report_page import Page
 
-from slimtune.run.report import curves, layout
+from slimtune.core import pages
+from slimtune.run.report import curves
 from slimtune.run.report.charts import Scale, path, ticks, whole_ticks
 
 
@@ -92,11 +93,11 @@ def test_a_view_that_lacks_a_value_is_an_error():
     import jinja2
 
     with pytest.raises(jinja2.UndefinedError):
-        layout.render("report.html.jinja", {})
+        pages.render("slimtune.run.report", "report.html.jinja", {})
 
 
 def test_every_page_forbids_what_it_does_not_need():
-    seen = Page(layout.render("layout.html.jinja", {}))
+    seen = Page(pages.render("slimtune.run.report", "layout.html.jinja", {}))
     policy = next(attributes["content"] for tag, attributes in seen.elements if "http-equiv" in attributes)
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert seen.unbalanced == []

@@ -1,22 +1,15 @@
-"""A preview in words, and on a terminal: what carries loss in green, the rest dim, nothing invisible."""
+"""A preview in words, nothing invisible, and as a page that can be sent to somebody."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from slimtune.core import pages
 from slimtune.datatools.preview.preview import Preview, Previews
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
-    from slimtune.core.console import Console
-
 NEWLINE, TAB, SPACE = "↵", "⇥", "·"
-LEARNED = ("⟦", "⟧")
-"""Around supervised text where there is no colour."""
-
 _EDGE_SPACES = re.compile(r"^ +| +$", re.MULTILINE)
 
 
@@ -76,40 +69,31 @@ def unread(found: Previews) -> str:
     return f"{problems} elsewhere in {found.path}: slimtune data check {found.path}"
 
 
-def legend(coloured: bool) -> str:
-    learned = "Green" if coloured else f"{LEARNED[0]}…{LEARNED[1]}"
-    special = " Special tokens are reversed." if coloured else ""
-    return f"{learned} is supervised and carries loss; the rest is only read.{special} {NEWLINE} ends a line."
-
-
-def show(found: Previews, console: Console) -> None:
-    """Print a file's examples, in colour where the console has any."""
-    coloured = console.out.color_system is not None and not console.out.no_color
-    console.step(summary(found))
-    console.say(legend(coloured))
-    for one in found.examples:
-        console.out.print()
-        console.step(title(one))
-        console.say(figures(one))
-        if one.too_many:
-            console.warn(overlong(one))
-        console.out.print(body(one, coloured), soft_wrap=True)
-
-
-def body(one: Preview, coloured: bool) -> Text:
-    """The example's text. coloured: with styles; otherwise ⟦…⟧ encloses what is supervised."""
-    from rich.text import Text
-
-    text, inside, within = Text(), False, True
-    for segment in one.segments:
-        if not coloured and segment.supervised != inside:
-            inside = segment.supervised
-            text.append(LEARNED[0] if inside else LEARNED[1])
-        if segment.beyond and within:
-            within = False
-            text.append(f"⟨max_seq_length {one.max_seq_length:,} ends here⟩", style="bold red" if coloured else "")
-        style = "bold green" if segment.supervised else "dim"
-        text.append(visible(segment.text), style=f"{style} reverse" if segment.special else style)
-    if inside:
-        text.append(LEARNED[1])
-    return text
+def page(previews: Sequence[Previews]) -> str:
+    """The page, in HTML."""
+    files = [
+        {
+            "summary": summary(found),
+            "unread": unread(found),
+            "examples": [
+                {
+                    "title": title(one),
+                    "figures": figures(one),
+                    "overlong": overlong(one),
+                    "max_seq_length": f"{one.max_seq_length:,}",
+                    "segments": [
+                        {
+                            "text": visible(segment.text),
+                            "kind": "token" if segment.special else "",
+                            "supervised": segment.supervised,
+                            "beyond": segment.beyond,
+                        }
+                        for segment in one.segments
+                    ],
+                }
+                for one in found.examples
+            ],
+        }
+        for found in previews
+    ]
+    return pages.render("slimtune.datatools.preview", "preview.html.jinja", {"files": files})

@@ -1,0 +1,24 @@
+"""HTML pages that can be sent to somebody: styles inside, nothing loaded from outside, every text escaped.
+
+A page's template begins with `{% extends "layout.html.jinja" %}` and fills the blocks `title` and `body`. For charts it
+has `{% from "charts.html.jinja" import plot %}`. Both are in core/templates/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def render(package: str, name: str, view: Mapping[str, Any]) -> str:
+    """The page of a template in the folder templates/ of `package`. A value that the view lacks is an error."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("slimtune.core")]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name).render(view)
