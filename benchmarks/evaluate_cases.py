@@ -11,8 +11,9 @@ from typing import Any
 from benchmarks.evaluate import ROOT
 from slimtune.data import loading
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.evaluate import items, permutations
-from slimtune.evaluate.items import Item
+from slimtune.evaluate import items
+from slimtune.evaluate.kinds import permutations
+from slimtune.evaluate.kinds.kind import Item
 from slimtune.evaluate.targets.target import spellings
 
 _EXAMPLES = ROOT / "data" / "law" / "direct_norag.train.jsonl"

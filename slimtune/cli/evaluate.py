@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slimtune.core.errors import fail
+from slimtune.data.records import Mode
+from slimtune.recipe.names import KindName, misfit
 
 if TYPE_CHECKING:
-    from slimtune.evaluate.asking import Settings
-
-Kind = Literal["multiple_choice", "perplexity", "generation"]
-Mode = Literal["direct", "cot"]
+    from slimtune.evaluate.kinds.kind import Settings
 
 _TARGET = "A run's folder, an adapter's, a model's (or hub id), a .gguf, or URL#MODEL of an OpenAI-compatible server."
 
 DataOption = Annotated[str | None, typer.Option("--data", help="Held-out questions or examples; a run knows its own.")]
-KindOption = Annotated[Kind, typer.Option("--kind", help="What is asked.")]
+KindOption = Annotated[KindName, typer.Option("--kind", help="What is asked.")]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="A letter at once, or an argued reply.")]
 PermutationsOption = Annotated[
     int, typer.Option("--permutations", min=1, max=24, help="Orders of the choices that each question is asked in.")
@@ -50,7 +49,7 @@ def evaluate(
     target: Annotated[str, typer.Argument(help=_TARGET)],
     data: DataOption = None,
     kind: Annotated[
-        Kind | None, typer.Option("--kind", help="What is asked; multiple_choice, or as the run does.")
+        KindName | None, typer.Option("--kind", help="What is asked; multiple_choice, or as the run does.")
     ] = None,
     mode: Annotated[Mode | None, typer.Option("--mode", help="A letter at once (direct), or an argued reply.")] = None,
     permutations: PermutationsOption = 1,
@@ -81,6 +80,7 @@ def evaluate(
     from slimtune.evaluate import evaluation
     from slimtune.evaluate.targets import target_spec
     from slimtune.evaluate.targets.opening import Loading
+    from slimtune.run import screen
 
     spec = target_spec.parse(target, model)
     own = evaluation.run_evaluates(spec)
@@ -98,20 +98,18 @@ def evaluate(
         fresh=fresh,
         alone=alone,
     )
-    evaluation.evaluate(request, Console())
+    console = Console()
+    screen.evaluation(console, evaluation.evaluate(request, console))
 
 
 def _settings(
-    kind: Kind, mode: Mode, permutations: int, votes: int, temperature: float, max_new_tokens: int, seed: int
+    kind: KindName, mode: Mode, permutations: int, votes: int, temperature: float, max_new_tokens: int, seed: int
 ) -> Settings:
-    from slimtune.evaluate.asking import Settings
+    from slimtune.evaluate.kinds.kind import Settings
 
-    if votes > 1 and not (kind == "multiple_choice" and mode == "cot"):
-        raise fail("several votes need replies that differ", where="--votes", fix="add --mode cot")
-    if permutations > 1 and kind != "multiple_choice":
-        raise fail(f"there are no choices to permute in kind {kind}", where="--permutations", fix="leave it out")
-    if mode == "cot" and kind != "multiple_choice":
-        raise fail("a free reply is judged whole", where="--mode", fix="leave it out")
+    option, why = misfit(kind, mode, permutations, votes)
+    if option:
+        raise fail(why, where=f"--{option}", fix="change it, or leave it out")
     return Settings(
         kind=kind,
         mode=mode,
@@ -149,6 +147,7 @@ def ensemble(
     from slimtune.evaluate import members as ensembles
     from slimtune.evaluate.targets import target_spec
     from slimtune.evaluate.targets.opening import Loading
+    from slimtune.run import screen
 
     specs = [target_spec.parse(member) for member in members]
     request = evaluation.Request(
@@ -160,7 +159,9 @@ def ensemble(
         out=out,
         fresh=fresh,
     )
-    ensembles.evaluate(specs, _numbers(weights), request, Console())
+    console = Console()
+    folder, result = ensembles.evaluate(specs, _numbers(weights), request, console)
+    screen.ensemble(console, result, folder)
 
 
 def _numbers(text: str | None) -> list[float] | None:
@@ -195,10 +196,18 @@ def compare(
 ) -> None:
     """Set runs or models side by side: differences with intervals, and the items on which they part."""
     from slimtune.core.console import Console
-    from slimtune.evaluate.judge import comparing
+    from slimtune.core.files import write_text
+    from slimtune.evaluate import comparison
+    from slimtune.run import screen
+    from slimtune.run.report.comparison import as_html
 
     settings = _settings(kind, mode, permutations, votes, temperature, max_new_tokens, seed)
-    comparing.compare(contenders, data, settings, max_items=max_items, judge=judge, out=out, console=Console())
+    console = Console()
+    folder, result = comparison.write(
+        contenders, data, settings, max_items=max_items, judge=judge, out=out, on_progress=console
+    )
+    write_text(folder / "comparison.html", as_html(result))
+    screen.comparison(console, result, folder)
 
 
 def rescore(

@@ -1,4 +1,4 @@
-"""Result rows on disk while they come in: appended batch by batch, so that an evaluation that is killed goes on. No torch."""
+"""Answers on disk while they come in: appended batch by batch, so that an evaluation that is killed can continue. No torch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from typing import Any
 from slimtune.core.errors import fail
 from slimtune.core.files import write_lines
 
-Row = dict[str, Any]
-
 
 class AnswerFile:
-    """A JSONL file of result rows, each with its `id`. A last line that a kill cut off is taken back."""
+    """A JSONL file of rows, each with its `id`. A last line that a kill cut off is removed."""
 
     def __init__(self, path: Path):
         self.path = path
-        self.rows: dict[str, Row] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
         if path.is_file():
             whole = path.read_bytes()
             complete = whole[: whole.rfind(b"\n") + 1]
@@ -28,29 +26,29 @@ class AnswerFile:
                     file.truncate(len(complete))
             self.rows = {row["id"]: row for row in parse(complete, path)}
 
-    def keep(self, rows: Sequence[Row]) -> None:
-        """Append rows in one write, and see them to the disk."""
+    def keep(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows in one write, and flush them to the disk."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         with self.path.open("ab", buffering=0) as file:
             file.write(lines.encode())
             os.fsync(file.fileno())
         self.rows |= {row["id"]: row for row in rows}
 
-    def finish(self, ids: Sequence[str]) -> list[Row]:
+    def finish(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """All rows in the order of `ids`, which the file then has too; rows of other ids are dropped."""
         ordered = [self.rows[identifier] for identifier in ids]
         write_lines(self.path, ordered)
         return ordered
 
 
-def read(path: Path) -> list[Row]:
-    """The rows of a finished file. Raises SlimtuneError where it is missing or a line is no result row."""
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a finished file. Raises SlimtuneError where it is missing or a line is not a row with an id."""
     if not path.is_file():
         raise fail("there are no answers", where=str(path), fix="slimtune evaluate … writes them")
     return parse(path.read_bytes(), path)
 
 
-def parse(content: bytes, path: Path) -> list[Row]:
+def parse(content: bytes, path: Path) -> list[dict[str, Any]]:
     rows = []
     # Not splitlines: U+2028 in a reply is no end of a line.
     for number, line in enumerate(content.decode("utf-8").removesuffix("\n").split("\n") if content else (), 1):
@@ -61,6 +59,6 @@ def parse(content: bytes, path: Path) -> list[Row]:
                 f"not JSON: {error.msg}", where=f"{path}:{number}", fix="delete the file and evaluate again"
             ) from None
         if not isinstance(row, dict) or not isinstance(row.get("id"), str):
-            raise fail("not a result row with an id", where=f"{path}:{number}", fix="evaluate again")
+            raise fail("not a row with an id", where=f"{path}:{number}", fix="evaluate again")
         rows.append(row)
     return rows

@@ -14,10 +14,11 @@ from slimtune.core.progress import Advance, ignore
 from slimtune.data.duplicates import ngrams, overlap, question_text, similarity
 from slimtune.data.duplicates.overlap import Item, Row
 from slimtune.data.records import Conversation
+from slimtune.evaluate.judge.pair import DUPLICATES, SHARED_CONTEXT
 
-EXACT, NORMALISED, NEAR_DUPLICATE, SHARED_CONTEXT = "exact", "normalised", "near duplicate", "shared context"
+EXACT, NORMALISED, NEAR_DUPLICATE = DUPLICATES
 # The strongest first.
-KINDS = (EXACT, NORMALISED, NEAR_DUPLICATE, SHARED_CONTEXT)
+KINDS = (*DUPLICATES, SHARED_CONTEXT)
 
 _EXCERPT, _SHOWN_EXCERPT = 300, 120
 

@@ -7,15 +7,16 @@ the test set make any ensemble look better than its members.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Literal
 
 from slimtune.core.errors import Problem, SlimtuneError
-from slimtune.evaluate.judge import statistics
-from slimtune.evaluate.judge.contenders import Row, some
-from slimtune.evaluate.judge.figures import labels_in
+from slimtune.evaluate import kinds
+from slimtune.evaluate.judge import pair, statistics
+from slimtune.evaluate.judge.text import some
+from slimtune.evaluate.kinds.choice_figures import labels_in
+from slimtune.evaluate.kinds.kind import Answer, Answers
 
 How = Literal["vote", "mean"]
 # Sums of weights that differ by rounding alone are equal: 0.1 + 0.2 ties with 0.3.
@@ -23,12 +24,12 @@ _ROUNDING = 1e-9
 
 
 def combine(
-    members: Sequence[Sequence[Row]],
+    members: Sequence[Answers],
     *,
     how: How,
     weights: Sequence[float] | None = None,
     names: Sequence[str] | None = None,
-) -> list[Row]:
+) -> list[Answer]:
     """One result row an item from the rows of every member, in the order of the first member.
 
     members: multiple-choice result rows of the same items, each member's in any order.
@@ -74,8 +75,8 @@ def combine(
 
 
 def table(
-    members: Sequence[Sequence[Row]], names: Sequence[str], weights: Sequence[float] | None = None
-) -> list[tuple[str, list[Row]]]:
+    members: Sequence[Answers], names: Sequence[str], weights: Sequence[float] | None = None
+) -> list[tuple[str, list[Answer]]]:
     """Every member and every way to combine them, as (name, rows), ready to be compared.
 
     The means are left out where a member has no `logprobs`: replies in words can only be voted on. Raises as `combine`.
@@ -92,7 +93,7 @@ def table(
     return [(name, list(rows)) for name, rows in zip(names, members, strict=True)] + combined
 
 
-def _vote(answers: Sequence[tuple[Row, float]]) -> Row:
+def _vote(answers: Sequence[tuple[Answer, float]]) -> Answer:
     votes = _votes(answers)
     if not votes:
         # Members that failed in the same way say how; else all that is known is that there is no answer.
@@ -106,7 +107,7 @@ def _vote(answers: Sequence[tuple[Row, float]]) -> Row:
     return {"predicted": likeliest[0], "status": "answered", "rule": "vote", "votes": votes, "tied": len(tied) > 1}
 
 
-def _average(answers: Sequence[tuple[Row, float]]) -> Row:
+def _average(answers: Sequence[tuple[Answer, float]]) -> Answer:
     means = _mean_logprobs(answers)
     tied = _largest({label: math.exp(value) for label, value in means.items()})
     votes = _votes(answers)
@@ -119,7 +120,7 @@ def _average(answers: Sequence[tuple[Row, float]]) -> Row:
     }
 
 
-def _votes(answers: Sequence[tuple[Row, float]]) -> dict[str, float]:
+def _votes(answers: Sequence[tuple[Answer, float]]) -> dict[str, float]:
     votes: dict[str, float] = {}
     for row, weight in answers:
         if row["predicted"] is not None:
@@ -127,7 +128,7 @@ def _votes(answers: Sequence[tuple[Row, float]]) -> dict[str, float]:
     return votes
 
 
-def _mean_logprobs(answers: Sequence[tuple[Row, float]]) -> dict[str, float]:
+def _mean_logprobs(answers: Sequence[tuple[Answer, float]]) -> dict[str, float]:
     """Log of the weighted mean of the label probabilities, each row's renormalised to 1; in logs, nothing underflows."""
     if not answers:
         return {}
@@ -147,7 +148,7 @@ def _largest(shares: dict[str, float]) -> list[str]:
     return [key for key, value in shares.items() if math.isclose(value, most, rel_tol=_ROUNDING)]
 
 
-def _common(answers: Sequence[Row], taking_part: Sequence[tuple[Row, float]]) -> Row:
+def _common(answers: Answers, taking_part: Sequence[tuple[Answer, float]]) -> Answer:
     """What an item's combined row has however its answer was found."""
     first = answers[0]
     prompts = {row.get("prompt_sha256") for row in answers}
@@ -168,42 +169,25 @@ def _common(answers: Sequence[Row], taking_part: Sequence[tuple[Row, float]]) ->
     return row
 
 
-def _has_logprobs(row: Row) -> bool:
+def _has_logprobs(row: Answer) -> bool:
     return statistics.probabilities(row.get("logprobs")) is not None
 
 
-def _item_problems(members: Sequence[Sequence[Row]], names: Sequence[str]) -> list[Problem]:
+def _item_problems(members: Sequence[Answers], names: Sequence[str]) -> list[Problem]:
     if len(members) < 2:
         return [Problem("an ensemble has at least two members", fix="name several adapters or result files")]
-    problems = []
-    fix = "let every member answer the same, complete question file"
-    for name, rows in zip(names, members, strict=True):
-        if not rows:
-            problems.append(Problem("no rows", name, fix))
-        counts = Counter(row.get("id") for row in rows)
-        if repeated := [str(key) for key, count in counts.items() if count > 1]:
-            problems.append(Problem(f"repeated ids: {some(repeated)}", name, "give every question an id of its own"))
-        lacking = [row for row in rows if "predicted" not in row or row.get("id") is None or row.get("gold") is None]
-        if lacking:
-            what = f"no id, gold or predicted in {len(lacking)} of {len(rows)} rows"
-            problems.append(Problem(what, name, "only multiple-choice results can be combined"))
-    if problems:
-        return problems
-    golds = {row["id"]: row for row in members[0]}
-    for name, rows in zip(names[1:], members[1:], strict=True):
-        theirs = {row["id"]: row for row in rows}
-        if unpaired := [str(key) for key in golds.keys() ^ theirs.keys()]:
-            what = f"answered by only one of {names[0]} and {name}: {some(sorted(unpaired))}"
-            problems.append(Problem(what, name, fix))
-        both = [(mine, theirs[key]) for key, mine in golds.items() if key in theirs]
-        if differ := [str(mine["id"]) for mine, other in both if mine["gold"] != other["gold"]]:
-            problems.append(Problem(f"other gold answers than {names[0]}: {some(differ)}", name, fix))
+    problems = pair.problems(list(zip(names, members, strict=True)), whole=True)
+    if not problems and not kinds.of(members[0]).has_choices:
+        problems.append(
+            Problem("these are not answers to multiple-choice questions", fix="combine answers with labels")
+        )
     choices: dict[Any, set[frozenset[str]]] = {}
-    for row in (row for rows in members for row in rows):
-        told = (row.get("labels"), row.get("logprobs"))
-        choices.setdefault(row["id"], set()).update(frozenset(labels) for labels in told if labels)
+    for answer in (answer for answers in members for answer in answers):
+        told = (answer.get("labels"), answer.get("logprobs"))
+        choices.setdefault(answer.get("id"), set()).update(frozenset(labels) for labels in told if labels)
     if differ := [str(key) for key, sets in choices.items() if len(sets) > 1]:
-        problems.append(Problem(f"the members chose between different labels: {some(differ)}", fix=fix))
+        what = f"the members chose between different labels: {some(differ)}"
+        problems.append(Problem(what, fix="let every member answer the same, complete question file"))
     return problems
 
 

@@ -7,23 +7,23 @@ folder that holds another one is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from slimtune.core import run_folder, run_record, versions
-from slimtune.core.console import Console
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import write_json, write_lines
+from slimtune.core.progress import OnProgress
 from slimtune.core.run_folder import mapping
 from slimtune.data import loading
 from slimtune.data.records import Conversation
 from slimtune.data.sources import is_hub_id
-from slimtune.evaluate import asking, contamination, items, permutations
+from slimtune.evaluate import asking, contamination, items, kinds
 from slimtune.evaluate.answer_file import AnswerFile
-from slimtune.evaluate.asking import Row, Settings
-from slimtune.evaluate.items import Item
-from slimtune.evaluate.judge import figures, summary_table, verdict
+from slimtune.evaluate.judge import figures, verdict
+from slimtune.evaluate.kinds import permutations
+from slimtune.evaluate.kinds.kind import Answer, Item, Settings
 from slimtune.evaluate.targets import opening
 from slimtune.evaluate.targets.opening import Loading, Opened
 from slimtune.evaluate.targets.target import Target
@@ -54,7 +54,7 @@ class Request:
     alone: bool = False
 
 
-def evaluate(request: Request, console: Console) -> Path:
+def evaluate(request: Request, on_progress: OnProgress) -> Path:
     """Ask the target every item and write the results; returns their folder.
 
     Raises SlimtuneError for a target that cannot be opened or cannot do what is asked, and for data that are no items.
@@ -68,18 +68,17 @@ def evaluate(request: Request, console: Console) -> Path:
     overlap = _contamination(request, test)
     folder = request.out or default_folder(request)
 
-    console.step(f"Opening {request.spec.place}")
+    on_progress.step(f"Opening {request.spec.place}")
     with opening.open_target(request.spec, request.loading) as opened:
-        request = replace(request, settings=_possible(request.settings, opened.target, console))
+        request = replace(request, settings=_possible(request.settings, opened.target, on_progress))
         record = Record.open(folder, _identity(request, found, len(asked), opened), fresh=request.fresh)
         if record.complete:
-            console.say(f"{folder} is complete already; --fresh asks everything again")
+            on_progress.say(f"{folder} is complete already; --fresh asks everything again")
         else:
             write_lines(folder / "items.jsonl", [item.as_json() for item in asked])
-            rows = _ask_everyone(opened, asked, request, folder, console)
+            rows = _ask_everyone(opened, asked, request, folder, on_progress)
             _conclude(rows, overlap, folder)
             record.close(versions=versions.installed())
-    _tell(folder, console)
     return folder
 
 
@@ -91,7 +90,7 @@ def run_evaluates(spec: Spec) -> dict[str, Any]:
 def default_folder(request: Request) -> Path:
     """In a run's folder for a run, else under outputs/evaluations; named by the data and what is special."""
     settings, stem = request.settings, Path(str(request.data)).stem
-    parts = [stem, settings.mode if settings.kind == "multiple_choice" else settings.kind]
+    parts = [stem, settings.mode if kinds.named(settings.kind).has_choices else settings.kind]
     parts += [f"{settings.permutations}orders"] if settings.permutations > 1 else []
     parts += [f"{settings.votes}votes"] if settings.votes > 1 else []
     parts += ["alone"] if request.alone and request.spec.kind in ("run", "adapter") else []
@@ -123,7 +122,7 @@ def with_the_runs_own(request: Request) -> Request:
 def conversations(request: Request) -> loading.Loaded:
     """The file's rows of the asked mode; rows that do not say their mode are of any."""
     loaded = loading.load_conversations([(str(request.data), 1.0)], system=request.system)
-    if request.settings.kind != "multiple_choice":
+    if not kinds.named(request.settings.kind).has_choices:
         return loaded
     wanted = request.settings.mode
     kept = tuple(row for row in loaded.conversations if row.meta.get("mode") in (None, wanted))
@@ -149,13 +148,14 @@ def _contamination(request: Request, test: Sequence[Conversation]) -> dict[str, 
     return contamination.check(train, test)
 
 
-def _possible(settings: Settings, target: Target, console: Console) -> Settings:
+def _possible(settings: Settings, target: Target, on_progress: OnProgress) -> Settings:
     """The settings as the target can do them. Raises SlimtuneError where it cannot at all."""
-    if settings.kind == "perplexity" and "likelihood" not in target.abilities:
-        target.likelihood([], [])  # says why
-    if settings.by_letters and "score" not in target.abilities:
-        console.warn("this server tells no log-probabilities: the answer is read from the reply's text instead")
+    needed = kinds.named(settings.kind).ability(settings)
+    if needed == "score" and needed not in target.abilities:
+        on_progress.warn("this server tells no log-probabilities, so the answer is read from the reply's text instead")
         return replace(settings, by="text")
+    if needed == "likelihood" and needed not in target.abilities:
+        target.likelihood([], [])  # says why
     return settings
 
 
@@ -167,7 +167,7 @@ def _identity(request: Request, found: loading.Loaded, count: int, opened: Opene
         "data": {"path": request.data, "sha256": found.files[0].sha256, "items": count},
         "system": request.system,
         "train": list(request.train) if request.train is not None else None,
-        "settings": request.settings.as_json(),
+        "settings": asdict(request.settings),
     }
 
 
@@ -182,7 +182,7 @@ class Record:
     def open(cls, folder: Path, identity: dict[str, Any], *, fresh: bool) -> Record:
         """The record of a new evaluation, or of the same one from before.
 
-        identity: all that makes it the same. Raises SlimtuneError where the folder holds another one; fresh: replace it.
+        identity: all that makes it the same. fresh: replace another one; without it, that is a SlimtuneError.
         """
         path = folder / RECORD
         unreadable: list[str] = []
@@ -216,30 +216,30 @@ class Record:
 
 
 def _ask_everyone(
-    opened: Opened, asked: Sequence[Item], request: Request, folder: Path, console: Console
-) -> dict[str, list[Row]]:
+    opened: Opened, asked: Sequence[Item], request: Request, folder: Path, on_progress: OnProgress
+) -> dict[str, list[Answer]]:
     """File stem to rows: "base" and "tuned" where there is an adapter, else "answers"."""
     if not opened.adapted:
-        return {"answers": _ask("answers", opened.target, asked, request.settings, folder, console)}
+        return {"answers": _ask("answers", opened.target, asked, request.settings, folder, on_progress)}
     rows = {}
     if not request.alone:
         with opened.without_adapter() as base:
-            rows["base"] = _ask("base", base, asked, request.settings, folder, console)
-    rows["tuned"] = _ask("tuned", opened.target, asked, request.settings, folder, console)
+            rows["base"] = _ask("base", base, asked, request.settings, folder, on_progress)
+    rows["tuned"] = _ask("tuned", opened.target, asked, request.settings, folder, on_progress)
     return rows
 
 
 def _ask(
-    who: str, target: Target, asked: Sequence[Item], settings: Settings, folder: Path, console: Console
-) -> list[Row]:
+    who: str, target: Target, asked: Sequence[Item], settings: Settings, folder: Path, on_progress: OnProgress
+) -> list[Answer]:
     answers = AnswerFile(folder / f"{who}.jsonl")
     done = [item.id for item in asked if item.id in answers.rows]
     named = {"base": "the base model", "tuned": "the tuned model", "answers": "the model"}[who]
-    console.step(f"Asking {named} {len(asked)} items" + (f", {len(done)} of them answered already" if done else ""))
-    return asking.complete(answers, target, asked, settings, console)
+    on_progress.step(f"Asking {named} {len(asked)} items" + (f", {len(done)} of them answered already" if done else ""))
+    return asking.complete(answers, target, asked, settings, on_progress)
 
 
-def _conclude(rows: dict[str, list[Row]], overlap: dict[str, Any] | None, folder: Path) -> None:
+def _conclude(rows: dict[str, list[Answer]], overlap: dict[str, Any] | None, folder: Path) -> None:
     if overlap is not None:
         write_json(folder / "contamination.json", overlap)
     if "base" in rows:
@@ -247,20 +247,3 @@ def _conclude(rows: dict[str, list[Row]], overlap: dict[str, Any] | None, folder
     else:
         (alone,) = rows.values()
         write_json(folder / "figures.json", figures.measure(alone))
-
-
-def _tell(folder: Path, console: Console) -> None:
-    """The figures on the screen, from the folder."""
-    from slimtune.run import screen
-
-    judged = mapping(folder, "verdict.json", [])
-    if judged:
-        screen.verdict(console, verdict.summary_rows(judged), judged["sentence"])
-    else:
-        screen.figures(console, summary_table.figure_rows(mapping(folder, "figures.json", [])))
-    found = mapping(folder, "contamination.json", [])
-    if found and (told := contamination.lines(found)):
-        console.warn(told[0])
-        for line in told[1:]:
-            console.say(line)
-    console.paths([("results", folder)])

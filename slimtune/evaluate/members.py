@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from slimtune.core import versions
-from slimtune.core.console import Console
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import sha256_file, write_lines
+from slimtune.core.progress import OnProgress
 from slimtune.evaluate import asking, ensemble, evaluation, items
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.evaluation import Request
-from slimtune.evaluate.judge import compare, comparison_text
-from slimtune.evaluate.judge.compare import Contender
+from slimtune.evaluate.judge.compare import compare
+from slimtune.evaluate.judge.contenders import Contender
+from slimtune.evaluate.kinds.kind import Answer, Item
 from slimtune.evaluate.targets import opening
 from slimtune.evaluate.targets.opening import Weights
 from slimtune.evaluate.targets.target_spec import Spec
@@ -30,8 +31,10 @@ class Member:
     adapter: Path
 
 
-def evaluate(specs: Sequence[Spec], weights: Sequence[float] | None, request: Request, console: Console) -> Path:
-    """Ask every member, combine their answers by vote and by mean, compare all of them; returns the results' folder.
+def evaluate(
+    specs: Sequence[Spec], weights: Sequence[float] | None, request: Request, on_progress: OnProgress
+) -> tuple[Path, dict[str, Any]]:
+    """Ask every member, combine their answers by vote and by mean, compare all; the results' folder and the comparison.
 
     specs: runs, adapters or checkpoints of one base. weights: one a member; not to be chosen on these questions.
     request: of the first member. A member that has answered already is not asked again.
@@ -48,18 +51,16 @@ def evaluate(specs: Sequence[Spec], weights: Sequence[float] | None, request: Re
         "members": {member.name: sha256_file(member.adapter / "adapter_model.safetensors") for member in members},
         "base": base.base,
         "data": {"path": request.data, "sha256": sha256_file(Path(str(request.data))), "items": len(asked)},
-        "settings": request.settings.as_json(),
+        "settings": asdict(request.settings),
     }
     record = evaluation.Record.open(folder, identity, fresh=request.fresh)
-    rows = _ask(members, request, asked, folder, console)
+    rows = _ask(members, request, asked, folder, on_progress)
     combined = ensemble.table([rows[member.name] for member in members], [member.name for member in members], weights)
     for name, answers in combined[len(members) :]:
         write_lines(folder / f"{name.replace(' ', '-')}.jsonl", answers)
-    result = compare.compare([Contender(name, answers) for name, answers in combined])
+    result = compare([Contender(name, answers) for name, answers in combined])
     record.close(weights=list(weights) if weights is not None else None, versions=versions.installed())
-    console.table("Members and their ensembles, on the same questions", comparison_text.as_list(result))
-    console.paths([("results", folder)])
-    return folder
+    return folder, result
 
 
 def _members(specs: Sequence[Spec], request: Request) -> tuple[list[Member], Weights]:
@@ -67,7 +68,7 @@ def _members(specs: Sequence[Spec], request: Request) -> tuple[list[Member], Wei
     parts = [opening.weights_of(spec, request.loading) for spec in specs]
     first = parts[0]
     problems = [
-        Problem("is no run and no adapter", spec.place, "an ensemble is of adapters on one base")
+        Problem("is neither a run nor an adapter", spec.place, "name adapters on one base")
         for spec, part in zip(specs, parts, strict=True)
         if not part.adapters
     ]
@@ -80,7 +81,7 @@ def _members(specs: Sequence[Spec], request: Request) -> tuple[list[Member], Wei
         and base_model.locate(part.base, part.revision) != base_model.locate(first.base, first.revision)
     ]
     if len(specs) < 2:
-        problems.append(Problem("an ensemble has two members or more", fix="name another run, adapter or checkpoint"))
+        problems.append(Problem("an ensemble has at least two members", fix="name another run, adapter or checkpoint"))
     if problems:
         raise SlimtuneError(problems, summary="these cannot be an ensemble")
     adapters = [next(iter(part.adapters.values())) for part in parts]
@@ -94,17 +95,17 @@ def _members(specs: Sequence[Spec], request: Request) -> tuple[list[Member], Wei
 
 
 def _ask(
-    members: Sequence[Member], request: Request, asked: Sequence[items.Item], folder: Path, console: Console
-) -> dict[str, list[dict[str, Any]]]:
+    members: Sequence[Member], request: Request, asked: Sequence[Item], folder: Path, on_progress: OnProgress
+) -> dict[str, list[Answer]]:
     ids = [item.id for item in asked]
     files = {member.name: AnswerFile(folder / f"{member.name}.jsonl") for member in members}
     if any(identifier not in file.rows for file in files.values() for identifier in ids):
-        console.step(f"Loading {len(members)} adapters on one base")
+        on_progress.step(f"Loading {len(members)} adapters on one base")
         opened = opening.open_local(request.spec, request.loading, {member.name: member.adapter for member in members})
         model = opened.local.model
         for member in members:
             model.set_adapter(member.name)
             file = files[member.name]
-            console.step(f"Asking {member.name} {len(asked)} questions")
-            asking.complete(file, opened.target, asked, request.settings, console)
+            on_progress.step(f"Asking {member.name} {len(asked)} questions")
+            asking.complete(file, opened.target, asked, request.settings, on_progress)
     return {name: file.finish(ids) for name, file in files.items()}

@@ -16,7 +16,7 @@ from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, read_lines, type_name
 from slimtune.data.problems import bad_data
 from slimtune.data.records import Mode
-from slimtune.evaluate import asking
+from slimtune.evaluate.kinds import choice_asking
 from slimtune.evaluate.replies.extract import Extraction, extract, label_names, label_position
 
 _TEXT_KEYS = ("text", "response")
@@ -287,9 +287,9 @@ def _single(reply: Mapping[str, Any], mode: Mode, names: tuple[str, ...]) -> Ext
 
 
 def _vote(answers: Sequence[str | None], found: Sequence[Extraction], row: Mapping[str, Any]) -> Extraction:
-    """As `asking` counted it: who has no answer does not vote, and without any vote the commonest reason counts."""
+    """As `choice_asking` counted it: who has no answer does not vote, and without any vote the commonest reason counts."""
     votes = Counter(answer for answer in answers if answer is not None)
-    told = asking.vote(votes)
+    told = choice_asking.vote(votes)
     if votes:
         return Extraction(told["predicted"], told["rule"], "answered")
     # The reason for one order is stored nowhere but in the row's own status.

@@ -12,8 +12,7 @@ from slimtune.core.progress import OnProgress
 from slimtune.data import loading as data_loading
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate import asking, items
-from slimtune.evaluate.asking import Settings
-from slimtune.evaluate.items import Item, Kind
+from slimtune.evaluate.kinds.kind import Item, Settings
 from slimtune.evaluate.targets import opening, target_spec
 from slimtune.evaluate.targets.opening import Loading, Weights
 from slimtune.export import build
@@ -21,6 +20,7 @@ from slimtune.export.proof import golden as goldens
 from slimtune.export.proof.questions import WHERE_LETTERS_ANSWER, Questions
 from slimtune.export.shipment import Shipment
 from slimtune.models import files as base_model
+from slimtune.recipe.names import KindName
 from slimtune.recipe.schema import ExportSection
 
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9._-]+")
@@ -64,7 +64,7 @@ def _held_out(data: str | None, system: str | None) -> list[Item]:
     if data is None:
         return []
     rows = data_loading.load_conversations([(data, 1.0)], system=system).conversations
-    kind: Kind = "multiple_choice" if rows and all(row.meta.get("choices") for row in rows) else "perplexity"
+    kind: KindName = "multiple_choice" if rows and all(row.meta.get("choices") for row in rows) else "perplexity"
     return items.read(rows, kind)
 
 

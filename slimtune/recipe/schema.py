@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.recipe import yaml_lines
+from slimtune.recipe.names import KindName, misfit
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 LORA_PRESETS = ("minimal", "standard", "full")
@@ -115,7 +116,7 @@ class BudgetSection(Section):
 
 class EvaluateSection(Section):
     data: str = Field(min_length=1)
-    kind: Literal["multiple_choice", "perplexity", "generation"] = "multiple_choice"
+    kind: KindName = "multiple_choice"
     mode: Literal["direct", "cot"] = Field("direct", description="letters after the prompt, or an argued reply")
     max_items: int | None = Field(None, ge=1)
     permutations: int = Field(1, ge=1, le=24, description="orders of the choices that each question is asked in")
@@ -134,13 +135,8 @@ class EvaluateSection(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> EvaluateSection:
-        choices = self.kind == "multiple_choice"
-        if self.votes > 1 and not (choices and self.mode == "cot"):
-            raise ValueError("votes need kind: multiple_choice and mode: cot, where replies differ")
-        if self.permutations > 1 and not choices:
-            raise ValueError("permutations need kind: multiple_choice, which has choices to permute")
-        if self.mode == "cot" and not choices:
-            raise ValueError("mode: cot is for kind: multiple_choice; a free reply is judged whole")
+        if why := misfit(self.kind, self.mode, self.permutations, self.votes)[1]:
+            raise ValueError(why)
         return self
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from slimtune.core.files import write_text
-from slimtune.evaluate.judge import verdict as verdicts
+from slimtune.evaluate.judge import figures
 
 FILE_NAME = "experiment_log.md"
 MISSING = "記録なし"
@@ -221,7 +221,7 @@ def _evaluation(manifest: dict[str, Any], recipe: dict[str, Any], verdict: dict[
     lines.append(f"- 判定: {_cell(verdict['sentence'])}")
     lines.append(_bullets((f"差: {_difference(verdict)}", f"学習データとの重複: {_contamination(verdict)}")))
     if verdict.get("base") and verdict.get("tuned"):
-        lines += ["", _table(("指標", "ベース", "チューニング後"), verdicts.summary_rows(verdict))]
+        lines += ["", _table(("指標", "ベース", "チューニング後"), figures.summary_rows(verdict))]
     return "\n".join(lines)
 
 

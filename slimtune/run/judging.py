@@ -10,12 +10,12 @@ from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
-from slimtune.evaluate import asking, permutations
+from slimtune.evaluate import asking, kinds
 from slimtune.evaluate import items as reading
 from slimtune.evaluate.answer_file import AnswerFile
-from slimtune.evaluate.asking import Row, Settings
-from slimtune.evaluate.items import Item
-from slimtune.evaluate.judge import verdict
+from slimtune.evaluate.judge import figures, verdict
+from slimtune.evaluate.kinds import permutations
+from slimtune.evaluate.kinds.kind import Answer, Item, Settings
 from slimtune.evaluate.targets.target import Facts, Prompt, Sampling, Target
 from slimtune.export.proof import golden
 from slimtune.recipe.schema import EvaluateSection
@@ -73,7 +73,7 @@ def items_of(
         if settings.kind == "perplexity":
             needed = sum(map(len, tokenizer.prompt_and_response_ids(item.prompt, item.reference)))
         else:
-            needed = len(tokenizer.prompt_ids(item.prompt)) + settings.room
+            needed = len(tokenizer.prompt_ids(item.prompt)) + kinds.room(settings)
         if needed > max_length:
             what = f"prompt and reply may have {needed} tokens, max_seq_length is {max_length}"
             problems.append(Problem(what, item.where, "raise model.max_seq_length, or lower evaluate.max_new_tokens"))
@@ -107,7 +107,7 @@ def target_of(model: Any, tokenizer: ChatTokenizer, prepared: Prepared) -> Local
 
 def ask(
     who: Who, target: Target, items: Sequence[Item], settings: Settings, record: RunRecord, console: Console
-) -> list[Row]:
+) -> list[Answer]:
     """One result an item, also in eval/<who>.jsonl; nothing where the recipe evaluates nothing.
 
     What the base model answered before a run was stopped is not asked again.
@@ -168,7 +168,7 @@ def record_golden(target: LocalTarget, items: Sequence[Item], record: RunRecord,
 
 
 def judge(
-    base: Sequence[Row], tuned: Sequence[Row], prepared: Prepared, record: RunRecord, console: Console
+    base: Sequence[Answer], tuned: Sequence[Answer], prepared: Prepared, record: RunRecord, console: Console
 ) -> dict[str, Any] | None:
     """The verdict, in eval/verdict.json and on the screen; None where the recipe evaluates nothing."""
     if not tuned:
@@ -178,7 +178,7 @@ def judge(
     judged = verdict.judge(base, tuned, contamination=prepared.contamination)
     record.write_json("eval/verdict.json", judged)
     record.event("verdict", judged["sentence"])
-    screen.verdict(console, verdict.summary_rows(judged), judged["sentence"])
+    screen.verdict(console, figures.summary_rows(judged), judged["sentence"])
     return judged
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -12,6 +13,10 @@ from rich.text import Text
 
 from slimtune.core.console import Console
 from slimtune.core.memory import Comparison, sentences, shown
+from slimtune.core.run_folder import mapping
+from slimtune.evaluate import contamination
+from slimtune.evaluate.judge import comparison_text, pairwise
+from slimtune.evaluate.judge import figures as judge_figures
 from slimtune.plan.explain import suggestions
 from slimtune.plan.make import Plan
 from slimtune.plan.memory import ram, vram
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
     from slimtune.train.audit import MaskAudit
 
 _SHOWN_PROMPT_CHARACTERS = 220
+# Columns of a comparison's table that a terminal holds.
+_WIDEST = 3
 
 
 def plan(console: Console, prepared: Prepared) -> None:
@@ -127,6 +134,41 @@ def verdict(console: Console, rows: Sequence[Sequence[str]], sentence: str) -> N
 def figures(console: Console, rows: Sequence[Sequence[str]]) -> None:
     """What one model reached: (measure, value) each."""
     console.table("Figures", [("", ""), *rows])
+
+
+def evaluation(console: Console, folder: Path) -> None:
+    """What `slimtune evaluate` left in its folder."""
+    judged = mapping(folder, "verdict.json", [])
+    if judged:
+        verdict(console, judge_figures.summary_rows(judged), judged["sentence"])
+    else:
+        figures(console, judge_figures.figure_rows(mapping(folder, "figures.json", [])))
+    found = mapping(folder, "contamination.json", [])
+    if found and (told := contamination.lines(found)):
+        console.warn(told[0])
+        for line in told[1:]:
+            console.say(line)
+    console.paths([("results", folder)])
+
+
+def comparison(console: Console, result: Mapping[str, Any], folder: Path) -> None:
+    """What `slimtune compare` found, and where its page is."""
+    brief = len(result["contenders"]) > _WIDEST
+    rows = comparison_text.as_list(result) if brief else comparison_text.as_rows(result)
+    console.table(comparison_text.title(result), rows)
+    for pair in comparison_text.against_reference(result):
+        console.say(pair["sentence"])
+    for judged in result.get("judged", ()):
+        console.say(pairwise.sentence(judged))
+    for note in result["notes"]:
+        console.warn(note)
+    console.paths([("page", folder / "comparison.html"), ("Markdown", folder / "comparison.md")])
+
+
+def ensemble(console: Console, result: Mapping[str, Any], folder: Path) -> None:
+    """What `slimtune ensemble` found: its members and the ways to combine them."""
+    console.table("Members and their ensembles, on the same questions", comparison_text.as_list(result))
+    console.paths([("results", folder)])
 
 
 def _gib(size: int) -> str:

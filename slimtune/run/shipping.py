@@ -13,8 +13,8 @@ from slimtune.core.run_folder import as_dict, lines, mapping
 from slimtune.core.run_lock import RunLock
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.evaluate import answer_file
-from slimtune.evaluate.items import Item
+from slimtune.evaluate import answer_file, kinds
+from slimtune.evaluate.kinds.kind import Item
 from slimtune.export.proof import golden, parity_text
 from slimtune.export.proof.questions import WHERE_LETTERS_ANSWER, Questions
 from slimtune.export.shipment import Shipment
@@ -160,7 +160,7 @@ def _questions(run: Path, recipe: Recipe, wanted: ExportSection) -> Questions | 
     settings = judging.settings_of(evaluate, recipe.run.seed)
     count = wanted.parity_questions
     if count is None:
-        count = WHERE_LETTERS_ANSWER if settings.by_letters else 0
+        count = WHERE_LETTERS_ANSWER if kinds.by_letters(settings) else 0
     items = [Item.from_json(row) for row in lines(run, "eval/items.jsonl", [])]
     tuned = answer_file.read(run / "eval" / "tuned.jsonl") if count and items else []
     return Questions.first(count, items, tuned, settings)

@@ -43,7 +43,7 @@ def test_lengths_fill_the_rows(row_length):
 
 
 def test_questions_can_be_scored(tokenizer, tmp_path):
-    from slimtune.evaluate.asking import Settings
+    from slimtune.evaluate.kinds.kind import Settings
     from slimtune.run import judging
 
     path = random_data.write_questions(tmp_path / "questions.jsonl", 8, 200, tokenizer)

@@ -7,8 +7,7 @@ import pytest
 
 from slimtune.data.records import Message
 from slimtune.evaluate import asking
-from slimtune.evaluate.asking import Settings
-from slimtune.evaluate.items import Item
+from slimtune.evaluate.kinds.kind import Item, Settings
 from slimtune.evaluate.targets.target import Facts, Letters, Likelihood, Reply
 
 TEXTS = ("七日", "十日", "二十日", "三十日")

@@ -179,8 +179,9 @@ def test_members_that_do_not_fit_are_told_at_once():
     with pytest.raises(SlimtuneError) as caught:
         ensemble.combine([member("abc"), other, member("abc", logprobs={"a": 0.0})], how="vote")
     assert [problem.what for problem in caught.value.problems] == [
-        "answered by only one of member 1 and member 2: extra, q2",
-        "other gold answers than member 1: q1",
+        "answered by member 1 only: q2",
+        "answered by member 2 only: extra",
+        "different gold answers: q1",
         "the members chose between different labels: q0, q1, q2",
     ]
 
@@ -190,9 +191,11 @@ def test_rows_that_are_no_questions_are_errors():
     with pytest.raises(SlimtuneError) as caught:
         ensemble.combine([text, [], member("aa") + member("a")], how="vote")
     assert [problem.what for problem in caught.value.problems] == [
-        "no id, gold or predicted in 1 of 1 rows",
-        "no rows",
+        "1 of 1 answers lack reference",
+        "1 of 1 answers lack chrf",
+        "no answers",
         "repeated ids: q0",
+        "different kinds: member 1 is generation, member 3 is multiple_choice",
     ]
     with pytest.raises(SlimtuneError, match="at least two members"):
         ensemble.combine([member("a")], how="vote")

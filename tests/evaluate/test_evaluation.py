@@ -16,8 +16,8 @@ from support.paths import ROOT
 from slimtune.core.console import Console
 from slimtune.core.errors import SlimtuneError
 from slimtune.evaluate import evaluation
-from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.evaluation import Request
+from slimtune.evaluate.kinds.kind import Settings
 from slimtune.evaluate.targets import opening, target_spec
 from slimtune.evaluate.targets.opening import Opened
 from slimtune.evaluate.targets.target import Facts, Letters, Reply

@@ -8,7 +8,8 @@ from support.paths import ROOT
 from slimtune.core.errors import SlimtuneError
 from slimtune.data import loading
 from slimtune.data.records import Message
-from slimtune.evaluate import items, permutations
+from slimtune.evaluate import items
+from slimtune.evaluate.kinds import permutations
 
 CHOICES = {"a": "5年", "b": "5年以内", "c": "10年", "d": "期間の定めなし"}
 

@@ -12,8 +12,7 @@ from support.paths import ROOT
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.records import Message
 from slimtune.evaluate import asking, rescore
-from slimtune.evaluate.asking import Settings
-from slimtune.evaluate.items import Item
+from slimtune.evaluate.kinds.kind import Item, Settings
 from slimtune.evaluate.targets.target import Reply
 
 GIVEN = ROOT.parent / "shared" / "cases" / "answer_cases.jsonl"

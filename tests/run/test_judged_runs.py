@@ -13,8 +13,8 @@ from slimtune.cli import app as cli
 from slimtune.core.console import Console
 from slimtune.core.errors import SlimtuneError
 from slimtune.evaluate import answer_file, evaluation
-from slimtune.evaluate.asking import Settings
 from slimtune.evaluate.evaluation import Request
+from slimtune.evaluate.kinds.kind import Settings
 from slimtune.evaluate.targets import target_spec
 from slimtune.recipe import schema as recipe
 from slimtune.run import pipeline, report, shipping

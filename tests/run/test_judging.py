@@ -14,7 +14,7 @@ from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation, Message
 from slimtune.evaluate.answer_file import AnswerFile
-from slimtune.evaluate.asking import Settings
+from slimtune.evaluate.kinds.kind import Settings
 from slimtune.evaluate.targets.target import Facts, Letters
 from slimtune.recipe import schema as recipe
 from slimtune.run import judging, pipeline, report

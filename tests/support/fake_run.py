@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from slimtune.evaluate.judge import text_quality, verdict
+from slimtune.evaluate.judge import verdict
+from slimtune.evaluate.kinds.generation import closeness
 from slimtune.run import loss_curve
 
 EVIL = "<script>alert(1)</script>"
@@ -162,7 +163,7 @@ def _replies(wrong: str, right: Any) -> list[dict[str, Any]]:
         reference = f"取り消すことができない。第{index}問の理由は、単に権利を得る行為だからである。"
         text = reference if index in right else wrong
         row = {"id": f"minpo-{index:03d}", "kind": "generation", "source": "民法", "status": "answered"}
-        rows.append({**row, "text": text, "reference": reference, **text_quality.compare(text, reference)})
+        rows.append({**row, "text": text, "reference": reference, **closeness(text, reference)})
     return rows
 
 

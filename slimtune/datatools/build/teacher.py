@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from slimtune.core.progress import Advance, ignore
 from slimtune.data.questions import Question
@@ -20,7 +21,7 @@ from slimtune.data.records import Message
 from slimtune.data.text import faults, normalised
 from slimtune.datatools.build import prompts
 from slimtune.datatools.build.prompts import Language
-from slimtune.evaluate.answer_file import AnswerFile, Row
+from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.replies import reply_text
 from slimtune.evaluate.replies.extract import extract
 from slimtune.evaluate.targets.target import Prompt, Reply, Sampling, Target
@@ -101,7 +102,7 @@ def _key(text: str, target: Target, sampling: Sampling) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
-def _row(question: Question, key: str, found: Sequence[Reply]) -> Row:
+def _row(question: Question, key: str, found: Sequence[Reply]) -> dict[str, Any]:
     replies = [{"text": one.text, "truncated": one.truncated, "error": one.error} for one in found]
     return {"id": question.id, "prompt_sha256": key, "replies": replies}
 

@@ -1,21 +1,19 @@
-"""A comparison as rows for a terminal and as Markdown; report/comparison.py makes the page."""
+"""A comparison as rows for a terminal and as Markdown; run/report/comparison.py makes the page."""
 
 from __future__ import annotations
 
 import html
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from slimtune.evaluate import kinds
 from slimtune.evaluate.judge import pairwise
-from slimtune.evaluate.judge.contenders import excerpt
-from slimtune.evaluate.judge.summary_table import figure_rows
-from slimtune.evaluate.judge.verdict_text import percent, signed
+from slimtune.evaluate.judge.difference import readable
+from slimtune.evaluate.judge.figures import figure_rows
+from slimtune.evaluate.judge.text import count, excerpt, signed
+from slimtune.evaluate.kinds.kind import Kind
 
-NOUNS = {"multiple_choice": "question", "perplexity": "text", "generation": "prompt"}
-UNITS = {"multiple_choice": "points", "perplexity": "nats per token", "generation": "chrF points"}
-TESTS = {"multiple_choice": "exact McNemar", "perplexity": "Wilcoxon", "generation": "Wilcoxon"}
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
 # What begins a tag or an entity; "p < 0.001" is neither.
 _HTML = re.compile(r"<(?=[A-Za-z/!?])|&(?=[#\w])")
@@ -34,7 +32,7 @@ def as_rows(result: Result) -> list[tuple[str, ...]]:
 
 def as_list(result: Result) -> list[tuple[str, ...]]:
     """The same in brief, a row for each contender below a header: what fits a terminal, however many they are."""
-    test = "Holm-adjusted p" if result["adjustment"] else f"{TESTS[result['kind']]} p"
+    test = "Holm-adjusted p" if result["adjustment"] else f"{kind_of(result).test} p"
     rows: list[tuple[str, ...]] = [("", next(iter(measures(result)))[0], "difference", test, "verdict")]
     figures = next(iter(measures(result)))[1:]
     pairs: list[dict[str, Any] | None] = [None, *against_reference(result)]
@@ -54,29 +52,21 @@ def measures(result: Result) -> list[tuple[str, ...]]:
 def differences(result: Result) -> list[tuple[str, ...]]:
     """What the others differ from the reference by, and how sure that is."""
     pairs = against_reference(result)
-    test = TESTS[result["kind"]]
+    kind = kind_of(result)
     rows = [
         ("difference", "reference", *(difference(pair) for pair in pairs)),
-        (f"{test} p", "", *(_p(pair["p_value"]) for pair in pairs)),
+        (f"{kind.test} p", "", *(_p(pair["p_value"]) for pair in pairs)),
     ]
     if result["adjustment"]:
         rows.append(("Holm-adjusted p", "", *(_p(pair["adjusted_p_value"]) for pair in pairs)))
     if any(pair["items_needed"] for pair in pairs):
-        rows.append((f"{NOUNS[result['kind']]}s to tell", "", *(str(pair["items_needed"] or "–") for pair in pairs)))
+        rows.append((f"{kind.noun}s to tell", "", *(str(pair["items_needed"] or "–") for pair in pairs)))
     return [*rows, ("verdict", "", *(pair["verdict"] for pair in pairs))]
 
 
 def against_reference(result: Result) -> list[dict[str, Any]]:
     """The pairs of the reference with each other contender."""
     return result["pairs"][: len(result["contenders"]) - 1]
-
-
-def readable(pair: Mapping[str, Any]) -> tuple[float, list[float], str]:
-    """A pair's difference, its interval and their unit for a person: a perplexity's as its change in percent."""
-    size, ends, unit = pair["difference"], pair["difference_interval"], pair["difference_unit"]
-    if unit == UNITS["perplexity"]:
-        return 100 * math.expm1(size), [100 * math.expm1(end) for end in ends], "%"
-    return size, list(ends), unit
 
 
 def difference(pair: Mapping[str, Any]) -> str:
@@ -108,35 +98,23 @@ def matrix(result: Result) -> list[tuple[str, list[dict[str, str] | None]]]:
 
 def matrix_caption(result: Result) -> str:
     """What the cells of `matrix` are."""
-    unit = result["pairs"][0]["difference_unit"]
-    what = "change of the perplexity" if unit == UNITS["perplexity"] else f"difference in {unit}"
+    unit = readable(result["pairs"][0])[2]
+    what = "change of the perplexity" if unit == "%" else f"difference in {unit}"
     return f"Row against column: {what}, with its Holm-adjusted p."
-
-
-def answer(one: Mapping[str, Any]) -> str:
-    """A contender's answer to an item in a word or two: the label with its probability, or how good the text is."""
-    if "nats_per_token" in one:
-        return f"{one['nats_per_token']:.3f}"
-    if "chrf" in one:
-        return f"chrF {one['chrf']:.0f}" + (", exact" if one["exact"] else "")
-    if one["predicted"] is None:
-        return str(one["status"])
-    share = one.get("probability")
-    return str(one["predicted"]) if share is None else f"{one['predicted']} {percent(share)}"
 
 
 def title(result: Result) -> str:
     """ "Comparison of 3 on 120 questions"."""
-    noun = NOUNS[result["kind"]]
-    return f"Comparison of {len(result['contenders'])} on {result['n']} {noun}{'' if result['n'] == 1 else 's'}"
+    return f"Comparison of {len(result['contenders'])} on {count(result['n'], kind_of(result).noun)}"
 
 
 def parted(result: Result) -> str:
     """What the listed items are."""
-    if result["kind"] == "multiple_choice":
-        return f"{len(result['flips'])} of {result['n']} questions are right for some and wrong for others"
-    unit = "chrF" if result["kind"] == "generation" else "nats per token"
-    return f"The {len(result['flips'])} {NOUNS[result['kind']]}s on which they are furthest apart, in {unit}"
+    return kind_of(result).apart(len(result["flips"]), result["n"])
+
+
+def kind_of(result: Result) -> Kind:
+    return kinds.named(kinds.name_of(result))
 
 
 def as_markdown(result: Result, *, most: int = 30) -> str:
@@ -163,13 +141,13 @@ def as_markdown(result: Result, *, most: int = 30) -> str:
 
 
 def _flips(result: Result, names: Sequence[str], most: int) -> str:
-    golds = result["kind"] == "multiple_choice"
+    kind, golds = kind_of(result), "gold" in result
     header = ("id", *(["gold"] if golds else []), *names, "prompt")
     rows = [
         (
             flip["id"],
             *([flip["gold"]] if golds else []),
-            *(f"{answer(one)} {'✓' if one['correct'] else '✗'}" if golds else answer(one) for one in flip["answers"]),
+            *(kind.in_a_word(one) + (f" {'✓' if one['correct'] else '✗'}" if golds else "") for one in flip["answers"]),
             excerpt(" ".join((flip["prompt"] or "").split()), _EXCERPT),
         )
         for flip in result["flips"][:most]

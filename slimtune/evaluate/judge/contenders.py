@@ -1,4 +1,4 @@
-"""One side of a comparison: the result rows of a run, of an evaluated model or of a file, with what was asked. No torch."""
+"""One side of a comparison: the answers of a run, of an evaluated model or of a file, with what was asked. No torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from slimtune.core.errors import fail
 from slimtune.core.run_folder import as_dict, mapping
 from slimtune.evaluate import answer_file
-from slimtune.evaluate.judge import pairing
+from slimtune.evaluate.judge import pair
+from slimtune.evaluate.kinds.kind import Answers
 
-Row = dict[str, Any]
 _SIDES = ("tuned", "base")
 # Names that say nothing without their folder's.
 _GENERIC = (*_SIDES, "answers")
@@ -21,13 +21,13 @@ _GENERIC = (*_SIDES, "answers")
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """name: how a person knows it. rows: its result rows. asked: the line of `items.jsonl` by id, where there is one.
+    """name: how a person knows it. answers: of its model. asked: the line of `items.jsonl` by id, where there is one.
 
-    place: where the rows are from. notes: what a reader of a comparison must know, e.g. that the evaluation is not complete.
+    place: where the answers are from. notes: what a reader must know, e.g. that the evaluation is not complete.
     """
 
     name: str
-    rows: Sequence[Row]
+    answers: Answers
     asked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     place: str = ""
     notes: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ def read(place: Path) -> Contender:
     """The contender at a place on the disk.
 
     place: a run's folder (its tuned model; `RUN:base` is its base model), a result folder of `slimtune evaluate`, or a
-    JSONL file of result rows. Raises SlimtuneError where there are no results, or unreadable ones.
+    JSONL file of answers. Raises SlimtuneError where there are no results, or unreadable ones.
     """
     path, side = _side(place)
     if path.is_file():
@@ -77,20 +77,6 @@ def question(item: Mapping[str, Any]) -> str:
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
-def excerpt(text: str, length: int) -> str:
-    """The text, cut in the middle where it is longer: a prompt's end has the question, its beginning says what it is."""
-    if len(text) <= length:
-        return text
-    half = (length - 3) // 2
-    return f"{text[: length - 3 - half].rstrip()} … {text[-half:].lstrip()}"
-
-
-def some(ids: Sequence[str], most: int = 10) -> str:
-    """The first of many ids, for a message, and how many more there are."""
-    more = f" and {len(ids) - most} more" if len(ids) > most else ""
-    return ", ".join(ids[:most]) + more
-
-
 def _side(place: Path) -> tuple[Path, str]:
     """`RUN:base` → (RUN, "base"); a place that exists as it is written is taken as it is."""
     if not place.exists():
@@ -101,18 +87,18 @@ def _side(place: Path) -> tuple[Path, str]:
 
 
 def _contender(name: str, file: Path, place: str) -> Contender:
-    rows = answer_file.read(file)
+    answers = answer_file.read(file)
     questions = file.with_name("items.jsonl")
     asked = {item["id"]: item for item in answer_file.read(questions)} if questions.is_file() else {}
     evaluation = _facts(file.parent, "evaluation.json")
     notes = []
     if evaluation.get("complete") is False:
         items = as_dict(evaluation.get("data")).get("items")
-        notes.append(f"the evaluation of {name} did not come to its end: {len(rows)} of {items or 'unknown'} items")
+        notes.append(f"the evaluation of {name} is not complete: {len(answers)} of {items or 'unknown'} items")
     # The base model was not trained on what was looked through.
-    if file.stem != "base" and (found := pairing.contaminated(_contamination(file.parent), rows)) and found["items"]:
-        notes.append(f"{found['items']} of {len(rows)} items are in the training data of {name}")
-    return Contender(name, rows, asked, place, tuple(notes))
+    if file.stem != "base" and (found := pair.contaminated(_contamination(file.parent), answers)) and found["items"]:
+        notes.append(f"{found['items']} of {len(answers)} items are in the training data of {name}")
+    return Contender(name, answers, asked, place, tuple(notes))
 
 
 def _name(path: Path, folder: Path) -> str:

@@ -19,8 +19,8 @@ from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data.records import Message
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.judge import statistics
-from slimtune.evaluate.judge.contenders import Contender, excerpt, question
-from slimtune.evaluate.judge.verdict_text import bounds, p_value, percent
+from slimtune.evaluate.judge.contenders import Contender, question
+from slimtune.evaluate.judge.text import bounds, excerpt, p_value, percent
 from slimtune.evaluate.targets.target import Prompt, Reply, Sampling, Target
 
 Side = Literal["first", "second"]
@@ -178,12 +178,12 @@ def _pairs(
 ) -> tuple[list[_Pair], list[str]]:
     """The items that both answered, in the order of `first`, and the ids of those that one of them failed to answer."""
     asked = {item["id"]: item for item in items}
-    theirs = {row["id"]: row for row in second.rows}
-    both = [(row, theirs[row["id"]]) for row in first.rows if row["id"] in theirs]
+    theirs = {row["id"]: row for row in second.answers}
+    both = [(row, theirs[row["id"]]) for row in first.answers if row["id"] in theirs]
     problems = [
         Problem("no texts to judge: it answered by letters", contender.name, "judge generated or cot answers")
         for contender in (first, second)
-        if any("text" not in row for row in contender.rows)
+        if any("text" not in row for row in contender.answers)
     ]
     if not both:
         problems.append(Problem("no item that both answered", f"{first.name}, {second.name}", "evaluate the same file"))

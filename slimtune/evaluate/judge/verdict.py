@@ -1,24 +1,19 @@
-"""Is the tuned model better than the base model? Both answered the same held-out questions: a paired test."""
+"""Is the tuned model better than the base model? Both answered the same held-out items: a paired test."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from slimtune.evaluate.judge import pairing, statistics
-from slimtune.evaluate.judge.continuous import judge_continuous
-from slimtune.evaluate.judge.figures import Rows, answer_key, is_correct, labels_in, multiple_choice, question_score
-from slimtune.evaluate.judge.statistics import items_needed, mcnemar_exact
-from slimtune.evaluate.judge.summary_table import summary_rows
-from slimtune.evaluate.judge.thresholds import COLLAPSE_EXCESS, COLLAPSE_SHARE, LOW_ANSWERED, LOW_LABEL_MASS
-from slimtune.evaluate.judge.verdict_text import caveats, percent, sentence
-
-__all__ = ["items_needed", "judge", "mcnemar_exact", "percent", "summary_rows"]
+from slimtune.evaluate import kinds
+from slimtune.evaluate.judge import difference, figures, pair, statistics
+from slimtune.evaluate.judge.text import bounds
+from slimtune.evaluate.kinds.kind import Answer, Answers, Kind
 
 
 def judge(
-    base: Rows,
-    tuned: Rows,
+    base: Answers,
+    tuned: Answers,
     *,
     labels: Sequence[str] | None = None,
     alpha: float = 0.05,
@@ -27,147 +22,129 @@ def judge(
 ) -> dict[str, Any]:
     """Compare two models item by item; returns plain data for `eval/verdict.json`.
 
-    base, tuned: one dict an item, in any order; ids and golds must be the same. A multiple-choice row has `id`, `gold`,
-        `predicted` (None: no answer, counted as wrong), and what `figures.multiple_choice` names where it is known.
-        Rows whose `kind` is perplexity or generation are judged by `continuous.judge_continuous`.
-    labels: the possible answers in their order; by default all that occur in the rows.
-    alpha: level of the two-sided test; the interval of the difference covers 1 - alpha.
+    base, tuned: one answer an item, in any order; ids, and golds or references, must be the same.
+    labels: the possible answers of multiple choice in their order; by default all that occur.
+    alpha: level of the two-sided tests; the interval of the difference covers 1 - alpha.
     contamination: the content of `eval/contamination.json`; None if it was not checked.
     resamples: of the bootstrap behind the interval.
 
-    `verdict` is the first that holds of
-    - "collapsed": the tuned model gives one label to nearly all questions. Its share of the answers is ≥ COLLAPSE_SHARE,
-      exceeds its share of gold by ≥ COLLAPSE_EXCESS, and is more than chance explains (one-sided binomial test with
-      the gold share, p < alpha). Whatever the accuracy is, such a model does not read the question.
+    The difference is as in `difference.measure`, tuned minus base. `verdict` is the first that holds of
+    - "collapsed": the tuned model gives one answer to nearly everything. Its share is ≥ COLLAPSE_SHARE and exceeds what
+      gold or the references have by ≥ COLLAPSE_EXCESS; of labels it is also more than chance explains (one-sided
+      binomial test with the gold share, p < alpha). Whatever the score is, such a model does not read the question.
     - "format failure": less than LOW_LABEL_MASS of its probability is on the labels, or less than LOW_ANSWERED of its
-      replies hold an answer. Its accuracy is not what a person who uses it would see.
-    - "contaminated": some of the questions are in the training data. `contamination` scores both parts.
-    - "better", "worse": the exact McNemar test has p < alpha.
-    - "cannot tell": otherwise; `items_needed` then says how many items would be needed, see `items_needed`.
+      replies are usable. Its score is not what a person who uses it would see.
+    - "contaminated": some of the items are in the training data. `contamination` scores both parts.
+    - "better", "worse", "cannot tell": see `difference.decide`; `items_needed` says how many items could tell.
 
-    Where the choices were permuted, a question is right if its averaged prediction is, `difference_points` and its
-    interval are of the mean over the orders (if both models' are known), and histograms, gold's as the tuned model saw
-    it, count the labels of every order.
+    Where the choices were permuted, a question is right if its averaged prediction is, the difference is of the mean
+    over the orders (if both models' are known), and histograms, gold's as the tuned model saw it, count every order.
     `sentence` says this for a person, with `caveats` that the verdict does not cover.
     Raises SlimtuneError if the items do not pair up, repeat an id, lack a field or contradict themselves.
     """
-    kind = pairing.kind_of(base or tuned)
-    if kind != "multiple_choice":
-        return judge_continuous(base, tuned, kind=kind, alpha=alpha, contamination=contamination, resamples=resamples)
-    base, tuned = pairing.pair(base, tuned, kind=kind, labels=labels)
-    order = list(labels) if labels is not None else labels_in([*base, *tuned])
-    n = len(base)
-    flips = _flips(base, tuned)
-    lost, gained = len(flips["lost"]), len(flips["gained"])
-    # Of an ensemble the orders are not known one by one: then its answer counts, and only the answer of the other.
-    score = question_score if all(row.get("permutations") for row in [*base, *tuned]) else is_correct
-    differences = [score(t) - score(b) for b, t in zip(base, tuned, strict=True)]
-    interval = statistics.paired_bootstrap(differences, confidence=1 - alpha, resamples=resamples)
-
+    base, tuned = pair.pair([("base", base), ("tuned", tuned)], whole=True, alike=True, labels=labels)
+    kind, n = kinds.of(base), len(base)
+    change = kind.change(base, tuned)
     result: dict[str, Any] = {
-        "kind": kind,
+        "kind": kind.name,
         "mode": str(tuned[0].get("mode") or "direct"),
         "n": n,
         "alpha": alpha,
-        **answer_key(tuned, order),
-        "base": multiple_choice(base, order),
-        "tuned": multiple_choice(tuned, order),
-        "mcnemar": {"lost": lost, "gained": gained, "p_value": mcnemar_exact(lost, gained)},
-        "difference_points": 100 * sum(differences) / n,
-        "difference_interval": [100 * end for end in interval],
-        "flips": flips,
-        "both_answered": _where_both_answered(base, tuned),
-        "contamination": _scored_apart(contamination, base, tuned),
-        "items_needed": None,
+        **kind.frame(tuned, labels or kind.frame([*base, *tuned], None).get("labels")),
     }
-    result["collapse"] = _collapse(result)
-    result["verdict"] = _verdict(result)
-    if result["verdict"] == "cannot tell":
-        result["items_needed"] = items_needed(n, lost, gained, alpha=alpha)
-    result["caveats"] = caveats(result)
-    result["sentence"] = sentence(result)
+    shown = result.get("labels", [])
+    result |= {"base": figures.of_model(base, shown), "tuned": figures.of_model(tuned, shown)}
+    result |= difference.measure(kind, change, alpha=alpha, resamples=resamples)
+    if kind.unit == "points":
+        result["difference_points"] = result["difference"]  # the name in verdicts of older versions
+    if change.right:
+        ids = [answer["id"] for answer in base]
+        result["flips"] = {
+            "gained": [key for key, right in zip(ids, change.right, strict=True) if right == (False, True)],
+            "lost": [key for key, right in zip(ids, change.right, strict=True) if right == (True, False)],
+        }
+    result |= kind.judged(base, tuned, result)
+    result["contamination"] = _scored_apart(kind, contamination, base, tuned)
+    word, failure = kind.failure(result)
+    known = result["contamination"] or {"items": 0}
+    result["verdict"] = (
+        word
+        or ("contaminated" if known["items"] else "")
+        or difference.decide(kind, result, n, alpha, result["p_value"])
+    )
+    told = result["verdict"] == "cannot tell"
+    result["items_needed"] = difference.items_needed(kind, change, alpha) if told else None
+    result["caveats"] = [*kind.caveats(result), *difference.caveats(kind, result), *_known_caveats(kind, result)]
+    result["sentence"] = _sentence(kind, result, failure)
     return result
 
 
-def _verdict(result: dict[str, Any]) -> str:
-    tuned, contamination, test = result["tuned"], result["contamination"], result["mcnemar"]
-    if result["collapse"]["collapsed"]:
-        return "collapsed"
-    if tuned["label_mass"] is not None and tuned["label_mass"] < LOW_LABEL_MASS:
-        return "format failure"
-    if tuned["statuses"]["answered"] < LOW_ANSWERED * result["n"]:
-        return "format failure"
-    if contamination and contamination["items"]:
-        return "contaminated"
-    if test["p_value"] < result["alpha"]:
-        return "better" if test["gained"] > test["lost"] else "worse"
-    return "cannot tell"
-
-
-def _collapse(result: dict[str, Any]) -> dict[str, Any]:
-    """The commonest answer of the tuned model, its shares, whether that is a collapse, and both distances from gold.
-
-    Shares are of the answers that were given. One question's orders are not independent of each other, so that the
-    test counts a question once. `base_distance` and `tuned_distance` are total variation between answers and gold.
-    """
-    base, tuned, gold = result["base"]["histogram"], result["tuned"]["histogram"], result["gold"]
-    label = max(result["labels"], key=lambda one: tuned[one])
-    share, base_share, gold_share = (_share(counts, label) for counts in (tuned, base, gold))
-    answered = result["n"] - result["tuned"]["unanswered"]
-    by_chance = statistics.exceeds_by_chance(round(share * answered), answered, gold_share) if answered else 1.0
-    return {
-        "label": label,
-        "share": share,
-        "gold_share": gold_share,
-        "base_share": base_share,
-        "base_distance": statistics.total_variation(base, gold),
-        "tuned_distance": statistics.total_variation(tuned, gold),
-        "p_value": by_chance,
-        "collapsed": share >= COLLAPSE_SHARE
-        and share - gold_share >= COLLAPSE_EXCESS
-        and answered >= LOW_ANSWERED * result["n"]
-        and by_chance < result["alpha"],
-    }
-
-
-def _share(counts: dict[str, int], label: str) -> float:
-    return counts[label] / (sum(counts.values()) or 1)
-
-
-def _flips(base: Rows, tuned: Rows) -> dict[str, list[Any]]:
-    pairs = [(b["id"], is_correct(b), is_correct(t)) for b, t in zip(base, tuned, strict=True)]
-    return {
-        "gained": [key for key, before, after in pairs if after and not before],
-        "lost": [key for key, before, after in pairs if before and not after],
-    }
-
-
-def _where_both_answered(base: Rows, tuned: Rows) -> dict[str, Any] | None:
-    """The score without the questions that either model left open; None if there are none of these."""
-    part = _score(base, tuned, lambda b, t: None not in (b["predicted"], t["predicted"]))
-    return part if part["n"] < len(base) else None
-
-
-def _scored_apart(contamination: dict[str, Any] | None, base: Rows, tuned: Rows) -> dict[str, Any] | None:
-    """What the contamination check found, with the scores of the clean and of the contaminated questions."""
-    found = pairing.contaminated(contamination, base)
+def _scored_apart(
+    kind: Kind, contamination: dict[str, Any] | None, base: Answers, tuned: Answers
+) -> dict[str, Any] | None:
+    """What the contamination check found, with the scores of the clean and of the contaminated items."""
+    found = pair.contaminated(contamination, base)
     if found is None:
         return None
-    known = set(found["ids"])
-    clean = _score(base, tuned, lambda b, _: b["id"] not in known)
+    known, pairs = set(found["ids"]), list(zip(base, tuned, strict=True))
     return {
         **found,
-        "clean": clean if clean["n"] else None,
-        "contaminated": _score(base, tuned, lambda b, _: b["id"] in known),
+        "clean": _score(kind, [both for both in pairs if both[0]["id"] not in known]),
+        "contaminated": _score(kind, [both for both in pairs if both[0]["id"] in known]),
     }
 
 
-def _score(base: Rows, tuned: Rows, keep: Callable[[dict[str, Any], dict[str, Any]], bool]) -> dict[str, Any]:
-    """Both models' right answers among the pairs that `keep` chooses, and the exact McNemar test on them."""
-    pairs = [(is_correct(b), is_correct(t)) for b, t in zip(base, tuned, strict=True) if keep(b, t)]
-    return {
-        "n": len(pairs),
-        "base_correct": sum(before for before, _ in pairs),
-        "tuned_correct": sum(after for _, after in pairs),
-        "p_value": mcnemar_exact(pairs.count((True, False)), pairs.count((False, True))),
+def _score(kind: Kind, pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Any] | None:
+    """Both models' scores on a part of the items, and the test on them; None for no items."""
+    if not pairs:
+        return None
+    base, tuned = [before for before, _ in pairs], [after for _, after in pairs]
+    scores = {
+        f"{side}_{kind.score}": figures.measure(part)[kind.score] for side, part in (("base", base), ("tuned", tuned))
     }
+    return {"n": len(pairs), **scores, "p_value": difference.test(kind, kind.change(base, tuned))["p_value"]}
+
+
+def _sentence(kind: Kind, result: dict[str, Any], failure: str) -> str:
+    clean = ""
+    if result["verdict"] == "contaminated":
+        part = result["contamination"]["clean"]
+        rest = "none is left to judge by"
+        if part:
+            change = f"{kind.score_name}{kind.shown(part, 'base')} → {kind.shown(part, 'tuned')}"
+            rest = f"on the other {part['n']}: {change} ({difference.tested(kind, part)})"
+        clean = f"{_in_training_data(kind, result)}; {rest}"
+    share = kind.share(result["tuned"])
+    return difference.sentence(
+        kind,
+        result,
+        change=f"{kind.score_name}{kind.shown(result['base'])} → {kind.shown(result['tuned'])}",
+        evidence=[difference.tested(kind, result), *kind.evidence(result)],
+        failure=failure,
+        clean=clean,
+        spread=f" ({bounds(share[2])})" if share and kind.score == "correct" else "",
+    )
+
+
+def _known_caveats(kind: Kind, result: dict[str, Any]) -> list[str]:
+    """What the contamination check found and the verdict does not say."""
+    found = result["contamination"]
+    if not found:
+        return []
+    said = [_in_training_data(kind, result)] if found["items"] and result["verdict"] != "contaminated" else []
+    if found["shared_context"]:
+        their = "shares its" if found["shared_context"] == 1 else "share their"
+        plural = "" if found["shared_context"] == 1 else "s"
+        said.append(f"{found['shared_context']} {kind.noun}{plural} {their} context with the training data")
+    return said
+
+
+def _in_training_data(kind: Kind, result: dict[str, Any]) -> str:
+    """ "12 of 120 test questions are in the training data (9 exact, 3 near duplicates)"."""
+    found = result["contamination"]
+    how = [
+        f"{number} {name}s" if name == "near duplicate" and number > 1 else f"{number} {name}"
+        for name, number in found["by_kind"].items()
+    ]
+    verb = "is" if found["items"] == 1 else "are"
+    return f"{found['items']} of {result['n']} test {kind.noun}s {verb} in the training data ({', '.join(how)})"

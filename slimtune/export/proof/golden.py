@@ -14,7 +14,7 @@ from slimtune.core.errors import Problem
 from slimtune.core.run_folder import lines
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Message
-from slimtune.evaluate.items import Item
+from slimtune.evaluate.kinds.kind import Item
 from slimtune.evaluate.targets.target import Prompt
 from slimtune.export.proof.conversations import generated
 

@@ -14,6 +14,7 @@ from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.files import write_json
 from slimtune.core.progress import OnProgress
 from slimtune.data.chat_template import ChatTokenizer
+from slimtune.evaluate import kinds
 from slimtune.evaluate.targets.target import spellings
 from slimtune.evaluate.targets.told_tokens import Told, letters_of
 from slimtune.export.proof import merged_model, parity, questions, rendering
@@ -100,7 +101,7 @@ def prove(directory: Path, subject: Subject, on_progress: OnProgress) -> list[Se
 
 def _reference(subject: Subject, on_progress: OnProgress) -> Reference:
     golden, asked = subject.golden, subject.asked
-    length = _LETTER_TOKENS if asked is not None and asked.settings.by_letters else _TEXT_TOKENS
+    length = _LETTER_TOKENS if asked is not None and kinds.by_letters(asked.settings) else _TEXT_TOKENS
     if not merged_model.fits(subject.merged):
         # The adapter's own first tokens were recorded when it was judged.
         return Reference("tuned model, first token", [Answer([item.greedy_token]) for item in golden], 1)
@@ -187,7 +188,7 @@ def _prove_file(
     golden, asked, exact = subject.golden, subject.asked, kind in EXACT
     longest = max(len(item.prompt_ids) for item in golden) + reference.length
     if asked is not None:
-        needed = [len(tokenizer.prompt_ids(item.prompt)) + asked.settings.room for item in asked.items]
+        needed = [len(tokenizer.prompt_ids(item.prompt)) + kinds.room(asked.settings) for item in asked.items]
         longest = max(longest, *needed)
     # On a CPU flash attention adds up in 16 bits, and errs twice as much as the 16-bit cache.
     with llama_server.start(path, context_length=longest + _SPARE, slots=_SLOTS, flash_attention=False) as server:

@@ -10,9 +10,8 @@ from typing import Any
 from slimtune.core.errors import Problem
 from slimtune.core.progress import Advance, ignore
 from slimtune.evaluate import asking
-from slimtune.evaluate.asking import Row, Settings
-from slimtune.evaluate.items import Item
 from slimtune.evaluate.judge import statistics
+from slimtune.evaluate.kinds.kind import Answer, Item, Settings
 from slimtune.evaluate.targets.gguf_target import GgufTarget
 from slimtune.models.llama_server import LlamaServer
 
@@ -32,12 +31,12 @@ class Questions:
     """What the verdict asked, and what the tuned model answered, row for item. of: how many the verdict had."""
 
     items: Sequence[Item]
-    tuned: Sequence[Row]
+    tuned: Sequence[Answer]
     settings: Settings
     of: int
 
     @classmethod
-    def first(cls, count: int, items: Sequence[Item], tuned: Sequence[Row], settings: Settings) -> Questions | None:
+    def first(cls, count: int, items: Sequence[Item], tuned: Sequence[Answer], settings: Settings) -> Questions | None:
         """The first `count` questions; None for none."""
         count = min(count, len(items))
         return cls(items[:count], tuned[:count], settings, len(items)) if count else None
@@ -100,7 +99,7 @@ def ask(
     return compare(questions.tuned, rows, of=questions.of)
 
 
-def compare(tuned: Sequence[Row], rows: Sequence[Row], *, of: int) -> QuestionsRecord:
+def compare(tuned: Sequence[Answer], rows: Sequence[Answer], *, of: int) -> QuestionsRecord:
     """The file's rows beside the judged model's, both in the order of the questions."""
     pairs = list(zip(tuned, rows, strict=True))
     flips = [
@@ -138,7 +137,7 @@ def _is_clear(flip: Mapping[str, Any]) -> bool:
     return flip["margin"] is not None and flip["margin"] > CLEAR_MARGIN
 
 
-def _margin(row: Row) -> float | None:
+def _margin(row: Answer) -> float | None:
     """Log-probability of the likeliest label less that of the next; None where the answer was read from text."""
     if "logprobs" not in row:
         return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from slimtune.core.run_folder import as_dict, as_list
 from slimtune.evaluate.judge import statistics
-from slimtune.evaluate.judge.verdict import percent
+from slimtune.evaluate.judge.text import percent
 from slimtune.run.report.values import number
 
 MOST_SHOWN = 50

@@ -7,8 +7,10 @@ from typing import Any
 
 from slimtune.core import pages
 from slimtune.evaluate.judge import comparison_text, pairwise
-from slimtune.evaluate.judge.comparison_text import against_reference, readable
-from slimtune.evaluate.judge.verdict_text import percent, signed
+from slimtune.evaluate.judge.comparison_text import against_reference, kind_of
+from slimtune.evaluate.judge.difference import readable
+from slimtune.evaluate.judge.text import percent, signed
+from slimtune.evaluate.kinds.kind import Kind
 from slimtune.run.report.charts import Scale, ticks
 
 # The reference is grey, as the base model is in a run's report. Later colours do on light and on dark.
@@ -53,7 +55,7 @@ def as_html(result: Result) -> str:
             "matrix_caption": comparison_text.matrix_caption(result),
             "judged": [_judged(one) for one in result.get("judged", ())],
             "parted": comparison_text.parted(result),
-            "flips": [_flip(flip) for flip in result["flips"][:_MOST_FLIPS]],
+            "flips": [_flip(flip, kind_of(result)) for flip in result["flips"][:_MOST_FLIPS]],
             "more_flips": max(0, len(result["flips"]) - _MOST_FLIPS),
         },
     )
@@ -67,16 +69,13 @@ def _verdict(pair: Mapping[str, Any]) -> dict[str, str]:
 
 def _shares(result: Result) -> dict[str, Any] | None:
     """Accuracy or exact matches with their Wilson intervals as dot and whisker; None for perplexities."""
-    key, ends = {"multiple_choice": ("accuracy", "interval"), "generation": ("exact", "exact_interval")}.get(
-        result["kind"], ("", "")
-    )
-    if not key:
+    shares = [share for one in result["contenders"] if (share := kind_of(result).share(one["figures"]))]
+    if not shares:
         return None
-    figures = [one["figures"] for one in result["contenders"]]
-    rows = _lines([(100 * side[key], [100 * end for end in side[ends]], percent(side[key])) for side in figures], 1)
+    rows = _lines([(100 * share, [100 * end for end in ends], percent(share)) for _, share, ends in shares], 1)
     majority = result.get("majority")
     return {
-        "title": "Accuracy" if majority else "Exact matches",
+        "title": shares[0][0],
         **_placed(rows, Scale(0, 100)),
         "x": ticks(Scale(0, 100), about=4, unit=" %"),
         "line": 100 * majority["share"] if majority else None,
@@ -133,7 +132,7 @@ def _histogram(result: Result) -> list[dict[str, Any]]:
 
     Contenders may have been asked in different numbers of orders, so that only shares can be compared.
     """
-    if result["kind"] != "multiple_choice":
+    if "labels" not in result:
         return []
     columns = [("gold", "var(--gold)", result["gold"])]
     columns += [
@@ -156,11 +155,11 @@ def _histogram(result: Result) -> list[dict[str, Any]]:
     ]
 
 
-def _flip(flip: Mapping[str, Any]) -> dict[str, Any]:
+def _flip(flip: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     answers = flip["answers"]
     return {
         **flip,
-        "shown": [(comparison_text.answer(one), one.get("correct")) for one in answers],
+        "shown": [(kind.in_a_word(one), one.get("correct")) for one in answers],
         "texts": [(number, one["text"]) for number, one in enumerate(answers, 1) if "text" in one],
         "written": any("text" in one for one in answers),
         "choices": [

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slimtune.core.run_folder import as_dict, as_list
-from slimtune.evaluate.judge.verdict import percent
+from slimtune.evaluate.judge.text import percent
 from slimtune.run.report.values import number
 
 # It is told, but an item that shares only this is not contaminated.

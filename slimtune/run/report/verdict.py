@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from slimtune.core.run_folder import as_dict, as_list
-from slimtune.evaluate.judge.verdict import percent, summary_rows
+from slimtune.evaluate.judge.figures import summary_rows
+from slimtune.evaluate.judge.text import percent
 from slimtune.run.report.charts import Scale, ticks
 from slimtune.run.report.values import number, unbroken
 

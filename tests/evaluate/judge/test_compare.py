@@ -11,7 +11,10 @@ from support import browser
 from support.answer_rows import answers, items
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.evaluate.judge.compare import Contender, as_html, as_markdown, as_rows, compare, read
+from slimtune.evaluate.judge.compare import compare
+from slimtune.evaluate.judge.comparison_text import as_markdown, as_rows
+from slimtune.evaluate.judge.contenders import Contender, read
+from slimtune.run.report.comparison import as_html
 
 GOLD = "abcd" * 25
 EVIL = "<script>alert(1)</script>"
@@ -70,7 +73,7 @@ def test_the_other_way_round_it_is_worse():
 def test_swapping_the_contenders_mirrors_the_comparison(rows, random):
     gold, first, second = zip(*rows, strict=True)
     one, other = Contender("one", items(gold, first)), Contender("other", items(gold, second))
-    shuffled = Contender("other", random.sample(other.rows, len(rows)))
+    shuffled = Contender("other", random.sample(other.answers, len(rows)))
     there, back = (compare(both)["pairs"][0] for both in ([one, shuffled], [other, one]))
     assert there["p_value"] == back["p_value"]
     assert there["difference"] == pytest.approx(-back["difference"])
@@ -118,7 +121,7 @@ def test_flipped_items_with_prompt_and_answers():
     }
     first = choice("base", range(40), asked=asked, source="民法", where="test.jsonl:1")
     second = choice("tuned", {0, *range(2, 41)}, text="考えた。\n回答: b")
-    second.rows[40]["logprobs"] = {"a": math.log(0.6), "b": math.log(0.1), "c": math.log(0.05), "d": math.log(0.05)}
+    second.answers[40]["logprobs"] = {"a": math.log(0.6), "b": math.log(0.1), "c": math.log(0.05), "d": math.log(0.05)}
     flips = compare([first, second])["flips"]
     assert [flip["id"] for flip in flips] == ["q1", "q40"]
     assert (flips[0]["gold"], flips[0]["source"], flips[0]["where"]) == ("b", "民法", "test.jsonl:1")
@@ -136,26 +139,26 @@ def test_flipped_items_with_prompt_and_answers():
 
 def test_only_what_all_answered_is_compared_and_the_rest_is_counted():
     one, two = choice("one", range(50)), choice("two", range(60))
-    short = Contender("short", [*two.rows[10:90], {**two.rows[0], "id": "extra"}])
+    short = Contender("short", [*two.answers[10:90], {**two.answers[0], "id": "extra"}])
     result = compare([one, short])
     assert result["n"] == 80
     assert [contender["left_out"] for contender in result["contenders"]] == [20, 1]
     assert result["contenders"][0]["figures"]["correct"] == 40
     assert result["notes"] == [
-        "20 of the 100 items of one are left out: not all have them",
-        "1 of the 81 items of short are left out: not all have them",
+        "20 of the 100 items of one are left out, because not all contenders answered them",
+        "1 of the 81 items of short are left out, because not all contenders answered them",
     ]
 
 
 def test_other_prompts_and_modes_are_a_note():
     one = choice("one", range(50), prompt_sha256="11", mode="direct")
     two = choice("two", range(50), prompt_sha256="22", mode="cot")
-    two.rows[0]["prompt_sha256"] = None
+    two.answers[0]["prompt_sha256"] = None
     permuted = choice("three", range(50), permutations=[{"order": "abcd", "gold": "a", "predicted": "a"}] * 4)
     assert compare([one, two, permuted])["notes"] == [
         "different modes: direct for one, three; cot for two",
         "different numbers of orders of the choices: 1 for one, two; 4 for three",
-        "two and one were asked 99 of 100 items in different prompts: the difference is of prompts, not of models alone",
+        "two and one were asked 99 of 100 items in different prompts, so the difference is not of the models alone",
     ]
 
 
@@ -208,7 +211,7 @@ def test_five_texts_are_too_few_for_a_verdict():
 
 def test_contenders_of_one_name_are_told_apart_by_their_place():
     one, two = choice("same", range(3)), choice("same", range(4))
-    result = compare([one, Contender("same", two.rows, place="elsewhere")])
+    result = compare([one, Contender("same", two.answers, place="elsewhere")])
     assert [contender["name"] for contender in result["contenders"]] == ["same (outputs/same)", "same (elsewhere)"]
     with pytest.raises(SlimtuneError, match="is given twice"):
         compare([one, one])
@@ -219,12 +222,12 @@ def test_everything_that_cannot_be_compared_is_told_at_once():
     with pytest.raises(SlimtuneError) as caught:
         compare([choice("fine", range(3)), broken, Contender("empty", []), texts("text", [1.0])])
     assert [(problem.where, problem.what) for problem in caught.value.problems] == [
-        ("broken", "1 of 2 rows lack gold"),
-        ("broken", "1 of 2 rows lack predicted"),
+        ("broken", "1 of 2 answers lack gold"),
+        ("broken", "1 of 2 answers lack predicted"),
         ("broken", "repeated ids: q0"),
-        ("empty", "no result rows"),
+        ("empty", "no answers"),
         (
-            "contenders",
+            "results",
             "different kinds: fine is multiple_choice, broken is multiple_choice, text is generation",
         ),
     ]
@@ -238,10 +241,13 @@ def test_everything_that_cannot_be_compared_is_told_at_once():
             [choice("one", ()), Contender("two", [{"id": "other", "gold": "a", "predicted": "a"}])],
             "no item was answered by all",
         ),
-        ([choice("one", ()), choice("two", (), gold="b" * 100)], "other gold answers: q0, q2, q3, q4, q6"),
-        ([read_texts("one", [1.0]), read_texts("two", [1.0], tokens=9)], "other numbers of tokens"),
+        ([choice("one", ()), choice("two", (), gold="b" * 100)], "different gold answers: q0, q2, q3, q4, q6"),
+        ([read_texts("one", [1.0]), read_texts("two", [1.0], tokens=9)], "different numbers of tokens"),
         ([choice("one", (), kind="essay"), choice("two", ())], "unknown kind 'essay'"),
-        ([Contender("mixed", [*choice("", ()).rows, *texts("", [1]).rows]), choice("two", ())], "of different kinds"),
+        (
+            [Contender("mixed", [*choice("", ()).answers, *texts("", [1]).answers]), choice("two", ())],
+            "of different kinds",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_an_error(contenders, message):
@@ -262,8 +268,8 @@ def write(path, content):
 def run(tmp_path):
     folder = tmp_path / "direct" / "20261122T052000Z"
     write(folder / "manifest.json", {"name": "direct", "run_id": folder.name})
-    write(folder / "eval" / "base.jsonl", choice("", range(40)).rows)
-    write(folder / "eval" / "tuned.jsonl", choice("", range(60)).rows)
+    write(folder / "eval" / "base.jsonl", choice("", range(40)).answers)
+    write(folder / "eval" / "tuned.jsonl", choice("", range(60)).answers)
     messages = [{"role": "user", "content": "問"}]
     write(folder / "eval" / "items.jsonl", [{"id": f"q{index}", "messages": messages} for index in range(100)])
     return folder
@@ -272,7 +278,7 @@ def run(tmp_path):
 def test_a_run_is_its_tuned_model_unless_its_base_is_asked_for(run):
     tuned, base = read(run), read(Path(f"{run}:base"))
     assert (tuned.name, base.name) == ("direct 20261122T052000Z", "direct 20261122T052000Z base")
-    assert sum(row["predicted"] == row["gold"] for row in base.rows) == 40
+    assert sum(row["predicted"] == row["gold"] for row in base.answers) == 40
     assert base.asked["q3"]["messages"][0]["content"] == "問"
     assert compare([base, tuned])["pairs"][0]["verdict"] == "better"
 
@@ -286,11 +292,11 @@ def test_what_the_training_data_gave_away_is_a_note(run):
 
 def test_a_result_folder_is_known_by_its_model(tmp_path):
     folder = tmp_path / "results"
-    write(folder / "answers.jsonl", choice("", range(50)).rows)
+    write(folder / "answers.jsonl", choice("", range(50)).answers)
     write(folder / "evaluation.json", {"target": {"name": "qwen3:8b"}, "data": {"items": 140}, "complete": False})
     contender = read(folder)
     assert contender.name == "qwen3:8b"
-    assert contender.notes == ("the evaluation of qwen3:8b did not come to its end: 100 of 140 items",)
+    assert contender.notes == ("the evaluation of qwen3:8b is not complete: 100 of 140 items",)
     with pytest.raises(SlimtuneError, match="only one model's answers are here"):
         read(Path(f"{folder}:base"))
 
@@ -298,13 +304,13 @@ def test_a_result_folder_is_known_by_its_model(tmp_path):
 def test_a_result_folder_of_a_tuned_model_has_both(tmp_path):
     folder = tmp_path / "results"
     for name in ("base", "tuned"):
-        write(folder / f"{name}.jsonl", choice("", range(50)).rows)
+        write(folder / f"{name}.jsonl", choice("", range(50)).answers)
     assert (read(folder).name, read(Path(f"{folder}:base")).name) == ("results", "results base")
 
 
 def test_a_file_is_known_by_its_name(tmp_path):
-    write(tmp_path / "mine.jsonl", choice("", range(50)).rows)
-    write(tmp_path / "law" / "answers.jsonl", choice("", range(50)).rows)
+    write(tmp_path / "mine.jsonl", choice("", range(50)).answers)
+    write(tmp_path / "law" / "answers.jsonl", choice("", range(50)).answers)
     assert read(tmp_path / "mine.jsonl").name == "mine"
     assert read(tmp_path / "law" / "answers.jsonl").name == "law answers"
 

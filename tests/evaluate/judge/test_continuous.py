@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.evaluate.judge import verdict
+from slimtune.evaluate.judge import figures, verdict
 
 
 def texts(nlls, tokens=None, **more):
@@ -59,7 +59,7 @@ def test_a_lower_perplexity_is_better():
         f"better: perplexity 8.00 → 4.00 on 20 texts (-50.0 %, 95 % interval {low:+.1f} to {high:+.1f}; Wilcoxon p < 0.001)"
     )
     assert json.loads(json.dumps(result)) == result
-    assert verdict.summary_rows(result) == [
+    assert figures.summary_rows(result) == [
         ("perplexity", "8.00", "4.00"),
         ("nats per token", "2.0794", "1.3863"),
         ("texts / tokens", "20 / 200", "20 / 200"),
@@ -89,7 +89,7 @@ def test_what_changes_either_way_cannot_be_told_and_says_what_it_would_take():
 def test_equal_models_cannot_be_told_apart():
     result = verdict.judge(texts([30] * 8), texts([30] * 8))
     assert result["sentence"] == (
-        "cannot tell at n=8: perplexity 20.09 → 20.09 (+0.0 %, no text changed; Wilcoxon p = 1); both models are alike"
+        "cannot tell at n=8: perplexity 20.09 → 20.09 (+0.0 %, no text scored differently; Wilcoxon p = 1); both do equally well"
     )
 
 
@@ -111,7 +111,7 @@ def test_texts_that_go_one_way_and_tokens_that_go_the_other_decide_nothing():
     assert result["difference_interval"][1] < 0 < result["rank_biserial"]
     assert result["p_value"] < 0.05
     assert result["verdict"] == "cannot tell"
-    assert "most texts changed the other way than the whole" in result["caveats"]
+    assert "most texts changed in the other direction than the total" in result["caveats"]
 
 
 def test_contaminated_texts_are_scored_apart():
@@ -148,10 +148,12 @@ def test_replies_closer_to_their_references_are_better():
     assert result["mcnemar"] == {"lost": 0, "gained": 6, "p_value": pytest.approx(2 / 64)}
     assert result["flips"] == {"gained": [f"p{index}" for index in range(6)], "lost": []}
     assert result["verdict"] == "better"
-    assert result["sentence"].startswith("better: chrF 25.5 → 61.0 on 12 prompts (+35.5 points, 95 % interval +33.")
+    assert result["sentence"].startswith(
+        "better: chrF 25.5 → 61.0 on 12 prompts (+35.5 chrF points, 95 % interval +33."
+    )
     assert result["sentence"].endswith("; Wilcoxon p < 0.001; exact match 0.0 % → 50.0 %)")
     assert json.loads(json.dumps(result)) == result
-    rows = {name: (base, tuned) for name, base, tuned in verdict.summary_rows(result)}
+    rows = {name: (base, tuned) for name, base, tuned in figures.summary_rows(result)}
     assert rows["chrF, mean of the replies"] == ("25.5", "61.0")
     assert rows["exact / n"] == ("0 / 12", "6 / 12")
     assert rows["commonest reply"] == ("1 / 12", "6 / 12")
@@ -176,7 +178,7 @@ def test_one_reply_to_everything_is_a_collapse():
         'collapsed: "はい、 そうです。" is the reply to 18 of 20 prompts; chrF 29.5 → 60.0'
     )
     both = verdict.judge(after, after)
-    assert "the base model gives one reply to 18 of 20 as well" in both["caveats"]
+    assert "the base model also gives one reply to 18 of 20" in both["caveats"]
 
 
 def test_one_reply_is_right_where_there_is_one_reference():
@@ -217,8 +219,8 @@ def test_what_is_wrong_with_the_model_comes_before_contamination():
         (texts([1, 2]), texts([1, 2], [10, 11]), "different numbers of tokens: t1"),
         (texts([1, 2]), texts([1, math.nan]), "nll is nan over 10 tokens"),
         (texts([1, 2]), texts([1, 2], [10, 0]), "nll is 2 over 0 tokens"),
-        (texts([1, 2]), [{**texts([1])[0], "nll": None}, texts([1, 2])[1]], "without nll"),
-        (texts([1, 2]), replies([1, 2]), "is of the kind 'generation', not 'perplexity'"),
+        (texts([1, 2]), [{**texts([1])[0], "nll": None}, texts([1, 2])[1]], "1 of 2 answers lack nll"),
+        (texts([1, 2]), replies([1, 2]), "different kinds: base is perplexity, tuned is generation"),
         (replies([1, 2]), replies([1, 2], reference="別の条"), "different references: p0, p1"),
         (texts([1, 2], prompt_sha256="1"), texts([1, 2], prompt_sha256="2"), "different prompts: t0, t1"),
         (
@@ -226,7 +228,7 @@ def test_what_is_wrong_with_the_model_comes_before_contamination():
                 [1],
             ),
             [],
-            "no items to judge",
+            "no answers",
         ),
         ([{"id": 1, "kind": "poetry"}], [{"id": 1, "kind": "poetry"}], "unknown kind 'poetry'"),
     ],

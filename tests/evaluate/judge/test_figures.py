@@ -5,7 +5,8 @@ import math
 import pytest
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.evaluate.judge import figures, summary_table
+from slimtune.evaluate.judge import figures
+from slimtune.evaluate.kinds.choice_figures import labels_in
 
 
 def letters(identifier, gold, shares, **more):
@@ -72,7 +73,7 @@ def test_replies_are_counted_by_status():
     assert (measured["accuracy"], measured["unanswered"]) == (0.25, 2)
     assert measured["histogram"] == {"a": 1, "b": 1}
     assert (measured["brier"], measured["label_mass"], measured["greedy_agreement"]) == (None, None, None)
-    assert ("no answer", "1 ambiguous, 1 truncated") in summary_table.figure_rows(measured)
+    assert ("no answer", "1 ambiguous, 1 truncated") in figures.figure_rows(measured)
 
 
 def test_rows_of_older_versions():
@@ -111,7 +112,7 @@ def test_permutations_count_each_order_as_it_was_displayed():
     assert measured["position_bias"] == pytest.approx(0.375)
     # 0.5, 0.5, 1, 0.5
     assert measured["permutations"] == {"count": 2, "mean_accuracy": 0.625, "all_correct": 0.25}
-    rows = dict(summary_table.figure_rows(measured))
+    rows = dict(figures.figure_rows(measured))
     assert rows["right in all 2 orders (mean)"] == "25.0 % (62.5 %)"
     assert rows["position bias"] == "37.5 %"
 
@@ -121,7 +122,7 @@ def test_labels_come_in_the_order_of_the_questions():
         {"gold": "2", "predicted": "10", "labels": ["1", "2", "10"]},
         {"gold": "1", "predicted": "x", "labels": ["1", "2"], "logprobs": {"z": -1.0}},
     ]
-    assert figures.labels_in(rows) == ["1", "2", "10", "x", "z"]
+    assert labels_in(rows) == ["1", "2", "10", "x", "z"]
 
 
 def test_perplexity_weighs_tokens_not_texts():
@@ -133,7 +134,7 @@ def test_perplexity_weighs_tokens_not_texts():
     # exp((30 ln 2 + 10 · 5 ln 2) / 40) = 2²
     assert measured["perplexity"] == pytest.approx(4)
     assert measured["tokens"] == 40
-    assert summary_table.figure_rows(measured)[0] == ("perplexity", "4.00")
+    assert figures.figure_rows(measured)[0] == ("perplexity", "4.00")
 
 
 def reply(text, reference, chrf=50.0, **more):
@@ -161,15 +162,15 @@ def test_replies_against_references():
     assert (measured["empty"], measured["unusable"]) == (1, 3)
     assert measured["commonest"] == {"text": "契約は無効である。", "count": 2, "share": 0.4}
     assert "tok:char" in measured["bleu_signature"]
-    assert ("cut off, empty or failed", "3 / 5") in summary_table.figure_rows(measured)
+    assert ("cut off, empty or failed", "3 / 5") in figures.figure_rows(measured)
 
 
 def test_bleu_counts_words_where_there_are_spaces_and_characters_where_there_are_none():
-    english = figures.generation([reply("the cat sat on the mat", "the cat sat on the mat")])
+    english = figures.measure([reply("the cat sat on the mat", "the cat sat on the mat")])
     assert "tok:13a" in english["bleu_signature"]
     assert (english["bleu"], english["corpus_chrf"]) == pytest.approx((100, 100))
     # All n-grams of the four characters are right; half as long costs the brevity penalty exp(1 - 8/4).
-    half = figures.generation([reply("一二三四", "一二三四五六七八")])
+    half = figures.measure([reply("一二三四", "一二三四五六七八")])
     assert half["bleu"] == pytest.approx(100 * math.exp(-1))
 
 

@@ -18,8 +18,8 @@ def test_everything_that_does_not_pair_is_told_at_once():
     with pytest.raises(SlimtuneError) as caught:
         verdict.judge(base, tuned)
     assert [problem.what for problem in caught.value.problems] == [
-        "answered by the base model only: q2",
-        "answered by the tuned model only: extra",
+        "answered by base only: q2",
+        "answered by tuned only: extra",
         "different gold answers: q1",
         "different prompts: q0",
         "choices asked in different orders: q1",
@@ -29,12 +29,12 @@ def test_everything_that_does_not_pair_is_told_at_once():
 @pytest.mark.parametrize(
     ("tuned", "labels", "message"),
     [
-        ([], None, "no items to judge"),
+        ([], None, "no answers"),
         (items("ab", "ab") + items("a", "a"), None, "repeated ids: q0"),
-        ([{"id": "q0", "gold": "a"}, *items("ab", "ab")[1:]], None, "without predicted"),
+        ([{"id": "q0", "gold": "a"}, *items("ab", "ab")[1:]], None, "1 of 2 answers lack predicted"),
         (items("ab", "ab", correct=False), None, "marked correct=False"),
         (items("ab", "ae"), "abcd", "answers outside a, b, c, d: e"),
-        (items("ab", "ab", kind="generation"), None, "is of the kind 'generation', not 'multiple_choice'"),
+        (items("ab", "ab", kind="generation"), None, "1 of 2 answers|2 of 2 answers lack text"),
     ],
 )
 def test_bad_items_are_errors(tuned, labels, message):

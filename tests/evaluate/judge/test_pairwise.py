@@ -52,7 +52,7 @@ def longer(question, a, b):
 
 
 def run(first, second, judge, path, **more):
-    return pairwise.judge(first, second, items(len(first.rows)), judge, path, **more)
+    return pairwise.judge(first, second, items(len(first.answers)), judge, path, **more)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_garbage_is_counted_apart_and_kept(path):
 
 def test_answers_that_are_errors_are_not_judged(path):
     first = contender("a", "x", "x")
-    first.rows[1].update(text="", status="error")
+    first.answers[1].update(text="", status="error")
     judge = Judge(longer)
     result = run(first, contender("b", "yy", "yy"), judge, path)
     assert (result["n"], result["unanswered"], len(judge.asked)) == (1, ["q1"], 2)

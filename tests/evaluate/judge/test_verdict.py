@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.answer_rows import answers, items
 
-from slimtune.evaluate.judge import verdict
+from slimtune.evaluate.judge import figures, verdict
 
 
 def test_better():
@@ -62,7 +62,7 @@ def test_no_difference_needs_no_number():
     assert result["items_needed"] is None
     assert result["sentence"] == (
         "cannot tell at n=12: 50.0 % → 50.0 % "
-        "(+0.0 points, no question changed; exact McNemar p = 1; majority baseline 25.0 %); both models have 6 right"
+        "(+0.0 points, no question scored differently; exact McNemar p = 1; majority baseline 25.0 %); both do equally well"
     )
 
 
@@ -103,7 +103,7 @@ def test_a_collapse_that_the_base_shares_is_said():
     gold = "abcd" * 10
     result = verdict.judge(items(gold, "a" * 40), items(gold, "a" * 40))
     assert result["verdict"] == "collapsed"
-    assert 'the base model answers "a" to 40 of 40 as well' in result["sentence"]
+    assert 'the base model also answers "a" to 40 of 40' in result["sentence"]
 
 
 def test_caveats_of_a_better_model():
@@ -113,7 +113,7 @@ def test_caveats_of_a_better_model():
     assert result["verdict"] == "better"
     assert result["caveats"] == [
         'no better than always answering "a"',
-        "only 20.0 % of the base model's probability is on the labels, so that part of the difference may be the form of "
+        "only 20.0 % of the base model's probability is on the labels, so part of the difference may be the form of "
         "the answer",
     ]
     assert result["sentence"].endswith(f". Note: {'; '.join(result['caveats'])}")
@@ -157,7 +157,7 @@ def test_a_difference_that_is_the_parsers_is_told_by_those_that_both_answered():
     assert result["verdict"] == "better"
     assert result["both_answered"] == {"n": 20, "base_correct": 10, "tuned_correct": 10, "p_value": 1.0}
     assert result["caveats"] == [
-        "the base model left 20 of 40 open (20 unknown)",
+        "the base model left 20 of 40 unanswered (20 unknown)",
         "on the 20 that both answered: 50.0 % → 50.0 % (exact McNemar p = 1)",
     ]
 
@@ -175,7 +175,7 @@ def test_answers_spread_unlike_gold_are_said():
     result = verdict.judge(items(gold, answers(gold, ())), items(gold, "a" * 63 + "b" * 63 + "c" * 14))
     # Shares of 45, 45 and 10 %, of which 20 and 20 are more than gold has.
     assert result["caveats"] == [
-        "to be spread over the labels as gold is, 40.0 % of its answers would have to change, and 0.0 % of the base model's"
+        "40.0 % of its answers would have to change to be spread over the labels like gold, and 0.0 % of the base model's"
     ]
 
 
@@ -186,7 +186,7 @@ def test_the_exact_test_decides_where_the_interval_is_too_sure():
     assert result["mcnemar"]["p_value"] == pytest.approx(1 / 16)
     assert result["difference_interval"][0] > 0
     assert result["verdict"] == "cannot tell"
-    assert "the interval leaves out 0, but the verdict rests on the exact test" in result["caveats"]
+    assert "the interval leaves out 0, but the test does not confirm it" in result["caveats"]
 
 
 def test_the_level_of_the_test_is_that_of_the_interval():
@@ -203,10 +203,10 @@ def test_items_pair_by_id_and_unanswered_ones_are_wrong():
     gold = "abab"
     tuned = items(gold, ["a", "b", None, "b"])
     result = verdict.judge(items(gold, "bbbb"), list(reversed(tuned)))
-    figures = result["tuned"]
-    assert (figures["accuracy"], figures["correct"], figures["unanswered"]) == (0.75, 3, 1)
-    assert figures["histogram"] == {"a": 1, "b": 2}
-    assert ("no answer", "none", "1 unknown") in verdict.summary_rows(result)
+    tuned = result["tuned"]
+    assert (tuned["accuracy"], tuned["correct"], tuned["unanswered"]) == (0.75, 3, 1)
+    assert tuned["histogram"] == {"a": 1, "b": 2}
+    assert ("no answer", "none", "1 unknown") in figures.summary_rows(result)
     assert "1 of 4 questions got no answer" in result["sentence"]
 
 
@@ -311,10 +311,10 @@ def test_with_permutations_the_difference_is_of_the_mean_over_the_orders():
     assert result["tuned"]["histogram"] == {"a": 40, "b": 20, "c": 20, "d": 0}
     assert result["majority"] == {"label": "b", "share": 0.75}
     assert (
-        "+50.0 points in the mean over 4 orders of the choices, every question alike, so that there is no interval"
-        in result["sentence"]
-    )
-    assert ("right in all 4 orders (mean)", "0.0 % (25.0 %)", "0.0 % (75.0 %)") in verdict.summary_rows(result)
+        "(+50.0 points, the same change on every question, so there is no interval; exact McNemar p < 0.001; "
+        "mean over 4 orders of the choices; majority baseline 75.0 %)"
+    ) in result["sentence"]
+    assert ("right in all 4 orders (mean)", "0.0 % (25.0 %)", "0.0 % (75.0 %)") in figures.summary_rows(result)
 
 
 def test_an_ensemble_whose_orders_are_not_known_is_compared_by_its_answers():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data.records import Message
-from slimtune.evaluate.items import Item
+from slimtune.evaluate.kinds.kind import Item
 
 MOST = 24
 

@@ -1,0 +1,43 @@
+"""Figures in words: shares, intervals, tests, excerpts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def percent(share: float) -> str:
+    """0.9583 → "95.8 %"."""
+    return f"{100 * share:.1f} %"
+
+
+def signed(value: float) -> str:
+    # Adding 0.0 turns the -0.0 that rounding leaves into 0.0.
+    return f"{round(value, 1) + 0.0:+.1f}"
+
+
+def bounds(shares: Sequence[float]) -> str:
+    """[0.906, 0.982] → "90.6 to 98.2"."""
+    low, high = shares
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def p_value(test: str, p: float) -> str:
+    return f"{test} p < 0.001" if p < 0.001 else f"{test} p = {p:.3g}"
+
+
+def count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def some(names: Sequence[str], most: int = 10) -> str:
+    """The first of many names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def excerpt(text: str, length: int) -> str:
+    """The text, cut in the middle where it is longer: a prompt's end has the question, its beginning says what it is."""
+    if len(text) <= length:
+        return text
+    half = (length - 3) // 2
+    return f"{text[: length - 3 - half].rstrip()} … {text[-half:].lstrip()}"

@@ -1,0 +1,225 @@
+"""Multiple choice: accuracy, whether a letter is read or an argued reply. Its items are questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from slimtune.core.errors import Problem
+from slimtune.evaluate.judge import statistics
+from slimtune.evaluate.judge.text import excerpt, p_value, percent
+from slimtune.evaluate.judge.thresholds import (
+    COLLAPSE_EXCESS,
+    COLLAPSE_SHARE,
+    LEANING_DISTANCE,
+    LEANING_SHARE,
+    LOW_ANSWERED,
+    LOW_LABEL_MASS,
+)
+from slimtune.evaluate.kinds import choice_asking, choice_figures
+from slimtune.evaluate.kinds.choice_figures import is_correct, labels_in, question_score, status, statuses
+from slimtune.evaluate.kinds.kind import Answer, Answers, Change, Figures, Item, Metric, Settings, TableRow
+from slimtune.evaluate.targets.target import Ability, Target
+from slimtune.recipe.names import KindName
+
+_TEXT_ANSWER_TOKENS = 16
+"""For a direct answer that has to be read from text: a letter, and what a model may put around it."""
+_TEXT_LENGTH = 1500
+
+
+class MultipleChoice:
+    """An answer has `gold` and `predicted` (None: no answer, counted as wrong), and what `choice_asking` records."""
+
+    name: KindName = "multiple_choice"
+    noun, unit = "question", "points"
+    has_choices = True
+    test: Literal["exact McNemar", "Wilcoxon"] = "exact McNemar"
+    higher_is_better = True
+    needed: tuple[str, ...] = ("gold", "predicted")
+    same = ("gold", "different gold answers", "evaluate them on the same, complete file")
+    score, score_name = "correct", ""
+    most_apart: int | None = None
+    metrics: tuple[Metric, ...] = choice_figures.METRICS
+
+    def check(self, item: Item) -> Problem | None:
+        if item.gold:
+            return None
+        return Problem(
+            "a multiple-choice question needs meta.choices and a meta.correct among them",
+            item.where,
+            '{"input": …, "output": "c", "meta": {"choices": {"a": …, "b": …}, "correct": "c"}}',
+        )
+
+    def ability(self, settings: Settings) -> Ability:
+        return "score" if choice_asking.by_letters(settings) else "generate"
+
+    def room(self, settings: Settings) -> int:
+        if settings.mode == "cot":
+            return settings.max_new_tokens
+        return 1 if choice_asking.by_letters(settings) else _TEXT_ANSWER_TOKENS
+
+    def ask(self, target: Target, batch: Sequence[Item], settings: Settings) -> list[Answer]:
+        return choice_asking.ask(target, batch, settings, self.room(settings))
+
+    def fault(self, answer: Answer) -> str:
+        if bool(answer.get("correct", is_correct(answer))) == is_correct(answer):
+            return ""
+        return f"marked correct={answer['correct']}, but gold is {answer['gold']} and predicted {answer['predicted']}"
+
+    def frame(self, answers: Answers, labels: Sequence[str] | None) -> dict[str, Any]:
+        return choice_figures.answer_key(answers, labels or labels_in(answers))
+
+    def figures(self, answers: Answers, labels: Sequence[str]) -> Figures:
+        return choice_figures.figures(answers, labels)
+
+    def table(self, frame: dict[str, Any], sides: Sequence[Figures]) -> list[TableRow]:
+        return choice_figures.table(frame, sides)
+
+    def share(self, figures: Figures) -> tuple[str, float, list[float]] | None:
+        return "Accuracy", figures["accuracy"], figures["interval"]
+
+    def change(self, reference: Answers, contender: Answers) -> Change:
+        """In points; of the mean over the orders of the choices, where those of both are known.
+
+        An ensemble has combined its members' orders and shows none: then its answer counts, and only the other's answer.
+        """
+        pairs = list(zip(reference, contender, strict=True))
+        score = question_score if all(row.get("permutations") for pair in pairs for row in pair) else is_correct
+        right = [(is_correct(one), is_correct(other)) for one, other in pairs]
+        return Change([100.0 * (score(other) - score(one)) for one, other in pairs], right=right)
+
+    def judged(self, base: Answers, tuned: Answers, result: dict[str, Any]) -> dict[str, Any]:
+        """`both_answered`: the score without the questions that either model left open; None if there are none."""
+        right = [
+            (is_correct(one), is_correct(other))
+            for one, other in zip(base, tuned, strict=True)
+            if None not in (one["predicted"], other["predicted"])
+        ]
+        part = {
+            "n": len(right),
+            "base_correct": sum(before for before, _ in right),
+            "tuned_correct": sum(after for _, after in right),
+            "p_value": statistics.mcnemar_exact(right.count((True, False)), right.count((False, True))),
+        }
+        return {"both_answered": part if len(right) < len(base) else None, "collapse": _collapse(result)}
+
+    def failure(self, result: dict[str, Any]) -> tuple[str, str]:
+        tuned, n = result["tuned"], result["n"]
+        if result["collapse"]["collapsed"]:
+            label = result["collapse"]["label"]
+            asked = "permuted questions" if tuned["permutations"] else "questions"
+            gold = result["gold"][label]
+            return "collapsed", f'"{label}" is the answer to {_times(tuned, label, n)} {asked} (gold: {gold}); accuracy'
+        mass = tuned["label_mass"]
+        if mass is not None and mass < LOW_LABEL_MASS:
+            what = f"only {percent(mass)} of the tuned model's probability is on the labels; by the letters alone"
+            return "format failure", what
+        if tuned["statuses"]["answered"] < LOW_ANSWERED * n:
+            what = f"{n - tuned['statuses']['answered']} of {n} questions got no answer ({statuses(tuned)})"
+            return "format failure", f"{what}; with these counted as wrong, accuracy"
+        return "", ""
+
+    def shown(self, figures: dict[str, Any], side: str = "") -> str:
+        return percent(figures[f"{side}_correct"] / figures["n"] if side else figures["accuracy"])
+
+    def evidence(self, result: dict[str, Any]) -> list[str]:
+        both = [result[side]["permutations"] for side in ("base", "tuned")]
+        orders = [f"mean over {both[1]['count']} orders of the choices"] if all(both) else []
+        return [*orders, f"majority baseline {percent(result['majority']['share'])}"]
+
+    def caveats(self, result: dict[str, Any]) -> list[str]:
+        n, base, tuned, majority = result["n"], result["base"], result["tuned"], result["majority"]
+        said = []
+        if result["collapse"]["collapsed"]:
+            if result["collapse"]["base_share"] >= COLLAPSE_SHARE:
+                label = result["collapse"]["label"]
+                said.append(f'the base model also answers "{label}" to {_times(base, label, n)}')
+        elif result["verdict"] != "worse" and tuned["accuracy"] <= majority["share"]:
+            said.append(f'no better than always answering "{majority["label"]}"')
+        said += _leaning(result)
+        if tuned["unanswered"] and result["verdict"] != "format failure":
+            said.append(f"{tuned['unanswered']} of {n} questions got no answer ({statuses(tuned)}), counted as wrong")
+        if base["unanswered"]:
+            said.append(f"the base model left {base['unanswered']} of {n} unanswered ({statuses(base)})")
+        if (part := result["both_answered"]) and part["n"] and result["verdict"] in ("better", "worse"):
+            change = f"{self.shown(part, 'base')} → {self.shown(part, 'tuned')}"
+            said.append(f"on the {part['n']} that both answered: {change} ({p_value(self.test, part['p_value'])})")
+        if base["label_mass"] is not None and base["label_mass"] < LOW_LABEL_MASS and result["verdict"] == "better":
+            said.append(
+                f"only {percent(base['label_mass'])} of the base model's probability is on the labels, so part of the "
+                "difference may be the form of the answer"
+            )
+        return said
+
+    def spread(self, answers: Answers) -> float:
+        return float(len(set(map(is_correct, answers))) - 1)
+
+    def told(self, answer: Answer) -> dict[str, Any]:
+        shares = statistics.probabilities(answer.get("logprobs")) or {}
+        text = {"text": excerpt(answer["text"], _TEXT_LENGTH)} if answer.get("text") else {}
+        return {
+            **text,
+            "predicted": answer["predicted"],
+            "correct": is_correct(answer),
+            "status": status(answer),
+            "probability": shares.get(answer["predicted"]),
+        }
+
+    def in_a_word(self, told: dict[str, Any]) -> str:
+        if told["predicted"] is None:
+            return str(told["status"])
+        share = told.get("probability")
+        return str(told["predicted"]) if share is None else f"{told['predicted']} {percent(share)}"
+
+    def apart(self, count: int, n: int) -> str:
+        return f"{count} of {n} questions are right for some and wrong for others"
+
+
+def _collapse(result: dict[str, Any]) -> dict[str, Any]:
+    """The tuned model's commonest answer, its shares, whether that is a collapse, and both models' distances from gold.
+
+    Shares are of the answers that were given. One question's orders are not independent of each other, so the test
+    counts a question once. `base_distance` and `tuned_distance` are total variation between answers and gold.
+    """
+    base, tuned, gold = result["base"]["histogram"], result["tuned"]["histogram"], result["gold"]
+    label = max(result["labels"], key=lambda one: tuned[one])
+    share, base_share, gold_share = (counts[label] / (sum(counts.values()) or 1) for counts in (tuned, base, gold))
+    answered = result["n"] - result["tuned"]["unanswered"]
+    by_chance = statistics.exceeds_by_chance(round(share * answered), answered, gold_share) if answered else 1.0
+    return {
+        "label": label,
+        "share": share,
+        "gold_share": gold_share,
+        "base_share": base_share,
+        "base_distance": statistics.total_variation(base, gold),
+        "tuned_distance": statistics.total_variation(tuned, gold),
+        "p_value": by_chance,
+        "collapsed": share >= COLLAPSE_SHARE
+        and share - gold_share >= COLLAPSE_EXCESS
+        and answered >= LOW_ANSWERED * result["n"]
+        and by_chance < result["alpha"],
+    }
+
+
+def _leaning(result: dict[str, Any]) -> list[str]:
+    """Labels that the tuned model prefers more than gold and base do, short of a collapse."""
+    found = result["collapse"]
+    if found["collapsed"] or found["p_value"] >= result["alpha"]:
+        return []
+    if found["share"] >= LEANING_SHARE and found["share"] - found["gold_share"] >= COLLAPSE_EXCESS:
+        return [
+            f'it answers "{found["label"]}" to {percent(found["share"])} of the questions; gold has '
+            f"{percent(found['gold_share'])}, the base model {percent(found['base_share'])}"
+        ]
+    if found["tuned_distance"] - found["base_distance"] >= LEANING_DISTANCE:
+        return [
+            f"{percent(found['tuned_distance'])} of its answers would have to change to be spread over the labels like "
+            f"gold, and {percent(found['base_distance'])} of the base model's"
+        ]
+    return []
+
+
+def _times(side: Figures, label: str, n: int) -> str:
+    """ "115 of 120": how often a label was given, of all times that it could have been."""
+    orders = side["permutations"]["count"] if side["permutations"] else 1
+    return f"{side['histogram'][label]} of {n * orders}"
