@@ -28,15 +28,6 @@ EPOCH = [(290, 225), (250, 280), (28,)]
 """Tokens, padding included, of the micro-batches of each step: five examples each, and the one that is left over."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_collections(tiny_model):
-    """Every run collects garbage, and the imported libraries are half a second's worth of it."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(scope="module")
 def examples(tiny_model):
     """21 examples of 19 to 58 tokens."""
