@@ -7,6 +7,7 @@ runs the tests as on the other kind, emulated and slower; Slimtune, Unsloth and 
 import os
 
 from support.chat_templates import chat_template
+from support.ggufs import bare_gguf, thinking_gguf, tiny_gguf  # noqa: F401  fixtures
 from support.paths import ROOT
 from support.scheduling import (  # noqa: F401  hooks
     pytest_collection_modifyitems,

@@ -191,7 +191,7 @@ def test_perplexity_is_somebody_elses_task(target):
 
 def test_the_facts_name_the_very_file(target, tiny_gguf):
     facts = target.facts()
-    assert facts.name == "tiny.gguf"
+    assert facts.name == "tiny.f16.gguf"
     assert facts.values["sha256"] == hashlib.sha256(tiny_gguf.read_bytes()).hexdigest()
     assert facts.values["bytes"] == tiny_gguf.stat().st_size
     assert (facts.values["architecture"], facts.values["quantisation"]) == ("qwen3", "F16")
@@ -203,7 +203,7 @@ def test_the_facts_name_the_very_file(target, tiny_gguf):
 def test_a_crash_is_an_error_message(tiny_gguf):
     target = open_gguf(tiny_gguf, context_length=256, batch_size=2, threads=1)
     target._server.process.send_signal(signal.SIGABRT)
-    with pytest.raises(SlimtuneError, match=r"llama.cpp cannot run tiny.gguf \(exit code -6\)"):
+    with pytest.raises(SlimtuneError, match=r"llama.cpp cannot run tiny.f16.gguf \(exit code -6\)"):
         target.score([GREETING, GREETING])
     target.close()
 

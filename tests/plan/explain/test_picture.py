@@ -181,8 +181,18 @@ HARD = {
 }
 
 
-@pytest.mark.parametrize("bars", HARD.values(), ids=HARD)
-@pytest.mark.parametrize(("title", "card"), [("Qwen3-8B: $2^x$", "NVIDIA GeForce RTX 3080"), (JAPANESE * 20, LONG)])
+SHORT, VERY_LONG = ("Qwen3-8B: $2^x$", "NVIDIA GeForce RTX 3080"), (JAPANESE * 20, LONG)
+QUICK = {("one", SHORT), ("hundredfold", VERY_LONG), ("eight", VERY_LONG)}
+
+
+@pytest.mark.parametrize(
+    ("bars", "title", "card"),
+    [
+        pytest.param(bars, *words, id=f"{name}-{length}", marks=[] if (name, words) in QUICK else pytest.mark.slow)
+        for name, bars in HARD.items()
+        for length, words in (("short", SHORT), ("long", VERY_LONG))
+    ],
+)
 def test_no_text_overlaps_another_or_leaves_the_picture(tmp_path, drawn, bars, title, card):
     path = draw(tmp_path / "p.png", bars, title=title, subtitle=title * 5, card=card)
     with Image.open(path) as image:
