@@ -1,5 +1,7 @@
 """What a real model on a CPU takes, against the arithmetic: to the byte where nothing but counting is needed."""
 
+import itertools
+
 import pytest
 
 from slimtune.data.chat_template import ChatTokenizer
@@ -63,21 +65,25 @@ def test_the_built_in_model_to_the_byte(a_plan, tmp_path):
     assert_exact(builtin.resolve("builtin:tiny-qwen3"), a_plan(max_steps=1), tmp_path)
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("load_in_4bit", [True, False])
+def cases(*quick):
+    """Every family with two choices; those that are not named here are in `make test-all` only."""
+    every = itertools.product(["qwen2", "qwen3"], [True, False], [True, False])
+    return [pytest.param(*case, marks=[] if case in quick else pytest.mark.slow) for case in every]
+
+
+@pytest.mark.parametrize(("family", "tied", "load_in_4bit"), cases(("qwen3", True, True), ("qwen2", False, False)))
 def test_random_models_to_the_byte(tiny_model, a_plan, tmp_path, family, tied, load_in_4bit):
     targets = TARGETS["full"] if tied else TARGETS["minimal"]
     plan = a_plan(max_steps=1, load_in_4bit=load_in_4bit, lora_targets=targets, lora_rank=8)
     assert_exact(tiny_model(family, tied), plan, tmp_path)
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-@pytest.mark.parametrize("load_in_4bit", [True, False])
-def test_saved_activations_are_those_of_the_formula(tiny_model, a_plan, tmp_path, family, precision, load_in_4bit):
+@pytest.mark.parametrize(("family", "bf16", "load_in_4bit"), cases(("qwen3", True, True), ("qwen2", False, False)))
+def test_saved_activations_are_those_of_the_formula(tiny_model, a_plan, tmp_path, family, bf16, load_in_4bit):
     """Everything that autograd keeps of a padded batch, counted where it lies."""
     import torch
+
+    precision = "bf16" if bf16 else "fp32"
 
     folder = tiny_model(family)
     plan = a_plan(gradient_checkpointing=False, precision=precision, load_in_4bit=load_in_4bit)

@@ -38,7 +38,7 @@ def test_dropped_packing_or_any_other_difference_is_an_error(make_trainer, examp
     assert "optim: planned 'adamw_8bit'" in str(caught.value)
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("family", [pytest.param("qwen2", marks=pytest.mark.slow), "qwen3"])
 def test_lora_counts_are_the_predicted_ones(make_trainer, examples, tiny_model, family):
     from slimtune.models import families
     from slimtune.models import shapes as models

@@ -147,6 +147,7 @@ def test_a_gradient_is_found_in_its_parameter_though_clipping_spreads_a_nan(make
     assert "no checkpoint exists yet" in str(caught.value)
 
 
+@pytest.mark.fault
 def test_a_healthy_run_is_not_disturbed(make, examples):
     from slimtune.train.safeguards import finite
 
@@ -164,6 +165,7 @@ def test_a_healthy_run_is_not_disturbed(make, examples):
     assert guard.found is None
 
 
+@pytest.mark.fault
 def test_weights_that_a_finite_step_overflowed_are_not_saved(make, examples):
     from transformers import TrainerCallback
 
@@ -196,6 +198,7 @@ def with_scaler(trainer):
     return trainer.accelerator.scaler
 
 
+@pytest.mark.fault
 def test_a_scaler_may_skip_single_steps(make, examples):
     """An overflow of the gradients: the scaler skips the step and halves its scale, and training goes on."""
     from slimtune.train.safeguards import finite
@@ -216,6 +219,7 @@ def test_a_scaler_may_skip_single_steps(make, examples):
     assert not all((states[3][name] == states[4][name]).all() for name in weights)
 
 
+@pytest.mark.fault
 def test_a_scaler_that_skips_every_step_ends_the_run(make, examples, monkeypatch):
     from slimtune.train.safeguards import finite
 
@@ -230,6 +234,7 @@ def test_a_scaler_that_skips_every_step_ends_the_run(make, examples, monkeypatch
     assert trainer.state.global_step == 2
 
 
+@pytest.mark.fault
 def test_with_a_scaler_too_a_nan_loss_ends_the_run_at_once(make, examples):
     from slimtune.train.safeguards import finite
 
@@ -241,6 +246,7 @@ def test_with_a_scaler_too_a_nan_loss_ends_the_run_at_once(make, examples):
         trainer.train()
 
 
+@pytest.mark.fault
 def test_rows_with_the_same_tokens_are_all_named(make, examples):
     import dataclasses
 

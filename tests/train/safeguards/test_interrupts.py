@@ -207,8 +207,8 @@ def checkpoints(trainer):
     ("event", "done", "last"),
     [
         ("on_substep_end", 2, 3),  # in the middle of a step: it is finished
-        ("on_prediction_step", 3, 3),  # in an evaluation: no further step begins
-        ("on_save", 3, 3),  # while saving
+        pytest.param("on_prediction_step", 3, 3, marks=pytest.mark.fault),  # in an evaluation: no further step begins
+        pytest.param("on_save", 3, 3, marks=pytest.mark.fault),  # while saving
     ],
 )
 def test_the_step_is_finished_saved_and_is_what_the_model_keeps(trainer, event, done, last):
@@ -231,6 +231,7 @@ def test_the_step_is_finished_saved_and_is_what_the_model_keeps(trainer, event, 
     assert (trainer.args.load_best_model_at_end, trainer.args.save_total_limit) == (True, 1)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("event", ["on_prediction_step", "on_log"])
 def test_a_step_that_no_checkpoint_was_due_for_is_saved_too(trainer, event):
     """The signal comes after on_step_end, during the step's log or its evaluation."""
@@ -246,6 +247,7 @@ def test_a_step_that_no_checkpoint_was_due_for_is_saved_too(trainer, event):
     assert same(adapter(trainer.model), kept[3])
 
 
+@pytest.mark.fault
 def test_an_undisturbed_run_loads_its_best_step(trainer):
     kept = {}
     with Interrupts(pytest.fail) as interrupts:
@@ -259,6 +261,7 @@ def test_an_undisturbed_run_loads_its_best_step(trainer):
     assert checkpoints(trainer) == ["checkpoint-1"]
 
 
+@pytest.mark.fault
 def test_a_second_signal_leaves_training_in_the_middle_of_the_step(trainer):
     kept = {}
     with Interrupts(lambda line: send(signal.SIGINT)) as interrupts:

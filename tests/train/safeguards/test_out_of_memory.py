@@ -164,6 +164,7 @@ def test_the_first_step_out_of_memory(build, undisturbed):
     }
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("inside", ["loss", "backward"])
 def test_the_second_micro_batch_of_a_later_step_out_of_memory(build, undisturbed, inside):
     trainer = build()
@@ -176,6 +177,7 @@ def test_the_second_micro_batch_of_a_later_step_out_of_memory(build, undisturbed
     assert [(step, details["micro_batches_again"]) for step, _, details in events] == [(2, 2)]
 
 
+@pytest.mark.fault
 def test_it_is_cut_until_it_fits(build, undisturbed):
     trainer = build()
     seen = shrink_memory(trainer, 58)
@@ -197,6 +199,7 @@ def test_limits_of_an_earlier_run_hold_from_the_start(build, undisturbed):
     assert (events, limits, max(seen) <= 100) == ([], Limits(training_tokens=100), True)
 
 
+@pytest.mark.fault
 def test_a_replay_begins_with_the_random_state_of_its_step(build):
     """With dropout, a step that ran out of memory is bit for bit the step that was cut to begin with."""
     from transformers import TrainerCallback
@@ -223,6 +226,7 @@ def test_a_replay_begins_with_the_random_state_of_its_step(build):
     assert run.exact == expected.exact
 
 
+@pytest.mark.fault
 def test_dropout_does_not_move_the_order_of_the_data(build):
     def order(trainer):
         batches, step = [], trainer.training_step
@@ -244,6 +248,7 @@ def test_dropout_does_not_move_the_order_of_the_data(build):
     assert len(batches) == 10
 
 
+@pytest.mark.fault
 def test_a_loss_that_is_a_mean_is_weighed(build):
     """Without a count of the step's tokens every micro-batch has the same weight, whatever its pieces are."""
     from slimtune.train.safeguards.out_of_memory import Limits
@@ -258,6 +263,7 @@ def test_a_loss_that_is_a_mean_is_weighed(build):
     assert_same(runs[1], runs[0])
 
 
+@pytest.mark.fault
 def test_means_in_the_log_stay_means_over_the_batch(build):
     logged = []
     for tokens in (1000, 150):
@@ -318,6 +324,7 @@ def test_a_single_example_that_does_not_fit_ends_the_run_with_nothing_half_appli
     assert out_of_memory.TRIES > len(events) > 0
 
 
+@pytest.mark.fault
 def test_the_tries_are_bounded(build):
     trainer = build()
     seen = shrink_memory(trainer, 60)
@@ -329,6 +336,7 @@ def test_the_tries_are_bounded(build):
     assert len(seen) == 2
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("error", [RuntimeError("The size of tensor a must match"), KeyError("labels"), MemoryError()])
 def test_any_other_error_passes_through_untouched(build, error):
     trainer = build()
@@ -346,6 +354,7 @@ def test_any_other_error_passes_through_untouched(build, error):
     assert (events, calls) == ([], [1])
 
 
+@pytest.mark.fault
 def test_what_the_failed_step_held_is_gone_before_the_next_try(build):
     class Activation:
         pass
@@ -393,6 +402,7 @@ def test_which_errors_are_meant(error, is_one):
 # Evaluation
 
 
+@pytest.mark.fault
 def test_evaluation_out_of_memory(build, examples):
     settings = {"held_out": examples[:13], "eval_steps": 2, "save_steps": 2}
     calm, trainer = build(**settings), build(**settings)
@@ -469,6 +479,7 @@ def test_without_checkpointing_there_is_nothing_to_gain(skip_checkpointing):
     assert recompute_all_layers(model) == 0
 
 
+@pytest.mark.fault
 def test_recomputing_comes_before_cutting(build, undisturbed, skip_checkpointing):
     trainer = build()
     trainer.model.kept = decoder(4, True)
@@ -490,6 +501,7 @@ def test_recomputing_comes_before_cutting(build, undisturbed, skip_checkpointing
     assert "3 layers that kept their activations are recomputed from now on" in text
 
 
+@pytest.mark.fault
 def test_a_resumed_run_recomputes_from_its_first_step(build, skip_checkpointing):
     from slimtune.train.safeguards.out_of_memory import Limits
 
