@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from slimtune.cli.options import OutputOption, OverwriteOption
 from slimtune.core.errors import SlimtuneError, fail
+from slimtune.data.records import Mode
+from slimtune.datatools.build.prompts import Language
 
 if TYPE_CHECKING:
     from slimtune.data.questions import Question
@@ -18,62 +21,70 @@ if TYPE_CHECKING:
     from slimtune.datatools.retrieval.index import Index
     from slimtune.datatools.writing import Written
 
-Mode = Literal["direct", "cot"]
 Context = Literal["none", "gold", "retrieved"]
 Reasoning = Literal["column", "template", "teacher"]
-Language = Literal["ja", "en"]
 Terms = Literal["ngram", "sudachi"]
 Layout = Literal["auto", "lawqa", "questions", "columns"]
 
 
 def build(
     sources: Annotated[list[str], typer.Argument(help="Question files (JSON, JSONL, CSV, Parquet) or hub ids.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The training file to write, JSONL.")],
-    mode: Annotated[Mode, typer.Option("--mode", help="direct: the label alone; cot: reasoning, then the label.")],
+    output: OutputOption,
+    mode: Annotated[Mode, typer.Option("--mode", help="direct: only the label. cot: reasoning, then the label.")],
     context: Annotated[
-        Context, typer.Option("--context", help="Before the question: nothing, its own context, or passages found.")
+        Context,
+        typer.Option("--context", help="Text before the question: nothing, its own context, or retrieved passages."),
     ] = "none",
     corpus: Annotated[
-        str | None, typer.Option("--corpus", help="Passages to search: a file or folder; else the questions' contexts.")
+        str | None,
+        typer.Option("--corpus", help="File or folder of passages to search. Default: the contexts of the questions."),
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, max=50, help="Passages a prompt.")] = 3,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, max=50, help="Passages per prompt.")] = 3,
     ensure_gold: Annotated[
-        bool, typer.Option("--ensure-gold", help="Where the search misses the context, it is the last passage.")
+        bool,
+        typer.Option("--ensure-gold", help="If the search misses the question's context, add it as the last passage."),
     ] = False,
-    terms: Annotated[Terms, typer.Option("--terms", help="How Japanese is cut for the search.")] = "ngram",
+    terms: Annotated[Terms, typer.Option("--terms", help="How the search splits Japanese text.")] = "ngram",
     reasoning: Annotated[
-        Reasoning | None, typer.Option("--reasoning", help="Of cot: the file's own, a template's, or a teacher's.")
+        Reasoning | None,
+        typer.Option("--reasoning", help="For --mode cot: reasoning from the file, a template or a teacher model."),
     ] = None,
     teacher: Annotated[
         str | None, typer.Option("--teacher", metavar="URL#MODEL", help="An OpenAI-compatible server and its model.")
     ] = None,
     teacher_replies: Annotated[
-        int, typer.Option("--teacher-replies", min=1, help="Replies a question; the first right one is taken.")
+        int, typer.Option("--teacher-replies", min=1, help="Replies per question; the first correct one is used.")
     ] = 1,
-    teacher_tokens: Annotated[int, typer.Option("--teacher-tokens", min=16, help="Most tokens of a reply.")] = 1024,
+    teacher_tokens: Annotated[int, typer.Option("--teacher-tokens", min=16, help="Maximum tokens per reply.")] = 1024,
     few_shot: Annotated[
-        int, typer.Option("--few-shot", min=0, help="Solved questions in every prompt; they are asked no more.")
+        int,
+        typer.Option(
+            "--few-shot", min=0, help="Solved questions in every prompt. They are removed from the questions."
+        ),
     ] = 0,
     shuffle_choices: Annotated[
-        int, typer.Option("--shuffle-choices", min=0, help="Copies of each question with other orders of the choices.")
+        int, typer.Option("--shuffle-choices", min=0, help="Copies of each question with the choices in another order.")
     ] = 0,
-    language: Annotated[Language, typer.Option("--language", help="Of the prompts.")] = "ja",
-    layout: Annotated[Layout, typer.Option("--from", help="The layout of the sources; auto: what they show.")] = "auto",
+    language: Annotated[Language, typer.Option("--language", help="Language of the prompts.")] = "ja",
+    layout: Annotated[Layout, typer.Option("--from", help="Layout of the sources. auto: detect it.")] = "auto",
     columns: Annotated[
         list[str] | None,
-        typer.Option("--map", metavar="FIELD=COLUMN", help="Where a table holds question, choices, correct, context …"),
+        typer.Option(
+            "--map", metavar="FIELD=COLUMN", help="Column of a table for a field: question, choices, correct, context …"
+        ),
     ] = None,
     first_answer: Annotated[
-        int | None, typer.Option("--first-answer", min=0, max=1, help="From what numbers as answers count.")
+        int | None,
+        typer.Option("--first-answer", min=0, max=1, help="If answers are numbers: the number of the first choice."),
     ] = None,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep the search index for the next time.")] = True,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of examples and shuffles.")] = 42,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another file of that name.")] = False,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep the search index for the next run.")] = True,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for examples and shuffles.")] = 42,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Build a training file from multiple-choice questions.
 
-    The same questions and options give the same file, byte for byte. Prompts are the project's own, in Japanese or
-    English, so that what is trained on and what is evaluated with agree.
+    The same questions and options give the same file, byte for byte. Training and evaluation use the same prompts, in
+    Japanese or English.
     """
     from slimtune.core import console
     from slimtune.datatools.build import columns as tables
@@ -91,7 +102,11 @@ def build(
         }
     )
     if reasoning == "teacher" and teacher is None:
-        raise fail("which teacher?", where="--reasoning teacher", fix="--teacher http://localhost:11434/v1#qwen3:32b")
+        raise fail(
+            "--reasoning teacher needs a teacher",
+            where="--reasoning teacher",
+            fix="--teacher http://localhost:11434/v1#qwen3:32b",
+        )
     wish = Wish(
         mode=mode,
         context=context,
@@ -122,11 +137,11 @@ def build(
 
 
 def _refuse_idle(options: dict[str, tuple[bool, bool, str]]) -> None:
-    """Raises SlimtuneError for options that were given and do nothing: (given, has effect, with what it would)."""
+    """Raise SlimtuneError for options without effect. Values: (given, has an effect, what it needs)."""
     from slimtune.core.errors import Problem
 
     idle = [
-        Problem(f"it does nothing without {needed}", option, f"add {needed}, or leave it out")
+        Problem(f"this option has no effect without {needed}", option, f"add {needed}, or remove the option")
         for option, (given, has_effect, needed) in options.items()
         if given and not has_effect
     ]
@@ -145,7 +160,7 @@ def _index(corpus: str | None, questions: Sequence[Question], terms: Terms, cach
     if corpus is None:
         passages = corpora.from_contexts([question for question in questions if question.context])
         if not passages:
-            raise fail("no question has a context to search", where="--context retrieved", fix="name a --corpus")
+            raise fail("no question has a context to search", where="--context retrieved", fix="add --corpus")
     else:
         passages = corpora.read(corpus, problems)
     if problems:
@@ -153,7 +168,7 @@ def _index(corpus: str | None, questions: Sequence[Question], terms: Terms, cach
     folder = _cache_folder() if cache else None
     with console.stderr().bar("Indexing passages") as progress:
         built = index.build(passages, terms=terms, cache=folder, on_progress=progress)
-    state = "its index read from the cache" if built.from_cache else "indexed"
+    state = "index read from the cache" if built.from_cache else "indexed"
     typer.echo(f"{len(passages):,} passages, {state}", err=True)
     return built
 
@@ -174,7 +189,7 @@ def _teacher(
 
     spec = target_spec.parse(text)
     if spec.kind != "api":
-        raise fail("a teacher is asked over the network", where="--teacher", fix="URL#MODEL; serve the model first")
+        raise fail("the teacher must be a server", where="--teacher", fix="serve the model, then give URL#MODEL")
     target = opened.enter_context(open_target(spec, Loading())).target
     progress = opened.enter_context(console.stderr().bar("Asking the teacher"))
 
@@ -190,7 +205,7 @@ def _teacher(
             on_progress=progress,
         )
         asked = f"{taught.asked:,} asked, {taught.from_file:,} read from {replies_path}"
-        right = f"{len(taught.questions):,} of {len(questions):,} right"
+        right = f"{len(taught.questions):,} of {len(questions):,} correct"
         typer.echo(f"teacher {taught.name}: {asked}; {right}", err=True)
         return taught
 
@@ -206,7 +221,6 @@ def _say(built: Built, written: Written, questions: int, wish: Wish) -> None:
         shares = ", ".join(f"@{k} {share:.3f}" for k, share in built.recall.items())
         typer.echo(f"recall of the gold context: {shares}", err=True)
     if built.without_gold:
-        told = "" if wish.ensure_gold else "; --ensure-gold puts it in"
-        what = f"prompts whose passages lack the gold context: {built.without_gold:,} of {written.rows:,}"
-        typer.echo(f"{what}{told}", err=True)
+        what = f"prompts without the gold context: {built.without_gold:,} of {written.rows:,}"
+        typer.echo(what + ("" if wish.ensure_gold else "; --ensure-gold adds it"), err=True)
     typer.echo(f"{written.path}: {written.rows:,} rows from {plural(questions, 'question')}, {written.state}")

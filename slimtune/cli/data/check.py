@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slimtune.cli.options import OptionalFilesArgument
 from slimtune.core.errors import BAD_INPUT, fail
 
 if TYPE_CHECKING:
@@ -19,34 +20,37 @@ if TYPE_CHECKING:
 
 
 def check(
-    files: Annotated[
-        list[str] | None, typer.Argument(help="Training files of any format, or hub ids; else those of --recipe.")
-    ] = None,
+    files: OptionalFilesArgument = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", help="Gives model, length, system prompt and evaluation files.")
+        str | None,
+        typer.Option("--recipe", "-r", help="Recipe with the model, length, system prompt and evaluation files."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Whose tokens count: a folder, a hub id, builtin:tiny-qwen3.")
+        str | None,
+        typer.Option("--model", help="Model whose tokenizer counts: a folder, a hub id, builtin:tiny-qwen3."),
     ] = None,
     max_seq_length: Annotated[
         int | None,
-        typer.Option("--max-seq-length", min=1, help="Tokens; longer examples are named. The recipe's, else 2048."),
+        typer.Option(
+            "--max-seq-length", min=1, help="Report examples with more tokens. Default: the recipe's value, or 2048."
+        ),
     ] = None,
-    format: Annotated[str, typer.Option("--format", help="The layout of the files; auto: what they show.")] = "auto",
+    format: Annotated[str, typer.Option("--format", help="Layout of the files. auto: detect it.")] = "auto",
     against: Annotated[
-        list[str] | None, typer.Option("--against", help="An evaluation file to look for in them; may be repeated.")
+        list[str] | None,
+        typer.Option("--against", help="Evaluation file that must not be in the training files. Repeatable."),
     ] = None,
     secrets: Annotated[
         bool, typer.Option("--secrets/--no-secrets", help="Look for keys, passwords and personal numbers.")
     ] = True,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Findings shown of each kind.")] = 5,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Findings to show per kind.")] = 5,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw lengths, answers and findings (PNG).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where there are warnings.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there are warnings.")] = False,
 ) -> None:
-    """Look a training file over before it is trained on: what would be refused, and what would train but not as meant.
+    """Check training files before you train: rows that would be refused, and rows that would not train as you meant.
 
-    Errors are what the loader refuses, and end with exit code 2. Several files are taken as one training set.
+    Errors are rows that the loader refuses; they give exit code 2. Several files count as one training set.
     """
     from slimtune.core import console
     from slimtune.data import formats
@@ -58,11 +62,11 @@ def check(
     if format not in formats.FORMATS:
         raise fail(f"unknown format '{format}'", where="--format", fix=f"one of {', '.join(formats.FORMATS)}")
     if plot is not None and plot.suffix.lower() != ".png":
-        raise fail("the picture is a PNG", where=str(plot), fix=f"name it {plot.with_suffix('.png').name}")
+        raise fail("the picture must be a PNG", where=str(plot), fix=f"name it {plot.with_suffix('.png').name}")
     loaded = recipes.load(recipe) if recipe else None
     paths = files or [source.path for source in loaded.data.train] if loaded else files
     if not paths:
-        raise fail("no file to check", fix="name a training file, or a recipe with --recipe")
+        raise fail("no file to check", fix="give a training file, or a recipe with --recipe")
     settings = loaded or _defaults(paths, model)
     name = model or (loaded.model.base if loaded else None)
     tokenizer = _tokenizer(name, settings) if name else None
@@ -89,7 +93,7 @@ def check(
     else:
         advice = suggestions.lines(facts, suggested) if facts else []
         if advice and not loaded:
-            advice[0] += f". The values are a recipe's defaults, the model is {settings.model.base}"
+            advice[0] += f". Values: the defaults of a recipe. Model: {settings.model.base}"
         typer.echo("\n".join(rendering.lines(report, limit=limit, advice=advice)))
     if plot is not None:
         from slimtune.datatools.check import picture
@@ -103,7 +107,7 @@ def check(
 
 
 def _defaults(paths: Sequence[str], model: str | None) -> Recipe:
-    """What a recipe that says nothing but the files would be."""
+    """A recipe with these files and only defaults."""
     from slimtune.recipe.schema import DataSection, ModelSection, Recipe, Source
 
     data = DataSection(train=[Source(path=path) for path in paths])
@@ -111,7 +115,7 @@ def _defaults(paths: Sequence[str], model: str | None) -> Recipe:
 
 
 def _tokenizer(name: str, settings: Recipe) -> ChatTokenizer | None:
-    """Of a model on this machine; None, said once, for one on the hub that is not in the cache."""
+    """The tokenizer of a model on this machine; None, with a note, for a hub model that is not in the cache."""
     from slimtune.data.chat_template import ChatTokenizer
 
     folder = _folder(name, settings)
@@ -128,7 +132,7 @@ def _folder(name: str, settings: Recipe) -> Path | None:
 
 
 def _facts(report: Report, settings: Recipe, name: str) -> Facts | None:
-    """What advice is drawn from; None without rows, or for a model of which nothing is known on this machine."""
+    """The basis of the advice; None without rows, or for an unknown model."""
     from collections import Counter
 
     from slimtune.models import files as base_model

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from slimtune.cli.options import OutputOption, OverwriteOption, TrainingFilesArgument
 from slimtune.core.errors import SlimtuneError, fail
 
 if TYPE_CHECKING:
@@ -18,25 +18,23 @@ Target = Literal["openai", "messages", "alpaca", "sharegpt", "input_output"]
 Origin = Literal["auto", "openai", "messages", "alpaca", "sharegpt", "input_output"]
 Own = Literal["input_output", "messages"]
 
-OutputOption = Annotated[Path, typer.Option("--output", "-o", help="The file to write, JSONL.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace another file of that name.")]
-
 
 def export(
-    files: Annotated[list[str], typer.Argument(help="Training files of any format, or hub ids.")],
+    files: TrainingFilesArgument,
     output: OutputOption,
-    to: Annotated[Target, typer.Option("--to", help="The layout to write; openai: for that service's fine-tuning.")],
-    system: Annotated[str | None, typer.Option("--system", help="A system prompt for rows without one.")] = None,
+    to: Annotated[Target, typer.Option("--to", help="Layout to write. openai: for OpenAI's fine-tuning.")],
+    system: Annotated[str | None, typer.Option("--system", help="System prompt for rows without one.")] = None,
     overwrite: OverwriteOption = False,
     price_per_million: Annotated[
-        float | None, typer.Option("--price-per-million", min=0, help="The service's price, in USD: shows the cost.")
+        float | None, typer.Option("--price-per-million", min=0, help="Price of the service in USD; shows the cost.")
     ] = None,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of the cost.")] = 3,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Epochs for the cost.")] = 3,
     max_example_tokens: Annotated[
-        int | None, typer.Option("--max-example-tokens", min=1, help="What openai's model takes; 65,536 unless given.")
+        int | None,
+        typer.Option("--max-example-tokens", min=1, help="Longest example that OpenAI's model takes. Default: 65,536."),
     ] = None,
 ) -> None:
-    """Write training files in the layout of another tool, and say what is lost on the way."""
+    """Convert training files to the layout of another tool, and report what is lost."""
     from slimtune.core import console
     from slimtune.datatools.exchange import openai_rules
     from slimtune.datatools.exchange.layouts import to_rows
@@ -46,7 +44,7 @@ def export(
 
     for option, value in (("--price-per-million", price_per_million), ("--max-example-tokens", max_example_tokens)):
         if value is not None and to != "openai":
-            raise fail("it belongs to --to openai", where=option, fix="leave it out")
+            raise fail("this option has no effect without --to openai", where=option, fix="remove it")
     keep_apart(output, files)
     with console.stderr().bar("Reading rows") as progress:
         read = read_files(files, system=system, on_progress=progress)
@@ -66,15 +64,16 @@ def export(
 
 
 def import_(
-    files: Annotated[list[str], typer.Argument(help="Files of another tool, or hub ids.")],
+    files: Annotated[list[str], typer.Argument(help="Files from another tool, or hub ids.")],
     output: OutputOption,
-    origin: Annotated[Origin, typer.Option("--from", help="Their layout; auto: what their rows show.")] = "auto",
+    origin: Annotated[Origin, typer.Option("--from", help="Layout of the files. auto: detect it.")] = "auto",
     to: Annotated[
-        Own | None, typer.Option("--to", help="input_output if every conversation has one turn, else messages.")
+        Own | None,
+        typer.Option("--to", help="Default: input_output if every conversation has one turn, else messages."),
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write files of other tools in the project's own form, and say what is lost on the way."""
+    """Convert files from other tools to training files, and report what is lost."""
     from slimtune.core import console
     from slimtune.datatools.exchange.layouts import own_layout, to_rows
     from slimtune.datatools.exchange.reading import read_files
@@ -107,9 +106,8 @@ def _say_tokens(lengths: Lengths, epochs: int, price: float | None) -> None:
     from slimtune.core.units import plural
     from slimtune.datatools.exchange.openai_rules import cost
 
-    typer.echo(f"about {lengths.total:,} tokens an epoch (estimated), the longest example about {lengths.longest:,}")
+    typer.echo(f"about {lengths.total:,} tokens per epoch (estimated), the longest example about {lengths.longest:,}")
     if price is not None:
         amount = cost(lengths.total, epochs, price)
-        typer.echo(
-            f"about {amount:,.2f} USD (estimated) for {plural(epochs, 'epoch')} at {price:g} USD a million tokens"
-        )
+        what = f"{plural(epochs, 'epoch')} at {price:g} USD per million tokens"
+        typer.echo(f"about {amount:,.2f} USD (estimated) for {what}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slimtune.cli.options import OutputOption, OverwriteOption
 from slimtune.core.errors import Problem, SlimtuneError
 
 if TYPE_CHECKING:
@@ -17,26 +18,28 @@ USUAL_SHARE = 0.15
 
 
 def mix(
-    files: Annotated[list[str], typer.Argument(help="FILE or FILE=WEIGHT; 0.5 takes a seeded half of its rows.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write, JSONL.")],
-    rows: Annotated[
-        int | None, typer.Option("--rows", min=1, help="Of the whole mixture; as many as there are.")
-    ] = None,
+    files: Annotated[
+        list[str], typer.Argument(help="FILE or FILE=WEIGHT. A weight of 0.5 takes a random half of the rows.")
+    ],
+    output: OutputOption,
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Rows of the mixture. Default: all.")] = None,
     general: Annotated[str | None, typer.Option("--general", help="General data, against forgetting.")] = None,
     general_share: Annotated[
         float | None,
-        typer.Option("--general-share", min=0.01, max=0.9, help="Of the mixed rows; 0.15, and 0.1 to 0.2 is usual."),
+        typer.Option(
+            "--general-share", min=0.01, max=0.9, help="Its share of the mixture. Default: 0.15; usual: 0.1 to 0.2."
+        ),
     ] = None,
     cap: Annotated[
         list[str] | None,
-        typer.Option("--cap", metavar="N|SOURCE=N", help="Most rows of each meta.source (else file), or of one."),
+        typer.Option("--cap", metavar="N|SOURCE=N", help="Maximum rows per meta.source (or file), or of one source."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another file of that name.")] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is taken, and of the order.")] = 42,
+    overwrite: OverwriteOption = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for the choice and the order of rows.")] = 42,
 ) -> None:
     """Mix training files into one.
 
-    Weights come first, then the caps, then --rows. General data is neither weighted nor capped.
+    Weights apply first, then caps, then --rows. General data is neither weighted nor capped.
     """
     from slimtune.core import console
     from slimtune.core.units import plural
@@ -48,21 +51,14 @@ def mix(
     weighted = [_weighted(file, problems) for file in files]
     most, caps = _caps(cap or [], problems)
     if general_share is not None and general is None:
-        problems.append(Problem("there is no general data to take a share of", "--general-share", "add --general FILE"))
+        problems.append(Problem("there is no general data", "--general-share", "add --general FILE"))
     if problems:
         raise SlimtuneError(problems)
     keep_apart(output, [*(path for path, _ in weighted), *([general] if general else [])])
     share = USUAL_SHARE if general_share is None else general_share
     with console.stderr().bar("Reading rows") as progress:
         mixture = mixing.mix(
-            weighted,
-            general=general,
-            share=share,
-            rows=rows,
-            cap=most,
-            caps=caps,
-            seed=seed,
-            on_progress=progress,
+            weighted, general=general, share=share, rows=rows, cap=most, caps=caps, seed=seed, on_progress=progress
         )
     layout = own_layout(mixture.conversations)
     with console.stderr().bar("Writing rows"):
@@ -70,7 +66,7 @@ def mix(
     _show(mixture, written.rows)
     typer.echo(f"{output}: {plural(written.rows, 'row')} in the layout {layout}, {written.state}")
     if mixture.missing_general:
-        typer.echo(f"warning: {general} has {mixture.missing_general:,} rows too few for its share", err=True)
+        typer.echo(f"warning: {general} is {mixture.missing_general:,} rows short of its share", err=True)
     if general and not 0.1 <= share <= 0.2:
         typer.echo("note: a general share of 0.1 to 0.2 is usual", err=True)
 
@@ -87,22 +83,24 @@ def _weighted(text: str, problems: list[Problem]) -> tuple[str, float]:
         return path, 1.0
     if number > 1:
         fix = "set the weight in the recipe instead: {path: …, weight: 2}"
-        problems.append(Problem("a weight above 1 repeats rows, which the loader refuses within one file", text, fix))
+        problems.append(
+            Problem("a weight above 1 would repeat rows, which the loader refuses within one file", text, fix)
+        )
     elif not number > 0:
-        problems.append(Problem(f"the weight {weight} takes no row", text, "write FILE=0.5, or leave the file out"))
+        problems.append(Problem(f"the weight {weight} takes no row", text, "write FILE=0.5, or remove the file"))
     return path, number
 
 
 def _caps(texts: Sequence[str], problems: list[Problem]) -> tuple[int | None, dict[str, int]]:
-    """The cap of all sources, if there is one, and those of single ones."""
+    """The cap for all sources, or None, and the caps of single sources."""
     most: int | None = None
     caps: dict[str, int] = {}
     for text in texts:
         source, equals, number = text.rpartition("=")
         if not (number.isdecimal() and int(number)) or (equals and not source):
-            problems.append(Problem(f"'{text}' is no cap", "--cap", "write --cap 200, or --cap SOURCE=200"))
+            problems.append(Problem(f"'{text}' is not a valid cap", "--cap", "write --cap 200 or --cap SOURCE=200"))
         elif source in caps or (not source and most is not None):
-            problems.append(Problem(f"there are two caps of {source or 'all sources'}", "--cap", "keep one of them"))
+            problems.append(Problem(f"two caps for {source or 'all sources'}", "--cap", "keep one of them"))
         elif source:
             caps[source] = int(number)
         else:

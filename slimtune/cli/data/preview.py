@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slimtune.cli.options import OptionalFilesArgument
 from slimtune.core.errors import fail
 
 if TYPE_CHECKING:
@@ -20,38 +21,41 @@ if TYPE_CHECKING:
 _DEFAULT_LENGTH = 2048
 _BUILT_IN = "builtin:tiny-qwen3"
 LEARNED = ("⟦", "⟧")
-"""Around supervised text where there is no colour."""
+"""Around supervised text if the console has no colour."""
 
 
 def preview(
-    files: Annotated[
-        list[str] | None, typer.Argument(help="Training files of any format, or hub ids; else those of --recipe.")
+    files: OptionalFilesArgument = None,
+    count: Annotated[int, typer.Option("-n", min=1, help="Rows to show per file.")] = 5,
+    at_random: Annotated[bool, typer.Option("--random", help="Show random rows instead of the first.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for --random.")] = 42,
+    line: Annotated[
+        int | None, typer.Option("--line", min=1, help="Show only the row that starts at this line.")
     ] = None,
-    count: Annotated[int, typer.Option("-n", min=1, help="Rows to show of each file.")] = 5,
-    at_random: Annotated[bool, typer.Option("--random", help="Draw the rows instead of taking the first.")] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the drawing.")] = 42,
-    line: Annotated[int | None, typer.Option("--line", min=1, help="Only the row that begins at this line.")] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", "-r", help="Gives model, thinking, system prompt, mode, format and length."),
+        typer.Option("--recipe", "-r", help="Recipe with the model, thinking, system prompt, mode, format and length."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Whose template and tokens: a folder, a hub id, builtin:tiny-qwen3.")
+        str | None,
+        typer.Option("--model", help="Model with the template and tokenizer: a folder, a hub id, builtin:tiny-qwen3."),
     ] = None,
     thinking: Annotated[
-        bool | None, typer.Option("--thinking/--no-thinking", help="Qwen3's <think> block; as the recipe says, or not.")
+        bool | None,
+        typer.Option("--thinking/--no-thinking", help="Qwen3's <think> block. Default: the recipe's value, or off."),
     ] = None,
     max_seq_length: Annotated[
-        int | None, typer.Option("--max-seq-length", min=1, help="Tokens; what is beyond is marked. 2048 unless given.")
+        int | None,
+        typer.Option(
+            "--max-seq-length", min=1, help="Mark tokens beyond this length. Default: the recipe's value, or 2048."
+        ),
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write a page to share instead; needs no network.")
-    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page instead. It needs no network.")] = None,
 ) -> None:
-    """Show training examples exactly as the model sees them: what is learned in green, what is only read dim.
+    """Show training examples exactly as the model sees them: supervised text in green, the rest dim.
 
-    Special tokens and line ends are visible, tokens are counted. A conversation that is trained on as several
-    examples is shown as several.
+    Special tokens and line ends are visible, and tokens are counted. A conversation that gives several examples is shown
+    as several.
     """
     from slimtune.core import console as consoles
     from slimtune.core.console import Console
@@ -61,15 +65,15 @@ def preview(
     from slimtune.recipe import schema as recipes
 
     if at_random and line is not None:
-        raise fail("--random and --line exclude each other", where="--line", fix="choose one of the two")
+        raise fail("--random and --line exclude each other", where="--line", fix="choose one")
     wish = recipes.load(recipe) if recipe else None
     paths = files or [source.path for source in wish.data.train] if wish else files
     if not paths:
-        raise fail("no file to show", fix="name a training file, or a recipe with --recipe")
+        raise fail("no file to show", fix="give a training file, or a recipe with --recipe")
     if html is not None and not html.parent.is_dir():
-        raise fail(f"there is no folder {html.parent}", where="--html", fix="create it first")
+        raise fail(f"the folder {html.parent} does not exist", where="--html", fix="create it first")
     if line is not None and len(paths) > 1:
-        raise fail("--line is of one file", where="--line", fix=f"name one of {', '.join(paths)}")
+        raise fail("--line needs a single file", where="--line", fix=f"give one of {', '.join(paths)}")
     tokenizer = _tokenizer(model, wish, thinking)
     length = max_seq_length or (wish.model.max_seq_length if wish else _DEFAULT_LENGTH)
     choice = previewing.Choice(count, seed if at_random else None, line)
@@ -100,7 +104,7 @@ def preview(
 
 
 def _tokenizer(model: str | None, wish: Recipe | None, thinking: bool | None) -> ChatTokenizer:
-    """Of the model that is asked for; where none is, the recipes' usual one if it is here, else the built-in one."""
+    """The tokenizer of the requested model. Without one: the default base if it is on this machine, else the built-in."""
     from slimtune.core import console as consoles
     from slimtune.data.chat_template import ChatTokenizer
     from slimtune.models import files as base_model
@@ -115,20 +119,20 @@ def _tokenizer(model: str | None, wish: Recipe | None, thinking: bool | None) ->
         raise fail(
             f"the tokenizer of {name} is not on this machine",
             where="--model" if model else "model.base",
-            fix=f"fetch it:  hf download {name} --include '*.json' --include '*.jinja'\n"
-            f"    → or see Qwen3's template, with other token counts: --model {_BUILT_IN}",
+            fix=f"download it:  hf download {name} --include '*.json' --include '*.jinja'\n"
+            f"    → or use Qwen3's template, with other token counts: --model {_BUILT_IN}",
         )
     folder = base_model.locate(_BUILT_IN)
     assert folder is not None
     consoles.stderr().say(
-        f"No model is named: this is Qwen3's template with the few tokens of {_BUILT_IN}; a real model needs fewer for "
-        "the same text. Name yours with --recipe or --model."
+        f"No model given: this is Qwen3's template with the small vocabulary of {_BUILT_IN}. A real model needs fewer "
+        "tokens for the same text. Choose yours with --recipe or --model."
     )
     return ChatTokenizer(folder, thinks)
 
 
 def show(found: Previews, console: Console) -> None:
-    """Print a file's examples, in colour where the console has any."""
+    """Print the examples of a file, in colour if the console has any."""
     from slimtune.datatools.preview import text
 
     coloured = console.out.color_system is not None and not console.out.no_color
@@ -136,7 +140,7 @@ def show(found: Previews, console: Console) -> None:
     learned = "Green" if coloured else f"{LEARNED[0]}…{LEARNED[1]}"
     special = " Special tokens are reversed." if coloured else ""
     console.say(
-        f"{learned} text is supervised and carries loss; the rest is only read.{special} {text.NEWLINE} ends a line."
+        f"{learned} text carries loss; the model only reads the rest.{special} {text.NEWLINE} marks the end of a line."
     )
     for one in found.examples:
         console.out.print()
@@ -148,7 +152,7 @@ def show(found: Previews, console: Console) -> None:
 
 
 def body(one: Preview, coloured: bool) -> Text:
-    """The example's text. coloured: with styles; otherwise ⟦…⟧ encloses what is supervised."""
+    """The text of an example. coloured: with styles; otherwise ⟦…⟧ encloses supervised text."""
     from rich.text import Text
 
     from slimtune.datatools.preview import text

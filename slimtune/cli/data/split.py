@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from slimtune.cli.options import OverwriteOption
 from slimtune.core.errors import Problem, SlimtuneError, fail
 
 if TYPE_CHECKING:
@@ -15,40 +16,44 @@ if TYPE_CHECKING:
 
 
 def split(
-    files: Annotated[list[str], typer.Argument(help="Training files of any format; several are split together.")],
-    test: Annotated[str, typer.Option("--test", help="Questions of the test set: a number (40) or a share (0.25).")],
-    dev: Annotated[str, typer.Option("--dev", help="Questions of the dev set, in the same way.")] = "0",
-    out: Annotated[Path | None, typer.Option("--out", help="The folder to write to; the first file's.")] = None,
-    manifest: Annotated[str, typer.Option("--manifest", help="The name of the manifest, split*.json.")] = "split.json",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the placing.")] = 42,
+    files: Annotated[list[str], typer.Argument(help="Training files in any format. Several files are split together.")],
+    test: Annotated[str, typer.Option("--test", help="Questions in the test set: a number (40) or a share (0.25).")],
+    dev: Annotated[str, typer.Option("--dev", help="Questions in the dev set: a number or a share.")] = "0",
+    out: Annotated[Path | None, typer.Option("--out", help="Output folder. Default: that of the first file.")] = None,
+    manifest: Annotated[str, typer.Option("--manifest", help="Name of the manifest, split*.json.")] = "split.json",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for the split.")] = 42,
     threshold: Annotated[
-        float, typer.Option("--threshold", min=0.5, max=1, help="Questions as similar as this are near duplicates.")
+        float, typer.Option("--threshold", min=0.5, max=1, help="Questions at least this similar are near duplicates.")
     ] = 0.8,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
+    overwrite: OverwriteOption = False,
     extend: Annotated[
-        bool, typer.Option("--extend", help="Keep the manifest's questions where they are, place new ones.")
+        bool, typer.Option("--extend", help="Keep the manifest's questions in place and add new ones.")
     ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Split anew, whatever the manifest says.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Split again and ignore the manifest.")] = False,
 ) -> None:
-    """Split training files into train, dev and test, alike in labels and sources, without a question in two of them.
+    """Split training files into train, dev and test, balanced by label and source. No question is in two of them.
 
-    Questions on one context, equal questions and near duplicates stay together. What went where is kept in split.json,
-    which a run records and which is not replaced silently.
+    Questions on one context, equal questions and near duplicates stay together. split.json records which question went
+    where. Runs record it, and it is never replaced silently.
     """
     from slimtune.core import console as consoles
     from slimtune.core.console import Console
     from slimtune.datatools.split.split_files import split_files
 
     if extend and again:
-        raise fail("--extend and --again exclude each other", where="--extend", fix="choose one of the two")
+        raise fail("--extend and --again exclude each other", where="--extend", fix="choose one")
     if not (manifest.startswith("split") and manifest.endswith(".json") and "/" not in manifest):
-        raise fail(f"'{manifest}' is no name of a manifest", where="--manifest", fix="for example split-law.json")
+        raise fail(
+            f"'{manifest}' is not a valid manifest name",
+            where="--manifest",
+            fix="use split*.json, for example split-law.json",
+        )
     problems: list[Problem] = []
     sizes = {"test": _size(test, "--test", problems), "dev": _size(dev, "--dev", problems)}
     if problems:
         raise SlimtuneError(problems)
     if not any(sizes.values()):
-        raise fail("nothing is held out", where="--test", fix="for example --test 40 or --test 0.25")
+        raise fail("nothing is held out", where="--test", fix="use for example --test 40 or --test 0.25")
     with consoles.stderr().bar("Reading and comparing") as progress:
         outcome = split_files(
             files,
@@ -69,15 +74,15 @@ def split(
 
 
 def _size(text: str, option: str, problems: list[Problem]) -> int | float:
-    """A number of questions as int, a share as float; what is neither is a problem."""
+    """A number of questions as int, or a share as float; anything else is added to `problems`."""
     with contextlib.suppress(ValueError):
         if (count := int(text)) >= 0:
             return count
     with contextlib.suppress(ValueError):
         if 0 <= (share := float(text)) < 1:
             return share
-    fix = "a number of questions (40) or a share of them (0.25)"
-    problems.append(Problem(f"'{text}' is no size", option, fix))
+    fix = "give a number of questions (40) or a share (0.25)"
+    problems.append(Problem(f"'{text}' is not a valid size", option, fix))
     return 0
 
 
@@ -102,8 +107,8 @@ def _show(console: Console, manifest: dict[str, Any]) -> None:
     console.table("Split", table)
     groups = manifest["groups"]
     if groups["count"] < everything:
-        what = f"{everything:,} questions make {groups['count']:,} groups that stay together"
-        console.say(f"{what}; the largest has {groups['largest']:,}.")
+        what = f"{everything:,} questions form {groups['count']:,} groups that stay together"
+        console.say(f"{what}. The largest has {groups['largest']:,}.")
 
 
 def _shares(counts: dict[str, int], of: int) -> dict[str, float]:

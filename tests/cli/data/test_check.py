@@ -83,7 +83,7 @@ def test_without_a_model_lengths_are_estimated_and_that_is_said():
     outcome = check("data/quickstart/train.jsonl")
     assert "estimated from characters" in outcome.stdout
     assert "What others use for 400 direct answers" in outcome.stdout
-    assert "The values are a recipe's defaults, the model is unsloth/Qwen3-8B-bnb-4bit" in outcome.stdout
+    assert "Values: the defaults of a recipe. Model: unsloth/Qwen3-8B-bnb-4bit" in outcome.stdout
     assert as_json("data/quickstart/train.jsonl")["files"][0]["tokens"]["exact"] is False
 
 
@@ -118,7 +118,7 @@ def test_the_picture_is_drawn(tmp_path):
 
 
 def test_a_picture_of_another_kind_is_refused_before_anything_is_read(tmp_path):
-    assert "the picture is a PNG" in check("nowhere.jsonl", "--plot", tmp_path / "a.jpg", code=2).stderr
+    assert "the picture must be a PNG" in check("nowhere.jsonl", "--plot", tmp_path / "a.jpg", code=2).stderr
 
 
 def test_every_row_that_holds_an_evaluation_item_is_named(tmp_path):

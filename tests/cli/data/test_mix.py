@@ -45,12 +45,12 @@ def test_everything_wrong_is_told_at_once_and_nothing_written(folder):
     )
     assert out.code == 2 and not (folder / "mixed.jsonl").exists()
     for told in (
-        "task.jsonl=2: a weight above 1 repeats rows",
+        "task.jsonl=2: a weight above 1 would repeat rows",
         "general.jsonl=x: the weight 'x' is not a number",
         "other.jsonl=0: the weight 0 takes no row",
-        "--cap: 'many' is no cap",
-        "--cap: '=3' is no cap",
-        "--cap: there are two caps of 民法",
+        "--cap: 'many' is not a valid cap",
+        "--cap: '=3' is not a valid cap",
+        "--cap: two caps for 民法",
         "--general-share: there is no general data",
     ):
         assert told in out.stderr
@@ -68,7 +68,7 @@ def test_what_is_normalised_and_left_out_is_said(folder):
 
 def test_too_little_general_data_is_a_warning(folder):
     out = run(*("data", "mix", "task.jsonl", "--general", "general.jsonl", "--general-share", 0.5, "-o", "mixed.jsonl"))
-    assert out.code == 0 and "general.jsonl has 30 rows too few for its share" in out.stderr
+    assert out.code == 0 and "general.jsonl is 30 rows short of its share" in out.stderr
     assert "a general share of 0.1 to 0.2 is usual" in out.stderr
 
 

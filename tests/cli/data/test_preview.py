@@ -19,7 +19,7 @@ def test_the_first_rows_with_marks_instead_of_colour():
     assert out.stdout.startswith(f"▸ 2 of 98 rows of {LAW}\n") and out.stdout.count("⟦") == 3
     assert "⟦b<|im_end|>⟧" in out.stdout and "\x1b" not in out.stdout
     assert f"▸ {LAW}:2\n" in out.stdout and "2 supervised (" in out.stdout
-    assert "No model is named" in out.stderr and "--recipe or --model" in " ".join(out.stderr.split())
+    assert "No model given" in out.stderr and "--recipe or --model" in " ".join(out.stderr.split())
 
 
 def test_the_recipe_names_file_model_and_length():
@@ -42,9 +42,9 @@ def test_a_model_that_is_not_here_is_said_with_what_to_do():
     [
         ((), "no file to show"),
         ((LAW, "--line", 3, "--random"), "exclude each other"),
-        ((LAW, "data/law/cot_norag.train.jsonl", "--line", 3), "--line is of one file"),
+        ((LAW, "data/law/cot_norag.train.jsonl", "--line", 3), "--line needs a single file"),
         (("none.jsonl",), "no such file"),
-        ((LAW, "--html", "none/x.html"), "there is no folder none"),
+        ((LAW, "--html", "none/x.html"), "the folder none does not exist"),
     ],
 )
 def test_wishes_that_cannot_be_met(arguments, told):

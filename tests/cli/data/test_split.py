@@ -56,12 +56,12 @@ def test_out_manifest_and_overwrite(folder):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--test", "many", "--dev", "-1"), "'many' is no size"),
-        (("--test", "1.5"), "'1.5' is no size"),
-        (("--test", "nan"), "'nan' is no size"),
+        (("--test", "many", "--dev", "-1"), "'many' is not a valid size"),
+        (("--test", "1.5"), "'1.5' is not a valid size"),
+        (("--test", "nan"), "'nan' is not a valid size"),
         (("--test", "0"), "nothing is held out"),
         (("--test", "4", "--again", "--extend"), "exclude each other"),
-        (("--test", "4", "--manifest", "../split.json"), "is no name of a manifest"),
+        (("--test", "4", "--manifest", "../split.json"), "is not a valid manifest name"),
         (("--test", "4", "--extend"), "no split to extend"),
         (("--test", "40"), "none is left to train on"),
     ],
@@ -71,7 +71,7 @@ def test_wrong_options(folder, arguments, told):
     assert out.code == 2 and told in out.stderr
     assert [path.name for path in folder.iterdir()] == ["x.jsonl"]
     if "-1" in arguments:
-        assert "--dev: '-1' is no size" in out.stderr
+        assert "--dev: '-1' is not a valid size" in out.stderr
 
 
 def test_the_threshold_parts_what_is_of_one_template(folder):
