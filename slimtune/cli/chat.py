@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slimtune.core import run_folder
 from slimtune.core.errors import fail
 
 if TYPE_CHECKING:
-    from slimtune.serve.chat import chat_target
-    from slimtune.serve.chat.chat_screen import Screen
-    from slimtune.serve.chat.chat_sides import Side, Wishes
+    from slimtune.serve.chat.model import ChatModel
+    from slimtune.serve.chat.screen import Screen
+    from slimtune.serve.chat.sides import Side, Wishes
 
 
 def chat(
@@ -22,28 +23,37 @@ def chat(
         str, typer.Argument(help="A run's folder, e.g. outputs/direct/latest, a .gguf, or a Modelfile's folder.")
     ],
     compare: Annotated[
-        bool, typer.Option("--compare", help="Base and tuned answer the same messages; a run needs no export for it.")
+        bool, typer.Option("--compare", help="Ask base and tuned model the same messages; a run needs no export.")
     ] = False,
     base: Annotated[
         Path | None, typer.Option("--base", metavar="BASE.gguf", help="Compare with this file, both in llama.cpp.")
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", "-p", help="Answer this and end; repeat it for the next message.")
+        list[str] | None,
+        typer.Option("--prompt", "-p", help="Answer this message and end; repeat the option for further messages."),
     ] = None,
-    system: Annotated[str | None, typer.Option("--system", help='Instead of the Modelfile\'s; "" for none.')] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", help='System prompt instead of the Modelfile\'s; "" for none.')
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option("--temperature", min=0, max=2, help="0 always takes the likeliest token.")
     ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Of a reply.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, help="Longest reply, in tokens.")
+    ] = None,
     max_length: Annotated[
-        int | None, typer.Option("--max-length", min=64, help="Tokens of the conversation, replies included.")
+        int | None, typer.Option("--max-length", min=64, help="Context in tokens, replies included.")
     ] = None,
     thinking: Annotated[
-        bool | None, typer.Option("--thinking/--no-thinking", help="Qwen3's <think> block; the template decides.")
+        bool | None,
+        typer.Option("--thinking/--no-thinking", help="Turn the model's thinking on or off; the template decides."),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Replies that can be repeated.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Random seed, for replies that can be repeated.")
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Of llama.cpp: fewer where the processor is busy.")
+        int | None,
+        typer.Option("--threads", min=1, help="Threads of llama.cpp; use fewer where the processor is busy."),
     ] = None,
 ) -> None:
     """Talk to a run's export or a GGUF as Ollama would run it, or compare it with its base.
@@ -52,32 +62,31 @@ def chat(
     quotation marks enclose several lines). Standard output then has the replies alone; with --compare a JSON object
     a message.
     """
-    from slimtune.serve.chat import chat_target
-    from slimtune.serve.chat import loop as chats
-    from slimtune.serve.chat.chat_screen import Screen
-    from slimtune.serve.chat.chat_sides import Wishes
+    from slimtune.serve.chat import loop, model
+    from slimtune.serve.chat.screen import Screen
+    from slimtune.serve.chat.sides import Wishes
 
-    spec = chat_target.spec_of(target)
+    spec = model.spec_of(target)
     if compare and base is None and spec.kind == "gguf":
         raise fail("a GGUF does not hold its base", where="--compare", fix="add --base BASE.gguf, or name the run")
     if system:
-        system = chats.checked_system(system)  # before anything is loaded
+        system = loop.checked_system(system)  # before anything is loaded
     wishes = Wishes(temperature, max_new_tokens, max_length, thinking, seed, threads)
     screen = Screen()
     with contextlib.ExitStack() as opened:
         if compare and base is None:
             sides, own_system = _run_and_its_base(Path(spec.place), wishes, screen, opened)
         else:
-            sides, own_system = _ggufs(chat_target.find(spec), base, wishes, screen, opened)
+            sides, own_system = _ggufs(model.find(spec), base, wishes, screen, opened)
         for side in sides:
             screen.notes.say(f"{side.name}: {side.about}" if len(sides) > 1 else side.about)
-        conversation = chats.Conversation(sides, (own_system if system is None else system) or None, screen)
+        conversation = loop.Conversation(sides, (own_system if system is None else system) or None, screen)
         if prompt:
-            chats.run_script(conversation, [chats.Entry(text) for text in prompt])
+            loop.run_script(conversation, [loop.Entry(text) for text in prompt])
         elif sys.stdin.isatty():
-            chats.talk(conversation)
+            loop.talk(conversation)
         else:
-            chats.run_script(conversation, chats.entries_of(chats.piped()))
+            loop.run_script(conversation, loop.entries_of(loop.piped()))
 
 
 Opened = tuple[list["Side"], str | None]
@@ -85,31 +94,27 @@ Opened = tuple[list["Side"], str | None]
 
 
 def _run_and_its_base(run: Path, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack) -> Opened:
-    from slimtune.core import run_folder
-    from slimtune.serve.chat import chat_sides
+    from slimtune.serve.chat import sides
 
     screen.notes.step(f"Loading the base of {run}, and its adapter")
-    recipe = run_folder.read(run).recipe
-    return list(opened.enter_context(chat_sides.open_run(run, wishes))), recipe["data"]["system"]
+    return opened.enter_context(sides.open_run(run, wishes)), run_folder.read(run).recipe["data"]["system"]
 
 
-def _ggufs(
-    model: chat_target.ChatModel, base: Path | None, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack
-) -> Opened:
+def _ggufs(model: ChatModel, base: Path | None, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack) -> Opened:
     """The GGUF in llama.cpp, after its base where there is one. Both are asked with the same system prompt and sampling."""
-    from slimtune.serve.chat import chat_sides
+    from slimtune.serve.chat import sides
 
     screen.notes.step(f"Loading {model.gguf}" + (f" and {base}" if base else ""))
     for note in model.notes:
         screen.notes.say(note)
-    tuned = opened.enter_context(chat_sides.open_gguf("tuned", model.gguf, model, wishes, thinking=wishes.thinking))
-    if model.template is not None and not tuned.agrees_with(model.template):
-        screen.notes.warn("the Modelfile's TEMPLATE is not the chat template in the GGUF, which is the one used here")
+    tuned, target = opened.enter_context(sides.open_gguf("tuned", model.gguf, model, wishes, wishes.thinking))
+    if differs := sides.template_differs(model):
+        screen.notes.warn(f"the chat template in the GGUF is used here, not the Modelfile's. {differs}")
     if base is None:
         return [tuned], model.system
-    # What a run was tuned for, so that its base is asked in the same way; the exported template implies it.
+    # The base is asked as the run was tuned for; the exported template implies that.
     thinking = model.thinking if wishes.thinking is None else wishes.thinking
-    untuned = opened.enter_context(chat_sides.open_gguf("base", base, model, wishes, thinking=thinking))
-    if not untuned.opens_as(tuned):
+    untuned, base_target = opened.enter_context(sides.open_gguf("base", base, model, wishes, thinking))
+    if not sides.rendered_alike(base_target, target):
         screen.notes.warn("the two chat templates render differently; --thinking or --no-thinking may make them equal")
     return [untuned, tuned], model.system

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slimtune.cli.options import CONTEXT
+
+if TYPE_CHECKING:
+    from slimtune.core.console import Console
+    from slimtune.serve.ollama.create import Replayed
 
 RunArgument = Annotated[Path, typer.Argument(help="An exported run's folder, e.g. outputs/direct/latest.")]
 NameOption = Annotated[str | None, typer.Option("--name", help="The model's name in Ollama, instead of the recipe's.")]
@@ -25,7 +29,8 @@ def create(
     from slimtune.core.console import Console
     from slimtune.serve.ollama import create as creating
 
-    creating.create(run, Console(), name=name, replace=replace)
+    console = Console()
+    _show(creating.create(run, console, name=name, replace=replace), console)
 
 
 def check(run: RunArgument, name: NameOption = None) -> None:
@@ -33,7 +38,18 @@ def check(run: RunArgument, name: NameOption = None) -> None:
     from slimtune.core.console import Console
     from slimtune.serve.ollama import create as creating
 
-    creating.check(run, Console(), name=name)
+    console = Console()
+    _show(creating.check(run, console, name=name), console)
+
+
+def _show(replayed: Replayed, console: Console) -> None:
+    """The answers, where they are written, and how to go on. Raises SlimtuneError, exit code 1, where they differ."""
+    from slimtune.serve.ollama import replay
+
+    console.table("Ollama's answers beside the merged model's", replay.table(replayed.found, replayed.export.needed))
+    console.say(f"Written: {replayed.export.result}")
+    replayed.require_alike()
+    console.say(f"Use it:  ollama run {replayed.export.name}")
 
 
 ollama = typer.Typer(

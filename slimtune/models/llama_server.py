@@ -30,8 +30,7 @@ from slimtune.data.records import Message, as_dicts
 
 _LOAD_SECONDS = 900
 _ENDING_SECONDS = 10
-WHOLE_VOCABULARY, LIKELIEST = 4096, 512
-"""Of a first token the whole distribution of a small vocabulary is told; of a larger one so many of the likeliest."""
+_WHOLE_VOCABULARY, _LIKELIEST = 4096, 512
 
 
 class LlamaServer:
@@ -117,8 +116,7 @@ class LlamaServer:
 
     @functools.cached_property
     def _told_tokens(self) -> int:
-        vocabulary: int = self.model()["n_vocab"]
-        return vocabulary if vocabulary <= WHOLE_VOCABULARY else LIKELIEST
+        return told_tokens(self.model()["n_vocab"])
 
     def model(self) -> dict[str, Any]:
         """What the server says of its model: n_vocab, n_params, ftype, n_ctx_train, and n_ctx, the context of each slot.
@@ -201,6 +199,11 @@ def chat_body(messages: Sequence[Message], thinking: bool | None) -> dict[str, A
     """The part of a request that names a conversation and what the template is asked about thinking."""
     body: dict[str, Any] = {"messages": as_dicts(messages)}
     return body if thinking is None else body | {"chat_template_kwargs": {"enable_thinking": thinking}}
+
+
+def told_tokens(vocabulary: int) -> int:
+    """Of how many first tokens the probability is told: all of a small vocabulary, of a larger one the likeliest 512."""
+    return vocabulary if vocabulary <= _WHOLE_VOCABULARY else _LIKELIEST
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

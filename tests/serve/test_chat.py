@@ -24,12 +24,14 @@ from support.paths import ROOT
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.records import Message
+from slimtune.evaluate.targets.gguf_target import GgufTarget
+from slimtune.evaluate.targets.target import Piece
 from slimtune.models import llama_server
-from slimtune.serve.chat import chat_target
-from slimtune.serve.chat.chat_screen import Screen
-from slimtune.serve.chat.chat_sides import GgufSide, Piece, Wishes, open_gguf
-from slimtune.serve.chat.chat_target import OLLAMA_DEFAULTS, ChatModel
+from slimtune.serve.chat import model as chat_model
 from slimtune.serve.chat.loop import Conversation, Entry, next_entry, run_script
+from slimtune.serve.chat.model import OLLAMA_DEFAULTS, ChatModel
+from slimtune.serve.chat.screen import Screen
+from slimtune.serve.chat.sides import Wishes, open_gguf, side_of, template_differs
 
 CONTEXT = 512
 SYSTEM = "記号で答えよ。"
@@ -47,7 +49,7 @@ def a_side(tiny_gguf, server):
 
     def side(name="tuned", *, thinking=None, reply_length=None, stops=(), **sampling):
         model = ChatModel(tiny_gguf, None, CONTEXT, {"temperature": 0, **sampling}, reply_length, stops, None, None, ())
-        return GgufSide(name, tiny_gguf, model, Wishes(), thinking, server)
+        return side_of(name, GgufTarget(tiny_gguf, server, "qwen3", 1, thinking), tiny_gguf, model, Wishes(), thinking)
 
     return side
 
@@ -80,7 +82,7 @@ def make_run(folder, gguf=None, *, parameters=(), system=SYSTEM, thinking=False)
 
 
 def found(text):
-    return chat_target.find(chat_target.spec_of(str(text)))
+    return chat_model.find(chat_model.spec_of(str(text)))
 
 
 def piped(monkeypatch, text):
@@ -113,7 +115,7 @@ def test_a_run_is_asked_as_its_modelfile_says(tmp_path):
     assert model.thinking is False
     notes = "\n".join(model.notes)
     assert "PARAMETER mirostat of the Modelfile is not used here" in notes
-    assert "also exported, and tried by its path: law.f16.gguf" in notes
+    assert "also exported; to try one, name its path: law.f16.gguf" in notes
     assert "lora" not in notes
 
 
@@ -168,15 +170,15 @@ def from_elsewhere(place):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (without_export, r"has no export yet.*slimtune\.cli export .*--compare"),
-        (unproven, r"stopped, or is not the model that was judged.*export\.unverified/parity\.json"),
+        (without_export, r"has no export yet.*slimtune export .*--compare"),
+        (unproven, r"stopped, or it is not the model that was judged.*export\.unverified/parity\.json"),
         (merged_alone, r"the run's export has no GGUF.*--fresh --gguf q8_0"),
         (
             without_modelfile,
             r"no Modelfile that names one of law\.f16\.gguf, law\.q8_0\.gguf.*name a file: slimtune chat",
         ),
-        (without_its_gguf, r"it is FROM \./law\.q8_0\.gguf, which is no GGUF beside it; there is other\.gguf"),
-        (from_elsewhere, r"it is FROM \.\./secret\.gguf, which is no GGUF beside it; there is law\.q8_0\.gguf"),
+        (without_its_gguf, r"it is FROM \./law\.q8_0\.gguf, which is not a GGUF beside it; there is other\.gguf"),
+        (from_elsewhere, r"it is FROM \.\./secret\.gguf, which is not a GGUF beside it; there is law\.q8_0\.gguf"),
     ],
 )
 def test_a_run_without_something_to_talk_to(broken, message, tmp_path):
@@ -197,12 +199,12 @@ def test_every_wrong_value_of_a_modelfile_is_said_at_once(tmp_path):
         found(place)
     whats = " ".join(problem.what for problem in caught.value.problems)
     assert len(caught.value.problems) == 4
-    assert "min_p is 'much'" in whats
+    assert "min_p must be a number, not 'much'" in whats
     assert "top_p is set 2 times" in whats
     assert "top_k is set 2 times" in whats
     assert "ADAPTER" in whats
     (place / "export" / "Modelfile").write_text("FROM ./law.q8_0.gguf\nPARAMETER top_p nan\n", encoding="utf-8")
-    with pytest.raises(SlimtuneError, match="top_p is 'nan', which is no number"):
+    with pytest.raises(SlimtuneError, match="PARAMETER top_p is nan"):
         found(place)
     (place / "export" / "Modelfile").write_text("FROM ./law.q8_0.gguf\n???\n", encoding="utf-8")
     with pytest.raises(SlimtuneError, match=r"not a Modelfile: .*'\?+' begins no instruction"):
@@ -285,11 +287,14 @@ def test_a_script_gets_the_replies_of_one_conversation_and_nothing_else(tiny_ggu
     assert (done.code, done.stdout) == (0, f"{first}\n{second}\n{alone}\n")
 
 
-def test_a_template_that_differs_from_the_ggufs_is_said(a_side):
-    side, chatml = a_side(), "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}"
-    assert side.agrees_with(f"{chatml}<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert not side.agrees_with(f"{chatml}<|im_start|>assistant\n")
-    assert not side.agrees_with("{{ .Prompt }}")
+def test_a_template_that_differs_from_the_ggufs_is_said(tiny_gguf):
+    def differs(template):
+        return template_differs(dataclasses.replace(found(tiny_gguf), template=template))
+
+    chatml = "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}"
+    assert differs(f"{chatml}<|im_start|>assistant\n<think>\n\n</think>\n\n") == differs(None) == ""
+    assert "renders 12 of 12 conversations otherwise" in differs(f"{chatml}<|im_start|>assistant\n")
+    assert "renders 12 of 12 conversations otherwise" in differs("{{ .Prompt }}")
 
 
 def test_characters_that_are_split_over_tokens_arrive_whole(a_side, server, capsys):
@@ -348,9 +353,9 @@ def test_a_stop_of_the_modelfile_ends_the_reply(a_side, capsys):
 def test_a_thought_is_shown_apart_from_the_reply(thinking_gguf, tmp_path, capsys):
     model = dataclasses.replace(found(thinking_gguf), context_length=256)
     model.sampling["grammar"] = 'root ::= "<think>\\n民法を\\n</think>\\n\\n丁"'
-    with open_gguf("tuned", thinking_gguf, model, Wishes(temperature=0, threads=1), thinking=True) as side:
-        assert side.rendered([Message("user", "u")]).endswith("<|im_start|>assistant\n")
-        assert side.rendered([Message("user", "u")], thinking=False).endswith("</think>\n\n")
+    with open_gguf("tuned", thinking_gguf, model, Wishes(temperature=0, threads=1), thinking=True) as (side, target):
+        assert target.rendered([Message("user", "u")]).endswith("<|im_start|>assistant\n")
+        assert target.rendered([Message("user", "u")], thinking=False).endswith("</think>\n\n")
         conversation = Conversation([side], None, Screen())
         conversation.answer("届出", stoppable=False)
     shown = capsys.readouterr()
@@ -452,10 +457,12 @@ def test_a_stream_fails_in_llama_cpps_own_words(tiny_gguf, server):
 
 TALK = """
 import contextlib, pathlib, sys
-from slimtune import chat, llama_server
-from slimtune.serve.chat.chat_screen import Screen
-from slimtune.serve.chat.chat_sides import GgufSide, Wishes
-from slimtune.serve.chat.chat_target import ChatModel
+from slimtune.evaluate.targets.gguf_target import GgufTarget
+from slimtune.models import llama_server
+from slimtune.serve.chat import loop
+from slimtune.serve.chat.model import ChatModel
+from slimtune.serve.chat.screen import Screen
+from slimtune.serve.chat.sides import Wishes, side_of
 gguf, *grammars = sys.argv[1:]
 with contextlib.ExitStack() as opened:
     sides = []
@@ -466,8 +473,9 @@ with contextlib.ExitStack() as opened:
         model = ChatModel(pathlib.Path(gguf), None, 2048, sampling, None, (), None, None, ())
         # One thread: llama.cpp's threads wait for each other by spinning, which takes long on a busy machine.
         server = opened.enter_context(llama_server.start(model.gguf, context_length=2048, threads=1))
-        sides.append(GgufSide(name, model.gguf, model, Wishes(), None, server))
-    chat.talk(chat.Conversation(sides, None, Screen()))
+        target = GgufTarget(model.gguf, server, "qwen3", 1, None)
+        sides.append(side_of(name, target, model.gguf, model, Wishes(), None))
+    loop.talk(loop.Conversation(sides, None, Screen()))
 """
 
 

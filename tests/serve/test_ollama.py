@@ -331,7 +331,7 @@ def test_a_modelfile_that_requires_a_newer_ollama(ollama, tmp_path):
     ("change", "said"),
     [
         (lambda export: (export / "golden.jsonl").unlink(), "export again with --fresh"),
-        (lambda export: (export / "golden.jsonl").write_text(""), "no golden prompt in it"),
+        (lambda export: (export / "golden.jsonl").write_text(""), "it holds no golden prompt"),
         (lambda export: (export / "golden.jsonl").write_text("{\n"), "golden.jsonl:1"),
         (lambda export: (export / "Modelfile").unlink(), "there is no Modelfile"),
         (lambda export: (export / "Modelfile").write_text("FROM llama3.2\n"), "it builds on 'llama3.2'"),
@@ -339,7 +339,7 @@ def test_a_modelfile_that_requires_a_newer_ollama(ollama, tmp_path):
         (lambda export: (export / "direct.q8_0.gguf").unlink(), "it is not there"),
         (lambda export: (export / "parity.json").write_text("{"), "parity.json"),
         (lambda export: (export.parent / "manifest.json").write_text('{"name": "direct"}'), "is not exported"),
-        (lambda export: (export.parent / "manifest.json").unlink(), "no run"),
+        (lambda export: (export.parent / "manifest.json").unlink(), "not a run's folder"),
     ],
 )
 def test_an_export_that_is_not_whole(ollama, tmp_path, change, said):

@@ -19,7 +19,7 @@ from typing import Any
 from slimtune.core import versions
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import sha256_file
-from slimtune.data.records import Message, as_dicts
+from slimtune.data.records import Message
 from slimtune.evaluate.targets.prefixes import group_by_prefix
 from slimtune.evaluate.targets.target import (
     Ability,
@@ -30,15 +30,12 @@ from slimtune.evaluate.targets.target import (
     Prompt,
     Reply,
     Sampling,
-    spellings,
 )
 from slimtune.evaluate.targets.threads import in_threads
-from slimtune.evaluate.targets.told_tokens import Told, letters_of
+from slimtune.evaluate.targets.told_tokens import Told, letters_of, single_tokens
 from slimtune.models import llama_server
 from slimtune.models.gguf_header import read_gguf
 
-# The whole distribution of a small vocabulary; of a large one enough for every spelling of a letter that matters.
-_WHOLE_VOCABULARY, _LIKELIEST = 4096, 512
 # Nothing of what a GGUF or llama.cpp would add on its own, such as top_k 40 and min_p 0.05.
 _PLAIN_SAMPLING = {"samplers": ["temperature", "top_p"], "mirostat": 0, "cache_prompt": True}
 
@@ -50,13 +47,15 @@ def open_gguf(
     batch_size: int = 4,
     threads: int | None = None,
     thinking: bool | None = None,
+    flash_attention: bool = False,
 ) -> GgufTarget:
     """Load a GGUF into llama.cpp.
 
     context_length: tokens of prompt and reply together. batch_size: how many prompts are answered at a time; the
     key-value cache has batch_size × context_length positions. threads: None lets llama.cpp choose. thinking: the
     template's `enable_thinking`; None leaves it to the template, as Ollama does, and templates that Slimtune exports
-    do not ask for it. Of a split GGUF, `path` is the first file.
+    do not ask for it. flash_attention: as Ollama does; on a CPU it adds up in 16 bits, and errs twice as much as the 16-bit
+    cache. Of a split GGUF, `path` is the first file.
     Raises SlimtuneError where the file is no GGUF, has no chat template, or cannot be loaded.
     """
     header = read_gguf(path)
@@ -73,13 +72,13 @@ def open_gguf(
         context_length=context_length,
         slots=batch_size,
         threads=threads,
-        flash_attention=False,  # on a CPU it adds up in 16 bits, and errs twice as much as the 16-bit cache
+        flash_attention=flash_attention,
     )
     return GgufTarget(path, server, header.text("general.architecture") or "unknown", batch_size, thinking)
 
 
 class GgufTarget:
-    """llama.cpp with a GGUF, as a Target. Make one with `open_gguf`.
+    """llama.cpp with a GGUF, as a Target. Make one with `open_gguf`. model: what llama.cpp says of it (LlamaServer.model).
 
     llama.cpp computes in 16 bits: the log-probabilities of a prompt differ in the third digit with what is computed
     beside it, and from those of Transformers.
@@ -93,8 +92,7 @@ class GgufTarget:
         self.batch_size = batch_size
         self._path, self._server = path, server
         self._architecture, self._thinking = architecture, thinking
-        self._model = server.model()
-        self._whole_token = self._tokens("a", special=False)[-1]
+        self.model = server.model()
         self._spelled: dict[str, frozenset[int]] = {}
         self._facts: Facts | None = None
 
@@ -106,9 +104,9 @@ class GgufTarget:
                 "sha256": sha256_file(self._path),
                 "bytes": self._path.stat().st_size,
                 "architecture": self._architecture,
-                "quantisation": self._model["ftype"],
-                "parameters": self._model["n_params"],
-                "context_length": self._model["n_ctx"],
+                "quantisation": self.model["ftype"],
+                "parameters": self.model["n_params"],
+                "context_length": self.model["n_ctx"],
                 "thinking": self._thinking,
                 "xllamacpp": versions.installed()["xllamacpp"],
             }
@@ -158,7 +156,7 @@ class GgufTarget:
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
         """As llama.cpp's chat endpoint makes it; what is between the template's thinking marks is a thought."""
-        body = self._chat(messages) | {
+        body = llama_server.chat_body(messages, self._thinking) | {
             "stream": True,
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
@@ -178,13 +176,11 @@ class GgufTarget:
         yield Piece(cut=cut)
 
     def room(self, messages: Sequence[Message]) -> int:
-        used = len(self._tokens(self.rendered(messages), special=True))
-        return int(self._model["n_ctx"]) - used
+        return int(self.model["n_ctx"]) - len(self._server.tokenize(self.rendered(messages)))
 
     def rendered(self, messages: Sequence[Message], thinking: bool | None = None) -> str:
         """The text that the model gets, as the embedded template makes it. thinking: None as the target was opened."""
-        text: str = self._server.post("/apply-template", self._chat(messages, thinking))["prompt"]
-        return text
+        return self._server.render(messages, self._thinking if thinking is None else thinking)
 
     def likelihood(self, prompts: Sequence[Prompt], references: Sequence[str]) -> list[Likelihood]:
         """Raises SlimtuneError always: llama.cpp's server tells no probabilities of given text."""
@@ -197,9 +193,9 @@ class GgufTarget:
 
     def _prompt_ids(self, prompts: Sequence[Prompt], room: int) -> list[list[int]]:
         """The rendered prompts' tokens. Raises SlimtuneError with every one that does not fit."""
-        ids = self._at_once(lambda prompt: self._tokens(self.rendered(prompt.messages), special=True), prompts)
-        limit = self._model["n_ctx"]
-        more = "raise --max-length" if limit < self._model["n_ctx_train"] else "the model was trained on no more"
+        ids = self._at_once(lambda prompt: self._server.tokenize(self.rendered(prompt.messages)), prompts)
+        limit = self.model["n_ctx"]
+        more = "raise --max-length" if limit < self.model["n_ctx_train"] else "the model was trained on no more"
         problems = [
             Problem(
                 f"{len(row)} tokens and {room} for the reply are more than the {limit} that the model is loaded for",
@@ -213,42 +209,17 @@ class GgufTarget:
             raise SlimtuneError(problems)
         return ids
 
-    def _chat(self, messages: Sequence[Message], thinking: bool | None = None) -> dict[str, Any]:
-        thinking = self._thinking if thinking is None else thinking
-        body: dict[str, Any] = {"messages": as_dicts(messages)}
-        return body if thinking is None else body | {"chat_template_kwargs": {"enable_thinking": thinking}}
-
-    def _tokens(self, text: str, *, special: bool) -> list[int]:
-        """special: control tokens in the text become the real ones, and a vocabulary's BOS token is added."""
-        body = {"content": text, "add_special": special, "parse_special": special}
-        tokens: list[int] = self._server.post("/tokenize", body)["tokens"]
-        return tokens
-
     def _look_up(self, labels: set[str]) -> None:
         """Find the tokens that spell labels not seen before, full-width ones whose text comes in bytes among them."""
         for label in sorted(labels - self._spelled.keys()):
-            encoded = [self._tokens(text, special=False) for text in spellings(label)]
-            self._spelled[label] = frozenset(ids[0] for ids in encoded if len(ids) == 1)
+            self._spelled[label] = single_tokens(label, lambda text: self._server.tokenize(text, special=False))
         impossible = sorted(label for label in labels if not self._spelled[label])
         if impossible:
             raise fail(f"no single token spells {', '.join(impossible)}", fix="use letters as labels")
 
     def _letters(self, prompt: Prompt, ids: list[int], slot: int) -> Letters:
-        vocabulary = self._model["n_vocab"]
-        body = {
-            **_PLAIN_SAMPLING,
-            "prompt": ids,
-            "id_slot": slot,
-            "n_predict": 1,
-            "temperature": 0.0,
-            # Of a token that ends within a character no probabilities come back. Which one is drawn does not matter for
-            # them: they are those before the bias.
-            "logit_bias": [[self._whole_token, 1e4]],
-            "n_probs": vocabulary if vocabulary <= _WHOLE_VOCABULARY else _LIKELIEST,
-            "post_sampling_probs": False,
-        }
-        first = self._server.post("/completion", body)["completion_probabilities"][0]
-        told = [Told(token["token"], token["logprob"], token["id"]) for token in first["top_logprobs"]]
+        first = self._server.first_tokens(ids, id_slot=slot, **_PLAIN_SAMPLING)
+        told = [Told(token["token"], token["logprob"], token["id"]) for token in first]
         sha256 = hashlib.sha256(repr(tuple(ids)).encode()).hexdigest()
         letters = letters_of(told, prompt.labels, spelled=self._spelled, prompt_sha256=sha256)
         if letters.greedy_text:

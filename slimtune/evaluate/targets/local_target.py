@@ -30,9 +30,9 @@ from slimtune.evaluate.targets.target import (
     Prompt,
     Reply,
     Sampling,
-    spellings,
 )
 from slimtune.evaluate.targets.text_stops import AnswerLineStop
+from slimtune.evaluate.targets.told_tokens import single_tokens
 from slimtune.models import families
 
 _THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)(?:</think>\s*|$)(?P<answer>.*)", re.DOTALL)
@@ -194,8 +194,7 @@ class LocalTarget:
     def _tokens_of(self, label: str) -> list[int]:
         """Ids of the single tokens that spell a label."""
         if label not in self._spelled:
-            encoded = [self.tokenizer.encode(text) for text in spellings(label)]
-            found = sorted({ids[0] for ids in encoded if len(ids) == 1})
+            found = sorted(single_tokens(label, self.tokenizer.encode))
             if not found:
                 raise SlimtuneError(Problem(f"no single token spells the label '{label}'", fix="use letters as labels"))
             self._spelled[label] = found

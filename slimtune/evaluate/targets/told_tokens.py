@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from slimtune.evaluate.targets.target import Letters, spellings, spells
@@ -41,6 +41,12 @@ def letters_of(
         logprobs[label] = _log_sum(own or [min(token.logprob for token in told)])
     likeliest = max(told, key=lambda token: token.logprob)
     return Letters(logprobs, likeliest.text, likeliest.id, tuple(bounded), prompt_sha256)
+
+
+def single_tokens(label: str, encode: Callable[[str], Sequence[int]]) -> frozenset[int]:
+    """Ids of the single tokens that spell a label. encode: a vocabulary's, without tokens of its own."""
+    encoded = [encode(text) for text in spellings(label)]
+    return frozenset(ids[0] for ids in encoded if len(ids) == 1)
 
 
 def _is(token: Told, label: str, spelled: Mapping[str, Collection[int]] | None) -> bool:

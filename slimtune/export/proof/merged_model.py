@@ -21,11 +21,9 @@ from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.run_watched import end_with_parent
 from slimtune.export.model_folder import parameter_count, shard_paths
 from slimtune.models import families
+from slimtune.models.llama_server import told_tokens
 
-LIKELIEST_FIRST = 512
-"""Tokens of the first step whose log-probabilities are kept; all of a smaller vocabulary."""
-
-_WHOLE_VOCABULARY, _LIKELIEST_LATER = 4096, 16
+_LIKELIEST_LATER = 16
 _LOAD_SECONDS, _SECONDS_PER_PROMPT = 900, 120
 _BATCH = 8
 _SHARE_OF_MEMORY = 0.5
@@ -164,7 +162,7 @@ def _likeliest(logits: Any, *, first: bool) -> list[list[tuple[int, float]]]:
     import torch
 
     vocabulary = logits.shape[-1]
-    count = _LIKELIEST_LATER if not first else vocabulary if vocabulary <= _WHOLE_VOCABULARY else LIKELIEST_FIRST
+    count = told_tokens(vocabulary) if first else _LIKELIEST_LATER
     top = torch.log_softmax(logits.float(), dim=-1).topk(min(count, vocabulary), dim=-1)
     return [
         list(zip(tokens, values, strict=True))

@@ -15,8 +15,7 @@ from slimtune.core.files import write_json
 from slimtune.core.progress import OnProgress
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate import kinds
-from slimtune.evaluate.targets.target import spellings
-from slimtune.evaluate.targets.told_tokens import Told, letters_of
+from slimtune.evaluate.targets.told_tokens import Told, letters_of, single_tokens
 from slimtune.export.proof import merged_model, parity, questions, rendering
 from slimtune.export.proof.golden import Golden, ServedPrompt
 from slimtune.export.proof.merged_model import Answer
@@ -160,8 +159,7 @@ def beside_the_adapter(golden: Sequence[Golden], answers: Sequence[Answer], toke
 
 def _letters(answer: Answer, labels: Mapping[str, float], tokenizer: ChatTokenizer) -> dict[str, float]:
     """The labels' log-probabilities as the first token, each summed over the tokens that spell it, as in evaluation."""
-    encoded = {label: [tokenizer.encode(text) for text in spellings(label)] for label in labels}
-    spelled = {label: {ids[0] for ids in some if len(ids) == 1} for label, some in encoded.items()}
+    spelled = {label: single_tokens(label, tokenizer.encode) for label in labels}
     told = [Told("", logprob, token) for token, logprob in answer.steps[0].items()]
     found = letters_of(told, tuple(labels), spelled=spelled)
     return {label: value for label, value in found.logprobs.items() if label not in found.bounded}

@@ -61,6 +61,11 @@ def end_tokens() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*(family.stops[0] for family in trained), *(family.stops[-1] for family in trained)]))
 
 
+def thought_tags() -> tuple[tuple[str, str], ...]:
+    """What opens and what closes a thought, for every known way to think."""
+    return tuple(dict.fromkeys((one.thinking.opens, one.thinking.closes) for one in rows() if one.thinking))
+
+
 def turns() -> tuple[Turns, ...]:
     """Every known way to write turns, once."""
     return tuple(dict.fromkeys(family.turns for family in rows() if family.turns))

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data import text as texts
 from slimtune.data.records import Message
-from slimtune.serve.chat.chat_screen import Screen
-from slimtune.serve.chat.chat_sides import Piece, Side
+from slimtune.evaluate.targets.target import Piece
+from slimtune.serve.chat.screen import Screen
+from slimtune.serve.chat.sides import Side
 
 HELP = """\
 /reset         begin anew, with the same system prompt

@@ -1,47 +1,21 @@
-"""What a run's export hands to Ollama, read from its folder and checked before Ollama hears of it."""
+"""What a run's export hands to Ollama, read from its folder and checked before Ollama is asked anything."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.core.run_folder import as_dict, lines, mapping
-from slimtune.export.gguf.gguf import FILE_NAME
-from slimtune.export.modelfile.modelfile_reader import parse_modelfile
+from slimtune.core.run_folder import as_dict, mapping
+from slimtune.export.proof import golden, proof
+from slimtune.export.proof.golden import ServedPrompt
 from slimtune.recipe.schema import NAME
+from slimtune.serve import modelfile as modelfiles
 
-GOLDEN, MODELFILE, PARITY, RESULT = "golden.jsonl", "Modelfile", "parity.json", "ollama.json"
+MODELFILE, RESULT = "Modelfile", "ollama.json"
 _AGAIN = "export again with --fresh"
-
-
-class Message(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class Golden(BaseModel):
-    """A conversation and what the merged model answered, greedily.
-
-    answer: without the end-of-turn token. ended: the turn ended within max_new_tokens. thinking: the run was trained
-    with thinking.
-    """
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    id: str
-    messages: list[Message] = Field(min_length=1)
-    answer: str
-    max_new_tokens: int = Field(ge=1)
-    ended: bool
-    thinking: bool
 
 
 @dataclass(frozen=True)
@@ -57,7 +31,7 @@ class Exported:
     name: str
     gguf: str
     requires: str | None
-    golden: tuple[Golden, ...]
+    golden: tuple[ServedPrompt, ...]
     needed: int
 
     @property
@@ -78,7 +52,7 @@ def read(run: Path, name: str | None = None) -> Exported:
     unreadable: list[str] = []
     manifest = mapping(run, "manifest.json", unreadable)
     if not manifest:
-        what = f"no run ({unreadable[0]})" if unreadable else "no run"
+        what = f"not a run's folder ({unreadable[0]})" if unreadable else "not a run's folder"
         raise fail(what, where=str(run), fix="name a run's folder, e.g. outputs/direct/latest")
     export = as_dict(manifest.get("export"))
     folder = run / "export"
@@ -90,62 +64,36 @@ def read(run: Path, name: str | None = None) -> Exported:
     if not re.fullmatch(NAME, name):
         fix = "lower-case letters, digits, '.', '_' and '-', at most 64, a letter or digit first"
         problems.append(Problem(f"{name!r} cannot be a model's name in Ollama", where, fix))
-    modelfile = _modelfile(folder, problems)
-    golden = _golden(run, folder, problems)
-    parity = mapping(folder, PARITY, unreadable)
-    problems += [Problem(what, str(folder), _AGAIN) for what in unreadable]
+    gguf, requires = _gguf(folder, problems)
+    prompts, wrong = golden.read_served(run, _AGAIN)
+    parity = mapping(folder, proof.FILE_NAME, unreadable)
+    problems += wrong + [Problem(what, str(folder), _AGAIN) for what in unreadable]
     if problems:
         raise SlimtuneError(problems)
-    gguf = modelfile["from"].removeprefix("./")
-    requires = modelfile.get("requires")
-    return Exported(folder, name, gguf, requires, golden, _needed(len(golden), as_dict(parity.get("files")).get(gguf)))
+    needed = _needed(len(prompts), as_dict(parity.get("files")).get(gguf))
+    return Exported(folder, name, gguf, requires, tuple(prompts), needed)
 
 
-def _modelfile(folder: Path, problems: list[Problem]) -> dict[str, Any]:
-    """The Modelfile as Ollama reads it. What it builds on must be a GGUF beside it: other names would be downloaded."""
+def _gguf(folder: Path, problems: list[Problem]) -> tuple[str, str | None]:
+    """The GGUF that the Modelfile builds on, and the Ollama that it requires. Other names than files would be downloaded."""
     path = folder / MODELFILE
     if not path.is_file():
-        problems.append(
-            Problem("there is no Modelfile: the run exported no GGUF", str(path), "export with --gguf q8_0")
-        )
-        return {}
+        what = "there is no Modelfile: the run exported no GGUF"
+        problems.append(Problem(what, str(path), "export with --gguf q8_0"))
+        return "", None
     try:
-        parsed = parse_modelfile(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # a UnicodeDecodeError is one, too
-        problems.append(Problem(f"this is no Modelfile: {error}", str(path), _AGAIN))
-        return {}
-    named = str(parsed.get("from", ""))
-    gguf = named.removeprefix("./")
-    if not FILE_NAME.fullmatch(gguf) or "adapter" in parsed:
-        what = f"it builds on '{named}'" if not FILE_NAME.fullmatch(gguf) else "it names an ADAPTER"
-        problems.append(Problem(f"{what}, where a GGUF of this folder is expected", str(path), _AGAIN))
-    elif not (folder / gguf).is_file():
-        problems.append(Problem("the Modelfile names it, but it is not there", str(folder / gguf), _AGAIN))
-    return parsed
-
-
-def _golden(run: Path, folder: Path, problems: list[Problem]) -> tuple[Golden, ...]:
-    path = folder / GOLDEN
-    if not path.is_file():
-        what = "there are no golden prompts: this export was made before they were recorded, or without questions"
+        name, found = modelfiles.read(path)
+    except SlimtuneError as error:
+        problems += error.problems
+        return "", None
+    if name is None:
+        what = f"it builds on '{found.models[-1]}', where a GGUF of this folder is expected"
         problems.append(Problem(what, str(path), _AGAIN))
-        return ()
-    unreadable: list[str] = []
-    rows: Sequence[Mapping[str, Any]] = lines(run, f"export/{GOLDEN}", unreadable)
-    found = [Problem(what, str(run), _AGAIN) for what in unreadable]
-    golden = []
-    for number, row in enumerate(rows, 1):
-        try:
-            golden.append(Golden.model_validate(row))
-        except ValidationError as error:
-            where = f"{path}, prompt {number}"
-            found += [Problem(f"{'.'.join(map(str, e['loc']))}: {e['msg']}", where, _AGAIN) for e in error.errors()]
-    if not rows and not found:
-        found.append(Problem("no golden prompt in it", str(path), _AGAIN))
-    if len({one.thinking for one in golden}) > 1:
-        found.append(Problem("some of the prompts were trained with thinking and some without", str(path), _AGAIN))
-    problems += found
-    return tuple(golden)
+    elif found.adapters:
+        problems.append(Problem("it names an ADAPTER, where a GGUF alone is expected", str(path), _AGAIN))
+    elif not (folder / name).is_file():
+        problems.append(Problem("the Modelfile names it, but it is not there", str(folder / name), _AGAIN))
+    return name or "", found.requires
 
 
 def _needed(prompts: int, parity: Any) -> int:

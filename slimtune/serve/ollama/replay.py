@@ -13,12 +13,13 @@ from typing import Any
 
 from slimtune.core.errors import Problem
 from slimtune.core.progress import Advance
-from slimtune.serve.ollama.exported import Golden
+from slimtune.data.records import as_dicts
+from slimtune.export.proof.golden import ServedPrompt
+from slimtune.models import families
 from slimtune.serve.ollama.server import Ollama, Reply
 
 THINK: dict[str, bool | None] = {"unset": None, "true": True, "false": False}
 OPTIONS: dict[str, Any] = {"temperature": 0, "seed": 0}
-_OPEN, _CLOSE = "<think>", "</think>"
 _SHOWN_DIFFERENCES = 3
 _SHOWN_CHARACTERS = 400
 _QUOTED = 80
@@ -51,7 +52,7 @@ class Found:
         return values if self.compared else {key: values[key] for key in values if key not in ("equal", "differences")}
 
 
-def replay(server: Ollama, name: str, golden: Sequence[Golden], advance: Advance) -> list[Found]:
+def replay(server: Ollama, name: str, golden: Sequence[ServedPrompt], advance: Advance) -> list[Found]:
     """Put every golden prompt to the model `name`, one at a time, with each setting of `think`.
 
     Raises SlimtuneError where the server gives no answer.
@@ -62,14 +63,13 @@ def replay(server: Ollama, name: str, golden: Sequence[Golden], advance: Advance
         one = Found(think, compared=not (trained and value is False), may_refuse=not trained and value is True)
         for number, prompt in enumerate(golden, 1):
             options = OPTIONS | {"num_predict": prompt.max_new_tokens}
-            messages = [message.model_dump() for message in prompt.messages]
-            _take(one, prompt, server.chat(name, messages, think=value, options=options))
+            _take(one, prompt, server.chat(name, as_dicts(prompt.messages), think=value, options=options))
             advance(number, len(golden), f"with think {think}")
         found.append(one)
     return found
 
 
-def _take(found: Found, prompt: Golden, reply: Reply) -> None:
+def _take(found: Found, prompt: ServedPrompt, reply: Reply) -> None:
     found.asked += 1
     if reply.refused:
         found.refused += 1
@@ -97,11 +97,12 @@ def parts(text: str, *, cut_thought: bool = False) -> tuple[str, str]:
     cut_thought: the text may have been cut off within a thought that the prompt had opened. Surrounding white space is
     left out, since Ollama drops it around a thought, and so is the last character where the cut went through it.
     """
-    before, closed, after = text.partition(_CLOSE)
-    if closed:
-        return _bare(before.strip().removeprefix(_OPEN)), _bare(after)
-    if text.lstrip().startswith(_OPEN):
-        return _bare(text.lstrip().removeprefix(_OPEN)), ""
+    for opens, closes in families.thought_tags():
+        before, closed, after = text.partition(closes)
+        if closed:
+            return _bare(before.strip().removeprefix(opens)), _bare(after)
+        if text.lstrip().startswith(opens):
+            return _bare(text.lstrip().removeprefix(opens)), ""
     return (_bare(text), "") if cut_thought else ("", _bare(text))
 
 

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from slimtune.core import console as consoles
-from slimtune.serve.chat.chat_sides import Piece, Side
+from slimtune.evaluate.targets.target import Piece
+from slimtune.serve.chat.sides import Side
 
 COLUMNS_FROM = 100
 """Characters across from which two replies stand side by side."""

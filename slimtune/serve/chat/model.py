@@ -1,20 +1,19 @@
-"""What `slimtune chat` talks to: a GGUF, and what its Modelfile says of system prompt, context and sampling. No torch."""
+"""What `slimtune chat` talks to: a GGUF, and what its Modelfile says about system prompt, context and sampling. No torch."""
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slimtune.core import run_folder
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.core.run_folder import mapping
 from slimtune.data import text as texts
 from slimtune.evaluate.targets import target_spec
 from slimtune.evaluate.targets.target_spec import Spec
-from slimtune.export.modelfile.modelfile_reader import parse_modelfile
+from slimtune.export.modelfile.modelfile_reader import Modelfile, refusals
+from slimtune.serve import modelfile as modelfiles
 
 OLLAMA_DEFAULTS: dict[str, float] = {
     "temperature": 0.8,
@@ -29,18 +28,17 @@ OLLAMA_CONTEXT = 4096
 
 _INTEGERS = ("num_ctx", "num_predict", "top_k", "repeat_last_n", "seed")
 _FRACTIONS = ("temperature", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
-_READ = ("from", "template", "system", "parameters", "license", "requires")
-_FILE_NAME = re.compile(r"[^/\\\x00-\x1f]+\.gguf")
+_READ = ("from", "template", "system", "parameter", "license", "requires", "adapter")
 
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A GGUF and how it is to be asked, as Ollama would.
+    """A GGUF and how to ask it, as Ollama would.
 
     system: None for none, or the template's own. context_length: tokens of prompt and reply. sampling: under
     llama.cpp's names. reply_length: the longest reply in tokens; None for what the context holds. stops: texts that end
     a reply. template: the Modelfile's TEMPLATE. thinking: what a run was tuned for; None where no run says so.
-    notes: what a person should know, as sentences.
+    notes: what the user should know, as sentences.
     """
 
     gguf: Path
@@ -61,7 +59,7 @@ def spec_of(text: str) -> Spec:
     """
     folder = Path(text).expanduser()
     if (folder / "Modelfile").is_file():
-        return Spec("gguf", str(folder / _named_by(folder / "Modelfile")))
+        return Spec("gguf", str(folder / _named_by(folder / "Modelfile")[0]))
     fix = "name a run's folder, e.g. outputs/direct/latest, or a .gguf that exists"
     try:
         spec = target_spec.parse(text)
@@ -81,18 +79,16 @@ def find(spec: Spec) -> ChatModel:
 
 def _of_run(run: Path) -> ChatModel:
     """The GGUF that the Modelfile of the run's export names."""
-    model: dict[str, Any] = run_folder.read(run).recipe["model"]
-    export = run / "export"
-    modelfile = export / "Modelfile"
+    trained: dict[str, Any] = run_folder.read(run).recipe["model"]
+    export, again = run / "export", f"slimtune export {run}"
     ggufs = _ggufs_in(export)
-    again = f"slimtune export {run}"
     if not ggufs:
         if (export / "merged").is_dir():
             raise fail("the run's export has no GGUF", where=str(export), fix=f"{again} --fresh --gguf q8_0")
         unproven = run / "export.unverified"
         if unproven.is_dir():
             raise fail(
-                "the run's export was stopped, or is not the model that was judged, so there is nothing to talk to",
+                "the run's export was stopped, or it is not the model that was judged, so there is nothing to talk to",
                 where=str(run),
                 fix=f"see {unproven}/parity.json; then {again}",
             )
@@ -101,116 +97,89 @@ def _of_run(run: Path) -> ChatModel:
             where=str(run),
             fix=f"{again}; or --compare, which asks its adapter and needs no export",
         )
-    if not modelfile.is_file():
+    if not (export / "Modelfile").is_file():
         raise fail(
             f"the run's export has no Modelfile that names one of {', '.join(ggufs)}",
             where=str(export),
-            fix=f"export it anew: {again} --fresh; or name a file: slimtune chat {export / ggufs[0]}",
+            fix=f"export it again: {again} --fresh; or name a file: slimtune chat {export / ggufs[0]}",
         )
-    name, parsed = _named_by(modelfile), _read(modelfile)[1]
+    name, found = _named_by(export / "Modelfile")
     notes = []
     others = [other for other in ggufs if other != name]
     if others:
-        notes.append(f"also exported, and tried by its path: {', '.join(others)}")
-    if mapping(run, "export/parity.json", []).get("passed") is False:
+        notes.append(f"also exported; to try one, name its path: {', '.join(others)}")
+    if run_folder.mapping(run, "export/parity.json", []).get("passed") is False:
         notes.append("warning: its parity check failed, so this is not the model that was judged (export/parity.json)")
-    return _described(export / name, modelfile, parsed, bool(model["thinking"]), notes)
+    return _described(export / name, found, bool(trained["thinking"]), notes)
 
 
 def _ggufs_in(folder: Path) -> list[str]:
-    """Names of the GGUFs in an export, an adapter alone not among them."""
+    """Names of the GGUFs in an export, without an adapter alone."""
     return sorted(path.name for path in folder.glob("*.gguf") if not path.name.endswith(".lora.gguf"))
 
 
-def _named_by(modelfile: Path) -> str:
+def _named_by(path: Path) -> tuple[str, Modelfile]:
     """The GGUF beside a Modelfile that it is FROM. Raises SlimtuneError where that is something else, or missing."""
-    name, parsed = _read(modelfile)
-    if name is not None and (modelfile.parent / name).is_file():
-        return name
-    there = _ggufs_in(modelfile.parent)
-    what = f"it is FROM {parsed.get('from', '(nothing)')}, which is no GGUF beside it"
+    name, found = modelfiles.read(path)
+    if name is not None and (path.parent / name).is_file():
+        return name, found
+    there = _ggufs_in(path.parent)
+    what = f"it is FROM {found.models[-1]}, which is not a GGUF beside it"
     if there:
-        first = modelfile.parent / there[0]
-        fix = f"correct its FROM line, or name a file: slimtune chat {first}"
-        raise fail(f"{what}; there is {', '.join(there)}", where=str(modelfile), fix=fix)
-    raise fail(what, where=str(modelfile), fix="put the file there, or name another .gguf")
+        fix = f"correct its FROM line, or name a file: slimtune chat {path.parent / there[0]}"
+        raise fail(f"{what}; there is {', '.join(there)}", where=str(path), fix=fix)
+    raise fail(what, where=str(path), fix="put the file there, or name another .gguf")
 
 
 def _of_file(gguf: Path) -> ChatModel:
     """A bare GGUF, with the Modelfile beside it where that names it."""
-    modelfile = gguf.parent / "Modelfile"
-    if not modelfile.is_file():
-        return _bare(gguf, "no Modelfile beside it: Ollama's own sampling is used, and no system prompt")
-    name, parsed = _read(modelfile)
-    if name == gguf.name:
-        return _described(gguf, modelfile, parsed, None, [])
-    return _bare(
-        gguf,
-        f"the Modelfile beside it is FROM {parsed.get('from', '(nothing)')} and so not used: Ollama's own sampling, "
-        "and no system prompt",
-    )
-
-
-def _bare(gguf: Path, note: str) -> ChatModel:
+    path, plain = gguf.parent / "Modelfile", "Ollama's default sampling is used, and no system prompt"
+    if not path.is_file():
+        note = f"no Modelfile beside it: {plain}"
+    else:
+        name, found = modelfiles.read(path)
+        if name == gguf.name:
+            return _described(gguf, found, None, [])
+        note = f"the Modelfile beside it is FROM {found.models[-1]} and so not used: {plain}"
     return ChatModel(gguf, None, OLLAMA_CONTEXT, dict(OLLAMA_DEFAULTS), None, (), None, None, (note,))
 
 
-def _read(modelfile: Path) -> tuple[str | None, dict[str, Any]]:
-    """The name of the GGUF beside a Modelfile that it is FROM, None where that is something else; and what it holds."""
-    try:
-        parsed = parse_modelfile(modelfile.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, ValueError) as error:
-        raise fail(f"not a Modelfile: {error}", where=str(modelfile), fix="correct it, or move it elsewhere") from error
-    name = str(parsed.get("from", "")).removeprefix("./")
-    return (name if _FILE_NAME.fullmatch(name) else None), parsed
-
-
-def _described(
-    gguf: Path, modelfile: Path, parsed: dict[str, Any], thinking: bool | None, notes: list[str]
-) -> ChatModel:
+def _described(gguf: Path, found: Modelfile, thinking: bool | None, notes: list[str]) -> ChatModel:
     """A GGUF as its Modelfile describes it. Raises SlimtuneError with every value that cannot be meant."""
-    where = str(modelfile)
-    problems: list[Problem] = []
+    where = str(gguf.parent / "Modelfile")
+    problems = [Problem(what, f"{where}:{line}") for line, what in refusals(found)]
     numbers: dict[str, float] = {}
-    if "adapter" in parsed:
+    if found.adapters:
         problems.append(Problem("it adds an ADAPTER to the GGUF, which cannot be tried here", where, "ollama run it"))
-    for name, values in parsed["parameters"].items():
+    for name, values in found.parameters.items():
         if name == "stop":
             continue
         if name not in (*_INTEGERS, *_FRACTIONS):
             notes.append(f"PARAMETER {name} of the Modelfile is not used here")
         elif len(values) > 1:
             problems.append(Problem(f"PARAMETER {name} is set {len(values)} times", where, "leave one"))
-        elif (number := _number(values[0], whole=name in _INTEGERS)) is None:
-            problems.append(Problem(f"PARAMETER {name} is {values[0]!r}, which is no number for it", where))
-        else:
-            numbers[name] = number
+        elif not problems:
+            numbers[name] = (int if name in _INTEGERS else float)(values[0])
+            if not math.isfinite(numbers[name]):
+                problems.append(Problem(f"PARAMETER {name} is {values[0]}", where, "a number"))
     if numbers.get("num_ctx", 1) < 1:
         problems.append(Problem(f"PARAMETER num_ctx is {numbers['num_ctx']}", where, "at least 1"))
-    system = parsed.get("system") or None
+    system = found.system or None
     if system is not None:
         problems += [Problem(f"its SYSTEM {what}", where, fix) for what, fix in texts.faults(system, "system")]
     if problems:
         raise SlimtuneError(problems)
-    notes += [f"{name.upper()} of the Modelfile is not used here" for name in parsed if name not in (*_READ, "adapter")]
-    context = int(numbers.pop("num_ctx", OLLAMA_CONTEXT))
+    unused = dict.fromkeys(one.name for one in found.instructions if one.name not in _READ)
+    notes += [f"{name.upper()} of the Modelfile is not used here" for name in unused]
     reply_length = int(numbers.pop("num_predict", -1))
     return ChatModel(
         gguf=gguf,
         system=system,
-        context_length=context,
+        context_length=int(numbers.pop("num_ctx", OLLAMA_CONTEXT)),
         sampling=OLLAMA_DEFAULTS | numbers,
         reply_length=reply_length if reply_length > 0 else None,
-        stops=tuple(parsed["parameters"].get("stop", ())),
-        template=parsed.get("template"),
+        stops=found.parameters.get("stop", ()),
+        template=found.template,
         thinking=thinking,
-        notes=(f"system prompt, context, stops and sampling from {modelfile.name} beside it", *notes),
+        notes=("system prompt, context, stops and sampling come from the Modelfile beside it", *notes),
     )
-
-
-def _number(text: str, *, whole: bool) -> float | None:
-    try:
-        number = int(text) if whole else float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
