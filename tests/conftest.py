@@ -15,6 +15,7 @@ from support.scheduling import (  # noqa: F401  hooks
     pytest_runtest_teardown,
     pytest_xdist_make_scheduler,
 )
+from support.warm_children import cold, warm_children  # noqa: F401  the second is a fixture
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("SLIMTUNE_TEST_GPU", ""))
@@ -110,7 +111,10 @@ def make_trainer(tiny_model, a_plan, tmp_path):
 
 @pytest.fixture(scope="session")
 def good(tmp_path_factory):
-    """The quickstart's run, whose only GGUF is f16: (its folder, what the screen said). Whoever changes it puts it back."""
+    """The quickstart's run, whose only GGUF is f16: (its folder, what the screen said). Whoever changes it puts it back.
+
+    Its child processes are those that a user's run has.
+    """
     import io
 
     from slimtune.core.console import Console
@@ -118,7 +122,7 @@ def good(tmp_path_factory):
     from slimtune.run import pipeline
 
     screen = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, cold():
         patch.chdir(ROOT)
         given = [f"run.output_dir={tmp_path_factory.mktemp('good')}/outputs", "export.gguf=[f16]"]
         run = pipeline.run(recipe.load(ROOT / "recipes/quickstart.yaml", given), Console(file=screen))

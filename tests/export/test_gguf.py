@@ -162,6 +162,7 @@ def test_a_disk_that_is_too_small_is_seen_first(build_base, tmp_path, monkeypatc
 # ---- whole or not at all --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault
 def test_a_killed_conversion_leaves_no_final_name_no_orphan_and_the_next_one_succeeds(build_base, tmp_path):
     model, out = build_base("qwen3", tied=True), tmp_path / "x.gguf"
     script = (

@@ -203,6 +203,7 @@ def test_a_full_disk_is_seen_before(wide_gguf, tmp_path, monkeypatch):
         quantise(wide_gguf, tmp_path / "x.gguf", "q8_0")
 
 
+@pytest.mark.fault
 def test_a_killed_quantisation_leaves_nothing_and_the_next_one_succeeds(wide_gguf, tmp_path):
     code = (
         "import sys, pathlib\nfrom slimtune.export.gguf.quantise import quantise\n"
