@@ -7,6 +7,7 @@ evaluation that is killed continues where it was; the batches are always the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 
 from slimtune.core.progress import Advance, OnProgress, ignore
 from slimtune.evaluate import kinds
@@ -47,12 +48,17 @@ def ask(
 
 
 def complete(
-    file: AnswerFile, target: Target, items: Sequence[Item], settings: Settings, on_progress: OnProgress
+    path: Path, who: str, target: Target, items: Sequence[Item], settings: Settings, on_progress: OnProgress
 ) -> list[Answer]:
-    """Ask what the file does not hold yet; the answers to all items, in their order."""
-    with on_progress.bar("Answered") as advance:
-        ask(target, items, settings, done=frozenset(file.rows), keep=file.keep, advance=advance)
-    return file.finish([item.id for item in items])
+    """Ask what the file at `path` does not hold yet; the answers to all items, in their order. who: "the base model"."""
+    file, ids = AnswerFile(path), [item.id for item in items]
+    done = sum(key in file.rows for key in ids)
+    earlier = f", {done} of them answered already" if done else ""
+    on_progress.step(f"Asking {who} {len(ids)} {kinds.named(settings.kind).noun}s{earlier}")
+    if done < len(ids):
+        with on_progress.bar("Answered") as advance:
+            ask(target, items, settings, done=frozenset(file.rows), keep=file.keep, advance=advance)
+    return file.finish(ids)
 
 
 def batches(items: Sequence[Item], settings: Settings, batch_size: int) -> Iterator[list[Item]]:

@@ -20,7 +20,6 @@ from slimtune.data import loading
 from slimtune.data.records import Conversation
 from slimtune.data.sources import is_hub_id
 from slimtune.evaluate import asking, contamination, items, kinds
-from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.judge import figures, verdict
 from slimtune.evaluate.kinds import permutations
 from slimtune.evaluate.kinds.kind import Answer, Item, Settings
@@ -218,25 +217,18 @@ class Record:
 def _ask_everyone(
     opened: Opened, asked: Sequence[Item], request: Request, folder: Path, on_progress: OnProgress
 ) -> dict[str, list[Answer]]:
-    """File stem to rows: "base" and "tuned" where there is an adapter, else "answers"."""
+    """File stem to answers: "base" and "tuned" where there is an adapter, else "answers"."""
+
+    def ask(stem: str, who: str, target: Target) -> list[Answer]:
+        return asking.complete(folder / f"{stem}.jsonl", who, target, asked, request.settings, on_progress)
+
     if not opened.adapted:
-        return {"answers": _ask("answers", opened.target, asked, request.settings, folder, on_progress)}
-    rows = {}
+        return {"answers": ask("answers", "the model", opened.target)}
+    answers = {}
     if not request.alone:
         with opened.without_adapter() as base:
-            rows["base"] = _ask("base", base, asked, request.settings, folder, on_progress)
-    rows["tuned"] = _ask("tuned", opened.target, asked, request.settings, folder, on_progress)
-    return rows
-
-
-def _ask(
-    who: str, target: Target, asked: Sequence[Item], settings: Settings, folder: Path, on_progress: OnProgress
-) -> list[Answer]:
-    answers = AnswerFile(folder / f"{who}.jsonl")
-    done = [item.id for item in asked if item.id in answers.rows]
-    named = {"base": "the base model", "tuned": "the tuned model", "answers": "the model"}[who]
-    on_progress.step(f"Asking {named} {len(asked)} items" + (f", {len(done)} of them answered already" if done else ""))
-    return asking.complete(answers, target, asked, settings, on_progress)
+            answers["base"] = ask("base", "the base model", base)
+    return {**answers, "tuned": ask("tuned", "the tuned model", opened.target)}
 
 
 def _conclude(rows: dict[str, list[Answer]], overlap: dict[str, Any] | None, folder: Path) -> None:

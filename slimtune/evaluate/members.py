@@ -98,14 +98,14 @@ def _ask(
     members: Sequence[Member], request: Request, asked: Sequence[Item], folder: Path, on_progress: OnProgress
 ) -> dict[str, list[Answer]]:
     ids = [item.id for item in asked]
-    files = {member.name: AnswerFile(folder / f"{member.name}.jsonl") for member in members}
-    if any(identifier not in file.rows for file in files.values() for identifier in ids):
-        on_progress.step(f"Loading {len(members)} adapters on one base")
-        opened = opening.open_local(request.spec, request.loading, {member.name: member.adapter for member in members})
-        model = opened.local.model
-        for member in members:
-            model.set_adapter(member.name)
-            file = files[member.name]
-            on_progress.step(f"Asking {member.name} {len(asked)} questions")
-            asking.complete(file, opened.target, asked, request.settings, on_progress)
-    return {name: file.finish(ids) for name, file in files.items()}
+    paths = {member.name: folder / f"{member.name}.jsonl" for member in members}
+    files = {name: AnswerFile(path) for name, path in paths.items()}
+    if all(key in file.rows for file in files.values() for key in ids):
+        return {name: file.finish(ids) for name, file in files.items()}
+    on_progress.step(f"Loading {len(members)} adapters on one base")
+    opened = opening.open_local(request.spec, request.loading, {member.name: member.adapter for member in members})
+    answers = {}
+    for name, path in paths.items():
+        opened.local.model.set_adapter(name)
+        answers[name] = asking.complete(path, name, opened.target, asked, request.settings, on_progress)
+    return answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -114,16 +115,11 @@ def ask(
     """
     if not items:
         return []
-    ids = [item.id for item in items]
-    answers = AnswerFile(record.directory / "eval" / f"{who}.jsonl")
-    done = [identifier for identifier in ids if identifier in answers.rows]
-    if len(done) == len(ids):
-        console.step(f"The {who} model's {len(ids)} answers are there already")
-        return answers.finish(ids)
-    more = f", {len(done)} of them answered already" if done else ""
-    console.step(f"Asking the {who} model {len(ids)} held-out {_noun(settings)}{more}")
-    with record.phase(f"evaluate_{who}"):
-        return asking.complete(answers, target, items, settings, console)
+    path = record.directory / "eval" / f"{who}.jsonl"
+    answered = AnswerFile(path).rows.keys() >= {item.id for item in items}
+    # The time that it took before a stop stays in the record.
+    with contextlib.nullcontext() if answered else record.phase(f"evaluate_{who}"):
+        return asking.complete(path, f"the {who} model", target, items, settings, console)
 
 
 def samples(target: LocalTarget, prepared: Prepared, console: Console) -> list[str]:
@@ -186,7 +182,3 @@ def forget_answers(record: RunRecord) -> None:
     """Of a run that goes on: the tuned model's answers are those of an adapter that is made anew."""
     for name in ("tuned.jsonl", "verdict.json", "samples.jsonl", "golden.jsonl"):
         (record.directory / "eval" / name).unlink(missing_ok=True)
-
-
-def _noun(settings: Settings) -> str:
-    return "questions" if settings.kind == "multiple_choice" else "examples"

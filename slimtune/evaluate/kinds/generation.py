@@ -7,9 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
-from slimtune.core.errors import Problem
 from slimtune.evaluate.judge import statistics
 from slimtune.evaluate.judge.text import bounds, count, excerpt, percent
 from slimtune.evaluate.judge.thresholds import COLLAPSE_EXCESS, COLLAPSE_SHARE, FEWEST_PAIRS, LOW_ANSWERED
@@ -19,14 +18,14 @@ from slimtune.evaluate.kinds.kind import (
     Change,
     Figures,
     Item,
-    KindName,
+    Kind,
     Metric,
     Settings,
     TableRow,
     metric_rows,
     sampling,
 )
-from slimtune.evaluate.targets.target import Ability, Prompt, Target
+from slimtune.evaluate.targets.target import Prompt, Target
 
 # Without spaces between its words, a text is compared character by character.
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f]")
@@ -86,32 +85,19 @@ def _signature(name: str, answers: Answers) -> str:
     return str(metric.get_signature())
 
 
-class Generation:
+class Generation(Kind):
     """An answer has `text`, `reference`, `chrf` (0 to 100) and, where known, `exact` and `status`."""
 
-    name: KindName = "generation"
+    name = "generation"
     noun, unit = "prompt", "chrF points"
-    has_choices = False
-    test: Literal["exact McNemar", "Wilcoxon"] = "Wilcoxon"
-    higher_is_better = True
-    needed: tuple[str, ...] = ("text", "reference", "chrf")
+    needed = ("text", "reference", "chrf")
     same = ("reference", "different references", "evaluate them on the same, complete file")
     score, score_name = "chrf", "chrF "
-    most_apart: int | None = 50
-    metrics: tuple[Metric, ...] = (
+    metrics = (
         Metric("chrf", "chrF, mean of the replies", mean_chrf, "{:.1f}".format),
         Metric("corpus_chrf", "chrF of all text", corpus_chrf, "{:.1f}".format),
         Metric("bleu", "BLEU of all text", bleu, "{:.1f}".format),
     )
-
-    def check(self, item: Item) -> Problem | None:
-        return None
-
-    def ability(self, settings: Settings) -> Ability:
-        return "generate"
-
-    def room(self, settings: Settings) -> int:
-        return settings.max_new_tokens
 
     def ask(self, target: Target, batch: Sequence[Item], settings: Settings) -> list[Answer]:
         replies = target.generate([Prompt(item.prompt) for item in batch], sampling(settings, self.room(settings)))
@@ -127,12 +113,6 @@ class Generation:
             }
             for item, (reply,) in zip(batch, replies, strict=True)
         ]
-
-    def fault(self, answer: Answer) -> str:
-        return ""
-
-    def frame(self, answers: Answers, labels: Sequence[str] | None) -> dict[str, Any]:
-        return {}
 
     def figures(self, answers: Answers, labels: Sequence[str]) -> Figures:
         """exact, exact_interval, correct: share of replies that match, its Wilson interval (95 %), and their number.
@@ -231,9 +211,6 @@ class Generation:
 
     def in_a_word(self, told: dict[str, Any]) -> str:
         return f"chrF {told['chrf']:.0f}" + (", exact" if told["exact"] else "")
-
-    def apart(self, count: int, n: int) -> str:
-        return f"The {count} prompts on which they differ most, in chrF"
 
 
 def _unusable(side: Figures) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from slimtune.core.errors import Problem
 from slimtune.data.records import Message, Mode, as_dicts
@@ -112,112 +112,112 @@ class Change:
     right: Sequence[tuple[bool, bool]] = ()
 
 
-class Kind(Protocol):
+class Kind:
     """One kind of evaluation: how it is asked, what is counted, how two models are compared, and how that is told.
 
-    noun: what one item is called. has_choices: items have choices, and are asked in direct or cot mode. unit: of a difference. test: "exact McNemar" (on `Change.right`) or "Wilcoxon" (on
-    the values). higher_is_better: of a difference. needed: fields that an answer must have. same: a field that must be
-    equal in answers that are compared, what is wrong otherwise, and what to do. score: the figure that is compared, its
-    name in a sentence in score_name. most_apart: how many of the items that differ most are listed; None lists all.
+    noun: what one item is called. has_choices: items have choices, and are asked in direct or cot mode. needed: fields
+    that an answer must have. same: a field that must be equal in answers that are compared, what is wrong otherwise,
+    and what to do. metrics: single numbers.
+    unit: of a difference. test: "exact McNemar" (on `Change.right`) or "Wilcoxon" (on its values). score: the figure
+    that is compared; score_name: its name in a sentence. most_apart: how many of the items that differ most are listed;
+    None lists all.
     """
 
     name: KindName
     noun: str
-    has_choices: bool
-    unit: str
-    test: Literal["exact McNemar", "Wilcoxon"]
-    higher_is_better: bool
+    has_choices = False
     needed: tuple[str, ...]
     same: tuple[str, str, str]
+    metrics: tuple[Metric, ...]
+    unit: str
+    test: Literal["exact McNemar", "Wilcoxon"] = "Wilcoxon"
+    higher_is_better = True
     score: str
     score_name: str
-    most_apart: int | None
-    metrics: tuple[Metric, ...]
+    most_apart: int | None = 50
 
     # How it is asked ----
 
     def check(self, item: Item) -> Problem | None:
         """Why an item of a held-out file cannot be asked."""
-        ...
+        return None
 
     def ability(self, settings: Settings) -> Ability:
         """What a target must be able to do."""
-        ...
+        return "generate"
 
     def room(self, settings: Settings) -> int:
         """Tokens that a reply may need after its prompt."""
-        ...
+        return settings.max_new_tokens
 
     def ask(self, target: Target, batch: Sequence[Item], settings: Settings) -> list[Answer]:
         """What a target answers to each item: all of the answer but what `asking` adds (id, source, kind, mode)."""
-        ...
+        raise NotImplementedError
 
     # What is counted ----
 
     def fault(self, answer: Answer) -> str:
         """How an answer with all needed fields contradicts itself; "" if it does not."""
-        ...
+        return ""
 
     def frame(self, answers: Answers, labels: Sequence[str] | None) -> dict[str, Any]:
         """What the items themselves say, the same for every model."""
-        ...
+        return {}
 
     def figures(self, answers: Answers, labels: Sequence[str]) -> Figures:
-        """The figures of one model that are not single numbers of `metrics`. labels: of the frame; else empty."""
-        ...
+        """The figures of one model that are not single numbers. labels: of the frame; else empty."""
+        raise NotImplementedError
 
     def table(self, frame: dict[str, Any], sides: Sequence[Figures]) -> list[TableRow]:
-        """The rows of a table, the score first; `metric_rows` makes those of `metrics`.
-
-        Figures of older versions may lack what was not counted then.
-        """
-        ...
+        """The rows of a table, the score first. Figures of older versions may lack what was not counted then."""
+        raise NotImplementedError
 
     def share(self, figures: Figures) -> tuple[str, float, list[float]] | None:
         """What is right: its name, the share (0 to 1) and its Wilson interval; None where nothing is right or wrong."""
-        ...
+        return None
 
     # How two are compared ----
 
-    def change(self, reference: Answers, contender: Answers) -> Change: ...
+    def change(self, reference: Answers, contender: Answers) -> Change:
+        raise NotImplementedError
 
     def judged(self, base: Answers, tuned: Answers, result: dict[str, Any]) -> dict[str, Any]:
         """What a verdict records beside the difference, such as `collapse`. result: what it holds so far."""
-        ...
+        return {}
 
     def failure(self, result: dict[str, Any]) -> tuple[str, str]:
         """The verdict of a tuned model that is not to be compared, and how it failed; ("", "") if it did not."""
-        ...
+        return "", ""
 
     # How it is told ----
 
     def shown(self, figures: dict[str, Any], side: str = "") -> str:
         """The score: "95.8 %". figures: of one model; with a side, "base" or "tuned", of a part of the items."""
-        ...
+        raise NotImplementedError
 
     def evidence(self, result: dict[str, Any]) -> list[str]:
         """What a verdict's sentence says beside the difference, its interval and its test."""
-        ...
+        return []
 
     def caveats(self, result: dict[str, Any]) -> list[str]:
         """What a reader of a verdict must know that it does not say."""
-        ...
+        return []
 
     def spread(self, answers: Answers) -> float:
         """How far several models are apart on one item; 0 where they agree."""
-        ...
+        raise NotImplementedError
 
     def told(self, answer: Answer) -> dict[str, Any]:
         """An answer in a list of items on which models differ."""
-        ...
+        raise NotImplementedError
 
     def in_a_word(self, told: dict[str, Any]) -> str:
         """What `told` returned, as a table's cell."""
-        ...
+        raise NotImplementedError
 
     def apart(self, count: int, n: int) -> str:
         """What the listed items are, as a heading."""
-        ...
+        return f"The {count} {self.noun}s on which they differ most, in {self.unit}"
 
 
 def metric_rows(metrics: Sequence[Metric], sides: Sequence[Figures]) -> list[TableRow]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from slimtune.core.errors import Problem
 from slimtune.evaluate.judge import statistics
@@ -18,28 +18,25 @@ from slimtune.evaluate.judge.thresholds import (
 )
 from slimtune.evaluate.kinds import choice_asking, choice_figures
 from slimtune.evaluate.kinds.choice_figures import is_correct, labels_in, question_score, status, statuses
-from slimtune.evaluate.kinds.kind import Answer, Answers, Change, Figures, Item, Metric, Settings, TableRow
+from slimtune.evaluate.kinds.kind import Answer, Answers, Change, Figures, Item, Kind, Settings, TableRow
 from slimtune.evaluate.targets.target import Ability, Target
-from slimtune.recipe.names import KindName
 
 _TEXT_ANSWER_TOKENS = 16
 """For a direct answer that has to be read from text: a letter, and what a model may put around it."""
 _TEXT_LENGTH = 1500
 
 
-class MultipleChoice:
+class MultipleChoice(Kind):
     """An answer has `gold` and `predicted` (None: no answer, counted as wrong), and what `choice_asking` records."""
 
-    name: KindName = "multiple_choice"
-    noun, unit = "question", "points"
-    has_choices = True
-    test: Literal["exact McNemar", "Wilcoxon"] = "exact McNemar"
-    higher_is_better = True
-    needed: tuple[str, ...] = ("gold", "predicted")
+    name = "multiple_choice"
+    noun, unit, has_choices = "question", "points", True
+    needed = ("gold", "predicted")
     same = ("gold", "different gold answers", "evaluate them on the same, complete file")
+    test = "exact McNemar"
     score, score_name = "correct", ""
-    most_apart: int | None = None
-    metrics: tuple[Metric, ...] = choice_figures.METRICS
+    most_apart = None
+    metrics = choice_figures.METRICS
 
     def check(self, item: Item) -> Problem | None:
         if item.gold:

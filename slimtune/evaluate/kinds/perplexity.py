@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-from slimtune.core.errors import Problem
-from slimtune.evaluate.kinds.kind import Answer, Answers, Change, Figures, Item, Metric, Settings, TableRow, metric_rows
+from slimtune.evaluate.kinds.kind import (
+    Answer,
+    Answers,
+    Change,
+    Figures,
+    Item,
+    Kind,
+    Metric,
+    Settings,
+    TableRow,
+    metric_rows,
+)
 from slimtune.evaluate.targets.target import Ability, Prompt, Target
-from slimtune.recipe.names import KindName
 
 
 def nats_per_token(answers: Answers) -> float:
@@ -22,29 +31,22 @@ def perplexity(answers: Answers) -> float:
     return math.exp(nats_per_token(answers))
 
 
-class Perplexity:
+class Perplexity(Kind):
     """An answer has `nll`, the negative natural log-likelihood of the reference, summed over its `tokens`."""
 
-    name: KindName = "perplexity"
-    noun, unit = "text", "nats per token"
-    has_choices = False
-    test: Literal["exact McNemar", "Wilcoxon"] = "Wilcoxon"
-    higher_is_better = False
-    needed: tuple[str, ...] = ("nll", "tokens")
+    name = "perplexity"
+    noun, unit, higher_is_better = "text", "nats per token", False
+    needed = ("nll", "tokens")
     same = (
         "tokens",
         "different numbers of tokens",
         "a perplexity compares models of one tokenizer and chat template; otherwise generate replies and compare chrF",
     )
     score, score_name = "perplexity", "perplexity "
-    most_apart: int | None = 50
-    metrics: tuple[Metric, ...] = (
+    metrics = (
         Metric("perplexity", "perplexity", perplexity, "{:.2f}".format),
         Metric("nats_per_token", "nats per token", nats_per_token, "{:.4f}".format),
     )
-
-    def check(self, item: Item) -> Problem | None:
-        return None
 
     def ability(self, settings: Settings) -> Ability:
         return "likelihood"
@@ -60,9 +62,6 @@ class Perplexity:
         usable = math.isfinite(answer["nll"]) and answer["tokens"] > 0
         return "" if usable else f"nll is {answer['nll']} over {answer['tokens']} tokens"
 
-    def frame(self, answers: Answers, labels: Sequence[str] | None) -> dict[str, Any]:
-        return {}
-
     def figures(self, answers: Answers, labels: Sequence[str]) -> Figures:
         return {
             "nll": math.fsum(answer["nll"] for answer in answers),
@@ -75,27 +74,12 @@ class Perplexity:
             ("texts / tokens", *(f"{frame['n']} / {side['tokens']}" for side in sides)),
         ]
 
-    def share(self, figures: Figures) -> tuple[str, float, list[float]] | None:
-        return None
-
     def change(self, reference: Answers, contender: Answers) -> Change:
         values = [other["nll"] - one["nll"] for one, other in zip(reference, contender, strict=True)]
         return Change(values, [one["tokens"] for one in reference])
 
-    def judged(self, base: Answers, tuned: Answers, result: dict[str, Any]) -> dict[str, Any]:
-        return {}
-
-    def failure(self, result: dict[str, Any]) -> tuple[str, str]:
-        return "", ""
-
     def shown(self, figures: dict[str, Any], side: str = "") -> str:
         return f"{figures[f'{side}_perplexity' if side else 'perplexity']:.2f}"
-
-    def evidence(self, result: dict[str, Any]) -> list[str]:
-        return []
-
-    def caveats(self, result: dict[str, Any]) -> list[str]:
-        return []
 
     def spread(self, answers: Answers) -> float:
         each = [nats_per_token([answer]) for answer in answers]
@@ -106,6 +90,3 @@ class Perplexity:
 
     def in_a_word(self, told: dict[str, Any]) -> str:
         return f"{told['nats_per_token']:.3f}"
-
-    def apart(self, count: int, n: int) -> str:
-        return f"The {count} texts on which they differ most, in nats per token"
