@@ -1,4 +1,4 @@
-"""The commands that judge: evaluate, compare, ensemble, rescore. Nothing heavy before it is needed."""
+"""`slimtune evaluate`, `compare`, `ensemble` and `rescore`. Heavy libraries are imported when they are needed."""
 
 from __future__ import annotations
 
@@ -15,43 +15,64 @@ from slimtune.recipe.names import KindName, misfit
 if TYPE_CHECKING:
     from slimtune.evaluate.kinds.kind import Settings
 
-_TARGET = "A run's folder, an adapter's, a model's (or hub id), a .gguf, or URL#MODEL of an OpenAI-compatible server."
+_TARGET = "The folder of a run, an adapter or a model; a hub id; a .gguf; or URL#MODEL of an OpenAI-compatible server."
 
-DataOption = Annotated[str | None, typer.Option("--data", help="Held-out questions or examples; a run knows its own.")]
-KindOption = Annotated[KindName, typer.Option("--kind", help="What is asked.")]
-ModeOption = Annotated[Mode, typer.Option("--mode", help="A letter at once, or an argued reply.")]
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="File of held-out questions or examples. Default: the run's own.")
+]
+KindOption = Annotated[KindName, typer.Option("--kind", help="Kind of evaluation.")]
+ModeOption = Annotated[
+    Mode, typer.Option("--mode", help="Answer with a letter at once (direct), or argue first (cot).")
+]
 PermutationsOption = Annotated[
-    int, typer.Option("--permutations", min=1, max=24, help="Orders of the choices that each question is asked in.")
+    int,
+    typer.Option(
+        "--permutations", min=1, max=24, help="Number of orders of the choices in which each question is asked."
+    ),
 ]
-VotesOption = Annotated[int, typer.Option("--votes", min=1, max=64, help="Replies per question in cot mode.")]
-TemperatureOption = Annotated[float, typer.Option("--temperature", min=0.01, max=2, help="Of several votes.")]
+VotesOption = Annotated[
+    int, typer.Option("--votes", min=1, max=64, help="Replies per question in cot mode; the majority answers.")
+]
+TemperatureOption = Annotated[
+    float, typer.Option("--temperature", min=0.01, max=2, help="Sampling temperature of several votes.")
+]
 TokensOption = Annotated[
-    int, typer.Option("--max-new-tokens", min=1, max=32768, help="Of a reply in cot mode or for generation.")
+    int, typer.Option("--max-new-tokens", min=1, max=32768, help="Longest reply in cot mode and for generation.")
 ]
-ItemsOption = Annotated[int | None, typer.Option("--max-items", min=1, help="Only the first so many.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="The folder of the results.")]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Ask again, replacing what the folder holds.")]
-LengthOption = Annotated[int | None, typer.Option("--max-length", min=64, help="Tokens of prompt and reply together.")]
-BatchOption = Annotated[int | None, typer.Option("--batch-size", min=1, help="Prompts at once.")]
+ItemsOption = Annotated[int | None, typer.Option("--max-items", min=1, help="Ask only the first N items.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the results.")]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Replace the results in the folder and ask everything again.")
+]
+LengthOption = Annotated[
+    int | None, typer.Option("--max-length", min=64, help="Longest prompt and reply together, in tokens.")
+]
+BatchOption = Annotated[int | None, typer.Option("--batch-size", min=1, help="Prompts that are asked at a time.")]
 FourBitOption = Annotated[
-    bool | None, typer.Option("--load-in-4bit/--load-in-16bit", help="For a model that is no run.")
+    bool | None,
+    typer.Option("--load-in-4bit/--load-in-16bit", help="How to load the weights. Default: as in training."),
 ]
 ThinkingOption = Annotated[
-    bool | None, typer.Option("--thinking/--no-thinking", help="Qwen3's <think> block, also asked of a server.")
+    bool | None, typer.Option("--thinking/--no-thinking", help="Let the model think before it answers.")
 ]
-VramOption = Annotated[float | None, typer.Option("--vram-gb", min=1, help="Hold the card's allocator to this size.")]
-SystemOption = Annotated[str | None, typer.Option("--system", help="A system prompt for rows without one.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the votes.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="The model's name on a server.")]
+VramOption = Annotated[
+    float | None, typer.Option("--vram-gb", min=1, help="Use at most the memory of a card of this size.")
+]
+SystemOption = Annotated[str | None, typer.Option("--system", help="System prompt for rows without one.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Random seed for sampled votes.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Name of the model on the server.")]
 
 
 def evaluate(
     target: Annotated[str, typer.Argument(help=_TARGET)],
     data: DataOption = None,
     kind: Annotated[
-        KindName | None, typer.Option("--kind", help="What is asked; multiple_choice, or as the run does.")
+        KindName | None,
+        typer.Option("--kind", help="Kind of evaluation. Default: the run's own, else multiple_choice."),
     ] = None,
-    mode: Annotated[Mode | None, typer.Option("--mode", help="A letter at once (direct), or an argued reply.")] = None,
+    mode: Annotated[
+        Mode | None, typer.Option("--mode", help="Answer with a letter at once (direct), or argue first (cot).")
+    ] = None,
     permutations: PermutationsOption = 1,
     votes: VotesOption = 1,
     temperature: TemperatureOption = 0.7,
@@ -59,10 +80,13 @@ def evaluate(
     max_items: ItemsOption = None,
     model: ModelOption = None,
     train: Annotated[
-        list[str] | None, typer.Option("--train", help="A file the model was tuned on, to look for the items in.")
+        list[str] | None,
+        typer.Option("--train", help="File that the model was trained on; the items are searched in it."),
     ] = None,
     system: SystemOption = None,
-    alone: Annotated[bool, typer.Option("--alone", help="The tuned model without its base: no verdict.")] = False,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Ask only the tuned model, not its base. Gives no verdict.")
+    ] = False,
     out: OutOption = None,
     fresh: FreshOption = False,
     max_length: LengthOption = None,
@@ -72,9 +96,9 @@ def evaluate(
     vram_gb: VramOption = None,
     seed: SeedOption = 42,
 ) -> None:
-    """Ask a model held-out questions; for a tuned one also its base, and say which is better.
+    """Ask a model held-out questions. A tuned model is compared with its base.
 
-    The same command goes on where it was stopped.
+    If the command is stopped, run it again: it continues where it was.
     """
     from slimtune.core.console import Console
     from slimtune.evaluate import evaluation
@@ -122,10 +146,13 @@ def _settings(
 
 
 def ensemble(
-    members: Annotated[list[str], typer.Argument(help="Two or more runs, adapters or checkpoints of one base.")],
+    members: Annotated[
+        list[str], typer.Argument(help="Two or more runs, adapters or checkpoints that have the same base model.")
+    ],
     data: DataOption = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", help="One a member, e.g. 2,1,1; not chosen on these questions.")
+        str | None,
+        typer.Option("--weights", help="One weight per member, e.g. 2,1,1. Do not choose them on these questions."),
     ] = None,
     mode: ModeOption = "direct",
     permutations: PermutationsOption = 1,
@@ -141,7 +168,7 @@ def ensemble(
     vram_gb: VramOption = None,
     seed: SeedOption = 42,
 ) -> None:
-    """Ask several adapters on one loaded base, and combine their answers by vote and by mean probability."""
+    """Ask several adapters of one base model, and combine their answers by vote and by mean probability."""
     from slimtune.core.console import Console
     from slimtune.evaluate import evaluation
     from slimtune.evaluate import members as ensembles
@@ -170,17 +197,19 @@ def _numbers(text: str | None) -> list[float] | None:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise fail(f"'{text}' are no numbers", where="--weights", fix="write them as 2,1,1") from None
+        raise fail(f"'{text}' is not a list of numbers", where="--weights", fix="write them as 2,1,1") from None
 
 
 def compare(
     contenders: Annotated[
         list[str],
         typer.Argument(
-            help="Runs, RUN:base, results of evaluate or their .jsonl; with --data any target. The first is the reference."
+            help="Runs, RUN:base, results of evaluate, or .jsonl files; with --data also targets. The first is the reference."
         ),
     ],
-    data: Annotated[str | None, typer.Option("--data", help="Ask every target these questions first.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Ask each target the questions of this file first.")
+    ] = None,
     kind: KindOption = "multiple_choice",
     mode: ModeOption = "direct",
     permutations: PermutationsOption = 1,
@@ -189,12 +218,12 @@ def compare(
     max_new_tokens: TokensOption = 512,
     max_items: ItemsOption = None,
     judge: Annotated[
-        str | None, typer.Option("--judge", metavar="URL#MODEL", help="Let a model judge free answers, pair by pair.")
+        str | None, typer.Option("--judge", metavar="URL#MODEL", help="Model that judges free answers, pair by pair.")
     ] = None,
     out: OutOption = None,
     seed: SeedOption = 42,
 ) -> None:
-    """Set runs or models side by side: differences with intervals, and the items on which they part."""
+    """Compare runs or models: differences with intervals, and the items on which they differ."""
     from slimtune.core.console import Console
     from slimtune.core.files import write_text
     from slimtune.evaluate import comparison
@@ -211,16 +240,16 @@ def compare(
 
 
 def rescore(
-    file: Annotated[Path, typer.Argument(help="Stored replies, a JSON object a line with 'text' or 'response'.")],
-    mode: Annotated[Mode, typer.Option("--mode", help="Of rows that do not say their own.")] = "direct",
-    labels: Annotated[int, typer.Option("--labels", min=2, max=10, help="How many choices there are.")] = 4,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Write here; without it the rows are written back into FILE.")
-    ] = None,
+    file: Annotated[Path, typer.Argument(help="Stored replies: one JSON object per line, with 'text' or 'response'.")],
+    mode: Annotated[Mode, typer.Option("--mode", help="Mode of rows that do not state one.")] = "direct",
+    labels: Annotated[
+        int, typer.Option("--labels", min=2, max=10, help="Number of choices of rows that do not state them.")
+    ] = 4,
+    output: Annotated[Path | None, typer.Option("--output", help="File to write. Default: FILE itself.")] = None,
 ) -> None:
-    """Read the answers out of stored replies, whatever tool left them: adds answer, rule and status to each row.
+    """Read the answers from stored replies of any tool. Adds answer, rule and status to each row.
 
-    Where the output is no terminal, the rows go there as well, for the next program.
+    If standard output is not a terminal, the rows are also written there.
     """
     from slimtune.core.console import stderr
     from slimtune.evaluate import rescore as rescoring

@@ -44,7 +44,7 @@ class AnswerFile:
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a finished file. Raises SlimtuneError where it is missing or a line is not a row with an id."""
     if not path.is_file():
-        raise fail("there are no answers", where=str(path), fix="slimtune evaluate … writes them")
+        raise fail("there are no answers", where=str(path), fix="run slimtune evaluate first")
     return parse(path.read_bytes(), path)
 
 

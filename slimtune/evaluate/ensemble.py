@@ -1,7 +1,7 @@
-"""Several members answered the same multiple-choice items; their answers become one, by vote or by mean probability.
+"""Combine the answers of several members to the same multiple-choice items, by vote or by mean probability.
 
-Weights must come from other items than those on which the ensemble is judged, such as the dev file: weights chosen on
-the test set make any ensemble look better than its members.
+Choose weights on other items than those on which the ensemble is judged, e.g. on the dev file: weights chosen on the
+test set make any ensemble look better than its members.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""`slimtune evaluate`: one target, one file, one folder of results; for a tuned model base and tuned, and the verdict.
+"""`slimtune evaluate`: one target, one file, one folder of results; for a tuned model both base and tuned, and the verdict.
 
-An evaluation that was stopped goes on when the same command is given again: evaluation.json says what it is of, and a
+An evaluation that was stopped continues when the same command is run again: evaluation.json says what it is of, and a
 folder that holds another one is refused.
 """
 
@@ -72,7 +72,7 @@ def evaluate(request: Request, on_progress: OnProgress) -> Path:
         request = replace(request, settings=_possible(request.settings, opened.target, on_progress))
         record = Record.open(folder, _identity(request, found, len(asked), opened), fresh=request.fresh)
         if record.complete:
-            on_progress.say(f"{folder} is complete already; --fresh asks everything again")
+            on_progress.say(f"{folder} is complete already; use --fresh to ask everything again")
         else:
             write_lines(folder / "items.jsonl", [item.as_json() for item in asked])
             rows = _ask_everyone(opened, asked, request, folder, on_progress)
@@ -103,13 +103,15 @@ def with_the_runs_own(request: Request) -> Request:
     """Data, system prompt and training files of a run, where none are given."""
     if request.spec.kind != "run":
         if request.data is None:
-            raise fail("which questions?", where="--data", fix="name a file of held-out questions or examples")
+            raise fail("the questions are missing", where="--data", fix="name a file of held-out questions or examples")
         return request
     recipe = run_folder.read(Path(request.spec.place)).recipe
     own = recipe.get("evaluate") or {}
     data = request.data or own.get("data")
     if data is None:
-        raise fail("the run's recipe evaluates nothing", where="--data", fix="name a file of held-out questions")
+        raise fail(
+            "the run's recipe has no 'evaluate' section", where="--data", fix="name a file of held-out questions"
+        )
     return replace(
         request,
         data=data,
@@ -126,7 +128,9 @@ def conversations(request: Request) -> loading.Loaded:
     wanted = request.settings.mode
     kept = tuple(row for row in loaded.conversations if row.meta.get("mode") in (None, wanted))
     if not kept:
-        raise fail(f"no row is of mode {wanted}", where=str(request.data), fix="name another file, or another --mode")
+        raise fail(
+            f"the file has no row of mode {wanted}", where=str(request.data), fix="name another file, or another --mode"
+        )
     return replace(loaded, conversations=kept)
 
 
@@ -136,7 +140,9 @@ def _contamination(request: Request, test: Sequence[Conversation]) -> dict[str, 
         return None
     problems = [
         Problem(
-            "a training file of this run is not there", path, "run from the folder that the run began in, or --train"
+            "this training file does not exist",
+            path,
+            "run the command in the folder where the run began, or use --train",
         )
         for path in request.train
         if not Path(path).is_file() and not is_hub_id(path)
@@ -151,7 +157,9 @@ def _possible(settings: Settings, target: Target, on_progress: OnProgress) -> Se
     """The settings as the target can do them. Raises SlimtuneError where it cannot at all."""
     needed = kinds.named(settings.kind).ability(settings)
     if needed == "score" and needed not in target.abilities:
-        on_progress.warn("this server tells no log-probabilities, so the answer is read from the reply's text instead")
+        on_progress.warn(
+            "this server returns no log-probabilities, so the answer is read from the reply's text instead"
+        )
         return replace(settings, by="text")
     if needed == "likelihood" and needed not in target.abilities:
         target.likelihood([], [])  # says why
@@ -192,7 +200,7 @@ class Record:
                 raise fail(
                     f"the folder holds another evaluation: {', '.join(changed)} differ",
                     where=str(folder),
-                    fix="--fresh replaces it, --out writes elsewhere",
+                    fix="replace it with --fresh, or write elsewhere with --out",
                 )
             return cls(path, earlier)
         folder.mkdir(parents=True, exist_ok=True)

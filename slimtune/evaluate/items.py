@@ -15,7 +15,7 @@ def first(conversations: Sequence[Conversation], count: int | None, path: str) -
     """The first `count` of a file; None takes all. Raises SlimtuneError where there are fewer: n would be another one."""
     if count is not None and len(conversations) < count:
         raise fail(
-            f"{count} items are asked for, and there are {len(conversations)}",
+            f"you asked for {count} items, but the file has {len(conversations)}",
             where=path,
             fix=f"ask for at most {len(conversations)}",
         )

@@ -1,4 +1,4 @@
-"""`slimtune ensemble`: several adapters on one loaded base, each asked alone, and their answers combined."""
+"""`slimtune ensemble`: several adapters on one loaded base are asked one by one, and their answers are combined."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ def test_a_server_without_log_probabilities_can_still_generate():
         target = open_api(server.url, "m")
         assert target.abilities == {"generate"}
         assert target.facts().values["logprobs"] is False
-        with pytest.raises(SlimtuneError, match="tells no log-probabilities"):
+        with pytest.raises(SlimtuneError, match="does not return log-probabilities"):
             target.score([ask()])
         with pytest.raises(SlimtuneError, match="evaluate a run, an adapter, or a Hugging Face model"):
             target.likelihood([ask()], ["a"])
@@ -365,7 +365,9 @@ def test_a_server_that_lists_no_models_need_not():
         open_api(server.url, "m").close()
     with (
         ApiServer(lambda body: error(404, "not found"), error(404, "not found")) as server,
-        pytest.raises(SlimtuneError, match="no OpenAI-compatible server, or no model 'm': 404 Not Found: not found"),
+        pytest.raises(
+            SlimtuneError, match="not an OpenAI-compatible server, or it has no model 'm': 404 Not Found: not found"
+        ),
     ):
         open_api(server.url, "m")
 
@@ -373,7 +375,7 @@ def test_a_server_that_lists_no_models_need_not():
 def test_another_kind_of_server_is_recognised():
     with (
         ApiServer(lambda body: Answer("<html>"), Answer("<html>")) as server,
-        pytest.raises(SlimtuneError, match=r"no OpenAI-compatible server, .*: 200 OK: not JSON: <html>"),
+        pytest.raises(SlimtuneError, match=r"not an OpenAI-compatible server, .*: 200 OK: not JSON: <html>"),
     ):
         open_api(server.url, "m")
     moved = Answer("", 308, {"Location": "https://example.org/v1"})
@@ -425,7 +427,7 @@ def test_an_address_is_given_with_or_without_its_version(given, base):
 
 @pytest.mark.parametrize("given", ["localhost:11434", "ftp://host", "http://", "http://host/v1?key=1", "http://a b:x/"])
 def test_what_is_no_address_is_refused(given):
-    with pytest.raises(SlimtuneError, match=r"no URL|only plain http and https addresses"):
+    with pytest.raises(SlimtuneError, match=r"not a valid URL|only plain http and https addresses"):
         base_url(given)
 
 

@@ -179,7 +179,7 @@ def test_a_server_that_tells_no_probabilities_is_read_and_it_is_said(served, req
     target = served(Reader())
     target.abilities = frozenset({"generate"})
     folder, screen = run(request_of())
-    assert "tells no log-probabilities" in " ".join(screen.split())
+    assert "returns no log-probabilities" in " ".join(screen.split())
     assert load(folder, "evaluation.json")["settings"]["by"] == "text"
     assert {row["rule"] for row in rows(folder, "answers.jsonl")} != {"letters"}
     assert load(folder, "figures.json")["correct"] > 70
@@ -187,12 +187,12 @@ def test_a_server_that_tells_no_probabilities_is_read_and_it_is_said(served, req
 
 def test_rows_of_another_mode_are_left_out(served, request_of):
     served(Reader())
-    with pytest.raises(SlimtuneError, match="no row is of mode cot"):
+    with pytest.raises(SlimtuneError, match="no row of mode cot"):
         run(request_of(settings=Settings(mode="cot")))
 
 
 def test_what_is_needed_is_asked_for(request_of):
-    with pytest.raises(SlimtuneError, match="which questions"):
+    with pytest.raises(SlimtuneError, match="the questions are missing"):
         run(request_of(data=None))
 
 

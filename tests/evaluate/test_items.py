@@ -39,5 +39,5 @@ def test_fewer_items_than_asked_for_are_an_error():
     rows = [conversation(1), conversation(2)]
     assert items.first(rows, 1, "test.jsonl") == rows[:1]
     assert items.first(rows, None, "test.jsonl") == rows
-    with pytest.raises(SlimtuneError, match=r"test.jsonl: 3 items are asked for, and there are 2"):
+    with pytest.raises(SlimtuneError, match=r"test.jsonl: you asked for 3 items, but the file has 2"):
         items.first(rows, 3, "test.jsonl")

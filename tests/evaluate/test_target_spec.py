@@ -50,7 +50,7 @@ def test_folders_and_files_are_told_apart(run, tmp_path):
 
 def test_the_models_name_may_come_apart_from_the_url():
     assert target_spec.parse("http://localhost:1", "law").model == "law"
-    with pytest.raises(SlimtuneError, match="which model of this server"):
+    with pytest.raises(SlimtuneError, match="the name of the model is missing"):
         target_spec.parse("http://localhost:1")
 
 
@@ -58,9 +58,9 @@ def test_the_models_name_may_come_apart_from_the_url():
     ("text", "message"),
     [
         ("no such thing", "no such model"),
-        ("none.gguf", "no such GGUF"),
-        ("http://#m", "is no URL"),
-        (".", "neither a run"),
+        ("none.gguf", "there is no such GGUF"),
+        ("http://#m", "is not a valid URL"),
+        (".", "is not a run"),
     ],
 )
 def test_what_is_none_of_these_is_told_what_there_is(text, message, tmp_path, monkeypatch):

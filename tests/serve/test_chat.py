@@ -215,7 +215,7 @@ def test_every_wrong_value_of_a_modelfile_is_said_at_once(tmp_path):
     ("arguments", "message"),
     [
         (["nowhere"], "no such model: nowhere"),
-        (["nowhere.gguf"], "no such GGUF"),
+        (["nowhere.gguf"], "there is no such GGUF"),
         (["builtin:tiny-qwen3"], "neither a run nor a GGUF"),
         (["http://localhost:1/v1#m"], "neither a run nor a GGUF"),
         (["FILE", "--compare"], "a GGUF does not hold its base"),

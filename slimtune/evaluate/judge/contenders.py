@@ -45,13 +45,19 @@ def read(place: Path) -> Contender:
         return _contender(name, path, str(place))
     if not path.is_dir():
         raise fail(
-            "no such run, result folder or file", where=str(place), fix="name one, or RUN:base for a run's base model"
+            "there is no such run, result folder or file",
+            where=str(place),
+            fix="name one, or RUN:base for a run's base model",
         )
     folder = path / "eval" if (path / "eval").is_dir() else path
     single = folder / "answers.jsonl"
     if single.is_file():
         if side:
-            raise fail(f"only one model's answers are here, not {side}'s", where=str(place), fix=f"leave out ':{side}'")
+            raise fail(
+                f"the folder has only one model's answers, not those of {side}",
+                where=str(place),
+                fix=f"leave out ':{side}'",
+            )
         return _contender(_name(path, folder), single, str(place))
     side = side or _SIDES[0]
     name = _name(path, folder) if side == "tuned" else f"{_name(path, folder)} {side}"

@@ -91,7 +91,7 @@ def _common(sides: Sequence[Side]) -> list[list[Answer]]:
 
 def _own_problems(name: str, answers: Answers) -> list[Problem]:
     if not answers:
-        return [Problem("no answers", name, "slimtune evaluate … writes them")]
+        return [Problem("no answers", name, "run slimtune evaluate first")]
     found = []
     named = sorted({kinds.name_of(answer) for answer in answers})
     if len(named) > 1:

@@ -126,15 +126,15 @@ def base_url(url: str) -> str:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise fail(f"no URL: {error}", where=shown, fix=example) from error
+        raise fail(f"not a valid URL: {error}", where=shown, fix=example) from error
     if parsed.userinfo:
         raise fail(
-            "a user name or password in the URL would end up in records and logs",
+            "the URL contains a user name or password, which would appear in records and logs",
             where=shown,
-            fix="put the key into the environment variable SLIMTUNE_API_KEY",
+            fix="set the environment variable SLIMTUNE_API_KEY instead",
         )
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query:
-        raise fail("only plain http and https addresses can be asked", where=shown, fix=example)
+        raise fail("only plain http and https addresses are supported", where=shown, fix=example)
     path = parsed.path.rstrip("/").removesuffix("/chat/completions")
     if not any(_VERSION.fullmatch(part) for part in path.split("/")):
         path += "/v1"
@@ -183,8 +183,8 @@ class ApiTarget:
         """
         if self._scoring is None:
             raise fail(
-                f"{self._facts.name} at {self._server.url} tells no log-probabilities of its tokens",
-                fix="evaluate its text, or the run or the GGUF itself; newer versions of Ollama and vLLM tell them",
+                f"{self._facts.name} at {self._server.url} does not return log-probabilities",
+                fix="evaluate its text, or the run or the GGUF itself; newer versions of Ollama and vLLM return them",
             )
         scoring = self._scoring
         return self._at_once(lambda prompt: self._letters(prompt, scoring), prompts)
@@ -212,7 +212,7 @@ class ApiTarget:
     def likelihood(self, prompts: Sequence[Prompt], references: Sequence[str]) -> list[Likelihood]:
         """Raises SlimtuneError always: chat servers tell no probabilities of given text."""
         raise fail(
-            f"perplexity cannot be measured of {self._facts.name}: servers tell no probabilities of given text",
+            f"the perplexity of {self._facts.name} cannot be measured: servers return no probabilities of given text",
             fix="evaluate a run, an adapter, or a Hugging Face model instead",
         )
 
@@ -253,7 +253,7 @@ class ApiTarget:
 
     def _no_answer(self, error: NoAnswerError) -> SlimtuneError:
         what = f"{self._facts.name} at {self._server.url} gave no answer: {error}"
-        return fail(what, fix="once the server answers, run the same command again")
+        return fail(what, fix="when the server answers again, run the same command")
 
     def _at_once(self, ask: Any, given: Sequence[Any]) -> list[Any]:
         return in_threads(ask, given, self.batch_size, interrupt=self.close)
@@ -316,7 +316,7 @@ def _cannot_open(server: JsonServer, model: str, known: Sequence[str], error: No
         return fail(
             f"the server does not accept the key: {error}",
             where=server.url,
-            fix="put the right one into the environment variable SLIMTUNE_API_KEY",
+            fix="set the environment variable SLIMTUNE_API_KEY to the right key",
         )
     if error.status == _NOT_FOUND and known and model not in known:
         close = difflib.get_close_matches(model, known, n=1)
@@ -329,13 +329,13 @@ def _cannot_open(server: JsonServer, model: str, known: Sequence[str], error: No
         )
     if error.status in (200, _NOT_FOUND):
         return fail(
-            f"no OpenAI-compatible server, or no model '{model}': {error}",
+            f"this is not an OpenAI-compatible server, or it has no model '{model}': {error}",
             where=server.url,
-            fix=f"check address and name, e.g. http://localhost:11434/v1 for Ollama, and  ollama pull {model}",
+            fix=f"check the address and the name, e.g. http://localhost:11434/v1 for Ollama, and  ollama pull {model}",
         )
     moved = error.status is not None and 300 <= error.status < 400
     return fail(
         f"the server does not answer for '{model}': {error}",
         where=server.url,
-        fix="give the address that it redirects to" if moved else "see the server's own log",
+        fix="use the address that it redirects to" if moved else "see the server's own log",
     )

@@ -185,7 +185,7 @@ class GgufTarget:
     def likelihood(self, prompts: Sequence[Prompt], references: Sequence[str]) -> list[Likelihood]:
         """Raises SlimtuneError always: llama.cpp's server tells no probabilities of given text."""
         raise fail(
-            f"perplexity cannot be measured of {self._path.name}: llama.cpp tells no probabilities of given text",
+            f"the perplexity of {self._path.name} cannot be measured: llama.cpp returns no probabilities of given text",
             fix="evaluate the run, its adapter, or the Hugging Face folder that the GGUF was made from",
         )
 

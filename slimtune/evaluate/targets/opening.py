@@ -116,7 +116,9 @@ def weights_of(spec: Spec, loading: Loading) -> Weights:
         run = Path(spec.place)
         model: dict[str, Any] = run_folder.read(run).recipe["model"]
         if not (run / "adapter" / "adapter_config.json").is_file():
-            raise fail("the run has no adapter", where=spec.place, fix="finish it: --resume, then evaluate")
+            raise fail(
+                "the run has no adapter", where=spec.place, fix="resume and finish it first: slimtune train … --resume"
+            )
         return Weights(
             base=model["base"],
             revision=model["revision"],

@@ -44,14 +44,14 @@ def parse(text: str, model: str | None = None) -> Spec:
     if text.startswith(("http://", "https://")):
         url, _, named = text.partition("#")
         if not urlsplit(url).hostname:
-            raise fail(f"'{url}' is no URL", fix="e.g. http://localhost:11434/v1#law-direct")
+            raise fail(f"'{url}' is not a valid URL", fix="e.g. http://localhost:11434/v1#law-direct")
         if not (named or model):
-            raise fail("which model of this server?", where=text, fix=f"{url}#MODEL, or --model MODEL")
+            raise fail("the name of the model is missing", where=text, fix=f"{url}#MODEL, or --model MODEL")
         return Spec("api", url, named or model)
     path = Path(text).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise fail("no such GGUF", where=text, fix="name a file that exists")
+            raise fail("there is no such GGUF file", where=text, fix="name a file that exists")
         return Spec("gguf", str(path))
     if path.is_dir():
         if (path / "recipe.yaml").is_file() and (path / "manifest.json").is_file():
@@ -61,7 +61,7 @@ def parse(text: str, model: str | None = None) -> Spec:
         if (path / "config.json").is_file():
             return Spec("model", str(path))
         raise fail(
-            "neither a run, an adapter nor a model",
+            "the folder is not a run, an adapter or a model",
             where=text,
             fix="name a folder with recipe.yaml and manifest.json, adapter_config.json, or config.json",
         )

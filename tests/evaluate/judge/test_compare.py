@@ -297,7 +297,7 @@ def test_a_result_folder_is_known_by_its_model(tmp_path):
     contender = read(folder)
     assert contender.name == "qwen3:8b"
     assert contender.notes == ("the evaluation of qwen3:8b is not complete: 100 of 140 items",)
-    with pytest.raises(SlimtuneError, match="only one model's answers are here"):
+    with pytest.raises(SlimtuneError, match="only one model's answers"):
         read(Path(f"{folder}:base"))
 
 
