@@ -105,6 +105,7 @@ def test_a_run_without_an_adapter_is_told_how_to_finish(run):
         opening.weights_of(target_spec.parse(str(run)), Loading())
 
 
+@pytest.mark.unsloth
 def test_a_pickled_adapter_is_not_loaded(run):
     from slimtune.models import load as model
 
