@@ -90,11 +90,12 @@ def export(
 
 def _check(path: Path) -> None:
     """Print what is wrong with a file; exit code 1 where something is."""
-    from slimtune.export.check import check
+    from slimtune.core.findings import render
+    from slimtune.export.check.check_modelfile import check_file
 
-    findings = check.check_file(path)
-    typer.echo(check.render(findings))
-    if any(finding.level == "problem" for finding in findings):
+    findings = check_file(path)
+    typer.echo(render(findings))
+    if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
 
 

@@ -47,6 +47,21 @@ def split_thought(text: str) -> tuple[str, str, tuple[str, str]] | None:
     return None
 
 
+def thought_and_answer(text: str) -> tuple[str, str]:
+    """Reasoning and answer of a model's reply, as they stand; the reasoning is "" where there is none.
+
+    The prompt may have opened the thought, so that the reply has its closing tag alone. A reply that was cut off in its
+    thought has no answer.
+    """
+    for opens, closes in _thoughts:
+        before, closed, answer = text.partition(closes)
+        if closed:
+            return before.lstrip().removeprefix(opens), answer
+        if text.lstrip().startswith(opens):
+            return text.lstrip().removeprefix(opens), ""
+    return "", text
+
+
 def normalised(text: str) -> str:
     """`text` in Unicode normalisation form C, so that が is one character however it was typed."""
     return unicodedata.normalize("NFC", text)

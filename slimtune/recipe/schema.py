@@ -46,7 +46,7 @@ class ModelSection(Section):
     revision: str | None = Field(None, description="a commit or tag of the hub repository")
     load_in_4bit: bool = Field(True, description="NF4 weights; false keeps 16 bit")
     max_seq_length: int = Field(2048, ge=64, le=262144, description="longest example, in tokens")
-    thinking: bool = Field(False, description="train and ask with Qwen3's <think> block")
+    thinking: bool = Field(False, description="train and ask with the model's thinking on")
     offload_embedding: bool | None = Field(None, description="input embedding in CPU memory; null: the plan decides")
     offload_layers: int | None = Field(None, ge=0, description="layers in CPU memory; null: none, or a last resort")
 
@@ -194,7 +194,7 @@ class Recipe(Section):
         letters = self.evaluate and self.evaluate.kind == "multiple_choice" and self.evaluate.mode == "direct"
         if self.model.thinking and letters:
             raise ValueError(
-                "evaluate reads the first token as the answer, which a thinking model begins with <think>; "
+                "evaluate reads the first token as the answer, and a thinking model begins with a thought; "
                 "set evaluate.mode: cot"
             )
         return self

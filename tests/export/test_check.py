@@ -10,8 +10,9 @@ from support import command_line
 from support.modelfiles import STOPS, write_modelfile
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.export.check.check import Finding, check_file, render
+from slimtune.core.findings import Finding, render
 from slimtune.export.check.check_gguf import metadata_problems
+from slimtune.export.check.check_modelfile import check_file
 from slimtune.export.check.check_template import PROBES, compare_templates
 from slimtune.export.model_card import base_reference, front_matter, licence_of, model_card
 from slimtune.export.modelfile import go_template
@@ -112,12 +113,12 @@ def test_a_good_gguf_gives_notes_alone(tmp_path):
         ({"tokenizer.chat_template": None}, "warning", "no chat template"),
         ({"tokenizer.chat_template": "{% if %}"}, "warning", "does not render"),
         ({"tokenizer.chat_template": CHATML + "{# <think> #}"}, "warning", "can think"),
-        ({"tokenizer.ggml.eos_token_id": 101}, "problem", "ends an answer with '<|im_end|>', but"),
-        ({"tokenizer.ggml.eos_token_id": None}, "problem", "no token that ends generation"),
-        ({"tokenizer.ggml.eos_token_id": 4000}, "problem", "no token that ends generation"),
-        ({"tokenizer.ggml.add_bos_token": True}, "problem", "add_bos_token is true"),
+        ({"tokenizer.ggml.eos_token_id": 101}, "error", "ends an answer with '<|im_end|>', but"),
+        ({"tokenizer.ggml.eos_token_id": None}, "error", "no token that ends generation"),
+        ({"tokenizer.ggml.eos_token_id": 4000}, "error", "no token that ends generation"),
+        ({"tokenizer.ggml.add_bos_token": True}, "error", "add_bos_token is true"),
         ({"qwen3.context_length": None}, "warning", "context_length"),
-        ({"tokenizer.ggml.pre": "default"}, "problem", "pre-tokenizer is not named"),
+        ({"tokenizer.ggml.pre": "default"}, "error", "pre-tokenizer is not named"),
     ],
 )
 def test_what_a_gguf_says_of_itself(metadata, level, what, tmp_path):
@@ -133,7 +134,7 @@ def test_silent_fallbacks_are_counted(tmp_path):
     mixed = gguf(tmp_path / "a.gguf", ("Q4_K", None), ("Q5_0", None), ("Q8_0", None), **{"general.file_type": 15})
     only(mixed, "warning", "says Q4_K_M, but of 3 matrices 1 Q5_0, 1 Q8_0")
     none = gguf(tmp_path / "b.gguf", ("Q5_0", None), **{"general.file_type": 15})
-    only(none, "problem", "none of its matrices is: 1 Q5_0")
+    only(none, "error", "none of its matrices is: 1 Q5_0")
     assert alarms(gguf(tmp_path / "c.gguf", ("Q4_K", None), **{"general.file_type": 15})) == []
 
 
@@ -143,26 +144,26 @@ def test_silent_fallbacks_are_counted(tmp_path):
 )
 def test_nan_and_infinity_are_found(kind, raw, tmp_path, monkeypatch):
     path = gguf(tmp_path / "law.gguf", (kind, b"\0" * 400 + raw), **{"general.file_type": None})
-    only(path, "problem", "1 tensors hold NaN or infinity ('blk.0.weight'")
+    only(path, "error", "1 tensors hold NaN or infinity ('blk.0.weight'")
     monkeypatch.setattr("slimtune.export.check.check_gguf.LOOKED_AT", 64)
     assert alarms(path) == [] and "searched for NaN and infinity: the first" in render(check_file(path))
-    assert [one.level for one in check_file(path, deep=True)].count("problem") == 1
+    assert [one.level for one in check_file(path, deep=True)].count("error") == 1
 
 
 def test_the_last_value_of_a_half_precision_tensor_is_looked_at(tmp_path, monkeypatch):
     path = gguf(tmp_path / "law.gguf", ("F16", b"\0" * 400 + struct.pack("<H", 0x7C00)), **{"general.file_type": None})
     monkeypatch.setattr("slimtune.export.check.check_gguf.LOOKED_AT", 402)  # half of four bytes
-    only(path, "problem", "1 tensors hold NaN or infinity")
+    only(path, "error", "1 tensors hold NaN or infinity")
 
 
 def test_a_file_that_is_cut_off_or_damaged(tmp_path):
-    only(gguf(tmp_path / "a.gguf", cut=100), "problem", "cut off: 1 of 1 tensors")
+    only(gguf(tmp_path / "a.gguf", cut=100), "error", "cut off: 1 of 1 tensors")
     whole = gguf(tmp_path / "b.gguf").read_bytes()
     for length in (3, 20, 200, 1000):
         (tmp_path / "b.gguf").write_bytes(whole[:length])
-        only(tmp_path / "b.gguf", "problem", "damaged" if length > 3 else "")
+        only(tmp_path / "b.gguf", "error", "damaged" if length > 3 else "")
     (tmp_path / "b.gguf").write_bytes(whole[:8] + b"\xff" * 16 + whole[24:])
-    only(tmp_path / "b.gguf", "problem", "damaged")
+    only(tmp_path / "b.gguf", "error", "damaged")
     with pytest.raises(SlimtuneError, match="no such file"):
         check_file(tmp_path / "c.gguf")
 
@@ -181,26 +182,26 @@ def test_a_good_modelfile_gives_notes_alone(tmp_path):
     ("changed", "level", "what", "line"),
     [
         ({"template": None}, "warning", "no TEMPLATE: Ollama from 0.30", 0),
-        ({"template": GO.replace("<|im_end|>\n", "<|im_end|>")}, "problem", "12 of 12 conversations otherwise", 2),
-        ({"template": GO.replace("\n", "\r\n")}, "problem", None, 2),
+        ({"template": GO.replace("<|im_end|>\n", "<|im_end|>")}, "error", "12 of 12 conversations otherwise", 2),
+        ({"template": GO.replace("\n", "\r\n")}, "error", None, 2),
         ({"stops": STOPS[1:]}, "warning", "the stop <|im_end|> is missing", 7),
         ({"num_ctx": None}, "warning", "num_ctx is not set", 0),
-        ({"num_ctx": 1024}, "problem", "num_ctx is 1024, and the model was trained with 512", 9),
+        ({"num_ctx": 1024}, "error", "num_ctx is 1024, and the model was trained with 512", 9),
         ({"top_k": None, "top_p": None}, "warning", "top_p (Ollama takes 0.9), top_k (Ollama takes 40)", 1),
         ({"temperature": 1.5}, "warning", "temperature 1.5", 10),
         ({"repeat_penalty": None}, "warning", "repeat_penalty is not set", 1),
         ({"repeat_penalty": 1.2}, "warning", "repeat_penalty 1.2", 13),
         ({"rest": 'SYSTEM """あ　い"""'}, "warning", "U+3000 IDEOGRAPHIC SPACE is dropped", 14),
         ({"rest": "SYSTEM か\u3099"}, "warning", "composed form", 14),
-        ({"rest": "SYSTEM a <|im_end|> b"}, "problem", "SYSTEM holds <|im_end|>", 14),
+        ({"rest": "SYSTEM a <|im_end|> b"}, "error", "SYSTEM holds <|im_end|>", 14),
         ({"rest": "RENDERER qwen3.5\nPARSER qwen3.5"}, "warning", "without REQUIRES", 14),
         ({"rest": "RENDERER qwen3.5\nREQUIRES 0.17.6"}, "warning", "RENDERER without PARSER", 14),
         ({"rest": "PARAMETER mirostat 1"}, "warning", "mirostat does nothing", 14),
-        ({"rest": "PARAMETER tempreature 1"}, "problem", "tempreature is not known", 14),
+        ({"rest": "PARAMETER tempreature 1"}, "error", "tempreature is not known", 14),
         ({"rest": "PARAMETER top_k 20"}, "warning", "top_k is set 2 times", 14),
-        ({"rest": "ADAPTER ./no.gguf"}, "problem", "no.gguf is not there", 14),
-        ({"rest": "ADAPTER ./Modelfile"}, "problem", "is no GGUF", 14),
-        ({"rest": "ADAPTER ./law.gguf"}, "problem", "a whole model", 14),
+        ({"rest": "ADAPTER ./no.gguf"}, "error", "no.gguf is not there", 14),
+        ({"rest": "ADAPTER ./Modelfile"}, "error", "is no GGUF", 14),
+        ({"rest": "ADAPTER ./law.gguf"}, "error", "a whole model", 14),
     ],
 )
 def test_what_a_modelfile_gets_wrong(changed, level, what, line, tmp_path):
@@ -216,7 +217,7 @@ def test_what_a_modelfile_gets_wrong(changed, level, what, line, tmp_path):
 @pytest.mark.parametrize(
     ("start", "level", "what"),
     [
-        ("FROM ./no.gguf", "problem", "is not there"),
+        ("FROM ./no.gguf", "error", "is not there"),
         ("FROM qwen3:8b", "note", "a model of Ollama's"),
         ("FROM hf.co/someone/something", "note", "on the hub"),
         ("FROM .", "warning", "is a folder"),
@@ -244,7 +245,7 @@ def test_an_adapter_for_another_architecture_and_over_quantised_weights(tmp_path
 
 def test_no_template_anywhere_and_a_stop_that_saves(tmp_path):
     gguf(tmp_path / "law.gguf", **{"tokenizer.chat_template": None})
-    told = [one.what for one in alarms(modelfile(tmp_path, template=None)) if one.level == "problem"]
+    told = [one.what for one in alarms(modelfile(tmp_path, template=None)) if one.level == "error"]
     assert len(told) == 1 and "no TEMPLATE, and no chat template in the GGUF" in told[0]
     gguf(tmp_path / "law.gguf", **{"tokenizer.ggml.eos_token_id": 101})
     only(modelfile(tmp_path), "warning", "only the Modelfile's stop ends an answer")
@@ -252,7 +253,7 @@ def test_no_template_anywhere_and_a_stop_that_saves(tmp_path):
 
 def test_a_refused_modelfile_is_told_with_its_line(tmp_path):
     (tmp_path / "Modelfile").write_text('FROM x\nSYSTEM """open\n')
-    assert only(tmp_path / "Modelfile", "problem", "Ollama refuses it").where.endswith("Modelfile:2")
+    assert only(tmp_path / "Modelfile", "error", "Ollama refuses it").where.endswith("Modelfile:2")
 
 
 # ---- templates ------------------------------------------------------------------------------------------------------
@@ -262,7 +263,7 @@ def test_thinking_is_seen_and_told_apart(chat_templates):
     closed = GO + "<think>\n\n</think>\n\n"
     qwen3 = chat_templates["qwen3"]
     found = compare_templates(closed, qwen3, "")
-    assert [one.level for one in found] == ["problem"] and "with thinking off" in found[0].what
+    assert [one.level for one in found] == ["error"] and "with thinking off" in found[0].what
     baked = bake_chat_template(qwen3, family="qwen3", thinking=False)
     assert [one.level for one in compare_templates(closed, baked, "")] == ["note"]
     assert [one.level for one in compare_templates(GO, qwen3, "")] == ["note"]
@@ -270,7 +271,7 @@ def test_thinking_is_seen_and_told_apart(chat_templates):
 
 def test_the_default_system_prompt_of_qwen25_is_missed(chat_templates):
     found = compare_templates(GO, chat_templates["qwen2.5"], "")
-    assert found[0].level == "problem" and "those without a system message" in found[0].what
+    assert found[0].level == "error" and "those without a system message" in found[0].what
     assert compare_templates(GO, chat_templates["qwen2.5"], "S")[0].level == "note"
 
 
@@ -354,10 +355,10 @@ def test_the_converter_takes_the_card_into_the_gguf(build_base, tmp_path):
 def test_the_command_prints_a_plain_list(tmp_path):
     gguf(tmp_path / "law.gguf")
     good = command_line.run("export", "--check", modelfile(tmp_path))
-    assert good.code == 0 and good.stdout.endswith("0 problems, 0 warnings\n")
+    assert good.code == 0 and good.stdout.endswith("0 errors, 0 warnings\n")
     bad = command_line.run("export", "--check", modelfile(tmp_path, num_ctx=1024, stops=STOPS[1:]))
-    assert bad.code == 1 and bad.stdout.endswith("1 problem, 1 warning\n")
-    assert bad.stdout.startswith("problem ") and "num_ctx is 1024, and the model was trained with 512" in bad.stdout
+    assert bad.code == 1 and bad.stdout.endswith("1 error, 1 warning\n")
+    assert bad.stdout.startswith("error ") and "num_ctx is 1024, and the model was trained with 512" in bad.stdout
     missing = command_line.run("export", "--check", tmp_path / "none")
     assert missing.code == 2 and "no such file" in missing.stderr
     nothing = command_line.run("export")

@@ -18,8 +18,9 @@ import pytest
 from support.paths import ROOT
 
 from slimtune.core.errors import SlimtuneError
+from slimtune.data.line_encoding import SPLIT_EXPRESSION
 from slimtune.export.gguf.gguf import convert
-from slimtune.export.gguf.run_converter import splits_like_qwen2
+from slimtune.export.gguf.run_converter import splits_with
 
 BLOCK_NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -89,12 +90,12 @@ def test_every_weight_and_token_arrives(
 
 def test_only_qwen2s_own_split_is_taken_for_it(tokenizer):
     qwen2 = json.loads(tokenizer.backend_tokenizer.to_str())
-    assert splits_like_qwen2(qwen2)
+    assert splits_with(qwen2) == SPLIT_EXPRESSION
 
     def changed(change) -> bool:
         other = copy.deepcopy(qwen2)
         change(other)
-        return splits_like_qwen2(other)
+        return splits_with(other) == SPLIT_EXPRESSION
 
     steps = qwen2["pre_tokenizer"]["pretokenizers"]
     prefix_token = {"type": "TemplateProcessing", "single": [], "special_tokens": {"<s>": {"ids": [0]}}}

@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,10 +22,10 @@ from hypothesis import strategies as st
 from support.paths import ROOT
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.export.merge import merge, needed_memory
+from slimtune.export.merge import merge, needed_memory, nf4
 from slimtune.export.merge.merge import merge_adapter
-from slimtune.export.merge.nf4 import is_quantised_at_load, nf4_values
 from slimtune.export.model_folder import parameter_count, write_safetensors
+from slimtune.models import families
 
 
 def tensors_of(folder):
@@ -40,6 +41,11 @@ def dequantised(module) -> torch.Tensor:
     state = copy.deepcopy(module.weight.quant_state)
     state.dtype = torch.float32
     return dequantize_4bit(module.weight.data, state)
+
+
+def nf4_values(weight, load_dtype=None):
+    """`weight` as loaded in 4 bit, then dequantised: fp32."""
+    return nf4.quantised(weight, load_dtype, "cpu").values(...)
 
 
 def quantised_modules(model):
@@ -71,7 +77,9 @@ def test_the_merged_model_is_the_trained_one(family, tied, build_base, load_nf4,
     model = load_nf4(base, torch.float32)
     expected = tensors_of(base)
     loaded = quantised_modules(model)
-    assert {f"{name}.weight" for name in loaded} == {name for name in expected if is_quantised_at_load(name)}
+    assert {f"{name}.weight" for name in loaded} == {
+        name for name in expected if re.fullmatch(families.get("qwen3").quantised, name)
+    }
     for name, module in loaded.items():
         values = dequantised(module)
         assert torch.equal(nf4_values(expected[f"{name}.weight"]), values)

@@ -42,7 +42,7 @@ def preview(
     ] = None,
     thinking: Annotated[
         bool | None,
-        typer.Option("--thinking/--no-thinking", help="Qwen3's <think> block. Default: the recipe's value, or off."),
+        typer.Option("--thinking/--no-thinking", help="Render with thinking on. Default: the recipe's value, or off."),
     ] = None,
     max_seq_length: Annotated[
         int | None,
@@ -120,12 +120,12 @@ def _tokenizer(model: str | None, wish: Recipe | None, thinking: bool | None) ->
             f"the tokenizer of {name} is not on this machine",
             where="--model" if model else "model.base",
             fix=f"download it:  hf download {name} --include '*.json' --include '*.jinja'\n"
-            f"    → or use Qwen3's template, with other token counts: --model {_BUILT_IN}",
+            f"    → or use the built-in model's template, with other token counts: --model {_BUILT_IN}",
         )
     folder = base_model.locate(_BUILT_IN)
     assert folder is not None
     consoles.stderr().say(
-        f"No model given: this is Qwen3's template with the small vocabulary of {_BUILT_IN}. A real model needs fewer "
+        f"No model given: this is the template of {_BUILT_IN}, which has a small vocabulary. A real model needs fewer "
         "tokens for the same text. Choose yours with --recipe or --model."
     )
     return ChatTokenizer(folder, thinks)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from slimtune.evaluate.replies.alternatives import one_of
+from slimtune.models import families
 
 _CIRCLED = {
     chr(first + number): f"({number + 1})"
@@ -118,14 +119,29 @@ def is_error(text: str) -> bool:
     return bool(_ERROR.match(text) or _ERROR_FIELD.match(text))
 
 
+def _turn_marks() -> tuple[str, str, str]:
+    """What ends an answer, opens a question, and opens an answer in the chat templates of all families, as expressions."""
+    ends, asks, replies = set[str](), set[str](), set[str]()
+    for family in families.rows():
+        if family.marks:
+            ask, reply, end = map(re.escape, family.marks)
+            ends, asks, replies = ends | {end}, asks | {ask}, replies | {reply}
+        if family.turns:
+            turns = family.turns
+            before, between = re.escape(turns.before) + "[ ]*", re.escape(turns.between.strip())
+            ends |= {re.escape(turns.after.strip()), re.escape(turns.stops[-1])}
+            asks.add(f"{before}(?:user|system|human){between}")
+            replies.add(f"{before}{turns.assistant}{between}")
+    return "|".join(sorted(ends)), "|".join(sorted(asks)), "|".join(sorted(replies))
+
+
+_ENDS, _ASKS, _REPLIES = _turn_marks()
 # What a reply may go on with after its answer. Behind `hard` surely stands something else than the answer to what was
 # asked: the next question of a list, the user's turn. `soft` may also be the question said again before it is answered,
 # and behind `turn` a reply begins.
 _BOUNDARY = re.compile(
-    r"""(?P<hard>
-        <\|(?:im_end|endoftext|eot_id|end|end_of_text)\|> | </s> | <eos> | <end_of_turn>
-        | <\|im_start\|>[ ]*(?:user|system|human) | <\|(?:user|system|human)\|> | <start_of_turn>user
-        | \[INST\] | ^[^\w\n]*(?:instruction|指示)s?[*_ ]*:
+    rf"(?P<hard>{_ENDS}|{_ASKS}"
+    r"""| ^[^\w\n]*(?:instruction|指示)s?[*_ ]*:
         | ^[^\w\n]*(?:user|human|ユーザー?)[*_ ]*(?::|$)
         | ^\#+[ ]*(?:instruction|input|user|human|指示|入力)s?\b[^\n]*
         | ^[^\w\n]*(?:次の|別の|他の|新しい)(?:問題?|質問|設問)[^\w\n]*(?:$|:)
@@ -134,9 +150,9 @@ _BOUNDARY = re.compile(
         | ^[^\w\n]*(?:(?:次に|続いて|では|それでは)[、, ]*)?(?:(?:(?:練習|例)?問題?|例題|設問|質問|question|problem|exercise)[ ]*(?:no\.?|第)?|q)[ ]*
           (?:[2-9]|[1-9]\d+|\((?:[2-9]|[1-9]\d+)\))(?![\d年月日条項号])
         | ^[^\w\n]*第[ ]*(?:[2-9]|[1-9]\d+)[ ]*問
-    )|(?P<turn>
-        <\|im_start\|>[ ]*assistant | <\|assistant\|> | <start_of_turn>model | \[/INST\]
-        | ^[^\w\n]*(?:assistant|ai|bot|アシスタント)[*_ ]*(?::|$) | ^\#+[ ]*(?:response|output|assistant)[^\w\n]*$
+    )|(?P<turn>"""
+    rf"{_REPLIES}"
+    r"""| ^[^\w\n]*(?:assistant|ai|bot|アシスタント)[*_ ]*(?::|$) | ^\#+[ ]*(?:response|output|assistant)[^\w\n]*$
         | ^[^\n]*(?:選べ|選びなさい|答えよ|答えなさい)[。.?!]*[ ]*$
     )|(?P<soft>
         ^[^\w\n]*(?:問題文?|設問|質問|問|question|problem|q|参照条文|練習問題|例題)[ ]*(?:1|\(1\))?[*_ ]*

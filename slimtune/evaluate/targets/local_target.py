@@ -9,7 +9,6 @@ import contextlib
 import copy
 import hashlib
 import math
-import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Message
+from slimtune.data.text import thought_and_answer
 from slimtune.evaluate.targets.prefixes import FEWEST_OF_ALL, Group, common_length, group_by_prefix
 from slimtune.evaluate.targets.target import (
     Ability,
@@ -35,7 +35,6 @@ from slimtune.evaluate.targets.text_stops import AnswerLineStop
 from slimtune.evaluate.targets.told_tokens import single_tokens
 from slimtune.models import families
 
-_THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)(?:</think>\s*|$)(?P<answer>.*)", re.DOTALL)
 # Of what is free under the limit, what a batch's key-value cache may take; the rest is for what attention needs.
 _SHARE_FOR_CACHE = 0.5
 # Rows of hidden states that pass through the head at once when likelihoods are computed.
@@ -145,10 +144,10 @@ class LocalTarget:
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
         """The thought, then the answer, once both are complete."""
         ((reply,),) = self.generate([Prompt(tuple(messages))], sampling)
-        own = _THOUGHT.fullmatch(reply.text)
-        if own:
-            yield Piece(own["thought"].strip(), thought=True)
-        yield Piece(own["answer"] if own else reply.text, cut=reply.truncated)
+        thought, answer = thought_and_answer(reply.text)
+        if thought:
+            yield Piece(thought.strip(), thought=True)
+        yield Piece(answer.lstrip() if thought else answer, cut=reply.truncated)
 
     def room(self, messages: Sequence[Message]) -> int:
         return self._max_length - len(self.tokenizer.prompt_ids(messages))

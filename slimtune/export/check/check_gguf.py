@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.findings import Finding
 from slimtune.core.units import size_text
 from slimtune.data.chat_template import render_template
-from slimtune.export.check.findings import Finding, first_difference
 from slimtune.export.model_card import base_reference
+from slimtune.export.modelfile.modelfile_reader import first_difference
+from slimtune.models import families
 from slimtune.models.gguf_header import Gguf, Tensor, array_text, read_gguf
 
 LOOKED_AT = 256 * 2**20
 """Bytes of 16- and 32-bit tensors that are searched for NaN and infinity, where not asked for all."""
 _CHUNK = 8 * 2**20
 _FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
-_QWEN = ("qwen2", "qwen3", "qwen2moe", "qwen3moe")
 _CONVERT_AGAIN = "convert the model again"
 _FROM_CARD = "put it into the front matter of README.md in the model's folder, then convert it again"
 
@@ -50,7 +51,7 @@ def check_gguf(path: Path, *, deep: bool = False, stops: Sequence[str] = ()) -> 
     try:
         gguf = read_gguf(path)
     except SlimtuneError as error:
-        return [Finding("problem", one.what, one.fix, one.where) for one in error.problems]
+        return [Finding("error", one.what, one.fix, one.where) for one in error.problems]
     found = [*_size(gguf), *_types(gguf), *_numbers(gguf, None if deep else LOOKED_AT)]
     if gguf.text("general.type") == "adapter":
         what = "this is a LoRA adapter, not a model: the rest is its base model's"
@@ -62,7 +63,7 @@ def check_gguf(path: Path, *, deep: bool = False, stops: Sequence[str] = ()) -> 
 
 def can_think(template: str) -> bool:
     """As Ollama decides it: by the tag in the template's text, whatever the template does with it."""
-    return "<think>" in template
+    return any(opens in template for opens, _ in families.thought_tags())
 
 
 def eos_text(gguf: Gguf) -> str | None:
@@ -157,13 +158,13 @@ def _size(gguf: Gguf) -> list[Finding]:
     if beyond:
         lacking = size_text(max(end for end, _ in ends) - gguf.size)
         what = f"the file is cut off: {len(beyond)} of {len(ends)} tensors lie beyond its end ({lacking} are missing)"
-        found.append(Finding("problem", what, "copy or download it again"))
+        found.append(Finding("error", what, "copy or download it again"))
     if not ends:
-        found.append(Finding("problem", "there are no tensors in it", _CONVERT_AGAIN))
+        found.append(Finding("error", "there are no tensors in it", _CONVERT_AGAIN))
     twice = [name for name, count in Counter(tensor.name for tensor in gguf.tensors).items() if count > 1]
     if twice:
         found.append(
-            Finding("problem", f"{len(twice)} tensors are in it twice ({twice[0]!r} is the first)", _CONVERT_AGAIN)
+            Finding("error", f"{len(twice)} tensors are in it twice ({twice[0]!r} is the first)", _CONVERT_AGAIN)
         )
     return found
 
@@ -185,7 +186,7 @@ def _types(gguf: Gguf) -> list[Finding]:
     if others and not meant & matrices.keys():
         what = f"the file says {name}, but none of its matrices is: {_counted(others)}"
         found.append(
-            Finding("problem", what, f"quantise it again from the 16-bit file, or name it after what it is, not {name}")
+            Finding("error", what, f"quantise it again from the 16-bit file, or name it after what it is, not {name}")
         )
     elif others:
         what = f"the file says {name}, but of {sum(matrices.values())} matrices {_counted(others)}: rows that do not fit a K-quant's blocks of 256, or a mixture of someone's own"
@@ -220,7 +221,7 @@ def _numbers(gguf: Gguf, limit: int | None) -> list[Finding]:
     found = []
     if broken:
         what = f"{len(broken)} tensors hold NaN or infinity ({broken[0]!r} is the first)"
-        found.append(Finding("problem", what, "look at the training's loss; a bf16 or q8_0 file keeps what f16 cannot"))
+        found.append(Finding("error", what, "look at the training's loss; a bf16 or q8_0 file keeps what f16 cannot"))
     if looked < total:
         what = f"searched for NaN and infinity: the first {size_text(looked)} of {size_text(total)} in 16 and 32 bits"
         found.append(Finding("note", what))
@@ -230,7 +231,7 @@ def _numbers(gguf: Gguf, limit: int | None) -> list[Finding]:
 def _named(gguf: Gguf) -> Iterator[Finding]:
     architecture = gguf.text("general.architecture")
     if not architecture:
-        yield Finding("problem", "general.architecture is missing, so nothing can load it", _CONVERT_AGAIN)
+        yield Finding("error", "general.architecture is missing, so nothing can load it", _CONVERT_AGAIN)
     for key, lost in (
         ("general.name", "lists show no name"),
         ("general.license", "nobody can tell how it may be used"),
@@ -271,21 +272,24 @@ def _template(gguf: Gguf, stops: Sequence[str]) -> Iterator[Finding]:
         if any(ends.startswith(stop) for stop in stops if stop):
             yield Finding("warning", f"{what}; only the Modelfile's stop ends an answer", fix)
         else:
-            yield Finding("problem", f"{what}: it goes on after its answer", fix)
+            yield Finding("error", f"{what}: it goes on after its answer", fix)
 
 
 def _tokens(gguf: Gguf) -> Iterator[Finding]:
     if eos_text(gguf) is None:
         what = "no token that ends generation (tokenizer.ggml.eos_token_id): it goes on until the context is full"
-        yield Finding("problem", what, _CONVERT_AGAIN)
+        yield Finding("error", what, _CONVERT_AGAIN)
     if gguf.text("tokenizer.ggml.model") == "gpt2" and gguf.text("tokenizer.ggml.pre") in (None, "", "default"):
         what = "its pre-tokenizer is not named (tokenizer.ggml.pre): llama.cpp splits text by a guess, and gets other tokens"
-        yield Finding("problem", what, "convert it again with a newer llama.cpp")
+        yield Finding("error", what, "convert it again with a newer llama.cpp")
     begins = gguf.metadata.get("tokenizer.ggml.add_bos_token") is True
     bos, template = _token(gguf, "tokenizer.ggml.bos_token_id"), gguf.text("tokenizer.chat_template") or ""
-    if begins and gguf.text("general.architecture") in _QWEN:
-        what = f"add_bos_token is true: {bos or 'a token'!r} comes before every prompt, which Qwen is not trained with"
-        yield Finding("problem", what, "set add_bos_token to false in tokenizer_config.json, and convert it again")
+    family = families.of_gguf(gguf.text("general.architecture"))
+    if begins and family and not family.begins_text:
+        what = (
+            f"add_bos_token is true: {bos or 'a token'!r} precedes every prompt, but {family.title} is trained without"
+        )
+        yield Finding("error", what, "set add_bos_token to false in tokenizer_config.json, and convert it again")
     elif begins and bos and bos in template:
         what = f"add_bos_token is true and the template writes {bos!r} as well: prompts may begin with it twice"
         yield Finding("warning", what, "set add_bos_token to false in tokenizer_config.json, and convert it again")

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slimtune.core.errors import SlimtuneError
+from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.findings import Finding, Level, worst_first
 from slimtune.export.check.check_gguf import FILE_TYPES, check_gguf, context_length, eos_text
 from slimtune.export.check.check_template import compare_templates
-from slimtune.export.check.findings import Finding, Level
 from slimtune.export.modelfile.modelfile_reader import (
     DEPRECATED,
     Modelfile,
@@ -23,14 +23,15 @@ from slimtune.export.modelfile.modelfile_reader import (
     read_modelfile,
     refusals,
 )
+from slimtune.models import families
 from slimtune.models.gguf_header import Gguf, read_gguf
 
-CHATML_STOPS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
+_LARGEST_MODELFILE = 4 * 2**20
 DEFAULT_CONTEXT = 4096
 # What Ollama samples with where nothing is said (DefaultOptions in api/types.go of github.com/ollama/ollama).
 _DEFAULTS = {"temperature": "0.8", "top_p": "0.9", "top_k": "40"}
 _DEFAULT_REPEAT_PENALTY = "1.1"
-_CONTROL = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|</?think>|<(?:start|end)_of_turn>|\[/?INST\]")
+_WRITTEN_CONTROL = r"<\|[^|<>\s]{1,40}\|>"
 _HUB = re.compile(r"(?:https?://)?(?:hf\.co|huggingface\.co)/", re.IGNORECASE)
 _THINKING_FIELD = re.compile(r"\{\{[^}]*\.(?:Think|Thinking|IsThinkSet|ThinkLevel)\b")
 _QUANTISED = frozenset(range(2, 32)) | frozenset(range(33, 50))
@@ -50,6 +51,23 @@ class _Checked:
         return Finding(level, what, fix, f"{self.path}:{line}" if line else str(self.path))
 
 
+def check_file(path: Path, *, deep: bool = False) -> list[Finding]:
+    """Everything that was seen in a Modelfile or GGUF; a Modelfile brings what is seen in the GGUF that it names.
+
+    deep: search all weights that are not quantised for NaN and infinity, instead of the first 256 MiB.
+    Raises SlimtuneError where there is no such file, or it is neither.
+    """
+    if not path.is_file():
+        raise fail("no such file", where=str(path), fix="name a Modelfile or a .gguf")
+    with path.open("rb") as file:
+        begins = file.read(4)
+    if begins == b"GGUF" or path.suffix == ".gguf":
+        return worst_first(check_gguf(path, deep=deep))
+    if path.stat().st_size > _LARGEST_MODELFILE:
+        raise fail("neither a GGUF nor a Modelfile", where=str(path), fix="name a Modelfile or a .gguf")
+    return worst_first(check_modelfile(path, deep=deep))
+
+
 def check_modelfile(path: Path, *, deep: bool = False) -> list[Finding]:
     """Everything that was seen, in the GGUF that FROM names as well. deep: as in check_gguf.
 
@@ -59,7 +77,7 @@ def check_modelfile(path: Path, *, deep: bool = False) -> list[Finding]:
         read = read_modelfile(decoded(path.read_bytes()))
     except Refused as error:
         where = f"{path}:{error.line}" if error.line else str(path)
-        return [Finding("problem", f"Ollama refuses it: {error.what}", "correct it", where)]
+        return [Finding("error", f"Ollama refuses it: {error.what}", "correct it", where)]
     model = _file(path, read.models[-1])
     gguf, of_gguf = None, list[Finding]()
     if model is not None and model.is_file():
@@ -69,7 +87,7 @@ def check_modelfile(path: Path, *, deep: bool = False) -> list[Finding]:
         except SlimtuneError:
             gguf = None  # check_gguf has said why
     one = _Checked(path, read, model, gguf)
-    found = [Finding("problem", f"Ollama refuses it: {what}", "", f"{path}:{line}") for line, what in refusals(read)]
+    found = [Finding("error", f"Ollama refuses it: {what}", "", f"{path}:{line}") for line, what in refusals(read)]
     parts = (_dropped, _from, _adapters, _templates, _stops, _context, _sampling, _texts, _renderer)
     return [*found, *(finding for part in parts for finding in part(one)), *of_gguf]
 
@@ -104,17 +122,17 @@ def _from(one: _Checked) -> Iterator[Finding]:
         what = f"FROM is there {len(one.read.models)} times: Ollama joins the files or takes the last"
         yield one.at("warning", "from", what, "leave one")
     if one.model is None and not name:
-        yield one.at("problem", "from", "FROM names nothing", "name a GGUF beside the Modelfile: FROM ./model.gguf")
+        yield one.at("error", "from", "FROM names nothing", "name a GGUF beside the Modelfile: FROM ./model.gguf")
     elif one.model is None and _HUB.match(name):
         yield one.at("note", "from", f"{name} is on the hub: it is downloaded, and what is in it was not looked at")
     elif one.model is None and _like_a_path(name):
         what = f"{name} is not there, so Ollama takes it for a model's name and finds none"
-        yield one.at("problem", "from", what, "put the file beside the Modelfile, and write FROM ./FILE.gguf")
+        yield one.at("error", "from", what, "put the file beside the Modelfile, and write FROM ./FILE.gguf")
     elif one.model is None:
         what = f"{name} is a model of Ollama's, from which all that is not said here comes; it was not looked at"
         yield one.at("note", "from", what)
     elif one.model.is_dir():
-        what = f"{name} is a folder: Ollama converts its weights itself, and does not know Qwen3's"
+        what = f"{name} is a folder: Ollama converts its weights itself, for a few architectures alone"
         yield one.at("warning", "from", what, "convert it to a GGUF, and name that")
     if name.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", name):
         what = f"{name} is a place on one machine: the Modelfile works nowhere else"
@@ -132,27 +150,25 @@ def _adapters(one: _Checked) -> Iterator[Finding]:
     for name in names[-1:]:
         file = _file(one.path, name)
         if file is None:
-            yield one.at("problem", "adapter", f"the ADAPTER {name} is not there", "put it beside the Modelfile")
+            yield one.at("error", "adapter", f"the ADAPTER {name} is not there", "put it beside the Modelfile")
             continue
         fix = "convert it: slimtune export --lora-gguf"
         if file.is_dir():
             what = f"the ADAPTER {name} is a folder, which Ollama converts for a few architectures alone"
-            yield one.at("problem", "adapter", what, fix)
+            yield one.at("error", "adapter", what, fix)
             continue
         try:
             adapter = read_gguf(file)
         except SlimtuneError as error:
-            yield one.at("problem", "adapter", f"the ADAPTER {name} is no GGUF: {error.problems[0].what}", fix)
+            yield one.at("error", "adapter", f"the ADAPTER {name} is no GGUF: {error.problems[0].what}", fix)
             continue
         if adapter.text("general.type") != "adapter":
-            yield one.at(
-                "problem", "adapter", f"the ADAPTER {name} is a whole model, not an adapter", "name it in FROM"
-            )
+            yield one.at("error", "adapter", f"the ADAPTER {name} is a whole model, not an adapter", "name it in FROM")
         elif one.gguf is not None:
             theirs, ours = adapter.text("general.architecture"), one.gguf.text("general.architecture")
             if theirs != ours:
                 what = f"the ADAPTER is for {theirs}, and FROM is {ours}"
-                yield one.at("problem", "adapter", what, "name the model that it was trained on in FROM")
+                yield one.at("error", "adapter", what, "name the model that it was trained on in FROM")
             kind = one.gguf.number("general.file_type")
             if kind in _QUANTISED:
                 called = FILE_TYPES[kind][0] if kind in FILE_TYPES else "smaller than 16 bits"
@@ -177,7 +193,7 @@ def _templates(one: _Checked) -> Iterator[Finding]:
         yield one.at("warning", "template", what, "if it was tuned without, take the thinking out of TEMPLATE")
     if "\r" in template:
         what = "TEMPLATE has Windows line ends, which go into every prompt as they are"
-        yield one.at("problem", "template", what, "save the Modelfile with plain line ends (LF)")
+        yield one.at("error", "template", what, "save the Modelfile with plain line ends (LF)")
     if jinja:
         line = one.read.line("template")
         for found in compare_templates(template, jinja, one.read.system or ""):
@@ -191,24 +207,29 @@ def _no_template(one: _Checked, jinja: str | None) -> Iterator[Finding]:
         yield one.at("warning", "template", what, fix)
     elif one.gguf is not None:
         what = "no TEMPLATE, and no chat template in the GGUF: the model gets the bare question, without the turns it knows"
-        yield one.at("problem", "template", what, fix)
+        yield one.at("error", "template", what, fix)
     elif one.model is None:
         yield one.at("note", "template", "no TEMPLATE: that of the model in FROM counts")
 
 
 def _stops(one: _Checked) -> Iterator[Finding]:
     jinja = one.gguf.text("tokenizer.chat_template") if one.gguf else None
-    if "<|im_start|>" not in (one.read.template or "") + (jinja or ""):
-        return
-    if one.gguf is None and not one.read.template:
-        return  # stops come from the model in FROM, too
+    templates = (one.read.template or "") + (jinja or "")
+    # Phi-4 begins a turn as ChatML does, and the longer mark tells them apart.
+    turns = max(
+        (turns for turns in families.turns() if turns.before in templates and turns.between.strip() in templates),
+        key=lambda turns: len(turns.before + turns.between.strip()),
+        default=None,
+    )
+    if turns is None or (one.gguf is None and not one.read.template):
+        return  # without a file and a TEMPLATE, the stops come from the model in FROM
     stops, eos = one.read.parameters.get("stop", ()), eos_text(one.gguf) if one.gguf else None
-    for stop in CHATML_STOPS:
+    for stop in turns.stops:
         if stop in stops:
             continue
-        matters = stop == CHATML_STOPS[0] and eos != stop
+        matters = stop == turns.stops[0] and eos != stop
         what = f"the stop {stop} is missing: the model may go on after its answer"
-        yield one.at("problem" if matters else "warning", "parameter", what, f'PARAMETER stop "{stop}"', key="stop")
+        yield one.at("error" if matters else "warning", "parameter", what, f'PARAMETER stop "{stop}"', key="stop")
 
 
 def _context(one: _Checked) -> Iterator[Finding]:
@@ -219,7 +240,7 @@ def _context(one: _Checked) -> Iterator[Finding]:
         yield one.at("warning", "parameter", what, "PARAMETER num_ctx TOKENS, as many as training had", key="num_ctx")
     elif trained is not None and stated > trained:
         what = f"num_ctx is {stated:.0f}, and the model was trained with {trained}: beyond that it answers nonsense"
-        yield one.at("problem", "parameter", what, f"PARAMETER num_ctx {trained}", key="num_ctx")
+        yield one.at("error", "parameter", what, f"PARAMETER num_ctx {trained}", key="num_ctx")
 
 
 def _sampling(one: _Checked) -> Iterator[Finding]:
@@ -261,14 +282,16 @@ def _number(one: _Checked, name: str) -> float | None:
 
 
 def _texts(one: _Checked) -> Iterator[Finding]:
+    known = {token for family in families.rows() for token in family.control_tokens}
+    control = re.compile("|".join([_WRITTEN_CONTROL, *map(re.escape, sorted(known))]))
     for instruction in one.read.instructions:
         if instruction.name not in ("system", "message", "template"):
             continue
         name, where = instruction.name.upper(), f"{one.path}:{instruction.line}"
         if instruction.name != "template":
-            for token in sorted(set(_CONTROL.findall(instruction.value))):
+            for token in sorted(set(control.findall(instruction.value))):
                 what = f"{name} holds {token}, which the model reads as the control token itself"
-                yield Finding("problem", what, "leave it out", where)
+                yield Finding("error", what, "leave it out", where)
         if unicodedata.normalize("NFC", instruction.value) != instruction.value:
             what = (
                 f"{name} is not in Unicode's composed form (NFC): llama.cpp makes other tokens of it than training did"
@@ -280,7 +303,7 @@ def _renderer(one: _Checked) -> Iterator[Finding]:
     renderer, parser = one.read.renderer, one.read.parser
     if (renderer or parser) and not one.read.requires:
         what = "RENDERER or PARSER without REQUIRES: an Ollama that does not know them serves the model all the same"
-        fix = "REQUIRES and the first version that knows them, such as 0.17.6 for qwen3.5"
+        fix = "REQUIRES and the first version that knows them, such as 0.17.6"
         yield one.at("warning", "renderer" if renderer else "parser", what, fix)
     if bool(renderer) != bool(parser):
         there, missing = ("RENDERER", "PARSER") if renderer else ("PARSER", "RENDERER")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from slimtune.core.errors import SlimtuneError
+from slimtune.core.findings import Finding
 from slimtune.data.chat_template import render_template
 from slimtune.export.check.check_gguf import can_think
-from slimtune.export.check.findings import Finding, first_difference
 from slimtune.export.modelfile import go_template
+from slimtune.export.modelfile.modelfile_reader import first_difference
 
 _NEWER = "Ollama from 0.30 on takes the GGUF's template where that can do more"
 _SAME = "write the TEMPLATE so that it renders what the GGUF's template does, which training used"
@@ -67,7 +68,7 @@ def compare_templates(template: str, jinja: str, system: str) -> list[Finding]:
         what = (
             f"TEMPLATE is the GGUF's with thinking off, and {_NEWER}: it thinks where a client does not say otherwise"
         )
-        return [Finding("problem", what, "bake a chat template without thinking into the GGUF: slimtune export does")]
+        return [Finding("error", what, "bake a chat template without thinking into the GGUF: slimtune export does")]
     different = [i for i, (one, two) in enumerate(zip(trained, served, strict=True)) if one != two]
     first = different[0]
     what = f"TEMPLATE renders {len(different)} of {len(PROBES)} conversations otherwise than the GGUF's chat template"
@@ -75,7 +76,7 @@ def compare_templates(template: str, jinja: str, system: str) -> list[Finding]:
     without = [i for i in different if PROBES[i][0]["role"] != "system"]
     if len(without) == len(different) and not system:
         what += ", those without a system message"
-    return [Finding("problem", f"{what}: {shown}", _SAME)]
+    return [Finding("error", f"{what}: {shown}", _SAME)]
 
 
 def _jinja(template: str, messages: Sequence[Mapping[str, str]], system: str, thinking: bool) -> str:

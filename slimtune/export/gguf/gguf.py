@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -13,17 +14,13 @@ from slimtune.core.errors import fail
 from slimtune.core.files import staged
 from slimtune.export.gguf import child
 from slimtune.export.model_folder import parameter_count, read_json
+from slimtune.models import families
 from slimtune.models.files import require_disk_space
 
 Outtype = Literal["f16", "q8_0", "bf16", "f32"]
 
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.gguf")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:-]*")
-# The converter would run a model folder's own Python for some architectures; for these it does not.
-_ARCHITECTURES = ("Qwen2ForCausalLM", "Qwen3ForCausalLM", "Qwen3_5ForCausalLM")
-# Qwen3.5 is published with a head that predicts several tokens. It is neither trained nor merged, and without this option
-# the converter expects its layers.
-_OPTIONS = {"Qwen3_5ForCausalLM": ("--no-mtp",)}
 BYTES_PER_PARAMETER: dict[str, float] = {
     "f32": 4.0,
     "f16": 2.0,
@@ -96,16 +93,24 @@ def convert(
         raise fail(f"{out_path.name!r} cannot be the name of a GGUF", fix="letters, digits, '.', '_', '-', then .gguf")
     if not _MODEL_NAME.fullmatch(name):
         raise fail(f"{name!r} cannot be a model's name", fix="letters, digits, spaces, '.', '_', ':' and '-'")
-    architectures = read_json(model_dir / "config.json").get("architectures") or []
-    if len(architectures) != 1 or architectures[0] not in _ARCHITECTURES:
-        what = f"architecture {architectures} cannot be exported; known: {', '.join(_ARCHITECTURES)}"
-        raise fail(what, where=str(model_dir / "config.json"))
+    config = model_dir / "config.json"
+    family = families.of_architectures(read_json(config).get("architectures") or [], str(config))
     expected = int(parameter_count(model_dir) * BYTES_PER_PARAMETER[outtype]) + _VOCABULARY_BYTES
     require_disk_space(out_path.parent, expected, f"the {outtype} GGUF")
 
     with staged(out_path) as partial:
-        arguments = [str(model_dir), "--outfile", str(partial), "--outtype", outtype, "--model-name", name]
-        arguments += _OPTIONS.get(architectures[0], ())
+        known = {row.split: row.pre_tokenizer for row in families.rows() if row.split}
+        arguments = [
+            json.dumps(known),
+            str(model_dir),
+            "--outfile",
+            str(partial),
+            "--outtype",
+            outtype,
+            "--model-name",
+            name,
+        ]
+        arguments += family.converter_options
         report = child.run_script(
             "run_converter.py",
             arguments,

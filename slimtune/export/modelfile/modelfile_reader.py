@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from slimtune.core.errors import Problem
-from slimtune.export.check.findings import first_difference
 
 INSTRUCTIONS = (
     "from", "template", "system", "parameter", "adapter", "license", "message", "renderer", "parser", "requires", "draft",
@@ -324,6 +323,14 @@ def lost(expected: str, found: str) -> str:
     if not gone or "".join(filter(survives, expected)) != found:
         return ""
     return ", ".join(f"{character_name(one)} ({count}×)" for one, count in gone.items())
+
+
+def first_difference(expected: str, found: str) -> str:
+    """Where two texts part, with a little of both: "at character 12: '…' expected, '…' found"."""
+    pairs = zip(expected, found, strict=False)
+    place = next((i for i, (one, two) in enumerate(pairs) if one != two), min(len(expected), len(found)))
+    window = slice(max(place - 16, 0), place + 32)
+    return f"at character {place + 1}: {expected[window]!r} expected, {found[window]!r} found"
 
 
 def character_name(character: str) -> str:

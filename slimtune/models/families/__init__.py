@@ -10,7 +10,7 @@ A row with `trains=False` is known but not trained: the plan refuses it by name,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slimtune.core.errors import SlimtuneError, fail
@@ -83,6 +83,30 @@ def of_config(config: Mapping[str, Any], name: str) -> Family:
             return family
     of = f" ({found[0].title})" if found else ""
     raise _refused(f"model_type {kind!r}{of} is not supported", f"config.json of {name}")
+
+
+def of_gguf(architecture: str | None) -> Family | None:
+    """The family whose GGUF files have this `general.architecture`; None for an unknown one."""
+    return next((family for family in rows() if architecture in family.gguf_architectures), None)
+
+
+def quantised_at_load(config: Mapping[str, Any]) -> str | None:
+    """A regular expression for the weights that loading in 4 bit quantises; None where that is not known."""
+    kind = config.get("model_type")
+    return next((family.quantised for family in rows() if kind in family.model_types), None)
+
+
+def of_architectures(architectures: Sequence[str], where: str) -> Family:
+    """The family of a config.json's `architectures`, where llama.cpp's converter may be given it.
+
+    The converter would run a model folder's own Python for some architectures; for these it does not.
+    Raises SlimtuneError for any other.
+    """
+    for family in rows():
+        if len(architectures) == 1 and architectures[0] in family.architectures:
+            return family
+    known = ", ".join(name for family in rows() for name in family.architectures)
+    raise fail(f"the architecture {list(architectures)} cannot be exported as GGUF; known: {known}", where=where)
 
 
 def require_named(base: str) -> None:

@@ -80,7 +80,7 @@ class Family:
 
     name: the key, in lower case. title: for messages. model_types: of config.json. named: a regular expression that the
     names of its repositories begin with, in lower case. turns: of its chat template; None where they do not have that form,
-    which a family that trains must have. trains: whether Slimtune trains it.
+    which a family that trains must have, and `marks` then says what opens a question, opens an answer and ends one. trains: whether Slimtune trains it.
     default_system: what its template says where a conversation brings no system message. controls: tokens of its
     vocabulary that steer the model and are not written <|…|>.
 
@@ -104,6 +104,7 @@ class Family:
     thinking: Thinking | None = None
     default_system: str | None = None
     controls: tuple[str, ...] = ()
+    marks: tuple[str, str, str] | None = None
     head_dim: int | None = None
     positions: int = 32768
     qk_norm: bool = False
@@ -129,4 +130,4 @@ class Family:
     def control_tokens(self) -> tuple[str, ...]:
         """Every text that steers a model of this family."""
         tags = (self.thinking.opens, self.thinking.closes) if self.thinking else ()
-        return (*self.stops, *self.controls, *tags)
+        return (*self.stops, *(self.marks or ()), *self.controls, *tags)

@@ -198,6 +198,7 @@ BUILT_IN = (
         model_types=("mistral", "mistral3", "mixtral", "ministral"),
         named=r"(mistral|mixtral|ministral|codestral)-",
         turns=None,
-        controls=("</s>", "<s>", "[INST]", "[/INST]"),
+        controls=("<s>", "<<SYS>>", "<</SYS>>"),
+        marks=("[INST]", "[/INST]", "</s>"),
     ),
 )

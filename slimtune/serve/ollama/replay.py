@@ -14,8 +14,8 @@ from typing import Any
 from slimtune.core.errors import Problem
 from slimtune.core.progress import Advance
 from slimtune.data.records import as_dicts
+from slimtune.data.text import thought_and_answer
 from slimtune.export.proof.golden import ServedPrompt
-from slimtune.models import families
 from slimtune.serve.ollama.server import Ollama, Reply
 
 THINK: dict[str, bool | None] = {"unset": None, "true": True, "false": False}
@@ -97,13 +97,8 @@ def parts(text: str, *, cut_thought: bool = False) -> tuple[str, str]:
     cut_thought: the text may have been cut off within a thought that the prompt had opened. Surrounding white space is
     left out, since Ollama drops it around a thought, and so is the last character where the cut went through it.
     """
-    for opens, closes in families.thought_tags():
-        before, closed, after = text.partition(closes)
-        if closed:
-            return _bare(before.strip().removeprefix(opens)), _bare(after)
-        if text.lstrip().startswith(opens):
-            return _bare(text.lstrip().removeprefix(opens)), ""
-    return (_bare(text), "") if cut_thought else ("", _bare(text))
+    thought, answer = map(_bare, thought_and_answer(text))
+    return (answer, "") if cut_thought and not thought and answer == _bare(text) else (thought, answer)
 
 
 def _bare(text: str) -> str:

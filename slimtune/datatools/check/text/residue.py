@@ -6,14 +6,20 @@ import re
 
 from slimtune.core.findings import Finding
 from slimtune.datatools.check.text.prose import without_code
+from slimtune.models import families
 
 _INVISIBLE = "\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\U000e0000-\U000e007f"
 # Nearly every text has none of these characters, and then nothing else is searched.
 _TRIGGER = re.compile(rf"[<{{\[#&\ufffd縺繧繝ÃÂâã{_INVISIBLE}]")
 
+# Marks of other models' templates; reading refuses <|…|>. One that is also an HTML tag counts only where the text begins
+# or ends.
+_FOREIGN = {token for family in families.rows() if not family.trains for token in family.control_tokens}
+_AS_HTML = "|".join(sorted(token for token in _FOREIGN if re.fullmatch(r"</?[a-z]+>", token)))
+_MARKS = "|".join(sorted(re.escape(token) for token in _FOREIGN if not re.fullmatch(r"</?[a-z]+>|<\|.*\|>", token)))
 _TEMPLATE = re.compile(
-    r"^\#{2,3} ?(?:Response|Instruction|Input) ?[:：]"
-    r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|\A<s>|</s>\Z"
+    rf"{_MARKS}|\A(?:{_AS_HTML})|(?:{_AS_HTML})\Z"
+    r"|^\#{2,3} ?(?:Response|Instruction|Input) ?[:：]"
     r"|(?<![A-Za-z0-9_$\\{}])\{(?:input|instruction|question|answer|context|output|response|prompt|query|choices|passages?"
     r"|documents?)\}(?!\})"
     r"|(?<![A-Za-z0-9_\\^}])\{\{-? *[a-zA-Z_][\w.\[\]'\"|]* *-?\}\}|\{%-? *(?:if|for|set|else|end\w+|include|block)\b[^\n]*?%\}",
