@@ -31,6 +31,7 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 ## On a machine with a CUDA card: predicted and measured memory, speed, packing; see benchmarks/README.md.
 gpu: .venv/installed

@@ -21,18 +21,13 @@ if TYPE_CHECKING:
     from slimtune.datatools.retrieval.index import Index
     from slimtune.datatools.writing import Written
 
-Context = Literal["none", "gold", "retrieved"]
-Reasoning = Literal["column", "template", "teacher"]
-Terms = Literal["ngram", "sudachi"]
-Layout = Literal["auto", "lawqa", "questions", "columns"]
-
 
 def build(
     sources: Annotated[list[str], typer.Argument(help="Question files (JSON, JSONL, CSV, Parquet) or hub ids.")],
     output: OutputOption,
     mode: Annotated[Mode, typer.Option("--mode", help="direct: only the label. cot: reasoning, then the label.")],
     context: Annotated[
-        Context,
+        Literal["none", "gold", "retrieved"],
         typer.Option("--context", help="Text before the question: nothing, its own context, or retrieved passages."),
     ] = "none",
     corpus: Annotated[
@@ -44,9 +39,11 @@ def build(
         bool,
         typer.Option("--ensure-gold", help="If the search misses the question's context, add it as the last passage."),
     ] = False,
-    terms: Annotated[Terms, typer.Option("--terms", help="How the search splits Japanese text.")] = "ngram",
+    terms: Annotated[
+        Literal["ngram", "sudachi"], typer.Option("--terms", help="How the search splits Japanese text.")
+    ] = "ngram",
     reasoning: Annotated[
-        Reasoning | None,
+        Literal["column", "template", "teacher"] | None,
         typer.Option("--reasoning", help="For --mode cot: reasoning from the file, a template or a teacher model."),
     ] = None,
     teacher: Annotated[
@@ -66,7 +63,10 @@ def build(
         int, typer.Option("--shuffle-choices", min=0, help="Copies of each question with the choices in another order.")
     ] = 0,
     language: Annotated[Language, typer.Option("--language", help="Language of the prompts.")] = "ja",
-    layout: Annotated[Layout, typer.Option("--from", help="Layout of the sources. auto: detect it.")] = "auto",
+    layout: Annotated[
+        Literal["auto", "lawqa", "questions", "columns"],
+        typer.Option("--from", help="Layout of the sources. auto: detect it."),
+    ] = "auto",
     columns: Annotated[
         list[str] | None,
         typer.Option(
@@ -149,7 +149,7 @@ def _refuse_idle(options: dict[str, tuple[bool, bool, str]]) -> None:
         raise SlimtuneError(idle)
 
 
-def _index(corpus: str | None, questions: Sequence[Question], terms: Terms, cache: bool) -> Index:
+def _index(corpus: str | None, questions: Sequence[Question], terms: Literal["ngram", "sudachi"], cache: bool) -> Index:
     from slimtune.core import console
     from slimtune.core.errors import Problem
     from slimtune.data.problems import bad_data

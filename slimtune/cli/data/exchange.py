@@ -9,20 +9,17 @@ import typer
 
 from slimtune.cli.options import OutputOption, OverwriteOption, TrainingFilesArgument
 from slimtune.core.errors import SlimtuneError, fail
+from slimtune.datatools.exchange.layouts import Layout
 
 if TYPE_CHECKING:
     from slimtune.datatools.writing import Written
     from slimtune.plan.lengths import Lengths
 
-Target = Literal["openai", "messages", "alpaca", "sharegpt", "input_output"]
-Origin = Literal["auto", "openai", "messages", "alpaca", "sharegpt", "input_output"]
-Own = Literal["input_output", "messages"]
-
 
 def export(
     files: TrainingFilesArgument,
     output: OutputOption,
-    to: Annotated[Target, typer.Option("--to", help="Layout to write. openai: for OpenAI's fine-tuning.")],
+    to: Annotated[Layout, typer.Option("--to", help="Layout to write. openai: for OpenAI's fine-tuning.")],
     system: Annotated[str | None, typer.Option("--system", help="System prompt for rows without one.")] = None,
     overwrite: OverwriteOption = False,
     price_per_million: Annotated[
@@ -66,9 +63,11 @@ def export(
 def import_(
     files: Annotated[list[str], typer.Argument(help="Files from another tool, or hub ids.")],
     output: OutputOption,
-    origin: Annotated[Origin, typer.Option("--from", help="Layout of the files. auto: detect it.")] = "auto",
+    origin: Annotated[
+        Literal["auto", Layout], typer.Option("--from", help="Layout of the files. auto: detect it.")
+    ] = "auto",
     to: Annotated[
-        Own | None,
+        Literal["input_output", "messages"] | None,
         typer.Option("--to", help="Default: input_output if every conversation has one turn, else messages."),
     ] = None,
     overwrite: OverwriteOption = False,
