@@ -53,11 +53,7 @@ FourBitOption = Annotated[
     typer.Option("--load-in-4bit/--load-in-16bit", help="How to load the weights. Default: as in training."),
 ]
 ThinkingOption = Annotated[
-<<<<<<< HEAD
     bool | None, typer.Option("--thinking/--no-thinking", help="Let the model think before it answers.")
-=======
-    bool | None, typer.Option("--thinking/--no-thinking", help="Let the model think first; a server is asked to.")
->>>>>>> 42d8590 (No file outside models/families names a family or a control token)
 ]
 VramOption = Annotated[
     float | None, typer.Option("--vram-gb", min=1, help="Use at most the memory of a card of this size.")
