@@ -14,7 +14,8 @@ _TRIGGER = re.compile(rf"[<{{\[#&\ufffd縺繧繝ÃÂâã{_INVISIBLE}]")
 
 # Marks of other models' templates; reading refuses <|…|>. One that is also an HTML tag counts only where the text begins
 # or ends.
-_FOREIGN = {token for family in families.rows() if not family.trains for token in family.control_tokens}
+_FOREIGN = {token for family in families.rows() for token in family.control_tokens}
+_FOREIGN -= {token for family in families.rows() if family.trains for token in family.control_tokens}
 _AS_HTML = "|".join(sorted(token for token in _FOREIGN if re.fullmatch(r"</?[a-z]+>", token)))
 _MARKS = "|".join(sorted(re.escape(token) for token in _FOREIGN if not re.fullmatch(r"</?[a-z]+>|<\|.*\|>", token)))
 _TEMPLATE = re.compile(
