@@ -8,14 +8,17 @@ from typing import NoReturn
 import typer
 
 from slimtune.cli.chat import chat
+from slimtune.cli.compare import compare
 from slimtune.cli.data import data
 from slimtune.cli.doctor import doctor
-from slimtune.cli.evaluate import compare, ensemble, evaluate, rescore
+from slimtune.cli.ensemble import ensemble
+from slimtune.cli.evaluate import evaluate
 from slimtune.cli.export import export
 from slimtune.cli.ollama import ollama
 from slimtune.cli.options import CONTEXT
 from slimtune.cli.plan import plan
 from slimtune.cli.report import report
+from slimtune.cli.rescore import rescore
 from slimtune.cli.train import train
 from slimtune.cli.version import VersionOption, version
 from slimtune.core.errors import INTERRUPTED, SlimtuneError

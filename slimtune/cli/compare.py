@@ -1,0 +1,59 @@
+"""`slimtune compare`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from slimtune.cli.asking import (
+    ItemsOption,
+    KindOption,
+    ModeOption,
+    OutOption,
+    PermutationsOption,
+    SeedOption,
+    TemperatureOption,
+    TokensOption,
+    VotesOption,
+    settings_of,
+)
+
+
+def compare(
+    contenders: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs, RUN:base, results of evaluate, or .jsonl files; with --data also targets. The first is the reference."
+        ),
+    ],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Ask each target the questions of this file first.")
+    ] = None,
+    kind: KindOption = "multiple_choice",
+    mode: ModeOption = "direct",
+    permutations: PermutationsOption = 1,
+    votes: VotesOption = 1,
+    temperature: TemperatureOption = 0.7,
+    max_new_tokens: TokensOption = 512,
+    max_items: ItemsOption = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", metavar="URL#MODEL", help="Model that judges free answers, pair by pair.")
+    ] = None,
+    out: OutOption = None,
+    seed: SeedOption = 42,
+) -> None:
+    """Compare runs or models: differences with intervals, and the items on which they differ."""
+    from slimtune.core.console import Console
+    from slimtune.core.files import write_text
+    from slimtune.evaluate import comparison
+    from slimtune.run import screen
+    from slimtune.run.report.comparison import as_html
+
+    settings = settings_of(kind, mode, permutations, votes, temperature, max_new_tokens, seed)
+    console = Console()
+    folder, result = comparison.write(
+        contenders, data, settings, max_items=max_items, judge=judge, out=out, on_progress=console
+    )
+    write_text(folder / "comparison.html", as_html(result))
+    screen.comparison(console, result, folder)

@@ -1,0 +1,81 @@
+"""`slimtune ensemble`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from slimtune.cli.asking import (
+    BatchOption,
+    DataOption,
+    FourBitOption,
+    FreshOption,
+    ItemsOption,
+    LengthOption,
+    ModeOption,
+    OutOption,
+    PermutationsOption,
+    SeedOption,
+    TemperatureOption,
+    TokensOption,
+    VotesOption,
+    VramOption,
+    settings_of,
+)
+from slimtune.core.errors import fail
+
+
+def ensemble(
+    members: Annotated[
+        list[str], typer.Argument(help="Two or more runs, adapters or checkpoints that have the same base model.")
+    ],
+    data: DataOption = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="One weight per member, e.g. 2,1,1. Do not choose them on these questions."),
+    ] = None,
+    mode: ModeOption = "direct",
+    permutations: PermutationsOption = 1,
+    votes: VotesOption = 1,
+    temperature: TemperatureOption = 0.7,
+    max_new_tokens: TokensOption = 512,
+    max_items: ItemsOption = None,
+    out: OutOption = None,
+    fresh: FreshOption = False,
+    max_length: LengthOption = None,
+    batch_size: BatchOption = None,
+    load_in_4bit: FourBitOption = None,
+    vram_gb: VramOption = None,
+    seed: SeedOption = 42,
+) -> None:
+    """Ask several adapters of one base model, and combine their answers by vote and by mean probability."""
+    from slimtune.core.console import Console
+    from slimtune.evaluate import evaluation
+    from slimtune.evaluate import members as ensembles
+    from slimtune.evaluate.targets import target_spec
+    from slimtune.evaluate.targets.opening import Loading
+    from slimtune.run import screen
+
+    specs = [target_spec.parse(member) for member in members]
+    request = evaluation.Request(
+        spec=specs[0],
+        settings=settings_of("multiple_choice", mode, permutations, votes, temperature, max_new_tokens, seed),
+        loading=Loading(load_in_4bit, max_length, None, batch_size, vram_gb),
+        data=data,
+        max_items=max_items,
+        out=out,
+        fresh=fresh,
+    )
+    console = Console()
+    folder, result = ensembles.evaluate(specs, _numbers(weights), request, console)
+    screen.ensemble(console, result, folder)
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise fail(f"'{text}' is not a list of numbers", where="--weights", fix="write them as 2,1,1") from None

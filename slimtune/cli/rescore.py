@@ -1,0 +1,33 @@
+"""`slimtune rescore`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slimtune.data.records import Mode
+
+
+def rescore(
+    file: Annotated[Path, typer.Argument(help="Stored replies: one JSON object per line, with 'text' or 'response'.")],
+    mode: Annotated[Mode, typer.Option("--mode", help="Mode of rows that do not state one.")] = "direct",
+    labels: Annotated[
+        int, typer.Option("--labels", min=2, max=10, help="Number of choices of rows that do not state them.")
+    ] = 4,
+    output: Annotated[Path | None, typer.Option("--output", help="File to write. Default: FILE itself.")] = None,
+) -> None:
+    """Read the answers from stored replies of any tool. Adds answer, rule and status to each row.
+
+    If standard output is not a terminal, the rows are also written there.
+    """
+    from slimtune.core.console import stderr
+    from slimtune.evaluate import rescore as rescoring
+
+    rescored = rescoring.rescore(file, mode=mode, labels=labels, output=output)
+    if not sys.stdout.isatty():
+        sys.stdout.write(rescoring.rows_as_jsonl(rescored.rows))
+    for line in rescoring.lines(rescored):
+        stderr().say(line)
