@@ -6,18 +6,7 @@ from typing import Annotated
 
 import typer
 
-from slimtune.cli.asking import (
-    ItemsOption,
-    KindOption,
-    ModeOption,
-    OutOption,
-    PermutationsOption,
-    SeedOption,
-    TemperatureOption,
-    TokensOption,
-    VotesOption,
-    settings_of,
-)
+from slimtune.cli import asking
 
 
 def compare(
@@ -30,18 +19,18 @@ def compare(
     data: Annotated[
         str | None, typer.Option("--data", help="Ask each target the questions of this file first.")
     ] = None,
-    kind: KindOption = "multiple_choice",
-    mode: ModeOption = "direct",
-    permutations: PermutationsOption = 1,
-    votes: VotesOption = 1,
-    temperature: TemperatureOption = 0.7,
-    max_new_tokens: TokensOption = 512,
-    max_items: ItemsOption = None,
+    kind: asking.KindOption = "multiple_choice",
+    mode: asking.ModeOption = "direct",
+    permutations: asking.PermutationsOption = 1,
+    votes: asking.VotesOption = 1,
+    temperature: asking.TemperatureOption = 0.7,
+    max_new_tokens: asking.TokensOption = 512,
+    max_items: asking.ItemsOption = None,
     judge: Annotated[
         str | None, typer.Option("--judge", metavar="URL#MODEL", help="Model that judges free answers, pair by pair.")
     ] = None,
-    out: OutOption = None,
-    seed: SeedOption = 42,
+    out: asking.OutOption = None,
+    seed: asking.SeedOption = 42,
 ) -> None:
     """Compare runs or models: differences with intervals, and the items on which they differ."""
     from slimtune.core.console import Console
@@ -50,7 +39,7 @@ def compare(
     from slimtune.run import screen
     from slimtune.run.report.comparison import as_html
 
-    settings = settings_of(kind, mode, permutations, votes, temperature, max_new_tokens, seed)
+    settings = asking.settings_of(kind, mode, permutations, votes, temperature, max_new_tokens, seed)
     console = Console()
     folder, result = comparison.write(
         contenders, data, settings, max_items=max_items, judge=judge, out=out, on_progress=console

@@ -6,23 +6,7 @@ from typing import Annotated
 
 import typer
 
-from slimtune.cli.asking import (
-    BatchOption,
-    DataOption,
-    FourBitOption,
-    FreshOption,
-    ItemsOption,
-    LengthOption,
-    ModeOption,
-    OutOption,
-    PermutationsOption,
-    SeedOption,
-    TemperatureOption,
-    TokensOption,
-    VotesOption,
-    VramOption,
-    settings_of,
-)
+from slimtune.cli import asking
 from slimtune.core.errors import fail
 
 
@@ -30,24 +14,24 @@ def ensemble(
     members: Annotated[
         list[str], typer.Argument(help="Two or more runs, adapters or checkpoints that have the same base model.")
     ],
-    data: DataOption = None,
+    data: asking.DataOption = None,
     weights: Annotated[
         str | None,
         typer.Option("--weights", help="One weight per member, e.g. 2,1,1. Do not choose them on these questions."),
     ] = None,
-    mode: ModeOption = "direct",
-    permutations: PermutationsOption = 1,
-    votes: VotesOption = 1,
-    temperature: TemperatureOption = 0.7,
-    max_new_tokens: TokensOption = 512,
-    max_items: ItemsOption = None,
-    out: OutOption = None,
-    fresh: FreshOption = False,
-    max_length: LengthOption = None,
-    batch_size: BatchOption = None,
-    load_in_4bit: FourBitOption = None,
-    vram_gb: VramOption = None,
-    seed: SeedOption = 42,
+    mode: asking.ModeOption = "direct",
+    permutations: asking.PermutationsOption = 1,
+    votes: asking.VotesOption = 1,
+    temperature: asking.TemperatureOption = 0.7,
+    max_new_tokens: asking.TokensOption = 512,
+    max_items: asking.ItemsOption = None,
+    out: asking.OutOption = None,
+    fresh: asking.FreshOption = False,
+    max_length: asking.LengthOption = None,
+    batch_size: asking.BatchOption = None,
+    load_in_4bit: asking.FourBitOption = None,
+    vram_gb: asking.VramOption = None,
+    seed: asking.SeedOption = 42,
 ) -> None:
     """Ask several adapters of one base model, and combine their answers by vote and by mean probability."""
     from slimtune.core.console import Console
@@ -60,7 +44,7 @@ def ensemble(
     specs = [target_spec.parse(member) for member in members]
     request = evaluation.Request(
         spec=specs[0],
-        settings=settings_of("multiple_choice", mode, permutations, votes, temperature, max_new_tokens, seed),
+        settings=asking.settings_of("multiple_choice", mode, permutations, votes, temperature, max_new_tokens, seed),
         loading=Loading(load_in_4bit, max_length, None, batch_size, vram_gb),
         data=data,
         max_items=max_items,

@@ -6,25 +6,7 @@ from typing import Annotated
 
 import typer
 
-from slimtune.cli.asking import (
-    BatchOption,
-    DataOption,
-    FourBitOption,
-    FreshOption,
-    ItemsOption,
-    LengthOption,
-    ModelOption,
-    OutOption,
-    PermutationsOption,
-    SeedOption,
-    SystemOption,
-    TemperatureOption,
-    ThinkingOption,
-    TokensOption,
-    VotesOption,
-    VramOption,
-    settings_of,
-)
+from slimtune.cli import asking
 from slimtune.data.records import Mode
 from slimtune.recipe.names import KindName
 
@@ -33,7 +15,7 @@ _TARGET = "The folder of a run, an adapter or a model; a hub id; a .gguf; or URL
 
 def evaluate(
     target: Annotated[str, typer.Argument(help=_TARGET)],
-    data: DataOption = None,
+    data: asking.DataOption = None,
     kind: Annotated[
         KindName | None,
         typer.Option("--kind", help="Kind of evaluation. Default: the run's own, else multiple_choice."),
@@ -41,28 +23,28 @@ def evaluate(
     mode: Annotated[
         Mode | None, typer.Option("--mode", help="Answer with a letter at once (direct), or argue first (cot).")
     ] = None,
-    permutations: PermutationsOption = 1,
-    votes: VotesOption = 1,
-    temperature: TemperatureOption = 0.7,
-    max_new_tokens: TokensOption = 512,
-    max_items: ItemsOption = None,
-    model: ModelOption = None,
+    permutations: asking.PermutationsOption = 1,
+    votes: asking.VotesOption = 1,
+    temperature: asking.TemperatureOption = 0.7,
+    max_new_tokens: asking.TokensOption = 512,
+    max_items: asking.ItemsOption = None,
+    model: asking.ModelOption = None,
     train: Annotated[
         list[str] | None,
         typer.Option("--train", help="File that the model was trained on; the items are searched in it."),
     ] = None,
-    system: SystemOption = None,
+    system: asking.SystemOption = None,
     alone: Annotated[
         bool, typer.Option("--alone", help="Ask only the tuned model, not its base. Gives no verdict.")
     ] = False,
-    out: OutOption = None,
-    fresh: FreshOption = False,
-    max_length: LengthOption = None,
-    batch_size: BatchOption = None,
-    load_in_4bit: FourBitOption = None,
-    thinking: ThinkingOption = None,
-    vram_gb: VramOption = None,
-    seed: SeedOption = 42,
+    out: asking.OutOption = None,
+    fresh: asking.FreshOption = False,
+    max_length: asking.LengthOption = None,
+    batch_size: asking.BatchOption = None,
+    load_in_4bit: asking.FourBitOption = None,
+    thinking: asking.ThinkingOption = None,
+    vram_gb: asking.VramOption = None,
+    seed: asking.SeedOption = 42,
 ) -> None:
     """Ask a model held-out questions. A tuned model is compared with its base.
 
@@ -80,7 +62,7 @@ def evaluate(
     mode = mode or (own.get("mode") if kind == own.get("kind") else None) or "direct"
     request = evaluation.Request(
         spec=spec,
-        settings=settings_of(kind, mode, permutations, votes, temperature, max_new_tokens, seed),
+        settings=asking.settings_of(kind, mode, permutations, votes, temperature, max_new_tokens, seed),
         loading=Loading(load_in_4bit, max_length, thinking, batch_size, vram_gb),
         data=data,
         system=system,
