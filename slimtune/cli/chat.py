@@ -13,9 +13,9 @@ from slimtune.core import run_folder
 from slimtune.core.errors import fail
 
 if TYPE_CHECKING:
-    from slimtune.serve.chat.model import ChatModel
-    from slimtune.serve.chat.screen import Screen
-    from slimtune.serve.chat.sides import Side, Wishes
+    from slimtune.cli.chat_screen import Screen
+    from slimtune.serve.chat_model import ChatModel
+    from slimtune.serve.chat_sides import Side, Wishes
 
 
 def chat(
@@ -62,11 +62,12 @@ def chat(
     quotation marks enclose several lines). Standard output then has the replies alone; with --compare a JSON object
     a message.
     """
-    from slimtune.serve.chat import loop, model
-    from slimtune.serve.chat.screen import Screen
-    from slimtune.serve.chat.sides import Wishes
+    from slimtune.cli import chat_loop as loop
+    from slimtune.cli.chat_screen import Screen
+    from slimtune.serve import chat_model
+    from slimtune.serve.chat_sides import Wishes
 
-    spec = model.spec_of(target)
+    spec = chat_model.spec_of(target)
     if compare and base is None and spec.kind == "gguf":
         raise fail("a GGUF does not hold its base", where="--compare", fix="add --base BASE.gguf, or name the run")
     if system:
@@ -77,7 +78,7 @@ def chat(
         if compare and base is None:
             sides, own_system = _run_and_its_base(Path(spec.place), wishes, screen, opened)
         else:
-            sides, own_system = _ggufs(model.find(spec), base, wishes, screen, opened)
+            sides, own_system = _ggufs(chat_model.find(spec), base, wishes, screen, opened)
         for side in sides:
             screen.notes.say(f"{side.name}: {side.about}" if len(sides) > 1 else side.about)
         conversation = loop.Conversation(sides, (own_system if system is None else system) or None, screen)
@@ -94,7 +95,7 @@ Opened = tuple[list["Side"], str | None]
 
 
 def _run_and_its_base(run: Path, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack) -> Opened:
-    from slimtune.serve.chat import sides
+    from slimtune.serve import chat_sides as sides
 
     screen.notes.step(f"Loading the base of {run}, and its adapter")
     return opened.enter_context(sides.open_run(run, wishes)), run_folder.read(run).recipe["data"]["system"]
@@ -102,7 +103,7 @@ def _run_and_its_base(run: Path, wishes: Wishes, screen: Screen, opened: context
 
 def _ggufs(model: ChatModel, base: Path | None, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack) -> Opened:
     """The GGUF in llama.cpp, after its base where there is one. Both are asked with the same system prompt and sampling."""
-    from slimtune.serve.chat import sides
+    from slimtune.serve import chat_sides as sides
 
     screen.notes.step(f"Loading {model.gguf}" + (f" and {base}" if base else ""))
     for note in model.notes:

@@ -261,7 +261,7 @@ def _make_ggufs(
 def _write_modelfile(
     shipment: Shipment, files: dict[GgufType, Path], template: str, staged: Path, on_progress: OnProgress
 ) -> tuple[list[str], list[Problem]]:
-    """The Modelfile of the first GGUF; what of it had to be changed, and what Ollama would read otherwise than meant."""
+    """The Modelfile of the first GGUF; what of it had to be changed, and what Ollama would read differently from what was meant."""
     if not files:
         return [], []
     composed = modelfile.compose(

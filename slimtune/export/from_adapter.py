@@ -39,7 +39,7 @@ def export(
 ) -> Path:
     """Merge, convert, write the Modelfile and prove it all against the adapter itself; returns the folder that was made.
 
-    data: held-out rows to compare on; None compares on made-up conversations. system: the training's system prompt.
+    data: held-out rows to compare on; None compares on generated conversations. system: the training's system prompt.
     fresh: replace `out`, once the new export is proven. There is no verdict on such an adapter, and no gate.
     Raises SlimtuneError where the adapter or its base cannot be loaded, and as `build.ship` does.
     """

@@ -78,7 +78,7 @@ def prove(run, gguf, asked, folder, kind="f16", template=None):
 
 def test_the_run_ends_with_a_parity_table(good):
     run, screen = good
-    assert "Parity: on how many prompts each file gives what the merged model gives" in screen
+    assert "Parity: prompts on which each file agrees with the merged model" in screen
     line = "quickstart.f16.gguf 20 of 20 20 of 20 20 of 20 20 of 20"
     assert line in screen and "97 of 100 right, 0 flipped" in screen
     found = load(run, "export/parity.json")
@@ -123,7 +123,7 @@ def test_a_wrong_template_is_caught(good, tmp_path):
     run, _ = good
     path = respelled(run, tmp_path, b"assistant", b"assistent")
     said = prove(run, path, golden_of(run), tmp_path)
-    assert "its template renders 20 of 20 questions otherwise than training" in said
+    assert "its template renders 20 of 20 questions differently from training" in said
     found = load(tmp_path, "parity.json")
     assert found["passed"] is False and found["files"][path.name]["passed"] is False
     assert found["files"][path.name]["problems"]
@@ -135,7 +135,7 @@ def test_a_flipped_think_mode_is_caught(good, tmp_path):
     path = respelled(run, tmp_path, block, rb"assistant\n' }}")
     said = prove(run, path, golden_of(run), tmp_path)
     for asks in ("says nothing about thinking", "asks with think=true", "asks with think=false"):
-        assert f"where a client {asks}, its template renders 200 of 200 conversations otherwise" in said
+        assert f"where a client {asks}, its template renders 200 of 200 conversations differently" in said
     assert "first difference:" in said and "think>" in said
 
 
@@ -151,7 +151,7 @@ def test_swapped_tensors_are_caught(good, tmp_path, monkeypatch):
     one, two = tensors["blk.0.ffn_up.weight"].data, tensors["blk.0.ffn_gate.weight"].data
     one[:], two[:] = two.copy(), one.copy()
     one.base.flush() if hasattr(one.base, "flush") else None
-    assert "questions otherwise than the merged model" in prove(run, path, golden_of(run), tmp_path)
+    assert "questions differently from the merged model" in prove(run, path, golden_of(run), tmp_path)
 
 
 def test_a_prompt_that_is_not_nfc_is_caught(good, tmp_path):
@@ -174,7 +174,7 @@ def test_a_merged_model_that_is_not_the_adapter_is_caught(good, tmp_path):
         for place, one in enumerate(golden_of(run))
     ]
     said = prove(run, run / "export/quickstart.f16.gguf", other, tmp_path)
-    assert "answers otherwise than the adapter that was judged" in said
+    assert "answers differently from the judged adapter" in said
     assert load(tmp_path, "parity.json")["merged"]["letters"]["max"] > 1
 
 

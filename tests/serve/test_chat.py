@@ -22,16 +22,16 @@ from support.command_line import run
 from support.modelfiles import write_modelfile
 from support.paths import ROOT
 
+from slimtune.cli.chat_loop import Conversation, Entry, next_entry, run_script
+from slimtune.cli.chat_screen import Screen
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.records import Message
 from slimtune.evaluate.targets.gguf_target import GgufTarget
 from slimtune.evaluate.targets.target import Piece
 from slimtune.models import llama_server
-from slimtune.serve.chat import model as chat_model
-from slimtune.serve.chat.loop import Conversation, Entry, next_entry, run_script
-from slimtune.serve.chat.model import OLLAMA_DEFAULTS, ChatModel
-from slimtune.serve.chat.screen import Screen
-from slimtune.serve.chat.sides import Wishes, open_gguf, side_of, template_differs
+from slimtune.serve import chat_model
+from slimtune.serve.chat_model import OLLAMA_DEFAULTS, ChatModel
+from slimtune.serve.chat_sides import Wishes, open_gguf, side_of, template_differs
 
 CONTEXT = 512
 SYSTEM = "記号で答えよ。"
@@ -379,7 +379,7 @@ def test_a_full_context_is_said_and_nothing_is_dropped(a_side, capsys):
     assert len(before[0]) == 2
     (problem,) = conversation.problems("届出" * CONTEXT)
     assert re.search(r"has 5\d\d tokens, and the context holds 512, .* not sent, and nothing was dropped", problem.what)
-    assert problem.fix == "/reset begins anew; --max-length gives more"
+    assert problem.fix == "/reset starts again; --max-length gives more"
     conversation.command("/reset")
     assert conversation.problems("届出" * CONTEXT)[0].fix == "shorten it; --max-length gives more"
     # As much as fits with one token for the reply.
@@ -399,7 +399,9 @@ def test_a_reply_that_is_cut_off_is_said(a_side, capsys):
     conversation.answer("届出", stoppable=False)
     shown = capsys.readouterr()
     assert len(shown.out) > 100
-    assert "cut off: the context of 512 tokens is full; /reset begins anew, --max-length" in " ".join(shown.err.split())
+    assert "cut off: the context of 512 tokens is full; /reset starts again, --max-length" in " ".join(
+        shown.err.split()
+    )
 
 
 # ---- base and tuned -------------------------------------------------------------------------------------------------
@@ -459,10 +461,10 @@ TALK = """
 import contextlib, pathlib, sys
 from slimtune.evaluate.targets.gguf_target import GgufTarget
 from slimtune.models import llama_server
-from slimtune.serve.chat import loop
-from slimtune.serve.chat.model import ChatModel
-from slimtune.serve.chat.screen import Screen
-from slimtune.serve.chat.sides import Wishes, side_of
+from slimtune.cli import chat_loop as loop
+from slimtune.serve.chat_model import ChatModel
+from slimtune.cli.chat_screen import Screen
+from slimtune.serve.chat_sides import Wishes, side_of
 gguf, *grammars = sys.argv[1:]
 with contextlib.ExitStack() as opened:
     sides = []

@@ -1,4 +1,4 @@
-"""Conversations made up to compare templates and tokenizers on: what people write, and what trips renderers."""
+"""Generated conversations to compare templates and tokenizers on: what people write, and what trips renderers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _conversation(draw: random.Random) -> Iterator[Message]:
 
 
 def _text(draw: random.Random) -> str:
-    """Never blank: a turn without text is nothing that anybody sends."""
+    """Never blank: nobody sends a turn without text."""
     while True:
         pieces = draw.choices(_PIECES, k=draw.randint(1, 5))
         text = "".join(piece + draw.choice(_BETWEEN) for piece in pieces)

@@ -90,7 +90,7 @@ def ask(target: LocalTarget, items: Sequence[Item]) -> list[Golden]:
 
 
 def made_up(tokenizer: ChatTokenizer, max_length: int) -> list[Item]:
-    """Items for a model that was not judged: made-up conversations that leave room for a token in max_length."""
+    """Items for a model that was not judged: generated conversations that leave room for a token in max_length."""
     items = [
         Item(f"made-up-{number}", conversation, reference="")
         for number, conversation in enumerate(generated(10 * PARITY_ITEMS), 1)

@@ -1,4 +1,4 @@
-"""Whether the GGUF says what the merged model says: the same prompt ids, template, answers token by token, and their end.
+"""Compare a GGUF with the merged model: prompt ids, template, answers token by token, and where they end.
 
 The GGUF runs in llama.cpp's server (models/llama_server.py), the merged model in stock transformers (merged_model.py).
 """
@@ -64,14 +64,14 @@ class ParityRecord:
             problems.append(Problem(what, self.gguf, self._first("prompt ids")))
         if self.templates_equal < self.templates:
             other = self.templates - self.templates_equal
-            what = f"its template renders {other} of {self.templates} questions otherwise than training"
+            what = f"its template renders {other} of {self.templates} questions differently from training"
             problems.append(Problem(what, self.gguf, self._first("template")))
         if self.endless:
             what = f"it goes on after {self.endless} of {self.ended} answers that the merged model ends"
             problems.append(Problem(what, self.gguf, self._first("end of turn")))
         other = self.ids_equal - self.answers_equal - self.near_ties - self.endless
         if exact and other > 0:
-            what = f"it answers {other} of {total} questions otherwise than the merged model"
+            what = f"it answers {other} of {total} questions differently from the merged model"
             problems.append(Problem(what, self.gguf, self._first("answer")))
         return problems
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from slimtune.core.run_folder import as_dict, as_list
 
-TITLE = "Parity: on how many prompts each file gives what the merged model gives"
+TITLE = "Parity: prompts on which each file agrees with the merged model"
 HEADING = ("", "prompt ids", "template", "answers", "stops", "KL", "verdict's questions")
 
 
@@ -17,17 +17,17 @@ def rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def sentences(content: Mapping[str, Any]) -> list[str]:
-    """What stands beside the table: the merged model and the adapter, made-up conversations, what forbids the export."""
+    """What stands below the table: the merged model and the adapter, and the chat template."""
     told = []
     merged, rendering = as_dict(content.get("merged")), as_dict(content.get("rendering"))
     if merged:
         told.append(_merged(merged))
     if rendering:
-        think = ", ".join(f"{count} with think {name}" for name, count in as_dict(rendering.get("think")).items())
-        told.append(
-            f"Of {rendering.get('conversations')} made-up conversations the file's own template renders as training does "
-            f"{think}; {rendering.get('ids_equal')} have the same tokens"
-        )
+        total = rendering.get("conversations")
+        counts = {f"think {name}": count for name, count in as_dict(rendering.get("think")).items()}
+        counts["tokens"] = rendering.get("ids_equal")
+        equal = f"{total}" if set(counts.values()) == {total} else ", ".join(f"{one} {n}" for one, n in counts.items())
+        told.append(f"Chat template: {equal} of {total} generated conversations match training")
     return told
 
 
@@ -61,8 +61,8 @@ def _questions(found: Mapping[str, Any]) -> str:
 
 def _merged(merged: Mapping[str, Any]) -> str:
     if not merged.get("compared"):
-        return f"The merged model was not set beside the adapter: {merged.get('reason')}"
-    told = f"The merged model beside the adapter: {merged.get('first_tokens_equal')} of {merged['compared']} first tokens equal"
+        return f"The merged model was not compared with the adapter: {merged.get('reason')}"
+    told = f"Merged model and adapter: {merged.get('first_tokens_equal')} of {merged['compared']} first tokens equal"
     letters, likelihood = as_dict(merged.get("letters")), as_dict(merged.get("nll_per_token"))
     if letters:
         told += f", letters {letters['mean']:.2g} nats apart (at most {letters['max']:.2g})"

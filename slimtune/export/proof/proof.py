@@ -1,4 +1,4 @@
-"""The proof of an export: every file beside the merged model, the merged model beside the adapter that was judged.
+"""The proof of an export: compare every file with the merged model, and the merged model with the judged adapter.
 
 All findings go into parity.json; the `problems` among them forbid the export.
 """
@@ -112,14 +112,14 @@ def _reference(subject: Subject, on_progress: OnProgress) -> Reference:
 
 
 def beside_the_adapter(golden: Sequence[Golden], answers: Sequence[Answer], tokenizer: ChatTokenizer) -> dict[str, Any]:
-    """first_tokens_equal, letter and reference log-probabilities beside the adapter's; see ADAPTER_MARGIN.
+    """How close the merged model is to the adapter: first tokens, letters' and references' log-probabilities.
 
-    letters: largest and mean difference of a letter's log-probability in nats, over letters that the adapter gives at
-    least a thousandth. nll: of the file's own answers, per token.
+    letters: largest and mean difference of a letter's log-probability in nats, over letters to which the adapter gives at
+    least a thousandth. nll_per_token: of the file's own answers. problems: see ADAPTER_MARGIN and ADAPTER_NLL.
     """
     pairs = [(item, answer) for item, answer in zip(golden, answers, strict=True) if answer.steps]
     if not pairs:
-        return {"compared": 0, "problems": [], "reason": "the merged model is too large to be loaded beside all else"}
+        return {"compared": 0, "problems": [], "reason": "the merged model does not fit into the free memory"}
     other = [
         (item, answer.margin(0, item.greedy_token))
         for item, answer in pairs
@@ -141,12 +141,11 @@ def beside_the_adapter(golden: Sequence[Golden], answers: Sequence[Answer], toke
     problems = []
     if clear:
         problems.append(
-            f"the merged model begins {len(clear)} of {len(pairs)} answers otherwise than the adapter that was judged"
+            f"the merged model begins {len(clear)} of {len(pairs)} answers differently from the judged adapter"
         )
     if nlls and sum(nlls) / len(nlls) > ADAPTER_NLL:
         problems.append(
-            f"the merged model's likelihoods are {sum(nlls) / len(nlls):.2f} nats a token from those of the adapter that "
-            "was judged"
+            f"the merged model's likelihoods are {sum(nlls) / len(nlls):.2f} nats a token away from the judged adapter's"
         )
     return {
         "compared": len(pairs),

@@ -72,7 +72,7 @@ class QuestionsRecord:
             told = f"{self.clear_flips} of {self.asked} of the verdict's questions"
             first = next(filter(_is_clear, self.flips), None)
             shown = f"{first['id']}: {first['tuned']} before, {first['gguf']} now" if first else ""
-            problems.append(Problem(f"it answers {told} otherwise than the judged model", gguf, shown))
+            problems.append(Problem(f"it answers {told} differently from the judged model", gguf, shown))
         if self.lost > self.gained and self.p_value < _SIGNIFICANT:
             what = (
                 f"it answers {self.correct} of {self.asked} of the verdict's questions right, and the judged model "

@@ -1,4 +1,4 @@
-"""Whether llama.cpp renders and tokenises conversations as training did, whatever a client asks about thinking. No torch."""
+"""Check that llama.cpp renders and tokenises conversations as training did, whatever a client asks about thinking."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RenderingRecord:
         total = self.conversations
         told = {
             name: f"where a client {'says nothing about thinking' if name == 'unset' else f'asks with think={name}'}, its "
-            f"template renders {total - count} of {total} conversations otherwise than training"
+            f"template renders {total - count} of {total} conversations differently from training"
             for name, count in self.think.items()
             if count < total
         }
@@ -53,7 +53,7 @@ class RenderingRecord:
 
 
 def check(server: LlamaServer, tokenizer: ChatTokenizer, template: str, *, thinking: bool) -> RenderingRecord:
-    """Have llama.cpp render CONVERSATIONS made-up conversations, three times each.
+    """Have llama.cpp render CONVERSATIONS generated conversations, three times each.
 
     tokenizer, template: of training. thinking: whether the model was trained to think. If it was not, a client that asks
     for thinking, or says nothing, must get the prompt of training all the same.

@@ -52,7 +52,7 @@ def create(run: Path, on_progress: OnProgress, *, name: str | None = None, repla
         _introduce(ollama, export, on_progress, program_version)
         there = ollama.has(export.name)
         if there and not replace:
-            fix = "--replace creates it anew; --name gives another name"
+            fix = "--replace replaces it; --name gives another name"
             raise fail(f"Ollama has a model '{export.name}' already", where=ollama.url, fix=fix)
         if there:
             on_progress.say(f"the existing model '{export.name}' is replaced")

@@ -87,21 +87,23 @@ def address(value: str | None) -> str:
     example = "write a host, host:port or URL, e.g. 127.0.0.1:11434"
     if "@" in authority:
         raise fail(
-            "a user name or password in the address would end up in records", where=ADDRESS_VARIABLE, fix=example
+            "the address must not hold a user name or password: it is written into records",
+            where=ADDRESS_VARIABLE,
+            fix=example,
         )
     if scheme not in _PORTS or any(character.isspace() for character in rest):
-        raise fail(f"'{text}' is no address", where=ADDRESS_VARIABLE, fix=example)
+        raise fail(f"'{text}' is not a valid address", where=ADDRESS_VARIABLE, fix=example)
     found = _HOST_AND_PORT.fullmatch(authority)
     if found:
         host, port = found["bracketed"] or found["host"] or "", found["port"]
     elif _ip(authority):
         host, port = authority, None
     else:
-        raise fail(f"'{text}' is no address", where=ADDRESS_VARIABLE, fix=example)
+        raise fail(f"'{text}' is not a valid address", where=ADDRESS_VARIABLE, fix=example)
     if port is None:
         port = str(_PORTS[scheme] if is_url else _DEFAULT_PORT)
     if not (port.isascii() and port.isdecimal() and int(port) <= _HIGHEST_PORT):
-        raise fail(f"'{port}' is no port", where=ADDRESS_VARIABLE, fix=example)
+        raise fail(f"'{port}' is not a valid port", where=ADDRESS_VARIABLE, fix=example)
     ip = _ip(host)
     if ip is not None and ip.is_unspecified:
         host = "127.0.0.1" if ip.version == 4 else "::1"
@@ -123,7 +125,7 @@ def find_program(environment: Mapping[str, str] | None = None) -> str:
     named = environment.get(PROGRAM_VARIABLE)
     found = shutil.which(named or "ollama", path=environment.get("PATH", os.defpath))
     if found is None and named:
-        raise fail(f"'{named}' is no program", where=PROGRAM_VARIABLE, fix="name the ollama to use, or unset it")
+        raise fail(f"'{named}' is not a program", where=PROGRAM_VARIABLE, fix="name the ollama to use, or unset it")
     if found is None:
         fix = f"install Ollama (https://ollama.com/download), or name it in {PROGRAM_VARIABLE}"
         raise fail("the program `ollama` is not on PATH", fix=fix)
@@ -145,14 +147,14 @@ def program_version(program: str) -> str:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise fail(f"`ollama --version` cannot be run: {error}", where=program, fix="install Ollama anew") from error
+        raise fail(f"`ollama --version` cannot be run: {error}", where=program, fix="reinstall Ollama") from error
     said = done.stdout + done.stderr
     found = re.search(r"client version is (\S+)", said) or re.search(r"version is (\S+)", said)
     if done.returncode or found is None:
         what = (
             f"`ollama --version` ended with {done.returncode}: {' '.join(said.split())[:200] or '(it printed nothing)'}"
         )
-        raise fail(what, where=program, fix=f"is this Ollama? Install it anew, or name it in {PROGRAM_VARIABLE}")
+        raise fail(what, where=program, fix=f"is this Ollama? Reinstall it, or name it in {PROGRAM_VARIABLE}")
     return found[1]
 
 

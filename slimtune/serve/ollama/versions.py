@@ -39,7 +39,7 @@ GAPS = (
     ),
     Gap(
         "0.9.0",
-        "it knows no `think` and ignores it, so that the three settings are one and the same",
+        "it ignores `think`, so the three settings are the same",
         "https://github.com/ollama/ollama/releases/tag/v0.9.0",
     ),
     Gap(
@@ -68,7 +68,7 @@ def older(text: str, than: str) -> bool | None:
 def warnings(version: str) -> list[str]:
     """What a person should know of this version, a sentence each; a version that cannot be read is one of them."""
     if number(version) is None:
-        return [f"Ollama calls itself version '{version}', so that what it lacks is not known"]
+        return [f"Ollama calls itself version '{version}', so its faults are not known"]
     return [
         f"Ollama {version} is older than {gap.fixed_in}: {gap.what} ({gap.source})"
         for gap in GAPS

@@ -287,7 +287,7 @@ def test_parity_is_a_table_and_what_forbids_an_export_comes_first(run):
     seen = page(run).sections["export"]
     assert "19 of 20, 1 near ties" in seen and "92 of 100 right, 1 flipped" in seen and "0.00094" in seen
     assert "20 of 20 first tokens equal, letters 0.018 nats apart (at most 0.1)" in seen
-    assert "200 with think unset, 200 with think true, 200 with think false; 200 have the same tokens" in seen
+    assert "Chat template: 200 of 200 generated conversations match training" in seen
 
     failed = run / "export.unverified"
     failed.mkdir()

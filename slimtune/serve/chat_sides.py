@@ -22,7 +22,7 @@ from slimtune.export.check.check_template import compare_templates
 from slimtune.export.shipment import ROOM_FOR_ANSWER
 from slimtune.models import families
 from slimtune.models.gguf_header import read_gguf
-from slimtune.serve.chat.model import ChatModel
+from slimtune.serve.chat_model import ChatModel
 
 LOCAL_REPLY_TOKENS = 512
 """The longest reply of a model in this process, whose reply is shown when it is complete."""

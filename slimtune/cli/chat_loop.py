@@ -11,22 +11,22 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from slimtune.cli.chat_screen import Screen
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data import text as texts
 from slimtune.data.records import Message
 from slimtune.evaluate.targets.target import Piece
-from slimtune.serve.chat.screen import Screen
-from slimtune.serve.chat.sides import Side
+from slimtune.serve.chat_sides import Side
 
 HELP = """\
-/reset         begin anew, with the same system prompt
-/system TEXT   begin anew with this system prompt, "" for none
+/reset         start again with the same system prompt
+/system TEXT   start again with this system prompt, "" for none
 /system        show the system prompt
-/exit          end; so does Ctrl-D
-/help          this
-\"\"\"            begins a message of several lines, and ends it
-Ctrl-C         stops a reply; a second one ends the conversation
-A message that begins with / is typed with a space before it."""
+/exit          end the conversation, as Ctrl-D does
+/help          show this list
+\"\"\"            type it before and after a message of several lines
+Ctrl-C         stop a reply; press it twice to end the conversation
+Type a space before a message that begins with /."""
 
 _SEVERAL_LINES = '"""'
 
@@ -73,7 +73,7 @@ class Conversation:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, with the same system prompt."""
+        """Start again with the same system prompt."""
         self.histories = [self._opening() for _ in self.sides]
 
     def problems(self, text: str) -> list[Problem]:
@@ -86,7 +86,7 @@ class Conversation:
             room = side.room([*history, Message("user", message)])
             if room < 1:
                 begun = len(history) > len(self._opening())
-                do = "/reset begins anew" if begun else "shorten it"
+                do = "/reset starts again" if begun else "shorten it"
                 what = f"the conversation with this message has {side.context - room:,} tokens"
                 found.append(
                     Problem(
@@ -145,15 +145,15 @@ class Conversation:
                 say(line)
         elif name == "/reset":
             self.reset()
-            say("begun anew")
+            say("started again")
         elif name == "/system" and not rest.strip():
-            say(f"system prompt: {self.system}" if self.system else "no system prompt, or the template's own")
+            say(f"system prompt: {self.system}" if self.system else "no system prompt, or the template's default")
         elif name == "/system":
             self.system = None if rest.strip() == '""' else checked_system(rest.strip())
             self.reset()
-            say("begun anew " + ("with this system prompt" if self.system else "without a system prompt"))
+            say("started again " + ("with this system prompt" if self.system else "without a system prompt"))
         else:
-            fix = "/help lists them; a message that begins with / is typed with a space before it"
+            fix = "/help lists them; type a space before a message that begins with /"
             raise fail(f"no such command: {name}", fix=fix)
         return False
 
@@ -202,7 +202,7 @@ class Conversation:
             return f"{self._the_reply(side)} was cut off after {side.reply_length:,} tokens (--max-new-tokens)"
         return (
             f"{self._the_reply(side)} was cut off: the context of {side.context:,} tokens is full; "
-            f"/reset begins anew, {side.more_context}"
+            f"/reset starts again, {side.more_context}"
         )
 
 
@@ -216,7 +216,7 @@ def talk(conversation: Conversation) -> None:
     Raises SlimtuneError where a side can answer no more, e.g. because llama.cpp crashed.
     """
     notes = conversation.screen.notes
-    notes.say("/help lists the commands; /exit or Ctrl-D ends, Ctrl-C stops a reply")
+    notes.say("/help lists the commands, /exit or Ctrl-D ends, Ctrl-C stops a reply")
     with contextlib.suppress(ImportError):  # not on Windows, whose terminal edits lines by itself
         import readline  # noqa: F401  input() edits with it
     interrupted = False
@@ -231,7 +231,7 @@ def talk(conversation: Conversation) -> None:
             if interrupted:
                 return
             interrupted = True
-            notes.say("Ctrl-C once more ends")
+            notes.say("press Ctrl-C once more to end")
             continue
         interrupted = False
         if problems:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from slimtune.core import console as consoles
 from slimtune.evaluate.targets.target import Piece
-from slimtune.serve.chat.sides import Side
+from slimtune.serve.chat_sides import Side
 
 COLUMNS_FROM = 100
 """Characters across from which two replies stand side by side."""
