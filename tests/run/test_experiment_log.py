@@ -97,7 +97,7 @@ def test_an_empty_folder_says_so_under_every_heading(tmp_path):
 def test_a_broken_file_is_named_and_the_rest_written(run):
     (run / "eval" / "verdict.json").write_text("{broken", encoding="utf-8")
     log = sections(experiment_log.write(run).read_text(encoding="utf-8"))
-    assert "読み取れなかったファイル: verdict.json" in log["実験ID"]
+    assert "読み取れなかったファイル: eval/verdict.json" in log["実験ID"]
     assert "判定: 記録なし" in log["評価コマンドと結果"]
     assert "| ベースの予測 | 記録なし | 記録なし | 記録なし | 記録なし |" in log["ラベル分布"]
 
