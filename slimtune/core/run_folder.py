@@ -83,3 +83,10 @@ def as_dict(value: Any) -> dict[str, Any]:
 def as_list(value: Any) -> list[Any]:
     """The value if it is a list, else an empty one."""
     return value if isinstance(value, list) else []
+
+
+def at(value: Any, path: str, default: Any = None) -> Any:
+    """The value at a dotted path of nested mappings; the default where a part is missing or null."""
+    for key in path.split("."):
+        value = as_dict(value).get(key)
+    return default if value is None else value

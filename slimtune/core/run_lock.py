@@ -114,7 +114,7 @@ class RunLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise self._held(_read(descriptor)) from None
+            raise self._held(read(descriptor)) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
@@ -124,7 +124,7 @@ class RunLock:
 
     def _replace(self, descriptor: int, certain: bool) -> None:
         """Write this process into the file, unless what it says forbids that."""
-        left = _read(descriptor)
+        left = read(descriptor)
         host = socket.gethostname()
         if left is not None and left.host != host:
             raise fail(
@@ -162,7 +162,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _read(descriptor: int) -> Owner | None:
+def read(descriptor: int) -> Owner | None:
     """Who the file names; None where it is empty or its writing was cut off."""
     try:
         values = json.loads(os.pread(descriptor, 1 << 20, 0))

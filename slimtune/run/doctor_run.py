@@ -8,19 +8,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import shlex
 import shutil
 import socket
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from slimtune.core import run_lock, versions
 from slimtune.core.files import sha256_file
-from slimtune.core.findings import Finding
+from slimtune.core.findings import Finding, Level
 from slimtune.core.run_folder import as_dict, as_list, lines, mapping
 from slimtune.core.units import size_text
 from slimtune.run import resume
@@ -34,12 +32,12 @@ def run(folder: Path) -> list[Finding]:
     directory = folder.resolve()
     if not (directory / "manifest.json").is_file():
         inside = (directory / "latest" / "manifest.json").is_file()
-        fix = f"slimtune doctor {folder / 'latest'}" if inside else "name a run's folder: outputs/<name>/<UTC time>"
-        return [Finding("error", f"{folder} is no run's folder: it has no manifest.json", fix)]
+        fix = f"slimtune doctor {folder / 'latest'}" if inside else "name a run folder: outputs/<name>/<UTC time>"
+        return [Finding("error", f"{folder} is not a run folder: it has no manifest.json", fix)]
     try:
         return list(_run(directory))
     except OSError as error:
-        fix = "look at its owner and permissions, and at the disk"
+        fix = "check its owner, its permissions and the disk"
         return [Finding("error", f"{error.filename or directory} cannot be read: {error.strerror}", fix)]
 
 
@@ -72,19 +70,19 @@ def _run(directory: Path) -> Iterator[Finding]:
 
 def _ending(manifest: dict[str, Any], events: Sequence[dict[str, Any]], live: bool) -> Finding:
     name = f"run {manifest.get('run_id')} of recipe {manifest.get('name')}"
-    status = manifest.get("status")
+    status, finished = manifest.get("status"), manifest.get("finished")
     if live:
-        return Finding("ok", f"{name} is going on; what follows may change meanwhile")
+        return Finding("ok", f"{name} is still going on; the rest may change meanwhile")
     if manifest.get("complete"):
-        return Finding("ok", f"{name} is complete since {manifest.get('finished')}")
-    last = events[-1] if events else {}
+        return Finding("ok", f"{name} has been complete since {finished}")
     if status in ("failed", "interrupted"):
-        why = next((str(event.get("message")) for event in reversed(events) if event.get("event") == status), "")
-        first, _, rest = why.partition("\n")
-        what = f"{name} {'failed' if status == 'failed' else 'was interrupted'}, {manifest.get('finished')}: {first}"
-        return Finding("error" if status == "failed" else "warning", what, rest)
+        messages = [str(event.get("message")) for event in events if event.get("event") == status]
+        first, _, rest = "".join(messages[-1:]).partition("\n")
+        level: Level = "error" if status == "failed" else "warning"
+        return Finding(level, f"{name} {'' if status == 'failed' else 'was '}{status}, {finished}: {first}", rest)
+    last = events[-1] if events else {}
     told = f"{last.get('event')} ({last.get('message')}), {last.get('time')}" if last else "none"
-    what = f"{name} did not come to its end: its process was killed, or the machine stopped. Its last event: {told}"
+    what = f"{name} did not end: its process was killed, or the machine stopped. Its last event: {told}"
     return Finding("warning", what)
 
 
@@ -100,7 +98,7 @@ def _lock(directory: Path) -> tuple[bool, list[Finding]]:
     except FileNotFoundError:
         return False, []
     try:
-        owner = _owner(os.pread(descriptor, 1 << 20, 0))
+        owner = run_lock.read(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             held = False
@@ -113,123 +111,81 @@ def _lock(directory: Path) -> tuple[bool, list[Finding]]:
     if held:
         return True, [Finding("ok", f"locked by {owner or 'a process that has not written its name yet'}")]
     if owner is not None and owner.host != socket.gethostname():
-        what = f"locked by {owner}; from here it cannot be seen whether that process still runs"
+        what = f"locked by {owner}; this machine cannot tell whether that process still runs"
         return False, [Finding("error", what, f"if it has ended, delete the lock:  rm {shlex.quote(str(path))}")]
     return False, [
-        Finding("warning", f"a lock was left over by {owner or 'nobody'}", "nothing: the next run on it replaces it")
+        Finding("warning", f"{owner or 'nobody'} left a lock behind", "nothing: the next run on it replaces it")
     ]
 
 
-def _owner(content: bytes) -> run_lock.Owner | None:
-    try:
-        return run_lock.Owner(**json.loads(content))
-    except (ValueError, TypeError):
-        return None
-
-
-def _checkpoints(folder: Path, live: bool, complete: bool) -> tuple[list[Finding], str | None, int]:
-    """A finding for each checkpoint, the newest valid one's name, and the bytes of the largest."""
-    reasons = {path.name: checkpoints.verify(path) for path in _named(folder, "checkpoint-")}
-    reasons |= {name: _verify_as(name, path) for name, path in _set_aside(folder) if name not in reasons}
-    order = sorted(reasons, key=_step)
-    newest = next((name for name in reversed(order) if reasons[name] is None), None)
+def _checkpoints(folder: Path, live: bool, complete: bool) -> tuple[list[Finding], int | None, int]:
+    """A finding for each checkpoint, the newest valid one's step, and the bytes of the largest."""
+    # One that was set aside, and never replaced, gets its name back on resuming.
+    paths = dict(checkpoints.by_step(folder, checkpoints.REPLACED)) | dict(checkpoints.by_step(folder))
+    reasons = {step: checkpoints.verify(paths[step], f"checkpoint-{step}") for step in sorted(paths)}
+    newest = max((step for step, reason in reasons.items() if reason is None), default=None)
     findings, largest = [], 0
-    for name in order:
-        path = folder / name if (folder / name).exists() else folder / f"{checkpoints.REPLACED}{name}"
-        if live and not path.exists():
+    for step, reason in reasons.items():
+        if live and not paths[step].exists():
             continue  # removed meanwhile, to make room for a newer one
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        size = sum(file.stat().st_size for file in paths[step].rglob("*") if file.is_file())
         largest = max(largest, size)
-        if reasons[name] is None:
-            findings.append(Finding("ok", f"{name} is valid, {size_text(size)}"))
+        if reason is None:
+            findings.append(Finding("ok", f"checkpoint-{step} is valid, {size_text(size)}"))
         else:
-            fix = f"nothing: {newest} is used instead" if newest else ""
-            findings.append(Finding("warning", f"{name} is broken: {reasons[name]}", fix))
-    if order and newest is None and not complete:
-        fix = "resuming begins with the first step again, unless you bring a copy of one back"
+            fix = "" if newest is None else f"nothing: checkpoint-{newest} is used instead"
+            findings.append(Finding("warning", f"checkpoint-{step} is broken: {reason}", fix))
+    if reasons and newest is None and not complete:
+        fix = "resuming begins again with the first step, unless you restore a copy of a checkpoint"
         findings.append(Finding("error", "no checkpoint is valid", fix))
-    if not order:
+    if not reasons:
         findings.append(Finding("ok", "no checkpoint was written" + (" yet" if live else "")))
     return findings, newest, largest
 
 
-def _named(folder: Path, prefix: str) -> list[Path]:
-    """What is called `prefix` and a step's number."""
-    return [path for path in folder.glob(f"{prefix}*") if re.fullmatch("0|[1-9][0-9]*", path.name.removeprefix(prefix))]
-
-
-def _set_aside(folder: Path) -> list[tuple[str, Path]]:
-    """(name it gets back on resuming, path) of each checkpoint whose replacement was never put in its place."""
-    prefix = checkpoints.REPLACED
-    return [(path.name.removeprefix(prefix), path) for path in _named(folder, f"{prefix}checkpoint-")]
-
-
-def _verify_as(name: str, path: Path) -> str | None:
-    """Verify a checkpoint as if it had this name, through a link elsewhere."""
-    with tempfile.TemporaryDirectory() as elsewhere:
-        link = Path(elsewhere) / name
-        link.symlink_to(path, target_is_directory=True)
-        return checkpoints.verify(link)
-
-
-def _step(name: str) -> int:
-    return int(name.removeprefix("checkpoint-"))
-
-
 def _leftovers(directory: Path) -> Iterator[Finding]:
     folder = directory / "checkpoints"
-    for name, path in sorted(_set_aside(folder)):
-        done = "is removed" if (folder / name).exists() else "gets its name back"
-        yield Finding(
-            "warning", f"{path.name} was being replaced by a process that ended", f"nothing: it {done} by --resume"
-        )
+    for step, path in checkpoints.by_step(folder, checkpoints.REPLACED):
+        done = "removes it" if (folder / f"checkpoint-{step}").exists() else "gives it its name back"
+        yield Finding("warning", f"a process ended while it replaced {path.name}", f"nothing: --resume {done}")
     for path in sorted(folder.glob(f"{checkpoints.PARTIAL}*")):
-        what = f"{path.name} was left by a process that ended while writing or removing it"
+        what = f"a process ended while it wrote or removed {path.name}"
         yield Finding("warning", what, "nothing: --resume removes it")
     for path in sorted(directory.glob(".*.partial")):
-        what = f"{path.name} was left by a process that ended while writing it; the file itself is whole"
-        yield Finding("warning", what, "nothing: the next run on this folder writes over it")
+        what = f"a process ended while it wrote {path.name}; the file itself is intact"
+        yield Finding("warning", what, "nothing: the next run on this folder overwrites it")
 
 
 def _adapter(folder: Path, complete: bool) -> Iterator[Finding]:
+    from safetensors import SafetensorError, safe_open
+
     if not folder.exists() and not complete:
-        yield Finding("ok", "no adapter yet: it is written when training has come to its end")
+        yield Finding("ok", "no adapter yet: it is written at the end of training")
         return
-    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
-    faults = [fault for fault in (_fault(weights, _tensors), _fault(config, _json)) if fault]
-    fix = (
-        "train again, or take both files from the checkpoint that you trust"
-        if complete
-        else "nothing: --resume writes it anew"
-    )
+    tensors, faults = 0, []
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        path = folder / name
+        if not path.is_file():
+            faults.append(f"{name} is missing")
+            continue
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+            else:
+                # The header is read, which must agree with the file's size.
+                with safe_open(path, framework="numpy") as file:
+                    tensors = len(file.keys())
+        except (SafetensorError, ValueError) as error:
+            faults.append(f"{name} is damaged ({error})")
+    level: Level = "error" if complete else "warning"
+    retrain = "train again, or copy both files from a checkpoint that you trust"
     for fault in faults:
-        yield Finding("error" if complete else "warning", f"the adapter is not whole: {fault}", fix)
+        yield Finding(
+            level, f"the adapter is not intact: {fault}", retrain if complete else "nothing: --resume rewrites it"
+        )
     if not faults:
-        yield Finding("ok", f"the adapter is whole: {_tensors(weights)} tensors, {size_text(weights.stat().st_size)}")
-
-
-def _fault(path: Path, read: Callable[[Path], Any]) -> str | None:
-    from safetensors import SafetensorError
-
-    if not path.is_file():
-        return f"{path.name} is missing"
-    try:
-        read(path)
-    except (SafetensorError, ValueError) as error:
-        return f"{path.name} is damaged ({error})"
-    return None
-
-
-def _tensors(path: Path) -> int:
-    """How many tensors the header names, which must agree with the file's size."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        return len(file.keys())
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+        size = size_text((folder / "adapter_model.safetensors").stat().st_size)
+        yield Finding("ok", f"the adapter is intact: {tensors} tensors, {size}")
 
 
 def _told(events: Sequence[dict[str, Any]]) -> Iterator[Finding]:
@@ -249,16 +205,16 @@ def _changed_since(manifest: dict[str, Any]) -> Iterator[Finding]:
         path = Path(name)
         if not path.is_file():
             fix = "run this from the folder where the run was started, or put the file back"
-            yield Finding("warning", f"{name} is not there, and the run was trained on it", fix)
+            yield Finding("warning", f"{name} is missing, and the run was trained on it", fix)
         elif sha256_file(path) != digest:
-            fix = "put the old file back, or start a new run: this one is not resumed with other data"
+            fix = "put the old file back, or start a new run: a run cannot be resumed with other data"
             yield Finding("error", f"{name} has changed since the run began", fix)
     here = versions.installed()
     for name, version in as_dict(manifest.get("versions")).items():
         if name in here and version != here[name]:
-            fix = f"install {name} {version} again for the very same run" if version != "absent" else ""
+            fix = f"install {name} {version} again to get the same run" if version != "absent" else ""
             yield Finding(
-                "warning", f"{name} was {version} and is {here[name]}: a resumed run may turn out different", fix
+                "warning", f"{name} was {version} and is {here[name]}: a resumed run may give other results", fix
             )
 
 
@@ -271,14 +227,14 @@ def _no_room(directory: Path, needed: int) -> Iterator[Finding]:
         yield Finding("error", f"{directory} cannot be written to", "make it writable, then resume")
 
 
-def _go_on(directory: Path, manifest: dict[str, Any], plan: dict[str, Any], newest: str | None) -> Finding:
+def _go_on(directory: Path, manifest: dict[str, Any], plan: dict[str, Any], newest: int | None) -> Finding:
     """From where the run goes on, and with which command."""
     total = as_dict(as_dict(plan.get("settings")).get("total_steps")).get("value")
     runs = [path.parent.name for path in directory.parent.glob("*/manifest.json") if not path.parent.is_symlink()]
     latest = directory.name == max(runs)
-    since = f"after step {_step(newest)} of {total} ({newest})" if newest else "from the beginning"
+    since = "from the beginning" if newest is None else f"after step {newest} of {total} (checkpoint-{newest})"
     instead = "" if latest else f"; it is not the latest run of its recipe (that is {max(runs)}), so name its folder"
     wanted = "auto" if latest else str(directory)
     began = [str(part) for part in as_list(manifest.get("command"))] or ["train_unsloth.py"]
     command = resume.command(began, wanted)
-    return Finding("ok", f"--resume {wanted} goes on {since}{instead}", command)
+    return Finding("ok", f"--resume {wanted} continues {since}{instead}", command)

@@ -14,7 +14,8 @@ from typing import Any
 
 from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, mapping
-from slimtune.evaluate.judge.verdict import summary_rows
+from slimtune.evaluate.judge.figures import summary_rows
+from slimtune.run.report.values import difference
 
 FILE_NAME = "experiment_log.md"
 MISSING = "記録なし"
@@ -56,7 +57,7 @@ def write(run_dir: Path) -> Path:
         missing=MISSING,
         date=_date,
         duration=_duration,
-        difference=_difference,
+        difference=difference,
         contamination=_contamination,
         summary_rows=summary_rows,
     )
@@ -107,20 +108,6 @@ def _duration(seconds: Any) -> str:
     if hours:
         return f"{hours} 時間 {minutes} 分 {rest} 秒"
     return f"{minutes} 分 {rest} 秒" if minutes else f"{seconds:.1f} 秒"
-
-
-def _difference(verdict: dict[str, Any]) -> str:
-    """Tuned minus base with its interval."""
-    value, unit = verdict.get("difference_points"), "ポイント"
-    if value is None:
-        value, unit = verdict.get("difference"), verdict.get("difference_unit", "")
-    if value is None:
-        return MISSING
-    ends = verdict.get("difference_interval")
-    digits = 3 if verdict.get("kind") == "perplexity" else 1
-    confidence = 100 * (1 - verdict.get("alpha", 0.05))
-    interval = f"{confidence:g} % 区間 {ends[0]:+.{digits}f} ～ {ends[1]:+.{digits}f}" if ends else f"区間 {MISSING}"
-    return f"{value:+.{digits}f} {unit}（{interval}）"
 
 
 def _contamination(found: Any) -> str:

@@ -94,7 +94,7 @@ def test_a_machine_in_order(machine):
     has(findings, "ok", "torch 2.10.0", "xllamacpp 2026.10.11549", "as requirements.txt has it")
     has(findings, "ok", "RTX 3080: 10.00 GiB, 9.00 GiB free, compute capability 8.6, computes in bf16")
     has(findings, "ok", "NVIDIA driver 580.65.06, torch for CUDA 12.8")
-    has(findings, "ok", "Ollama 0.30.2 runs")
+    has(findings, "ok", "Ollama 0.30.2 is running")
     assert not machine.output.exists()
 
 
@@ -102,7 +102,7 @@ def test_versions_that_differ_or_lack(machine):
     machine.installed |= {"trl": "1.16.0", "torch": "2.10.0+cpu"}
     del machine.installed["peft"], machine.installed["xllamacpp"]
     findings = doctor.machine(machine.output)
-    has(findings, "warning", "trl is 1.16.0, and requirements.txt asks for ==1.15.0", "pip install -r")
+    has(findings, "warning", "trl is 1.16.0, but requirements.txt asks for ==1.15.0", "pip install -r")
     has(findings, "error", "peft is not installed", "pip install -r")
     has(findings, "warning", "xllamacpp is not installed: a GGUF cannot be compared")
     # A local version is another build of the same release.
@@ -113,7 +113,7 @@ def test_the_installed_packages_requirements_come_first(machine, monkeypatch):
     texts = ["trl==9.9", "peft==0.21.2", 'torch==1.0; extra == "old"', "bitsandbytes==0.1; python_version < '3'"]
     monkeypatch.setattr(metadata, "requires", lambda name: texts if name == "slimtune" else None)
     findings = doctor.machine(machine.output)
-    has(findings, "warning", "trl is 1.15.0, and the installed slimtune asks for ==9.9")
+    has(findings, "warning", "trl is 1.15.0, but the installed slimtune asks for ==9.9")
     assert [one.level for one in findings].count("warning") == 1
     assert doctor.canonicalize_name("unsloth_zoo") not in doctor._pins()[0]
 
@@ -166,7 +166,7 @@ def test_the_build_of_torch_is_read_and_not_imported(monkeypatch, tmp_path):
 def test_no_card(machine, monkeypatch):
     cpu = Hardware("cpu", "a CPU", 16 * GIB, False, 8, None)
     monkeypatch.setattr(doctor.hardware, "detect", lambda: cpu)
-    has(doctor.machine(machine.output), "error", "nvidia-smi is there but gives no card", "8 cores, 16.00 GiB")
+    has(doctor.machine(machine.output), "error", "nvidia-smi is installed but reports no card", "8 cores, 16.00 GiB")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     has(doctor.machine(machine.output), "warning", "CUDA_VISIBLE_DEVICES hides every card", "unset")
     del machine.answers["nvidia-smi"]
@@ -220,7 +220,7 @@ def test_the_hub_is_asked_only_when_wanted(machine, monkeypatch):
     server.server_close()
     has(doctor.machine(machine.output, online=True), "error", "does not answer", "quickstart.yaml")
     monkeypatch.setattr(httpx, "head", lambda *arguments, **options: pytest.fail("asked"))
-    has(doctor.machine(machine.output), "ok", "was not asked")
+    has(doctor.machine(machine.output), "ok", "add --online")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     has(doctor.machine(machine.output, online=True), "warning", "HF_HUB_OFFLINE is set", "unset")
 
@@ -236,9 +236,9 @@ def test_llama_cpp_and_ollama(machine, monkeypatch):
     machine.answers["ollama"] = (
         "Warning: could not connect to a running Ollama instance\nWarning: client version is 0.9.0"
     )
-    has(doctor.machine(machine.output), "warning", "Ollama 0.9.0", "its server does not run", "ollama serve")
+    has(doctor.machine(machine.output), "warning", "Ollama 0.9.0", "its server is not running", "ollama serve")
     machine.answers["ollama"] = "?"
-    has(doctor.machine(machine.output), "warning", "does not say its version")
+    has(doctor.machine(machine.output), "warning", "does not report its version")
     del machine.answers["ollama"]
     has(doctor.machine(machine.output), "warning", "Ollama is not installed", "ollama.com")
 
@@ -327,11 +327,11 @@ def test_a_killed_run(unfinished):
     before = contents(unfinished)
     findings = doctor_run.run(unfinished)
     assert contents(unfinished) == before
-    has(findings, "warning", "did not come to its end", "killed", "checkpoint-6 is there", "2026-11-22T05:00:00Z")
+    has(findings, "warning", "did not end", "killed", "checkpoint-6 is there", "2026-11-22T05:00:00Z")
     has(findings, "ok", "checkpoint-3 is valid")
     has(findings, "ok", "checkpoint-6 is valid")
     has(findings, "ok", "no adapter yet")
-    last = has(findings, "ok", "--resume auto goes on after step 6 of 9 (checkpoint-6)")
+    last = has(findings, "ok", "--resume auto continues after step 6 of 9 (checkpoint-6)")
     assert shlex.split(last.fix) == [
         "python",
         "train_unsloth.py",
@@ -351,11 +351,11 @@ def test_a_link_to_the_run_will_do_and_its_parent_will_not(unfinished):
     assert doctor_run.run(parent) == [
         Finding(
             "error",
-            "outputs/law is no run's folder: it has no manifest.json",
+            "outputs/law is not a run folder: it has no manifest.json",
             "slimtune doctor outputs/law/latest",
         )
     ]
-    has(doctor_run.run(Path("nowhere")), "error", "nowhere is no run's folder", "outputs/<name>/<UTC time>")
+    has(doctor_run.run(Path("nowhere")), "error", "nowhere is not a run folder", "outputs/<name>/<UTC time>")
 
 
 def test_a_failed_run_says_why_in_one_line_and_what_to_do(unfinished):
@@ -371,7 +371,7 @@ def test_an_interrupted_run(unfinished):
     events(unfinished, {"event": "interrupted", "message": "stopped by a signal"})
     findings = doctor_run.run(unfinished)
     has(findings, "warning", "was interrupted, 2026-11-22T06:00:00Z: stopped by a signal")
-    has(findings, "ok", "goes on after step 6")
+    has(findings, "ok", "continues after step 6")
 
 
 def test_a_complete_run(unfinished):
@@ -380,8 +380,8 @@ def test_a_complete_run(unfinished):
     Path("train.jsonl").unlink()  # what a complete run was trained on may go
     findings = doctor_run.run(unfinished)
     assert levels(findings) == {"ok"}
-    has(findings, "ok", "is complete since 2026-11-22T06:00:00Z")
-    has(findings, "ok", "the adapter is whole: 1 tensors")
+    has(findings, "ok", "has been complete since 2026-11-22T06:00:00Z")
+    has(findings, "ok", "the adapter is intact: 1 tensors")
     assert not any("--resume" in finding.fix for finding in findings)
 
 
@@ -410,7 +410,7 @@ def test_a_broken_checkpoint_is_passed_over(unfinished):
         "checkpoint-6 is broken: optimizer.pt is truncated: 1,199 of 1,200 bytes",
         "checkpoint-3 is used",
     )
-    has(findings, "ok", "goes on after step 3 of 9")
+    has(findings, "ok", "continues after step 3 of 9")
     assert "error" not in levels(findings)
 
 
@@ -418,8 +418,8 @@ def test_where_no_checkpoint_is_valid_that_is_a_problem(unfinished):
     for step in (3, 6):
         (unfinished / "checkpoints" / f"checkpoint-{step}" / "checkpoint.json").unlink()
     findings = doctor_run.run(unfinished)
-    has(findings, "error", "no checkpoint is valid", "first step again")
-    has(findings, "ok", "--resume auto goes on from the beginning")
+    has(findings, "error", "no checkpoint is valid", "begins again with the first step")
+    has(findings, "ok", "--resume auto continues from the beginning")
 
 
 def test_leftovers_and_a_checkpoint_that_gets_its_name_back(unfinished):
@@ -431,10 +431,10 @@ def test_leftovers_and_a_checkpoint_that_gets_its_name_back(unfinished):
     findings = doctor_run.run(unfinished)
     assert contents(unfinished) == before
     has(findings, "ok", "checkpoint-6 is valid")
-    has(findings, "warning", ".replaced-checkpoint-6", "gets its name back")
-    has(findings, "warning", ".partial-checkpoint-9 was left by a process", "--resume removes it")
-    has(findings, "warning", ".manifest.json.partial was left")
-    has(findings, "ok", "goes on after step 6")
+    has(findings, "warning", ".replaced-checkpoint-6", "gives it its name back")
+    has(findings, "warning", "a process ended while it wrote or removed .partial-checkpoint-9", "--resume removes it")
+    has(findings, "warning", "a process ended while it wrote .manifest.json.partial")
+    has(findings, "ok", "continues after step 6")
     # What it foretells is what resuming does.
     assert checkpoints.clear_leftovers(folder)
     assert checkpoints.newest_valid(folder).step == 6
@@ -446,14 +446,14 @@ def test_files_that_a_resumed_run_needs(unfinished):
     findings = doctor_run.run(unfinished)
     has(findings, "error", "plan.json: ", "cannot be resumed")
     has(findings, "error", "recipe.yaml: missing", "cannot be resumed")
-    assert not any("--resume auto goes on" in finding.what for finding in findings)
+    assert not any("--resume auto continues" in finding.what for finding in findings)
 
 
 def test_a_damaged_log_does_not_hinder(unfinished):
     (unfinished / "metrics.jsonl").write_text('{"step": 1}\n{"st\n', "utf-8")
     findings = doctor_run.run(unfinished)
     assert has(findings, "error", "metrics.jsonl:2: ").fix == ""
-    has(findings, "ok", "goes on after step 6")
+    has(findings, "ok", "continues after step 6")
 
 
 def test_what_cannot_be_read(unfinished, monkeypatch):
@@ -471,7 +471,7 @@ def test_the_lock_of_a_run_that_goes_on(unfinished):
         findings = doctor_run.run(unfinished)
         assert contents(unfinished) == before
     assert levels(findings) == {"ok"}
-    has(findings, "ok", "is going on")
+    has(findings, "ok", "is still going on")
     has(findings, "ok", f"locked by process {os.getpid()} on {socket.gethostname()}")
     assert not any("--resume" in f"{one.what}{one.fix}" or ".partial" in one.what for one in findings)
 
@@ -481,14 +481,14 @@ def test_a_lock_that_nobody_holds(unfinished):
     done.wait()
     values = {"pid": done.pid, "host": socket.gethostname(), "started": 1.0, "since": "then", "command": "train"}
     write_json(unfinished / FILE, values)
-    has(doctor_run.run(unfinished), "warning", f"a lock was left over by process {done.pid}", "replaces it")
+    has(doctor_run.run(unfinished), "warning", f"process {done.pid} on", "left a lock behind", "replaces it")
     # Even where that number runs: it does not hold the lock of this file.
     write_json(unfinished / FILE, {**values, "pid": os.getpid(), "started": psutil.Process().create_time()})
-    has(doctor_run.run(unfinished), "warning", f"a lock was left over by process {os.getpid()}")
+    has(doctor_run.run(unfinished), "warning", f"process {os.getpid()} on", "left a lock behind")
     write_json(unfinished / FILE, {**values, "host": "another"})
-    has(doctor_run.run(unfinished), "error", "on another", "cannot be seen", f"rm {unfinished / FILE}")
+    has(doctor_run.run(unfinished), "error", "on another", "cannot tell", f"rm {unfinished / FILE}")
     (unfinished / FILE).write_bytes(b"")
-    has(doctor_run.run(unfinished), "warning", "a lock was left over by nobody")
+    has(doctor_run.run(unfinished), "warning", "nobody left a lock behind")
     assert (unfinished / FILE).read_bytes() == b""
 
 
@@ -499,7 +499,7 @@ def test_data_and_versions_that_changed_since(unfinished):
     has(findings, "error", "train.jsonl has changed since the run began", "put the old file back")
     has(findings, "warning", "trl was 1.0.0 and is 1.15.0", "install trl 1.0.0 again")
     Path("train.jsonl").unlink()
-    has(doctor_run.run(unfinished), "warning", "train.jsonl is not there", "from the folder where the run was started")
+    has(doctor_run.run(unfinished), "warning", "train.jsonl is missing", "from the folder where the run was started")
 
 
 def test_no_room_or_no_right_to_go_on(unfinished, monkeypatch):
@@ -522,7 +522,7 @@ def test_no_room_or_no_right_to_go_on(unfinished, monkeypatch):
 def test_a_broken_adapter(unfinished, damage, text):
     an_adapter(unfinished)
     damage(unfinished / "adapter" / "adapter_model.safetensors")
-    has(doctor_run.run(unfinished), "warning", text, "--resume writes it anew")
+    has(doctor_run.run(unfinished), "warning", text, "--resume rewrites it")
     manifest(unfinished, status="complete", complete=True)
     has(doctor_run.run(unfinished), "error", text, "train again")
 
@@ -590,7 +590,7 @@ def test_the_command_imports_nothing_heavy_and_its_exit_code_tells(unfinished):
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     rows = done.stdout.splitlines()
     assert rows[-2:] == ["0 errors, 2 warnings", "[]"]
-    assert rows[0].startswith("warning  run 20261122T050000Z of recipe law did not come to its end")
+    assert rows[0].startswith("warning  run 20261122T050000Z of recipe law did not end")
 
     (unfinished / "recipe.yaml").unlink()
     assert command(unfinished).returncode == 1

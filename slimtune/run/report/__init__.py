@@ -4,6 +4,80 @@ The page needs no script and asks for nothing from outside: styles and charts ar
 policy forbids the rest. Every text of the run is escaped. A part that is missing is said to be missing.
 """
 
-from slimtune.run.report.page import FILE_NAME, render, write
+from __future__ import annotations
 
-__all__ = ["FILE_NAME", "render", "write"]
+import shlex
+from pathlib import Path
+
+from slimtune.core import pages
+from slimtune.core.files import write_text
+from slimtune.core.run_folder import as_dict, as_list, at, lines, mapping
+from slimtune.evaluate.judge.figures import summary_rows
+from slimtune.evaluate.judge.text import percent
+from slimtune.run.report import answers, curves, facts, memory, values, verdict
+
+FILE_NAME = "report.html"
+_EVENTS_SHOWN = 200
+
+
+def write(run_dir: Path) -> Path:
+    """Render `report.html` into a run's folder and return its path."""
+    write_text(run_dir / FILE_NAME, render(run_dir))
+    return run_dir / FILE_NAME
+
+
+def render(run_dir: Path) -> str:
+    """The report as HTML. Files that are missing or cannot be read leave a remark where their content would be."""
+    unreadable: list[str] = []
+    manifest, plan, recipe, judged, found, audit = (
+        mapping(run_dir, name, unreadable)
+        for name in (
+            *("manifest.json", "plan.json", "recipe.yaml", "eval/verdict.json", "eval/contamination.json"),
+            "mask_audit.json",
+        )
+    )
+    events, base, tuned, items, samples = (
+        lines(run_dir, name, unreadable)
+        for name in ("events.jsonl", "eval/base.jsonl", "eval/tuned.jsonl", "eval/items.jsonl", "eval/samples.jsonl")
+    )
+    differences = as_list(manifest.get("differences"))
+    view = {
+        "name": manifest.get("name") or run_dir.parent.name,
+        "run_id": manifest.get("run_id") or run_dir.name,
+        "manifest": manifest,
+        "command": shlex.join(str(part) for part in as_list(manifest.get("command"))),
+        "headline": verdict.headline(manifest, judged, events),
+        "tiles": verdict.tiles(judged),
+        "summary": summary_rows(judged) if judged.get("base") and judged.get("tuned") else [],
+        "intervals": verdict.intervals(judged),
+        "histogram": verdict.histogram(judged),
+        "calibration": verdict.calibration(judged),
+        "flipped": answers.flipped(base, tuned, items),
+        "contamination": answers.contamination(judged, found),
+        "samples": samples,
+        "curves": curves.section(run_dir, unreadable),
+        "memory": memory.section(manifest, plan),
+        "audit": audit,
+        "plan": plan,
+        "settings": facts.settings(plan, as_dict(manifest.get("trainer"))),
+        "notes": [note for note in as_list(plan.get("notes")) if note not in differences],
+        "recipe": facts.recipe(recipe, as_dict(manifest.get("recipe_sources"))),
+        "differences": differences,
+        "events": events[-_EVENTS_SHOWN:],
+        "earlier_events": max(0, len(events) - _EVENTS_SHOWN),
+        "gate": facts.gate(manifest, events),
+        "export": facts.export(run_dir, recipe, unreadable),
+        "data": facts.data(manifest),
+        "provenance": facts.provenance(manifest),
+        "unreadable": unreadable,
+        "at": at,
+        "duration": values.duration,
+        "known": values.known,
+        "messages": answers.messages,
+        "moment": values.moment,
+        "percent": percent,
+        "show": values.show,
+        "size": values.size,
+        "unbroken": values.unbroken,
+    }
+    return pages.render("slimtune.run.report", "report.html.jinja", view)

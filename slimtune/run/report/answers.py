@@ -1,14 +1,15 @@
-"""The report's sections on single answers: the items that flipped, and the samples before and after."""
+"""The report's sections on single items: those that flipped, and those that are in the training data."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slimtune.core.run_folder import as_dict, as_list
+from slimtune.core.run_folder import as_dict, as_list, at
 from slimtune.evaluate.judge import statistics
 from slimtune.evaluate.judge.text import percent
-from slimtune.run.report.values import number
+from slimtune.run.report.values import known, number
 
 MOST_SHOWN = 50
 _MOST_OPEN = 10
@@ -17,12 +18,14 @@ _GROUPS = (
     ("lost", "right before, wrong after", True, False),
     ("gained", "wrong before, right after", False, True),
 )
+# It is told, but an item that shares only this is not contaminated.
+SHARED_CONTEXT = "shared context"
 
 Row = dict[str, Any]
 
 
 def flipped(base: Sequence[Row], tuned: Sequence[Row], items: Sequence[Row], most: int = MOST_SHOWN) -> dict[str, Any]:
-    """The items of which only one of the two answers is right: `lost` before `gained`, at most so many in all.
+    """The items of which only one of the two answers is right: `lost` before `gained`, at most `most` in all.
 
     base, tuned: the rows of eval/base.jsonl and eval/tuned.jsonl; perplexities are neither right nor wrong.
     items: the rows of eval/items.jsonl, which hold the prompts; older runs have none.
@@ -34,60 +37,40 @@ def flipped(base: Sequence[Row], tuned: Sequence[Row], items: Sequence[Row], mos
     for name, meaning, was, now in _GROUPS:
         members = [(b, t) for b, t in pairs if _right(b) is was and _right(t) is now]
         shown = [_item(b, t, as_dict(prompts.get(t["id"]))) for b, t in members[:room]]
-        groups.append(
-            {
-                "name": name,
-                "meaning": meaning,
-                "count": len(members),
-                "entries": shown,
-                "more": len(members) - len(shown),
-                "open": len(members) <= _MOST_OPEN,
-            }
-        )
-        room -= len(shown)
+        more, room = len(members) - len(shown), room - len(shown)
+        group = {"name": name, "meaning": meaning, "count": len(members), "entries": shown, "more": more}
+        groups.append({**group, "open": len(members) <= _MOST_OPEN})
     return {"answered": bool(pairs), "prompts": bool(prompts), "groups": groups}
-
-
-def samples(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The fixed prompts of eval/samples.jsonl with the reference and what was generated before and after."""
-    return [
-        {
-            "where": str(row.get("where", "")),
-            "messages": _messages(row),
-            "texts": [(name, str(row.get(name) or "")) for name in ("reference", "base", "tuned")],
-        }
-        for row in rows
-    ]
 
 
 def _item(base: Row, tuned: Row, item: Row) -> dict[str, Any]:
     free = tuned.get("kind") == "generation"  # a free reply, even where the file has choices
     gold = "" if free else str(tuned.get("gold") or item.get("gold") or "")
-    choices = {} if free else {str(label): str(text) for label, text in as_dict(item.get("choices")).items()}
+    choices = {} if free else as_dict(item.get("choices"))
     shares = [_shares(base), _shares(tuned)]
-    labels = list(choices) or sorted({*shares[0], *shares[1]})
     return {
-        "id": str(tuned["id"]),
-        "source": str(tuned.get("source") or ""),
-        "where": str(item.get("where") or tuned.get("where") or ""),
+        "id": tuned["id"],
+        "source": tuned.get("source") or "",
+        "where": item.get("where") or tuned.get("where") or "",
         "gold": gold,
-        "reference": str(tuned.get("reference") or item.get("reference") or ""),
-        "messages": _messages(item),
+        "reference": tuned.get("reference") or item.get("reference") or "",
+        "messages": messages(item),
+        # A model's text is "" where it answered by letters.
         "answers": [
-            (name, _answer(row), _text(row), bool(_right(row))) for name, row in (("base", base), ("tuned", tuned))
+            (name, _answer(row), row.get("text") or "", _right(row)) for name, row in (("base", base), ("tuned", tuned))
         ],
-        "written": bool(_text(base) or _text(tuned)),
+        "written": bool(base.get("text") or tuned.get("text")),
         "choices": [
             {
                 "label": label,
                 "text": choices.get(label, ""),
                 "gold": label == gold,
                 "cells": [
-                    (_percent(share.get(label)), row.get("predicted") == label)
+                    (known(share.get(label), percent, ""), row.get("predicted") == label)
                     for row, share in zip((base, tuned), shares, strict=True)
                 ],
             }
-            for label in labels
+            for label in list(choices) or sorted({*shares[0], *shares[1]})
         ],
         "probabilities": any(shares),
     }
@@ -102,13 +85,11 @@ def _right(row: Row) -> bool | None:
 def _answer(row: Row) -> str:
     """In a word or two: the letter with its probability, or how close a free reply comes."""
     if row.get("kind") == "generation":
-        chrf = number(row.get("chrf"))
-        return "reply" if chrf is None else f"chrF {chrf:.0f}"
+        return known(row.get("chrf"), "chrF {:.0f}".format, "reply")
     predicted = row.get("predicted")
     if predicted is None:
         return str(row.get("status") or "no answer")
-    share = _shares(row).get(str(predicted))
-    return f"{predicted}" if share is None else f"{predicted} {_percent(share)}"
+    return f"{predicted} {known(_shares(row).get(str(predicted)), percent, '')}".rstrip()
 
 
 def _shares(row: Row) -> dict[str, float]:
@@ -117,20 +98,52 @@ def _shares(row: Row) -> dict[str, float]:
     return statistics.probabilities(logprobs) or {}
 
 
-def _text(row: Row) -> str:
-    """What the model wrote; an answer by letters is not written."""
-    return str(row.get("text") or "")
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else percent(share)
-
-
-def _messages(item: Mapping[str, Any]) -> list[dict[str, str]]:
+def messages(item: Mapping[str, Any]) -> list[dict[str, str]]:
     """The prompt as role and content; a plain text is a user's."""
-    told = [
-        {"role": str(message.get("role", "")), "content": str(message.get("content", ""))}
-        for message in map(as_dict, as_list(item.get("messages") or item.get("prompt")))
-    ]
     text = item.get("prompt")
-    return told or ([{"role": "user", "content": text}] if isinstance(text, str) and text else [])
+    if isinstance(text, str) and text and not item.get("messages"):
+        return [{"role": "user", "content": text}]
+    told = map(as_dict, as_list(item.get("messages") or text))
+    return [{"role": str(message.get("role", "")), "content": str(message.get("content", ""))} for message in told]
+
+
+def contamination(verdict: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts, every pair with both lines, and the figures with and without the contaminated items.
+
+    verdict: eval/verdict.json. found: eval/contamination.json. `checked` is false where neither tells of a check.
+    """
+    told, pairs = as_dict(verdict.get("contamination")), [as_dict(item) for item in as_list(found.get("items"))]
+    by_kind = Counter(str(pair.get("kind", "")) for pair in pairs)
+    shared = by_kind.pop(SHARED_CONTEXT, 0)
+    counts = as_dict(told.get("by_kind")) if told else by_kind
+    return {
+        "checked": bool(told or found),
+        "train": [as_dict(file) for file in as_list(at(found, "checked.train"))],
+        "test_rows": at(found, "checked.test"),
+        "threshold": found.get("threshold"),
+        "contaminated": told.get("items", by_kind.total()),
+        "counts": [(kind, count) for kind, count in counts.items() if count],
+        "shared": told.get("shared_context", shared),
+        "pairs": [pair for pair in pairs if pair.get("kind") != SHARED_CONTEXT],
+        "shared_pairs": [pair for pair in pairs if pair.get("kind") == SHARED_CONTEXT],
+        "apart": [
+            (
+                name,
+                told[name]["n"],
+                *(_score(told[name], side) for side in ("base", "tuned")),
+                told[name].get("p_value"),
+            )
+            for name in ("clean", "contaminated")
+            if at(told, f"{name}.n")
+        ],
+    }
+
+
+def _score(part: dict[str, Any], side: str) -> str:
+    """How many are right; of texts, the perplexity or the mean chrF."""
+    if (correct := number(part.get(f"{side}_correct"))) is not None:
+        return f"{correct} right ({percent(correct / part['n'])})"
+    for name, label in (("perplexity", "perplexity"), ("chrf", "chrF")):
+        if (value := number(part.get(f"{side}_{name}"))) is not None:
+            return f"{label} {value:.2f}"
+    return "–"

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
+
+from slimtune.core.memory import shown
+from slimtune.core.run_folder import as_list
+
+NONE = "–"
 
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
@@ -27,14 +33,30 @@ def show(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
 
+def number(value: Any) -> float | None:
+    """The value if it is a number, else None. Older runs lack some figures."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def known(value: Any, show: Callable[[float], str], otherwise: str = NONE) -> str:
+    """A number as text, or `otherwise` where there is none."""
+    return otherwise if number(value) is None else show(value)
+
+
+def size(value: Any) -> str:
+    """Bytes as "1.20 GiB"."""
+    return known(value, shown)
+
+
+def pair(value: Any) -> tuple[float, float] | None:
+    """The two ends of an interval; None for anything else."""
+    ends = [end for end in map(number, as_list(value)) if end is not None]
+    return (ends[0], ends[1]) if len(ends) == 2 else None
+
+
 def unbroken(text: str) -> str:
     """The text with figures kept on one line with their signs: "95 %", "p < 0.001"."""
     return re.sub(r"(?<=\d) (?=%)|(?<=\bp) (?=[<=])|(?<=[<=]) (?=\d)", "\u00a0", text)
-
-
-def number(value: Any) -> float | None:
-    """The value if it is a number, else None: figures of older runs may lack."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def moment(text: Any) -> str:
@@ -49,3 +71,18 @@ def duration(seconds: Any) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def difference(verdict: dict[str, Any]) -> dict[str, Any] | None:
+    """Tuned minus base as text: value, unit, the ends of its interval ([] if not recorded) and their confidence."""
+    points = number(verdict.get("difference_points"))
+    value = number(verdict.get("difference")) if points is None else points
+    if value is None:
+        return None
+    digits = 3 if verdict.get("kind") == "perplexity" else 1
+    return {
+        "value": f"{value:+.{digits}f}",
+        "unit": str(verdict.get("difference_unit", "")) if points is None else "points",
+        "interval": [f"{end:+.{digits}f}" for end in pair(verdict.get("difference_interval")) or ()],
+        "confidence": f"{100 * (1 - verdict.get('alpha', 0.05)):g} %",
+    }

@@ -1,20 +1,19 @@
-"""The report's sections on the verdict: its sentence, the table, intervals, answers by label, calibration.
+"""The report's sections on the verdict: its sentence, large figures, intervals, answers by label, calibration.
 
-Everything comes from eval/verdict.json; figures that an older version did not write are left out.
+Everything comes from eval/verdict.json. Figures that an older version did not write are left out.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slimtune.core.run_folder import as_dict, as_list
-from slimtune.evaluate.judge.figures import summary_rows
+from slimtune.core.run_folder import as_dict, as_list, at
 from slimtune.evaluate.judge.text import percent
 from slimtune.run.report.charts import Scale, ticks
-from slimtune.run.report.values import number, unbroken
+from slimtune.run.report.values import difference, known, number, pair, unbroken
 
 TONES = {
     "better": "good",
@@ -27,98 +26,66 @@ TONES = {
 _ENDINGS = {
     "failed": "The run failed.",
     "interrupted": "The run was interrupted.",
-    "running": "The run has not come to its end: it is still going on, or its process was killed.",
+    "running": "The run has not ended. It is still going on, or its process was killed.",
 }
-_SIDES = ("base", "tuned")
-# Of the three rows of a chart of accuracies, in percent from the bottom.
-_HEIGHTS = (80, 47, 14)
-_COLOURS = {"base": "base", "tuned": "tuned", "majority": "gold"}
-# Radius in pixels of the largest dot of a reliability diagram; the area of the others is by their number of answers.
+SIDES = ("base", "tuned")
+# The score that is shown large, what it is called, and its digits; the first that both models have.
+_SCORES = (
+    ("accuracy", "", percent),
+    ("perplexity", "perplexity", "{:.2f}".format),
+    ("chrf", "mean chrF", "{:.2f}".format),
+)
+# Rows of the chart of accuracies: path in the verdict, colour, height in percent of the plot from the bottom.
+_ACCURACIES = (("base.accuracy", "base", 80), ("tuned.accuracy", "tuned", 47), ("majority.share", "gold", 14))
+# Radius in pixels of the largest dot of a reliability diagram. A dot's area is proportional to its number of answers.
 _LARGEST_DOT = 11
 # On either side of the bars that count answers, in percent of the plot.
 _GAP = 0.6
 # Where a sentence passes from what was found to its evidence: "… on 120 questions (+69.2 points, …".
 _EVIDENCE = re.compile(r" (?=\([+-]\d)")
-_GLOSSARY = {
-    "accuracy": "in brackets the 95 % interval (Wilson)",
-    "majority baseline": "what always giving the commonest right answer would reach",
-    "label mass": "probability on the labels together; where it is low, the model does not answer in the form asked for",
-    "position bias": "standard deviation of the labels' recalls; 0 where the right answer is found wherever it stands",
-}
 
 
 def headline(
     manifest: Mapping[str, Any], verdict: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
 ) -> dict[str, str]:
     """The first thing to read: the verdict's sentence, or why there is none; and what ended the run early."""
-    status = manifest.get("status")
-    told = [str(event.get("message", "")) for event in events if event.get("event") == status]
-    problem = _ENDINGS.get(str(status), "") + (f"\n{told[-1]}" if told and status in _ENDINGS else "")
-    if "sentence" not in verdict:
-        tone = "bad" if status == "failed" else "unsure"
-        return {
-            "tone": tone,
-            "word": "Not judged",
-            "text": ": no evaluation.",
-            "evidence": "",
-            "note": "",
-            "problem": problem,
-        }
-    word = str(verdict.get("verdict", ""))
-    sentence, mark, note = unbroken(str(verdict["sentence"])).partition(". Note: ")
+    status = str(manifest.get("status"))
+    word, sentence, tone = "Not judged", "Not judged: no evaluation.", "bad" if status == "failed" else "unsure"
+    if "sentence" in verdict:
+        word, sentence = str(verdict.get("verdict", "")), unbroken(str(verdict["sentence"]))
+        tone = TONES.get(word, "unsure")
+    sentence, mark, note = sentence.partition(". Note: ")
     found, *evidence = _EVIDENCE.split(sentence, maxsplit=1)
-    known = word and found.startswith(word)
+    messages = [str(event.get("message", "")) for event in events if event.get("event") == status]
     return {
-        "tone": TONES.get(word, "unsure"),
-        "word": word if known else "",
-        "text": found.removeprefix(word) if known else found,
+        "tone": tone,
+        "word": word if found.startswith(word) else "",
+        "text": found.removeprefix(word),
         "evidence": "".join(evidence),
         "note": f"Note: {note}" if mark else "",
-        "problem": problem,
+        "problem": "\n".join([_ENDINGS[status], *messages[-1:]]) if status in _ENDINGS else "",
     }
 
 
-def summary(verdict: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The before/after table: (measure, base, tuned)."""
-    if not verdict.get("base") or not verdict.get("tuned"):
+def tiles(verdict: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The few figures that are shown large: (name, value, note)."""
+    sides = [(side, as_dict(verdict.get(side))) for side in SIDES]
+    found = [one for one in _SCORES if all(number(figures.get(one[0])) is not None for _, figures in sides)]
+    if not found:
         return []
-    return [(name, unbroken(base), unbroken(tuned)) for name, base, tuned in summary_rows(dict(verdict))]
-
-
-def glossary(rows: Sequence[tuple[str, str, str]]) -> list[tuple[str, str]]:
-    """What the measures of a before/after table mean, where their names do not say it."""
-    names = [name for name, _, _ in rows]
-    return [(term, meaning) for term, meaning in _GLOSSARY.items() if term in names]
-
-
-def tiles(verdict: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The few figures that are shown large: {"name", "value", "note"}."""
-    sides = [(side, as_dict(verdict.get(side))) for side in _SIDES]
-    n, test = verdict.get("n"), as_dict(verdict.get("mcnemar"))
-    flipped = f"+{test.get('gained')} −{test.get('lost')}"
-    if all(number(figures.get("accuracy")) is not None for _, figures in sides):
-        return [
-            *(
-                _tile(side, percent(figures["accuracy"]), f"{figures.get('correct')} of {n} right")
-                for side, figures in sides
-            ),
-            _tile(
-                "difference", f"{verdict.get('difference_points', 0):+.1f}", f"points{_difference_interval(verdict, 1)}"
-            ),
-            _tile("flipped", flipped, f"gained and lost, {_p_value(test.get('p_value'))}"),
-        ]
-    for score, label, digits in (("perplexity", "perplexity", 3), ("chrf", "mean chrF", 1)):
-        if all(number(figures.get(score)) is not None for _, figures in sides):
-            return [
-                *(_tile(side, f"{figures[score]:.2f}", label) for side, figures in sides),
-                _tile(
-                    "difference",
-                    f"{verdict.get('difference', 0):+.{digits}f}",
-                    f"{verdict.get('difference_unit', '')}{_difference_interval(verdict, digits)}",
-                ),
-                _tile("test", _p_value(verdict.get("p_value")), "Wilcoxon signed-rank"),
-            ]
-    return []
+    score, label, show = found[0]
+    rows = [
+        (side, show(figures[score]), label or f"{figures.get('correct')} of {verdict.get('n')} right")
+        for side, figures in sides
+    ]
+    if change := difference(dict(verdict)):
+        ends = f", {change['confidence']}: {' to '.join(change['interval'])}" if change["interval"] else ""
+        rows.append(("difference", change["value"], change["unit"] + ends))
+    if score == "accuracy":
+        test = as_dict(verdict.get("mcnemar"))
+        flipped = f"+{test.get('gained')} −{test.get('lost')}"
+        return [*rows, ("flipped", flipped, f"gained and lost, {_p_value(test.get('p_value'))}")]
+    return [*rows, ("test", _p_value(verdict.get("p_value")), "Wilcoxon signed-rank")]
 
 
 def intervals(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -130,79 +97,64 @@ def intervals(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _accuracies(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
-    majority = as_dict(verdict.get("majority"))
-    told = [(side, as_dict(verdict.get(side)), "accuracy") for side in _SIDES] + [("majority", majority, "share")]
-    shares = [
-        (name, share, _pair(figures.get("interval")))
-        for name, figures, key in told
-        if (share := number(figures.get(key))) is not None
-    ]
-    if len(shares) < len(told):
-        return None
-    rows = [
-        _row(name, _COLOURS[name], Scale(0, 1), share, ends, height)
-        for (name, share, ends), height in zip(shares, _HEIGHTS, strict=True)
-    ]
-    whiskers = "Lines are 95 % intervals (Wilson). " if any(ends for _, _, ends in shares) else ""
+    rows = []
+    for path, colour, height in _ACCURACIES:
+        name, share = path.partition(".")[0], number(at(verdict, path))
+        ends = pair(at(verdict, f"{name}.interval"))
+        if share is None:
+            return None
+        rows.append(_row(name, colour, Scale(0, 1), share, ends, height, percent(share)))
+    whiskers = "Lines are 95 % intervals (Wilson). " if any(row["low"] is not None for row in rows) else ""
     return {
         "title": "Accuracy",
-        "label": ", ".join(f"{name} {percent(share)}" for name, share, _ in shares),
+        "label": ", ".join(f"{row['name']} {row['text']}" for row in rows),
         "rows": rows,
         "x": ticks(Scale(0, 100), about=4, unit=" %"),
-        "texts": [(row["at"], row["y"], percent(share)) for row, (_, share, _) in zip(rows, shares, strict=True)],
+        "texts": [(row["at"], row["y"], row["text"]) for row in rows],
         "line": rows[-1]["at"],
-        "caption": f'{whiskers}Majority: always answering "{majority.get("label")}".',
+        "caption": f'{whiskers}Majority: always answering "{at(verdict, "majority.label")}".',
     }
 
 
 def _difference(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
-    value, ends = number(verdict.get("difference")), _pair(verdict.get("difference_interval"))
+    value, ends = number(verdict.get("difference")), pair(verdict.get("difference_interval"))
     if value is None or ends is None:
         return None
     low, high = min(0.0, ends[0]), max(0.0, ends[1])
     room = 0.1 * (high - low) or 1.0
     scale = Scale(low - room, high + room)
-    row = _row("change", "tuned", scale, value, ends, 50)
+    row = _row("change", "tuned", scale, value, ends, 50, f"{value:+.3g}")
     unit = str(verdict.get("difference_unit", ""))
+    confidence = f"{100 * (1 - verdict.get('alpha', 0.05)):g} %"
     return {
         "title": f"Difference in {unit}" if unit else "Difference",
         "label": f"tuned minus base {value:+.3g} {unit}",
         "rows": [row],
         "x": ticks(scale, about=4),
-        "texts": [(row["at"], row["y"], f"{value:+.3g}")],
+        "texts": [(row["at"], row["y"], row["text"])],
         "line": scale(0),
-        "caption": f"The line is the {_confidence(verdict)} interval (bootstrap). It tells a difference where it leaves out 0.",
+        "caption": f"The line is the {confidence} interval (bootstrap). There is a difference where it leaves out 0.",
     }
 
 
 def _row(
-    name: str, colour: str, scale: Scale, value: float, ends: tuple[float, float] | None, height: float
+    name: str, colour: str, scale: Scale, value: float, ends: tuple[float, float] | None, height: float, text: str
 ) -> dict[str, Any]:
     low, high = (scale(end) for end in ends) if ends else (None, None)
-    return {"name": name, "colour": colour, "at": scale(value), "low": low, "high": high, "y": height}
+    return {"name": name, "colour": colour, "at": scale(value), "low": low, "high": high, "y": height, "text": text}
 
 
-def histogram(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For each label, the counts in gold, base and tuned, with the width of their bars in percent."""
-    columns = {
-        "gold": as_dict(verdict.get("gold")),
-        "base": as_dict(as_dict(verdict.get("base")).get("histogram")),
-        "tuned": as_dict(as_dict(verdict.get("tuned")).get("histogram")),
-    }
-    most = max((count for counts in columns.values() for count in counts.values()), default=0) or 1
-    return [
-        {
-            "label": label,
-            "bars": [(who, counts.get(label, 0), 100 * counts.get(label, 0) / most) for who, counts in columns.items()],
-        }
-        for label in as_list(verdict.get("labels"))
-    ]
+def histogram(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """The labels, how often each is the gold, base and tuned answer, and the largest of these counts."""
+    counts = {"gold": as_dict(verdict.get("gold")), **{side: at(verdict, f"{side}.histogram", {}) for side in SIDES}}
+    most = max((count for one in counts.values() for count in one.values()), default=0) or 1
+    return {"labels": as_list(verdict.get("labels")), "counts": counts, "most": most}
 
 
 def calibration(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
     """A reliability diagram for base and tuned, in percent of the plot; None where no answer has a probability."""
     sides = []
-    for side in _SIDES:
+    for side in SIDES:
         figures = as_dict(verdict.get(side))
         bins = _bins(as_list(figures.get("calibration")))
         sides.append(
@@ -210,8 +162,8 @@ def calibration(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
                 "name": side,
                 "bins": bins,
                 "counts": [(one["left"] + one["span"] / 2, one["height"], one["n"]) for one in bins],
-                "error": _shown(figures.get("calibration_error"), percent),
-                "brier": _shown(figures.get("brier"), "{:.3f}".format),
+                "error": known(figures.get("calibration_error"), percent, "not recorded"),
+                "brier": known(figures.get("brier"), "{:.3f}".format, "not recorded"),
             }
         )
     if not any(side["bins"] for side in sides):
@@ -236,28 +188,5 @@ def _bins(bins: Sequence[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _tile(name: str, value: str, note: str) -> dict[str, str]:
-    return {"name": name, "value": unbroken(value), "note": unbroken(note)}
-
-
-def _difference_interval(verdict: Mapping[str, Any], digits: int) -> str:
-    ends = _pair(verdict.get("difference_interval"))
-    return f", {_confidence(verdict)}: {ends[0]:+.{digits}f} to {ends[1]:+.{digits}f}" if ends else ""
-
-
-def _confidence(verdict: Mapping[str, Any]) -> str:
-    return f"{100 * (1 - verdict.get('alpha', 0.05)):g} %"
-
-
 def _p_value(value: Any) -> str:
-    p = number(value)
-    return "no test" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3g}"
-
-
-def _pair(value: Any) -> tuple[float, float] | None:
-    ends = [end for end in map(number, as_list(value)) if end is not None]
-    return (ends[0], ends[1]) if len(ends) == 2 else None
-
-
-def _shown(value: Any, show: Callable[[float], str]) -> str:
-    return "not recorded" if number(value) is None else show(value)
+    return known(value, lambda p: "p < 0.001" if p < 0.001 else f"p = {p:.3g}", "no test")

@@ -70,10 +70,13 @@ class Found:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
-def verify(folder: Path) -> str | None:
-    """None for a valid checkpoint, else what is wrong with it, in words. Reads every byte, unpickles nothing."""
+def verify(folder: Path, name: str | None = None) -> str | None:
+    """None for a valid checkpoint, else what is wrong with it, in words. Reads every byte, unpickles nothing.
+
+    name: verify the folder as if it had this name.
+    """
     try:
-        return _first_fault(folder)
+        return _first_fault(folder, name or folder.name)
     except OSError as error:
         return f"{Path(error.filename or folder).name} cannot be read: {error.strerror or error}"
 
@@ -84,7 +87,7 @@ def newest_valid(checkpoints: Path) -> Found:
     Partial folders are never looked at. Call `clear_leftovers` first where nobody else writes to the folder.
     """
     skipped: list[tuple[str, str]] = []
-    for step, folder in reversed(_by_step(checkpoints)):
+    for step, folder in reversed(by_step(checkpoints)):
         reason = verify(folder)
         if reason is None:
             return Found(folder, step, tuple(skipped))
@@ -290,7 +293,7 @@ def _rotate(checkpoints: Path, limit: int | None, newest: tuple[int, Path], best
     It tells the newest by its time of change or highest number; here it is the one just written, and those of higher
     steps, which the run passed over when it resumed, go first.
     """
-    existing = _by_step(checkpoints)
+    existing = by_step(checkpoints)
     expendable = [(step < newest[0], step, folder) for step, folder in existing if folder not in (newest[1], best)]
     excess = len(existing) - limit if limit and limit > 0 else 0
     for _, _, folder in sorted(expendable)[: max(0, excess)]:
@@ -308,8 +311,8 @@ def _discard(folder: Path) -> None:
         log.warning("%s could not be removed: %s", folder, error)
 
 
-def _first_fault(folder: Path) -> str | None:
-    named = _NAME.fullmatch(folder.name)
+def _first_fault(folder: Path, name: str) -> str | None:
+    named = _NAME.fullmatch(name)
     if named is None or not folder.is_dir():
         return "it is not a folder named checkpoint-N"
     step = int(named[1])
@@ -379,9 +382,11 @@ def _manifest_text(manifest: dict[str, Any]) -> str:
     return json.dumps(manifest, ensure_ascii=False, indent=2) + "\n"
 
 
-def _by_step(checkpoints: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of all that carry a checkpoint's name, lowest step first."""
-    named = [(_NAME.fullmatch(path.name), path) for path in checkpoints.glob("checkpoint-*")]
+def by_step(checkpoints: Path, prefix: str = "") -> list[tuple[int, Path]]:
+    """(step, folder) of all that carry a checkpoint's name after the prefix, lowest step first."""
+    named = [
+        (_NAME.fullmatch(path.name.removeprefix(prefix)), path) for path in checkpoints.glob(f"{prefix}checkpoint-*")
+    ]
     return sorted((int(match[1]), path) for match, path in named if match)
 
 
@@ -395,7 +400,7 @@ def _expected_bytes(checkpoints: Path, model: Any) -> int:
 
     The bound: the trainable parameters as stored, Adam's two moments of each in fp32, and the tokenizer.
     """
-    sizes = [sum(path.stat().st_size for path in _files(folder)) for _, folder in _by_step(checkpoints)]
+    sizes = [sum(path.stat().st_size for path in _files(folder)) for _, folder in by_step(checkpoints)]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return max(sizes, default=sum(p.nbytes + 8 * p.numel() for p in trainable) + _TEXT_BYTES)
 
@@ -423,7 +428,7 @@ def _failure_to_write(error: BaseException) -> str | None:
 
 
 def _cannot_write(checkpoints: Path, step: int, needed: int, reason: str) -> SlimtuneError:
-    earlier = [name.name for _, name in _by_step(checkpoints)]
+    earlier = [name.name for _, name in by_step(checkpoints)]
     kept = f"{' and '.join(earlier[-2:])} stay as they were" if earlier else "no checkpoint was written before it"
     room = f"it needs about {size_text(needed)}, and {size_text(_free_bytes(checkpoints))} are free"
     return fail(

@@ -7,7 +7,7 @@ import pytest
 from support import fake_run
 from support.report_page import assert_self_contained, page
 
-from slimtune.run.report import answers, contamination, verdict
+from slimtune.run.report import answers, verdict
 
 
 @pytest.fixture(scope="module")
@@ -215,9 +215,9 @@ def test_texts_are_scored_apart_by_their_own_measure():
     told = {"items": 1, "by_kind": {"exact": 1}, "shared_context": 0}
     told["clean"] = {"n": 9, "base_perplexity": 12.345, "tuned_perplexity": 6.0, "p_value": 0.04}
     told["contaminated"] = {"n": 1, "base_chrf": 20.0, "tuned_chrf": 90.0, "p_value": 1.0}
-    assert contamination.section({"contamination": told}, {})["apart"] == [
-        ("clean", "9", "perplexity 12.35", "perplexity 6.00", "0.04"),
-        ("contaminated", "1", "chrF 20.00", "chrF 90.00", "1"),
+    assert answers.contamination({"contamination": told}, {})["apart"] == [
+        ("clean", 9, "perplexity 12.35", "perplexity 6.00", 0.04),
+        ("contaminated", 1, "chrF 20.00", "chrF 90.00", 1.0),
     ]
 
 

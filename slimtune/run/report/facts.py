@@ -1,0 +1,125 @@
+"""The report's sections on what a run used and left: settings, recipe, data, versions, hashes, the export."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slimtune.core.run_folder import as_dict, as_list, at, mapping
+from slimtune.export.proof import parity_text
+from slimtune.run.report.values import flat, show, size
+
+DEFAULT = "default"
+
+
+def settings(plan: Mapping[str, Any], trainer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every planned setting with its reason, and what the trainer used. `changed` where that is another value."""
+    planned = as_dict(plan.get("settings"))
+    rows = []
+    for name, setting in planned.items():
+        value = at(setting, "value")
+        used = trainer.get(name, value)
+        changed = _comparable(used) != _comparable(value)
+        rows.append(
+            {"name": name, "value": value, "used": used, "changed": changed, "reason": at(setting, "reason", "")}
+        )
+    return rows + [
+        {"name": name, "value": value, "used": value, "changed": False, "reason": "as recorded from the trainer"}
+        for name, value in trainer.items()
+        if name not in planned
+    ]
+
+
+def _comparable(value: Any) -> Any:
+    """Module names are a set: their order means nothing."""
+    return sorted(map(str, value)) if isinstance(value, list) else value
+
+
+def recipe(resolved: Mapping[str, Any], sources: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value of the resolved recipe: those `chosen` in a file or on the command line, and the `defaults`.
+
+    sources: manifest.json's "recipe_sources", {"train.epochs": "recipes/direct.yaml:13"}, without the defaults; empty
+    for a run that did not record them. Then no value is called a default.
+    """
+    default = DEFAULT if sources else ""
+    values = flat(dict(resolved)) if resolved else []
+    rows = [(name, value, str(sources.get(name, default))) for name, value in values]
+    return {
+        "recorded": bool(sources),
+        "chosen": [row for row in rows if row[2] != DEFAULT],
+        "defaults": [row for row in rows if row[2] == DEFAULT],
+    }
+
+
+def data(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """{"train": "311 examples; a: 78, b: 77"}"""
+    told = {}
+    for name, counts in as_dict(manifest.get("data")).items():
+        parts = {key.replace("_", " "): show(value) for key, value in as_dict(counts).items()}
+        parts.pop("label distribution", None)
+        labels = ", ".join(f"{label}: {count}" for label, count in at(counts, "label_distribution", {}).items())
+        told[name] = "; ".join([*(f"{value} {key}" for key, value in parts.items()), *([labels] if labels else [])])
+    return told
+
+
+def provenance(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Titles, each with names and values."""
+    hashes, git, splits = as_dict(manifest.get("hashes")), as_dict(manifest.get("git")), _splits(manifest)
+    return {
+        "Versions": as_dict(manifest.get("versions")),
+        **({"Splits": splits} if splits else {}),
+        "SHA-256": {key.replace("_", " "): value for key, value in hashes.items() if key != "data"}
+        | as_dict(hashes.get("data")),
+        "Hardware": {
+            key.removesuffix("_bytes").replace("_", " "): size(value) if key.endswith("_bytes") else value
+            for key, value in as_dict(manifest.get("hardware")).items()
+        },
+        "Git": {"commit": git.get("commit"), "uncommitted changes": git.get("dirty")} if git else {},
+    }
+
+
+def _splits(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """{"x.train.jsonl": "train of split.json, seed 42", "split.json": "SHA-256 0f…"}"""
+    sets: dict[str, list[str]] = {}
+    manifests: dict[str, str] = {}
+    for one in map(as_dict, as_list(manifest.get("data_splits"))):
+        changed = "" if one.get("unchanged") else "; it has changed since"
+        of = f"{one.get('split')} of {one.get('manifest')}, seed {one.get('seed')}{changed}"
+        sets.setdefault(str(one.get("file")), []).append(of)
+        manifests[str(one.get("manifest"))] = f"SHA-256 {one.get('manifest_sha256')}"
+    return {file: "; ".join(of) for file, of in sets.items()} | manifests
+
+
+def gate(manifest: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Why nothing was exported, or what the gate would have refused and was exported by force; empty where neither."""
+    told = [event for event in events if event.get("event") in ("exported", "not_exported")]
+    if told and told[-1].get("event") == "not_exported":
+        return {"refused": str(told[-1].get("message", "")), "forced": ""}
+    return {"refused": "", "forced": str(at(manifest, "export.forced", ""))}
+
+
+def export(run_dir: Path, recipe: Mapping[str, Any], unreadable: list[str]) -> dict[str, Any]:
+    """The files of export/ with their sizes, the parity result as it was written, and the command for Ollama."""
+    folder = run_dir / "export"
+    files = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        parts = [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]
+        if parts and not path.name.startswith("."):
+            files[path.name + ("/" if path.is_dir() else "")] = size(sum(part.stat().st_size for part in parts))
+    name = at(recipe, "export.ollama_name")
+    command = ["ollama", "create", str(name), "-f", "export/Modelfile"]
+    # What did not pass is where it was made, beside the export.
+    parity = mapping(run_dir, "export.unverified/parity.json", unreadable) or mapping(
+        run_dir, "export/parity.json", unreadable
+    )
+    return {
+        "files": files,
+        "parity": parity_text.rows(parity),
+        "parity_heading": parity_text.HEADING,
+        "parity_said": parity_text.sentences(parity),
+        "parity_problems": parity_text.problems(parity),
+        "parity_all": dict(flat(parity)) if parity else {},
+        "command": shlex.join(command) if name and (folder / "Modelfile").is_file() else "",
+    }
