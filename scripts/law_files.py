@@ -18,7 +18,7 @@ from slimtune.core.files import write_text
 from slimtune.data.problems import bad_data, repeated_ids
 from slimtune.data.questions import Question
 from slimtune.data.records import Mode
-from slimtune.data.splitting import SPLITS, Item, context_key, split_items
+from slimtune.data.splitting import SPLITS, SplitItem, context_key, split_items
 from slimtune.datatools.build import prompts
 
 # File name to mode and whether the prompt holds statutes.
@@ -79,7 +79,7 @@ def split_questions(questions: Sequence[Question], *, dev: float, test: float, s
     Raises `SlimtuneError` if a share is impossible or a split would be empty.
     """
     sizes = _sizes(len(questions), dev, test)
-    items = [Item(one.id, one.correct, one.source, context_key(one.context)) for one in questions]
+    items = [SplitItem(one.id, one.correct, one.source, context_key(one.context)) for one in questions]
     name_of = split_items(items, sizes, seed=seed)
     split = {name: [question for question in questions if name_of[question.id] == name] for name in SPLITS}
     for name, size in sizes.items():

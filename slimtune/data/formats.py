@@ -136,7 +136,7 @@ def convert_rows(
         other = detect(row.value)
         if format == "auto" and other not in (None, name):
             what = f"a row of format {other} in a file of format {name}"
-            problems.append(Problem(what, f"{path}:{row.line}", "keep one format a file"))
+            problems.append(Problem(what, f"{path}:{row.line}", "use one format per file"))
         elif one := convert(row, name, path=path, system=system, problems=problems):
             converted.append(one)
     return converted
@@ -267,7 +267,7 @@ def _check_order(turns: Sequence[_Turn], name: FormatName, report: _Report) -> N
         if index == 0 and turn.role == "system":
             continue
         if turn.role != expected:
-            report(f"'{turn.field}' is a turn of {turn.role} where {expected} must speak", fix)
+            report(f"'{turn.field}' is a turn of {turn.role}, not of {expected}", fix)
             return
         expected = "assistant" if expected == "user" else "user"
     if not turns or turns[-1].role != "assistant":

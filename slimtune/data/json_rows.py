@@ -64,7 +64,7 @@ class StrictDecoder:
         if len(value) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = [key for key in value if keys.count(key) > 1]
-            self.complaints += [f"the key {key!r} stands twice in one object" for key in twice]
+            self.complaints += [f"the key {key!r} occurs twice in one object" for key in twice]
         return value
 
     def _constant(self, name: str) -> None:
@@ -116,7 +116,7 @@ def read_array(text: str, start: int, path: str, problems: list[Problem]) -> lis
     rows, end = _elements(text, start, path, problems)
     rest = _skip(text, end)
     if rest < len(text):
-        fix = "keep one array a file, or write one object a line (JSONL)"
+        fix = "keep one array per file, or write one object per line (JSONL)"
         problems.append(_at(text, rest, path, "more text after the end of the array", fix))
     return rows
 
@@ -133,7 +133,7 @@ def read_object(text: str, path: str, problems: list[Problem]) -> list[Row]:
         return []
     rest = _skip(text, end)
     if rest < len(text):
-        fix = "write one object a line (JSONL), or put all of them into one array"
+        fix = "write one object per line (JSONL), or put all of them into one array"
         problems.append(_at(text, rest, path, "more text after the end of the first object", fix))
         return []
     wrapper = _wrapper_key(value)
@@ -142,7 +142,7 @@ def read_object(text: str, path: str, problems: list[Problem]) -> list[Row]:
     starts = [position for key, position in _members(text, start) if key == wrapper]
     if len(starts) > 1:
         problems.append(
-            _at(text, starts[1], path, f"the key {wrapper!r} stands twice in one object", "keep one of them")
+            _at(text, starts[1], path, f"the key {wrapper!r} occurs twice in one object", "keep one of them")
         )
         return []
     return _elements(text, starts[0], path, problems)[0]
@@ -228,10 +228,10 @@ def _accepted(value: Any, decoder: StrictDecoder, path: str, line: int, problems
 def _broken(error: ValueError | RecursionError, path: str, line: int) -> Problem:
     if not isinstance(error, json.JSONDecodeError):
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        return Problem(f"broken JSON: {reason}", f"{path}:{line}", "write the row anew")
+        return Problem(f"broken JSON: {reason}", f"{path}:{line}", "write the row again")
     # In JSONL the text was this line alone; in an array it was the file, and the error may be lines below the start.
     line = max(line, error.lineno)
-    fix = "one object a line, nothing around it or after it" if error.msg == "Extra data" else "mend the line"
+    fix = "write one object per line, nothing before or after it" if error.msg == "Extra data" else "correct the line"
     return Problem(f"broken JSON at column {error.colno}: {error.msg}", f"{path}:{line}", fix)
 
 

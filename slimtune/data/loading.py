@@ -53,18 +53,13 @@ class FileReport:
         """What loading the file changed or left out, in words."""
         notes = []
         if self.nfc_changed:
-            rows = (
-                "1 row was not NFC and has"
-                if self.nfc_changed == 1
-                else f"{self.nfc_changed} rows were not NFC and have"
-            )
-            notes.append(f"{self.path}: {rows} been normalised.")
+            notes.append(f"{self.path}: normalised {plural(self.nfc_changed, 'row')} to Unicode NFC.")
         if self.filtered_by_mode:
-            left_out = f"{self.filtered_by_mode} of {self.rows} rows are of another mode and are left out"
+            left_out = f"{self.filtered_by_mode} of {self.rows} rows have another mode and are left out"
             notes.append(f"{self.path}: {left_out}.")
         if self.ignored_keys:
             keys = ", ".join(self.ignored_keys)
-            notes.append(f"{self.path}: keys that the {self.format} format does not have: {keys}.")
+            notes.append(f"{self.path}: ignored keys that the {self.format} format does not have: {keys}.")
         if self.weight != 1:
             notes.append(f"{self.path}: weight {self.weight:g} makes {self.used} examples of {self.kept} rows.")
         return notes
@@ -118,7 +113,7 @@ class ModeFilter:
         if self._without:
             first = self._without[0]
             rows = plural(len(self._without), "row")
-            what = f"{rows} without meta.mode, the first at line {first.line}; data.mode is {self.mode}"
+            what = f"{rows} without meta.mode, first at line {first.line}; data.mode is {self.mode}"
             fix = 'add "meta": {"mode": "direct"} or {"mode": "cot"} to them, or set data.mode: auto'
             self.problems.append(Problem(what, first.where, fix))
         if self.others and not self.kept:

@@ -46,7 +46,7 @@ def repeated_ids(things: Iterable[Named], noun: str) -> list[Problem]:
         earlier = first.setdefault(thing.id, thing)
         if earlier is not thing:
             what = f"the id '{thing.id}' is used twice: {earlier.where} and {thing.where}"
-            problems.append(Problem(what, thing.where, f"give each {noun} an id of its own"))
+            problems.append(Problem(what, thing.where, f"give each {noun} its own id"))
     return problems
 
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from slimtune.core.errors import Problem
-from slimtune.data.json_rows import type_name
+from slimtune.data.json_rows import Row, type_name
 from slimtune.data.problems import bad_data, repeated_ids
-from slimtune.data.sources import Row, read_rows
+from slimtune.data.sources import read_rows
 from slimtune.data.text import faults, normalised
 
 LABELS = "abcdefghij"
@@ -83,7 +83,9 @@ def choice_faults(choices: Mapping[str, str], correct: str) -> list[tuple[str, s
             (f"the labels are {', '.join(labels) or '(none)'}", "label at least two choices a, b, c … in order")
         )
     if correct not in choices:
-        found.append((f"'correct' is {correct!r}, which is none of the labels", "write the label of the right choice"))
+        found.append(
+            (f"'correct' is {correct!r}, which is not one of the labels", "write the label of the right choice")
+        )
     seen: dict[str, str] = {}
     for label, text in choices.items():
         # Choices that differ in width or spacing only cannot be told apart by reading them.

@@ -21,8 +21,6 @@ from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, StrictDecoder, read_json
 
-__all__ = ["Row", "is_hub_id", "read_rows"]
-
 log = logging.getLogger(__name__)
 
 _DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -71,7 +69,7 @@ def is_hub_id(path: str) -> bool:
 def _read_text(path: str, data: bytes, problems: list[Problem]) -> list[Row]:
     suffix = PurePath(path).suffix.lower()
     if suffix == ".parquet":
-        fix = "write it anew, or name it after what it is (.jsonl, .json, .csv)"
+        fix = "write it again, or rename it to what it is (.jsonl, .json, .csv)"
         problems.append(Problem("not a Parquet file (it does not begin with PAR1)", path, fix))
         return []
     if data.startswith((b"\x1f\x8b", b"PK\x03\x04")):
@@ -89,7 +87,7 @@ def _read_text(path: str, data: bytes, problems: list[Problem]) -> list[Row]:
     if suffix in _DATA_SUFFIXES or text.lstrip()[0] in "{[":
         return read_json(text, path, bad_lines, problems)
     fix = f"give it one of the suffixes {' '.join(_DATA_SUFFIXES)}"
-    problems.append(Problem("neither the name nor the content tells what kind of file this is", path, fix))
+    problems.append(Problem("unknown kind of file", path, fix))
     return []
 
 
@@ -117,7 +115,7 @@ def _read_csv(text: str, path: str, bad_lines: frozenset[int], problems: list[Pr
     faulty = [name for name in header if header.count(name) > 1 or not name.strip()]
     if faulty:
         what = f"the header has empty or repeated names: {', '.join(repr(name) for name in dict.fromkeys(faulty))}"
-        problems.append(Problem(what, f"{path}:{line}", "give every column a name of its own"))
+        problems.append(Problem(what, f"{path}:{line}", "give every column its own name"))
         return []
     rows: list[Row] = []
     for line, cells in records:
@@ -178,7 +176,7 @@ def _read_parquet(path: str, data: bytes, problems: list[Problem]) -> list[Row]:
     try:
         values = pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(f"broken Parquet: {error}", path, "write the file anew"))
+        problems.append(Problem(f"broken Parquet: {error}", path, "write the file again"))
         return []
     return _arrow_rows(values, path, problems)
 

@@ -29,7 +29,7 @@ def read(path: Path) -> dict[str, Any] | None:
     found = _parsed(path)
     if found is None:
         raise fail(
-            "there is a file of this name that `data split` did not write",
+            "`data split` did not write this file",
             where=str(path),
             fix="name another folder with --out, or another manifest with --manifest",
         )
@@ -84,7 +84,7 @@ def notes(splits: Iterable[Mapping[str, Any]], trained_on: Iterable[str]) -> lis
         if not one["unchanged"]:
             said.append(f"{one['file']} has changed since {one['manifest']} was written.")
         if one["file"] in training and one["split"] != "train":
-            said.append(f"{one['file']} is the {one['split']} set of {one['manifest']}, and is trained on.")
+            said.append(f"{one['file']} is the {one['split']} set of {one['manifest']}, but this run trains on it.")
     return said
 
 

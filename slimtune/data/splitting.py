@@ -20,7 +20,7 @@ _MOST_KINDS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class SplitItem:
     """What is to be placed, once for each id. Items with equal group keys stay together. label, source: "" for none."""
 
     id: str
@@ -33,7 +33,7 @@ class Item:
 class _Group:
     """Items that stay together. features: how many of them have each feature. kind: equal for equal features."""
 
-    items: list[Item]
+    items: list[SplitItem]
     features: Counter[_Feature]
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ def context_key(context: str) -> str:
 
 
 def split_items(
-    items: Sequence[Item], sizes: Mapping[str, int], *, seed: int, placed: Mapping[str, str] | None = None
+    items: Sequence[SplitItem], sizes: Mapping[str, int], *, seed: int, placed: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """The name of the split of each item, by id.
 
@@ -116,14 +116,14 @@ def split_items(
     return name_of | {item.id: name for name, part in parts.items() for group in part.groups for item in group.items}
 
 
-def _groups(items: Iterable[Item]) -> list[_Group]:
-    by_key: dict[str, list[Item]] = {}
+def _groups(items: Iterable[SplitItem]) -> list[_Group]:
+    by_key: dict[str, list[SplitItem]] = {}
     for item in sorted(items, key=lambda item: item.id):
         by_key.setdefault(item.group, []).append(item)
     return [_Group(members, _features(members)) for members in by_key.values()]
 
 
-def _features(items: Iterable[Item]) -> Counter[_Feature]:
+def _features(items: Iterable[SplitItem]) -> Counter[_Feature]:
     found: Counter[_Feature] = Counter()
     for item in items:
         found["all", ""] += 1

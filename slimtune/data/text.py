@@ -84,7 +84,7 @@ def faults(text: str, role: Role) -> list[tuple[str, str]]:
             found.append((f"has no answer after its {opens} block", f"write the answer behind {closes}"))
     tags = {tag: pair for pair in _thoughts for tag in pair}
     for token in dict.fromkeys(control_token().findall(visible)):
-        fix = "remove it, or write it so that it is no token"
+        fix = "remove it, or spell it so that it is not a token"
         if token in tags:
             block = "…".join(tags[token])
             fix = f"only an assistant's text may have one {block} block, at its very beginning"
@@ -109,7 +109,7 @@ def unwritable(value: Any) -> list[tuple[str, str]]:
         surrogate = _LONE_SURROGATE.search(value)
         if surrogate:
             what = f"contains the lone surrogate \\u{ord(surrogate.group()):04x}"
-            found.append((what, "half of a character is missing: write the text anew"))
+            found.append((what, "half of a character is missing: write the text again"))
         return found
     else:
         return []

@@ -57,4 +57,4 @@ def keep_apart(output: Path, inputs: Iterable[str]) -> None:
     """Raise SlimtuneError where a command would write over a file that it reads."""
     for path in inputs:
         if Path(path).resolve() == output.resolve():
-            raise fail("the file is read and cannot be written over", where=path, fix="name another file with --output")
+            raise fail("the output file is also an input", where=path, fix="name another file with --output")

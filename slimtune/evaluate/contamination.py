@@ -12,7 +12,7 @@ from typing import Any
 from slimtune.core.errors import fail
 from slimtune.core.progress import Advance, ignore
 from slimtune.data.duplicates import ngrams, overlap, question_text, similarity
-from slimtune.data.duplicates.overlap import Item, Row
+from slimtune.data.duplicates.overlap import TestItem, TrainRow
 from slimtune.data.records import Conversation
 from slimtune.evaluate.judge.pair import DUPLICATES, SHARED_CONTEXT
 
@@ -101,7 +101,7 @@ def lines(found: dict[str, Any], *, limit: int = 10) -> list[str]:
     return said
 
 
-def _strongest(item: Item, questions: ngrams.Index, threshold: float) -> dict[str, Any] | None:
+def _strongest(item: TestItem, questions: ngrams.Index, threshold: float) -> dict[str, Any] | None:
     if item.exact:
         return _entry(item, EXACT, 1.0, item.exact)
     if item.normalised:
@@ -114,12 +114,12 @@ def _strongest(item: Item, questions: ngrams.Index, threshold: float) -> dict[st
     return _entry(item, SHARED_CONTEXT, *neighbour) if neighbour else None
 
 
-def _nearest(sought: similarity.Sought, rows: Sequence[Row]) -> tuple[float, Row] | None:
+def _nearest(sought: similarity.Sought, rows: Sequence[TrainRow]) -> tuple[float, TrainRow] | None:
     scored = [(similarity.similarity(sought, row.asked), row) for row in rows]
     return max(scored, key=lambda one: one[0], default=None)
 
 
-def _entry(item: Item, kind: str, share: float, row: Row) -> dict[str, Any]:
+def _entry(item: TestItem, kind: str, share: float, row: TrainRow) -> dict[str, Any]:
     return {
         "id": item.id,
         "where": item.where,

@@ -169,12 +169,12 @@ def test_missing_empty_and_wrong_fields(name, value, expected):
     [
         ("u", "the conversation ends with user, not with the assistant"),
         ("s", "the conversation ends with system, not with the assistant"),
-        ("a", "'messages[0].content' is a turn of assistant where user must speak"),
-        ("ua u a a", "'messages[4].content' is a turn of assistant where user must speak"),
-        ("uu a", "'messages[1].content' is a turn of user where assistant must speak"),
-        ("ua s ua", "'messages[2].content' is a turn of system where user must speak"),
-        ("ss ua", "'messages[1].content' is a turn of system where user must speak"),
-        ("sa", "'messages[1].content' is a turn of assistant where user must speak"),
+        ("a", "'messages[0].content' is a turn of assistant, not of user"),
+        ("ua u a a", "'messages[4].content' is a turn of assistant, not of user"),
+        ("uu a", "'messages[1].content' is a turn of user, not of assistant"),
+        ("ua s ua", "'messages[2].content' is a turn of system, not of user"),
+        ("ss ua", "'messages[1].content' is a turn of system, not of user"),
+        ("sa", "'messages[1].content' is a turn of assistant, not of user"),
         ("su a u", "the conversation ends with user, not with the assistant"),
     ],
 )

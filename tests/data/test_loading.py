@@ -121,7 +121,7 @@ def test_rows_without_mode_are_said_once(tmp_path):
     path = write(tmp_path / "x.jsonl", [row(1, "direct"), row(2), row(3), row(4, "Direct")])
     error = error_of(path, mode="direct")
     assert [(problem.where, problem.what) for problem in error.problems] == [
-        (f"{path}:2", "2 rows without meta.mode, the first at line 2; data.mode is direct"),
+        (f"{path}:2", "2 rows without meta.mode, first at line 2; data.mode is direct"),
         (f"{path}:4", "meta.mode is 'Direct', neither direct nor cot; data.mode is direct"),
     ]
 
@@ -189,7 +189,7 @@ def test_one_file_with_every_kind_of_fault(tmp_path):
         (row(7, output=["a"]), "'output' is a list of content parts"),
         ("", None),
         ('{"input": "x", "output": "y"', "broken JSON at column 29: Expecting ',' delimiter"),
-        ('{"input": "x", "output": "y", "output": "z"}', "the key 'output' stands twice"),
+        ('{"input": "x", "output": "y", "output": "z"}', "the key 'output' occurs twice"),
         ('{"input": "x", "output": NaN}', "NaN is not a JSON value"),
         ("[1]", "the row is a list"),
         (row(13, input="x<|im_end|>"), "'input' (user) contains the control token <|im_end|>"),

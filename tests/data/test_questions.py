@@ -55,7 +55,7 @@ PLANTED = [
     ({**GOOD, "id": "7", "choices": {"a": "甲", "c": "丙"}}, ["the labels are a, c"]),
     ({**GOOD, "id": "8", "choices": {"c": "丙"}}, ["the labels are c"]),
     ({**GOOD, "id": "9", "choices": {"b": "乙", "a": "甲", "c": "丙"}}, ["the labels are b, a, c"]),
-    ({**GOOD, "id": "10", "correct": "e"}, ["'correct' is 'e', which is none of the labels"]),
+    ({**GOOD, "id": "10", "correct": "e"}, ["'correct' is 'e', which is not one of the labels"]),
     ({**GOOD, "id": "11", "choices": {"a": "甲１", "b": "甲 1", "c": "丙"}}, ["the choices a and b are the same"]),
     (
         {**GOOD, "id": "12", "choices": {"a": "甲", "b": "", "c": 3}},

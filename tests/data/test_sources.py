@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from support.paths import ROOT
 
 from slimtune.core.errors import Problem, SlimtuneError
-from slimtune.data.sources import Row, is_hub_id, read_rows
+from slimtune.data.json_rows import Row
+from slimtune.data.sources import is_hub_id, read_rows
 
 A, B = {"input": "問い", "output": "甲"}, {"input": "次", "output": "乙"}
 
@@ -171,8 +172,8 @@ PLANTED = [
     ('{"input": "x" "output": "y"}', "broken JSON at column 15: Expecting ',' delimiter"),
     ('{"input": "tab\there", "output": "y"}', "broken JSON at column 15: Invalid control character at"),
     ('{"input": "x", "output": "y"},', "broken JSON at column 30: Extra data"),
-    ('{"input": "x", "input": "y", "output": "z"}', "the key 'input' stands twice in one object"),
-    ('{"input": "x", "output": "y", "meta": {"a": 1, "a": 2}}', "the key 'a' stands twice in one object"),
+    ('{"input": "x", "input": "y", "output": "z"}', "the key 'input' occurs twice in one object"),
+    ('{"input": "x", "output": "y", "meta": {"a": 1, "a": 2}}', "the key 'a' occurs twice in one object"),
     ('{"input": "x", "output": NaN}', "NaN is not a JSON value"),
     ('{"input": -Infinity, "output": Infinity}', "-Infinity is not a JSON value"),
     ("", None),
@@ -221,7 +222,7 @@ def test_array_goes_on_after_a_broken_element(tmp_path):
         ('[{"a": "b"}', 1, "the array is never closed"),
         ('[{"a": "b"}]\n\n  {"c": "d"}', 3, "more text after the end of the array (column 3)"),
         ('{\n"a": "b"\n}\n{\n"c": "d"\n}', 4, "more text after the end of the first object (column 1)"),
-        ('{\n"a": [],\n"a": [{}]\n}', 3, "the key 'a' stands twice"),
+        ('{\n"a": [],\n"a": [{}]\n}', 3, "the key 'a' occurs twice"),
         ('{\n"a": "b"\n"c": 1}', 3, "broken JSON at column 1: Expecting ',' delimiter"),
     ],
 )
@@ -330,7 +331,7 @@ def test_missing_folder_folder_and_unknown_kind(tmp_path):
     folder = the_problem(str(tmp_path))
     assert folder.what == "this is a folder, not a file"
     assert str(tmp_path / "x.jsonl") in folder.fix
-    assert "what kind of file" in the_problem(write(tmp_path / "x.txt", "hello\n")).what
+    assert "unknown kind of file" in the_problem(write(tmp_path / "x.txt", "hello\n")).what
 
 
 def test_files_that_are_not_what_they_are_called(tmp_path):

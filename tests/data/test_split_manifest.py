@@ -42,7 +42,7 @@ def test_a_changed_file_and_one_that_is_held_out_are_told(folder):
     said = split_manifest.notes(split_manifest.recorded(hashes(train, test)), [test])
     assert said == [
         f"{train} has changed since {folder / 'split.json'} was written.",
-        f"{test} is the test set of {folder / 'split.json'}, and is trained on.",
+        f"{test} is the test set of {folder / 'split.json'}, but this run trains on it.",
     ]
 
 

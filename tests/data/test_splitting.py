@@ -5,11 +5,11 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimtune.data.splitting import Item, split_items
+from slimtune.data.splitting import SplitItem, split_items
 
 
 def items(count, group=lambda n: f"g{n}"):
-    return [Item(f"q{n:03d}", "abcd"[n % 4], ("民法", "刑法")[n // 4 % 2], group(n)) for n in range(count)]
+    return [SplitItem(f"q{n:03d}", "abcd"[n % 4], ("民法", "刑法")[n // 4 % 2], group(n)) for n in range(count)]
 
 
 def test_sizes_labels_and_sources_by_hand():
@@ -33,7 +33,7 @@ def test_groups_stay_together_in_any_order(drawn, seed):
 
 
 def test_what_is_placed_stays_and_draws_its_group_along():
-    given = [Item(f"q{n}", "a", "民法", "together" if n < 3 else f"g{n}") for n in range(12)]
+    given = [SplitItem(f"q{n}", "a", "民法", "together" if n < 3 else f"g{n}") for n in range(12)]
     placed = {"q0": "test", "q5": "test", "q6": "train", "gone": "dev"}
     name_of = split_items(given, {"train": 9, "dev": 0, "test": 3}, seed=1, placed=placed)
     assert {name_of[id] for id in ("q0", "q1", "q2", "q5")} == {"test"} and name_of["q6"] == "train"
@@ -41,6 +41,6 @@ def test_what_is_placed_stays_and_draws_its_group_along():
 
 
 def test_of_equal_claims_the_held_out_one_wins():
-    given = [Item(f"q{n}", "a", "民法", "together" if n < 3 else f"g{n}") for n in range(8)]
+    given = [SplitItem(f"q{n}", "a", "民法", "together" if n < 3 else f"g{n}") for n in range(8)]
     name_of = split_items(given, {"train": 6, "dev": 0, "test": 2}, seed=1, placed={"q0": "train", "q1": "test"})
     assert (name_of["q0"], name_of["q1"], name_of["q2"]) == ("train", "test", "test")

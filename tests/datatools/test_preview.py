@@ -10,7 +10,7 @@ from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer, Example
 from slimtune.data.loading import load_conversations
 from slimtune.datatools.preview import text
-from slimtune.datatools.preview.preview import Choice, preview, segments
+from slimtune.datatools.preview.preview import Selection, preview, segments
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def supervised(one):
 def test_supervised_text_is_the_answer_and_the_end_of_turn(chat, file, family, answer):
     tokenizer = chat(family)
     path = file(row("𠮷は\n正しいか。", answer))
-    (one,) = preview(path, tokenizer, Choice(), max_seq_length=512).examples
+    (one,) = preview(path, tokenizer, Selection(), max_seq_length=512).examples
     assert supervised(one) == answer + "<|im_end|>"
     (conversation,) = load_conversations([(path, 1.0)]).conversations
     (example,) = tokenizer.examples(conversation)
@@ -52,7 +52,7 @@ def test_supervised_text_is_the_answer_and_the_end_of_turn(chat, file, family, a
 
 
 def test_special_tokens_stand_alone(chat, file):
-    (one,) = preview(file(row()), chat(), Choice(), max_seq_length=512).examples
+    (one,) = preview(file(row()), chat(), Selection(), max_seq_length=512).examples
     special = [segment.text for segment in one.segments if segment.special]
     assert special == ["<|im_start|>", "<|im_end|>", "<|im_start|>", "<think>", "</think>", "<|im_end|>"]
     assert all(segment.tokens == 1 for segment in one.segments if segment.special)
@@ -60,22 +60,22 @@ def test_special_tokens_stand_alone(chat, file):
 
 def test_the_recipes_settings_shape_the_text(chat, file):
     path = file(row(answer="<think>\n理由\n</think>\n\nb", meta={"mode": "cot"}), row("別", meta={"mode": "direct"}))
-    found = preview(path, chat(thinking=True), Choice(), max_seq_length=64, mode="cot", system="簡潔に。")
+    found = preview(path, chat(thinking=True), Selection(), max_seq_length=64, mode="cot", system="簡潔に。")
     assert (found.rows, found.other_mode, found.shown) == (1, 1, 1)
     (one,) = found.examples
     assert supervised(one) == "<think>\n理由\n</think>\n\nb<|im_end|>"
     assert "".join(segment.text for segment in one.segments).startswith("<|im_start|>system\n簡潔に。<|im_end|>")
     with pytest.raises(SlimtuneError, match=r"meta\.mode is not direct"):
-        preview(path, chat(), Choice(line=1), max_seq_length=64, mode="direct")
+        preview(path, chat(), Selection(line=1), max_seq_length=64, mode="direct")
 
 
 def test_a_qwen3_conversation_is_several_examples(chat, file):
     turns = [("user", "問"), ("assistant", "b"), ("user", "では"), ("assistant", "a")]
     path = file({"messages": [{"role": role, "content": text} for role, text in turns]})
-    first, second = preview(path, chat(), Choice(), max_seq_length=512).examples
+    first, second = preview(path, chat(), Selection(), max_seq_length=512).examples
     assert (supervised(first), supervised(second)) == ("b<|im_end|>", "a<|im_end|>")
     assert text.title(second) == f"{path}:1, example 2 of 2"
-    (whole,) = preview(path, chat("qwen2.5"), Choice(), max_seq_length=512).examples
+    (whole,) = preview(path, chat("qwen2.5"), Selection(), max_seq_length=512).examples
     assert supervised(whole) == "b<|im_end|>a<|im_end|>"
     assert text.title(whole) == f"{path}:1"
 
@@ -96,8 +96,8 @@ def test_the_limit_never_halves_a_character(chat):
 
 def test_what_is_too_long_is_counted_and_marked(chat, file):
     path = file(row("長い" * 30))
-    (whole,) = preview(path, chat(), Choice(), max_seq_length=512).examples
-    (one,) = preview(path, chat(), Choice(), max_seq_length=whole.tokens - 3).examples
+    (whole,) = preview(path, chat(), Selection(), max_seq_length=512).examples
+    (one,) = preview(path, chat(), Selection(), max_seq_length=whole.tokens - 3).examples
     assert one.too_many == 3 and not text.overlong(whole)
     assert sum(segment.tokens for segment in one.segments if segment.beyond) == 3
     assert f"3 tokens more than max_seq_length {whole.tokens - 3}:" in text.overlong(one)
@@ -113,29 +113,29 @@ def test_rows_by_number_at_random_and_by_line(chat, file):
         assert found.shown == len(found.examples)
         return [int(one.where.rpartition(":")[2]) for one in found.examples]
 
-    assert lines(Choice(3)) == [1, 2, 3]
-    assert lines(Choice(99)) == list(range(1, 21))
-    drawn = lines(Choice(4, seed=1))
-    assert drawn == sorted(set(drawn)) == lines(Choice(4, seed=1)) != lines(Choice(4, seed=2))
-    assert lines(Choice(line=7)) == [7]
+    assert lines(Selection(3)) == [1, 2, 3]
+    assert lines(Selection(99)) == list(range(1, 21))
+    drawn = lines(Selection(4, seed=1))
+    assert drawn == sorted(set(drawn)) == lines(Selection(4, seed=1)) != lines(Selection(4, seed=2))
+    assert lines(Selection(line=7)) == [7]
     with pytest.raises(SlimtuneError, match="--line 20"):
-        lines(Choice(line=21))
+        lines(Selection(line=21))
 
 
 def test_faults_of_other_lines_are_left_to_check(chat, file, tmp_path):
     path = file(row(), row("二"))
     with (tmp_path / "x.jsonl").open("a") as handle:
         handle.write("{broken\n")
-    found = preview(path, chat(), Choice(), max_seq_length=512)
+    found = preview(path, chat(), Selection(), max_seq_length=512)
     assert found.shown == 2
     assert text.unread(found) == f"1 problem elsewhere in {path}: slimtune data check {path}"
     with pytest.raises(SlimtuneError, match=f"{path}:3"):
-        preview(path, chat(), Choice(line=3), max_seq_length=512)
+        preview(path, chat(), Selection(line=3), max_seq_length=512)
 
 
 def test_a_row_that_cannot_be_trained_on_is_an_error(chat, file):
     with pytest.raises(SlimtuneError) as error:
-        preview(file(row(), row(answer=""), {"input": "x"}), chat(), Choice(), max_seq_length=512)
+        preview(file(row(), row(answer=""), {"input": "x"}), chat(), Selection(), max_seq_length=512)
     assert [problem.where.rpartition(":")[2] for problem in error.value.problems] == ["2", "3"]
 
 
@@ -164,7 +164,7 @@ class _Page(HTMLParser):
 
 def test_the_page_is_escaped_and_asks_for_nothing(chat, file):
     attack = "<script>alert(1)</script><img src=http://evil.example/x>"
-    found = preview(file(row(attack, attack)), chat(), Choice(), max_seq_length=512)
+    found = preview(file(row(attack, attack)), chat(), Selection(), max_seq_length=512)
     page = _Page()
     page.feed(text.page([found]))
     assert not {"script", "img"} & set(page.tags) and page.links == ["data:,"]

@@ -229,7 +229,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_is_written(tmp_pat
         ("9", "these are no labels: 1"),
         ("10", "a row of kind generation has no answer to read"),
         ("11", "the row was scored by the letters' probabilities"),
-        ("12", "the key 'text' stands twice in one object"),
+        ("12", "the key 'text' occurs twice in one object"),
     ]
     assert all(problem.fix for problem in caught.value.problems)
     assert path.read_bytes() == before

@@ -48,7 +48,7 @@ def test_what_is_off_is_said_in_the_plan_and_recorded(folder):
     ready = prepared(folder, "q.test.jsonl", "q.train.jsonl", "q.dev.jsonl")
     split = folder / "split.json"
     changed = f"{folder / 'q.dev.jsonl'} has changed since {split} was written."
-    held_out = f"{folder / 'q.test.jsonl'} is the test set of {split}, and is trained on."
+    held_out = f"{folder / 'q.test.jsonl'} is the test set of {split}, but this run trains on it."
     assert {changed, held_out} <= set(ready.plan.notes)
     record = stages.open_record(ready, ready.tokenizer)
     assert {changed, held_out} <= set(record.manifest["differences"])

@@ -76,7 +76,7 @@ def preview(
         raise fail("--line needs a single file", where="--line", fix=f"give one of {', '.join(paths)}")
     tokenizer = _tokenizer(model, wish, thinking)
     length = max_seq_length or (wish.model.max_seq_length if wish else _DEFAULT_LENGTH)
-    choice = previewing.Choice(count, seed if at_random else None, line)
+    choice = previewing.Selection(count, seed if at_random else None, line)
     with consoles.stderr().bar("Reading (bytes)") as progress:
         found = [
             previewing.preview(

@@ -33,7 +33,7 @@ _ENDING, _MOST_ALIKE = 12, 20
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TrainRow:
     """A question of a training row; number: counts the questions."""
 
     number: int
@@ -42,7 +42,7 @@ class Row:
 
 
 @dataclass(slots=True)
-class Item:
+class TestItem:
     """A test item, and what was found of it.
 
     turns: how many messages its question is made of. context: the key of its context, or "". passage: the letters of
@@ -57,26 +57,26 @@ class Item:
     turns: int
     context: str
     passage: str
-    exact: Row | None = None
-    normalised: Row | None = None
-    candidates: list[tuple[float, int, Row]] = field(default_factory=list)
-    neighbours: dict[int, Row] = field(default_factory=dict)
+    exact: TrainRow | None = None
+    normalised: TrainRow | None = None
+    candidates: list[tuple[float, int, TrainRow]] = field(default_factory=list)
+    neighbours: dict[int, TrainRow] = field(default_factory=dict)
 
     @property
     def floor(self) -> float:
         """The share that a further candidate has to exceed."""
         return -self.candidates[-1][0] if len(self.candidates) == MOST_CANDIDATES else _LEAST_SHARE
 
-    def add_candidate(self, share: float, row: Row) -> None:
+    def add_candidate(self, share: float, row: TrainRow) -> None:
         bisect.insort(self.candidates, (-share, row.number, row))
         del self.candidates[MOST_CANDIDATES:]
 
-    def add_neighbour(self, row: Row) -> None:
+    def add_neighbour(self, row: TrainRow) -> None:
         if len(self.neighbours) < MOST_CANDIDATES:
             self.neighbours.setdefault(row.number, row)
 
 
-def read_items(test: Sequence[Conversation]) -> list[Item]:
+def read_items(test: Sequence[Conversation]) -> list[TestItem]:
     """The test items, none of them looked for yet.
 
     A prompt that several rows share without choices ("Summarise.") does not tell them apart; then the answer does.
@@ -94,7 +94,7 @@ def read_items(test: Sequence[Conversation]) -> list[Item]:
 
 def search(
     train: Sequence[Conversation],
-    items: Sequence[Item],
+    items: Sequence[TestItem],
     *,
     on_progress: Advance = ignore,
 ) -> ngrams.Index:
@@ -104,11 +104,11 @@ def search(
     by_key = _by_key(items)
     number = done = 0
     for batch in _batches(train):
-        rows: list[Row] = []
-        last_rows: list[Row] = []
+        rows: list[TrainRow] = []
+        last_rows: list[TrainRow] = []
         for conversation in batch:
             for asked in _asked(conversation, turns, answers):
-                rows.append(Row(number, asked, conversation.where))
+                rows.append(TrainRow(number, asked, conversation.where))
                 number += 1
             last_rows.append(rows[-1])
         for row in rows:
@@ -125,7 +125,7 @@ def search(
 
 
 def _indices(
-    train: Sequence[Conversation], items: Sequence[Item], turns: set[int], answers: bool
+    train: Sequence[Conversation], items: Sequence[TestItem], turns: set[int], answers: bool
 ) -> tuple[ngrams.Index, ngrams.Index]:
     """Of the items' questions, and of the passages of PASSAGE_LETTERS in them."""
     sample = random.Random(0).sample(train, min(len(train), _SAMPLE))
@@ -156,12 +156,12 @@ def _batches(conversations: Sequence[Conversation]) -> Iterator[list[Conversatio
         yield batch
 
 
-_Keys = dict[tuple[object, ...], list[Item]]
+_Keys = dict[tuple[object, ...], list[TestItem]]
 
 
-def _by_key(items: Sequence[Item]) -> _Keys:
+def _by_key(items: Sequence[TestItem]) -> _Keys:
     """The items by everything of which an equal one may be in a training row."""
-    by_key: defaultdict[tuple[object, ...], list[Item]] = defaultdict(list)
+    by_key: defaultdict[tuple[object, ...], list[TestItem]] = defaultdict(list)
     for item in items:
         asked = item.asked
         by_key["text", asked.text, asked.answer].append(item)
@@ -173,7 +173,7 @@ def _by_key(items: Sequence[Item]) -> _Keys:
     return {key: alike for key, alike in by_key.items() if key[0] != "ending" or len(alike) <= _MOST_ALIKE}
 
 
-def _note_equal(row: Row, by_key: _Keys) -> None:
+def _note_equal(row: TrainRow, by_key: _Keys) -> None:
     asked = row.asked
     for answer in {"", asked.answer}:
         for item in by_key.get(("text", asked.text, answer), ()):
@@ -187,7 +187,7 @@ def _note_equal(row: Row, by_key: _Keys) -> None:
                 item.normalised = item.normalised or row
 
 
-def _note_context(context: str, row: Row, by_key: _Keys) -> None:
+def _note_context(context: str, row: TrainRow, by_key: _Keys) -> None:
     key = ("context", context)
     alike = by_key.get(key, [])
     for item in alike:
@@ -196,7 +196,7 @@ def _note_context(context: str, row: Row, by_key: _Keys) -> None:
         by_key.pop(key, None)  # one statute for all rows must not cost rows times items
 
 
-def _note_candidates(rows: Sequence[Row], items: Sequence[Item], questions: ngrams.Index) -> None:
+def _note_candidates(rows: Sequence[TrainRow], items: Sequence[TestItem], questions: ngrams.Index) -> None:
     shares = questions.shares([row.asked.parts for row in rows])
     floors = np.array([item.floor for item in items])
     better = np.flatnonzero(shares.data > floors[shares.col])
@@ -206,14 +206,14 @@ def _note_candidates(rows: Sequence[Row], items: Sequence[Item], questions: ngra
             item.add_candidate(share, rows[shares.row[place]])
 
 
-def _item(conversation: Conversation) -> Item:
+def _item(conversation: Conversation) -> TestItem:
     prompt = [message.content for message in conversation.messages[:-1] if message.role != "system"]
     answer, choices = conversation.messages[-1].content, conversation.meta.get("choices")
     asked, turns = question_text.read(prompt[-1], answer, choices), 1
     if not asked.choices and len(prompt) > 1:
         # "And why?" is no question without what was said before; a question with its choices is.
         asked, turns = question_text.read("\n\n".join(prompt)), len(prompt)
-    return Item(
+    return TestItem(
         id=str(conversation.meta.get("id") or conversation.where),
         where=conversation.where,
         asked=asked,

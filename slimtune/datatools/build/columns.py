@@ -10,9 +10,8 @@ from pathlib import PurePath
 from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.data.json_rows import type_name
+from slimtune.data.json_rows import Row, type_name
 from slimtune.data.questions import LABELS, Question, choice_faults
-from slimtune.data.sources import Row
 from slimtune.data.text import faults, normalised
 from slimtune.evaluate.replies.extract import label_position
 

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterable
 
 from slimtune.core.errors import Problem
-from slimtune.data.json_rows import type_name
+from slimtune.data.json_rows import Row, type_name
 from slimtune.data.problems import bad_data
 from slimtune.data.questions import LABELS, Question, choice_faults
-from slimtune.data.sources import Row, read_rows
+from slimtune.data.sources import read_rows
 from slimtune.data.text import faults, normalised
 
 _TEXTS = ("ファイル名", "コンテキスト", "問題文", "選択肢", "output")

@@ -8,9 +8,10 @@ from typing import Literal
 
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.data import questions
+from slimtune.data.json_rows import Row
 from slimtune.data.problems import bad_data, repeated_ids
 from slimtune.data.questions import Question
-from slimtune.data.sources import Row, read_rows
+from slimtune.data.sources import read_rows
 from slimtune.datatools.build import columns as tables
 from slimtune.datatools.build import lawqa
 

@@ -130,7 +130,7 @@ class Answers:
             return []
         shares = ", ".join(f"{one} {number / total:.0%}" for one, number in sorted(labels.items()))
         what = f"the answer is {label!r} in {share:.0%} of {total:,} rows, where {even:.0%} would be even ({shares})"
-        fix = "slimtune data build … --shuffle-choices N puts the right answers in every place"
+        fix = "slimtune data build … --shuffle-choices N spreads the right answers over all labels"
         return [Finding("warning", what, fix, self.path, "label-imbalance")]
 
     def _constant_output(self) -> list[Finding]:
@@ -141,7 +141,7 @@ class Answers:
             least = word_share if len(text) <= _LONGEST_WORD else _CONSTANT_SHARE
             if count / self.free >= least:
                 what = f"{self._most(count)} outputs are {_shown(text)}"
-                fix = "keep fewer of them: a model learns what is always right before it learns anything else"
+                fix = "keep fewer of them: a model first learns the answer that is always right"
                 return [Finding("warning", what, fix, self.path, "near-constant-output")]
         return []
 
@@ -151,7 +151,7 @@ class Answers:
         if self.free < MIN_ROWS or count / self.free < _OPENING_SHARE or len(text) < _OPENING:
             return []
         what = f"{self._most(count)} outputs begin with {text!r}"
-        return [Finding("note", what, "fine if they are meant to begin so", self.path, "same-opening")]
+        return [Finding("note", what, "fine if you meant them to", self.path, "same-opening")]
 
     def _most(self, count: int) -> str:
         """`Frequent` counts rather too few."""

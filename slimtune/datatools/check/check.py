@@ -143,11 +143,11 @@ def _loading_notes(path: str, format: str, ignored: Counter[str], normalised: in
         keys = ", ".join(f"{key!r} in {count:,}" for key, count in ignored.most_common(_SHOWN_KEYS))
         more = f" and {len(ignored) - _SHOWN_KEYS:,} others" if len(ignored) > _SHOWN_KEYS else ""
         what = f"rows have keys that the {format} format does not know: {keys}{more}"
-        notes.append(Finding("note", what, "fine if nothing of them is to be learned", path, "ignored-keys"))
+        notes.append(Finding("note", what, "fine if the model need not learn them", path, "ignored-keys"))
     if normalised:
         rows = "1 row is" if normalised == 1 else f"{normalised:,} rows are"
-        what = f"{rows} not in Unicode's form NFC and will be normalised"
-        notes.append(Finding("note", what, "nothing to do: all texts have one form then", path, "not-nfc"))
+        what = f"{rows} not in Unicode NFC and will be normalised"
+        notes.append(Finding("note", what, "nothing to do", path, "not-nfc"))
     return notes
 
 

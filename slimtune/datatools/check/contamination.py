@@ -64,7 +64,7 @@ class Contamination:
         """A warning for each row that asks what an item asks; one note on the items that share a context only."""
         if self._waiting:
             self._compare()
-        fix = "take it out of one of the two: a test on what was trained on proves nothing"
+        fix = "remove it from one of the two: a test on training data proves nothing"
         found = [
             Finding("warning", f"this file is also the evaluation file {other}", fix, self._path, "contamination")
             for other in self._same
@@ -75,8 +75,8 @@ class Contamination:
                 Finding("warning", f"asks what the evaluation item {item} asks ({how})", fix, row, "contamination")
             )
         if self._more:
-            what = "more rows than these may ask what evaluation items ask"
-            again = "take these out and check again"
+            what = "other rows may ask what evaluation items ask too"
+            again = "remove these and check again"
             found.append(Finding("warning", what, again, self._path, "contamination"))
         asked = {item for item, _ in self._found}
         sharing = {item: row for item, row in self._sharing.items() if item not in asked}
@@ -84,7 +84,7 @@ class Contamination:
             item, row = next(iter(sharing.items()))
             whose = "1 evaluation item shares" if len(sharing) == 1 else f"{len(sharing)} evaluation items share"
             what = f"{whose} a context with training rows: {item}, for example, with this one"
-            fix = "split by context if the test is to be of new statutes: slimtune data split"
+            fix = "split by context if the test should use new contexts: slimtune data split"
             found.append(Finding("note", what, fix, row, "shared-context"))
         return found
 
@@ -102,7 +102,7 @@ class Contamination:
                 self._sharing.setdefault(item.where, next(iter(item.neighbours.values())).where)
 
 
-def _alike(item: overlap.Item, questions: ngrams.Index) -> dict[str, tuple[str, float]]:
+def _alike(item: overlap.TestItem, questions: ngrams.Index) -> dict[str, tuple[str, float]]:
     """Where a row asks what the item asks: of what kind, and how similar."""
     found: dict[str, tuple[str, float]] = {}
     if item.exact:

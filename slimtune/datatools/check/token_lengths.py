@@ -97,5 +97,7 @@ class TokenLengths:
         response = "the whole response" if beyond == supervised else f"{beyond:,} tokens of the response"
         more = f"{tokens - self.max_seq_length:,} more than max_seq_length"
         what = f"{about}{tokens:,} tokens, {more}, {response} among them"
-        fix = "shorten them, or raise max_seq_length: a run cuts nothing, it refuses what is longer or leaves it out"
+        fix = (
+            "shorten it, or raise max_seq_length: a run never cuts examples, it refuses longer ones or leaves them out"
+        )
         return [Finding("warning", what, fix, where, "too-long")]

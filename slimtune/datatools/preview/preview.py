@@ -80,7 +80,7 @@ class Previews:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selection:
     """Which rows to show: the first `count`; with `seed`, that many drawn at random; or the one at `line`."""
 
     count: int = 5
@@ -91,7 +91,7 @@ class Choice:
 def preview(
     path: str,
     tokenizer: ChatTokenizer,
-    choice: Choice,
+    choice: Selection,
     *,
     max_seq_length: int,
     mode: str = "auto",
@@ -120,7 +120,9 @@ def preview(
         raise SlimtuneError(problems)
     rows = [row for row in everything if mode == "auto" or _mode_of(row) == mode]
     if not rows:
-        raise fail(f"no row has meta.mode {mode}", where=path, fix="set data.mode to what the file holds, or to auto")
+        raise fail(
+            f"no row has meta.mode {mode}", where=path, fix="set data.mode to what the file contains, or to auto"
+        )
     chosen = _chosen(everything, rows, choice, path, unread, mode)
     converted = formats.convert_rows(chosen, name, format, path=path, system=system, problems=problems)
     if problems:
@@ -174,7 +176,7 @@ def _mode_of(row: Row) -> str | None:
 
 
 def _chosen(
-    everything: Sequence[Row], rows: Sequence[Row], choice: Choice, path: str, unread: Sequence[Problem], mode: str
+    everything: Sequence[Row], rows: Sequence[Row], choice: Selection, path: str, unread: Sequence[Problem], mode: str
 ) -> list[Row]:
     if choice.line is None:
         if choice.seed is None:

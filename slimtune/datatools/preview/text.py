@@ -48,7 +48,7 @@ def overlong(one: Preview) -> str:
         return ""
     return (
         f"{one.too_many:,} tokens more than max_seq_length {one.max_seq_length:,}: "
-        "training does not start with it, or leaves it out where data.max_overlong allows that"
+        "training refuses to start with it, or leaves it out if data.max_overlong allows that"
     )
 
 
@@ -57,7 +57,7 @@ def summary(found: Previews) -> str:
     text = f"{found.shown:,} of {found.rows:,} rows of {found.path}"
     if len(found.examples) != found.shown:
         text += f", {len(found.examples):,} examples"
-    return f"{text}; {found.other_mode:,} rows of another mode are left out" if found.other_mode else text
+    return f"{text}; {found.other_mode:,} rows of the other mode are left out" if found.other_mode else text
 
 
 def unread(found: Previews) -> str:

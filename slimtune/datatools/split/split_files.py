@@ -16,7 +16,7 @@ from slimtune.core.progress import Advance, ignore
 from slimtune.core.units import plural
 from slimtune.data import split_manifest
 from slimtune.data.duplicates.groups import THRESHOLD
-from slimtune.data.splitting import SPLITS, Item, split_items
+from slimtune.data.splitting import SPLITS, SplitItem, split_items
 from slimtune.datatools.split.split_questions import SourceFile, group_sizes, hashes, items, read_files
 from slimtune.datatools.writing import write_rows
 
@@ -112,7 +112,7 @@ def _sizes(count: int, asked: Mapping[str, int | float]) -> dict[str, int]:
     train = count - sum(held_out.values())
     if train < 1:
         wanted = f"{held_out['dev']:,} for dev and {held_out['test']:,} for test"
-        what = f"the files have {plural(count, 'question')}: with {wanted}, none is left to train on"
+        what = f"the files have {plural(count, 'question')}: with {wanted}, none is left for training"
         raise fail(what, where="--test, --dev", fix="ask for fewer, or add questions")
     return {"train": train, **held_out}
 
@@ -130,7 +130,7 @@ def _check_names(paths: Sequence[str], folder: Path) -> None:
             what = f"{' and '.join(origins)} would be written to one file"
             problems.append(Problem(what, str(target), "name each file once, and give each a name of its own"))
         if target.resolve() in read:
-            what = f"a part of {origins[0]} would be written over this file, which is to be split, too"
+            what = f"a part of {origins[0]} would replace this file, which is an input too"
             problems.append(Problem(what, read[target.resolve()], "name another folder with --out, or leave it out"))
     if problems:
         raise SlimtuneError(problems)
@@ -139,7 +139,7 @@ def _check_names(paths: Sequence[str], folder: Path) -> None:
 def _render(
     wish: Mapping[str, Any],
     files: Sequence[SourceFile],
-    questions: Sequence[Item],
+    questions: Sequence[SplitItem],
     name_of: Mapping[str, str],
     known: Mapping[str, str],
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
@@ -197,18 +197,18 @@ def _refusal(
     moved = f"{sum(anew[id] != home[id] for id in both):,} of {len(both):,} questions"
     options = "; ".join(_differences(earlier, wish))
     if earlier["inputs"] == wish["inputs"]:
-        what = f"there is a split of these files already, with other options ({options})"
-        fix = f"give the same options, or split anew with --again: {moved} move to another split"
+        what = f"these files are split already, with other options ({options})"
+        fix = f"use the same options, or split again with --again: {moved} would move to another split"
         return fail(what, where=str(path), fix=fix)
     added, removed = len(known.keys() - before.keys()), len(before.keys() - known.keys())
     changed = sum(known[id] != before[id] for id in both)
-    what = "there is a split of other files or other content already: of the questions "
+    what = "a split of other files or other content exists already: of the questions "
     what += f"{added:,} are new, {removed:,} are gone and {changed:,} differ" + (f"; {options}" if options else "")
     if not both:
-        fix = "name another manifest, for example --manifest split-law.json, or give up the earlier split with --again"
+        fix = "name another manifest, for example --manifest split-law.json, or replace the earlier split with --again"
     else:
         new = f" and places the {added:,} new ones" if added else ""
-        fix = f"--extend keeps what is known where it is{new}; --again splits anew, and {moved} known move"
+        fix = f"--extend keeps known questions in place{new}; --again splits again, and {moved} known questions move"
     return fail(what, where=str(path), fix=fix)
 
 
@@ -219,17 +219,17 @@ def _differences(earlier: Mapping[str, Any], wish: Mapping[str, Any]) -> list[st
     return [f"--{name} was {before:g}, is {now:g}" for name, before, now in options if before != now]
 
 
-def _check_not_empty(name_of: Mapping[str, str], sizes: Mapping[str, int], questions: Sequence[Item]) -> None:
+def _check_not_empty(name_of: Mapping[str, str], sizes: Mapping[str, int], questions: Sequence[SplitItem]) -> None:
     found = Counter(name_of.values())
     for name, size in sizes.items():
         if size and not found[name]:
             raise fail(
                 f"the split '{name}' would be empty: {_largest(questions)}",
-                fix="add questions that are different, or ask for other sizes",
+                fix="add different questions, or ask for other sizes",
             )
 
 
-def _size_notes(name_of: Mapping[str, str], sizes: Mapping[str, int], questions: Sequence[Item]) -> list[str]:
+def _size_notes(name_of: Mapping[str, str], sizes: Mapping[str, int], questions: Sequence[SplitItem]) -> list[str]:
     found = Counter(name_of.values())
     return [
         f"{name} has {plural(found[name], 'question')} instead of {size:,}: {_largest(questions)}."
@@ -238,7 +238,7 @@ def _size_notes(name_of: Mapping[str, str], sizes: Mapping[str, int], questions:
     ]
 
 
-def _chain_notes(questions: Sequence[Item], threshold: float) -> list[str]:
+def _chain_notes(questions: Sequence[SplitItem], threshold: float) -> list[str]:
     """A set of one template is one chain, in which each question is nearly equal to some other."""
     largest = max(group_sizes(questions).values())
     if largest <= _LARGEST_SHARE * len(questions):
@@ -247,12 +247,12 @@ def _chain_notes(questions: Sequence[Item], threshold: float) -> list[str]:
     return [f"{what}. If they are of one template, a --threshold above {threshold:g} parts them."]
 
 
-def _largest(questions: Sequence[Item]) -> str:
+def _largest(questions: Sequence[SplitItem]) -> str:
     group, size = max(group_sizes(questions).items(), key=lambda one: (one[1], one[0]))
     return f"the largest group has {plural(size, 'question')} that stay together, among them '{group}'"
 
 
-def _torn_notes(name_of: Mapping[str, str], questions: Sequence[Item]) -> list[str]:
+def _torn_notes(name_of: Mapping[str, str], questions: Sequence[SplitItem]) -> list[str]:
     """Groups that an extended split cannot keep together: a new question joins old ones of two splits."""
     homes: dict[str, set[str]] = {}
     for one in questions:
@@ -261,8 +261,8 @@ def _torn_notes(name_of: Mapping[str, str], questions: Sequence[Item]) -> list[s
     if not torn:
         return []
     return [
-        f"{_groups(len(torn))} of like questions in more than one split now, among them that of '{torn[0]}': "
-        "a new question is like old ones of both. --again splits all anew."
+        f"{_groups(len(torn))} of similar questions in more than one split now, among them the group of '{torn[0]}': "
+        "a new question is similar to old ones in both. --again splits all again."
     ]
 
 

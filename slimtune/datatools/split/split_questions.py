@@ -18,7 +18,7 @@ from slimtune.data.problems import bad_data
 from slimtune.data.reading import DataFile
 from slimtune.data.records import Conversation
 from slimtune.data.sources import is_hub_id
-from slimtune.data.splitting import Item, context_key
+from slimtune.data.splitting import SplitItem, context_key
 
 # More different outputs than this are answers, not labels.
 MOST_LABELS = 20
@@ -72,7 +72,7 @@ def items(
     *,
     threshold: float = groups.THRESHOLD,
     on_progress: Advance = ignore,
-) -> list[Item]:
+) -> list[SplitItem]:
     """One item a question, in the order of the files.
 
     Label: `meta.correct` of its first row, else the output where all such rows have at most MOST_LABELS different
@@ -88,7 +88,7 @@ def items(
         union.join(one, other)
 
     outputs = {row.conversation.messages[-1].content for row, _ in rows if not _text(row.conversation, "correct")}
-    first: dict[str, Item] = {}
+    first: dict[str, SplitItem] = {}
     least: dict[int, str] = {}
     for number, (row, _) in enumerate(rows):
         root = union.root(number)
@@ -98,7 +98,7 @@ def items(
         label = _text(row.conversation, "correct") or output
         source = _text(row.conversation, "source") or stem
         # A group is named by its least id, so that it does not depend on the order of the rows.
-        first.setdefault(row.id, Item(row.id, label, source, least[union.root(number)]))
+        first.setdefault(row.id, SplitItem(row.id, label, source, least[union.root(number)]))
     return list(first.values())
 
 
@@ -111,7 +111,7 @@ def hashes(files: Sequence[SourceFile]) -> dict[str, str]:
     return {id: hashlib.sha256("\n".join(sorted(own)).encode()).hexdigest() for id, own in lines.items()}
 
 
-def group_sizes(items: Sequence[Item]) -> Counter[str]:
+def group_sizes(items: Sequence[SplitItem]) -> Counter[str]:
     """How many questions each group has."""
     return Counter(item.group for item in items)
 

@@ -32,5 +32,5 @@ def test_a_file_that_is_read_is_not_written_over(tmp_path):
     before = (tmp_path / "a.jsonl").read_bytes()
     for arguments in (("export", path, "--to", "alpaca"), ("import", path)):
         out = run("data", *arguments, "-o", path, "--overwrite")
-        assert out.code == 2 and "cannot be written over" in out.stderr
+        assert out.code == 2 and "is also an input" in out.stderr
     assert (tmp_path / "a.jsonl").read_bytes() == before

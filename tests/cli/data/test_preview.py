@@ -8,7 +8,7 @@ from support.command_line import run
 
 from slimtune.cli.data.preview import show
 from slimtune.core.console import Console
-from slimtune.datatools.preview.preview import Choice, preview
+from slimtune.datatools.preview.preview import Selection, preview
 
 LAW = "data/law/direct_norag.train.jsonl"
 
@@ -70,7 +70,7 @@ def test_colour_on_a_terminal_unless_it_is_not_wanted(monkeypatch, chat_of_the_b
     monkeypatch.setattr("rich.console.Console._environ", os.environ)
     screen = io.StringIO()
     screen.isatty = lambda: True
-    show(preview(LAW, chat_of_the_builtin, Choice(1), max_seq_length=512), Console(screen))
+    show(preview(LAW, chat_of_the_builtin, Selection(1), max_seq_length=512), Console(screen))
     green = "\x1b[1;32mb\x1b[0m\x1b[1;7;32m<|im_end|>\x1b[0m"
     assert (green in screen.getvalue()) is not no_colour
     assert ("⟦" in screen.getvalue()) is no_colour

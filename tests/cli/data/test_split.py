@@ -63,7 +63,7 @@ def test_out_manifest_and_overwrite(folder):
         (("--test", "4", "--again", "--extend"), "exclude each other"),
         (("--test", "4", "--manifest", "../split.json"), "is not a valid manifest name"),
         (("--test", "4", "--extend"), "no split to extend"),
-        (("--test", "40"), "none is left to train on"),
+        (("--test", "40"), "none is left for training"),
     ],
 )
 def test_wrong_options(folder, arguments, told):

@@ -61,11 +61,11 @@ def test_planted_faults_are_all_found(tmp_path):
         ({**SAMPLE, "問題文": " "}, ["'問題文' is only white space"]),
         ({**SAMPLE, "output": 2}, ["'output' is a number, not a string"]),
         ({key: value for key, value in SAMPLE.items() if key != "コンテキスト"}, ["'コンテキスト' is missing"]),
-        ({**SAMPLE, "output": "e"}, ["選択肢: 'correct' is 'e', which is none of the labels"]),
+        ({**SAMPLE, "output": "e"}, ["選択肢: 'correct' is 'e', which is not one of the labels"]),
         ({**SAMPLE, "選択肢": "a 同じ\nb 同じ\nc 三\nd 四"}, ["選択肢: the choices a and b are the same"]),
         (
             {**SAMPLE, "選択肢": "一\n二"},
-            ["選択肢: the labels are (none)", "選択肢: 'correct' is 'b', which is none of the labels"],
+            ["選択肢: the labels are (none)", "選択肢: 'correct' is 'b', which is not one of the labels"],
         ),
         ("text", ["the row is a string, not an object"]),
     ]

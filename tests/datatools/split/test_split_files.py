@@ -82,7 +82,7 @@ def test_near_duplicates_are_never_apart(tmp_path):
 
 def test_another_wish_over_a_manifest_is_refused(folder):
     split_files(paths(folder), test=10)
-    told = refused(folder, "a split of these files already", paths(folder), test=12, seed=7)
+    told = refused(folder, "these files are split already", paths(folder), test=12, seed=7)
     assert "--seed was 42, is 7; --test was 10, is 12" in told and "--again" in told and "--extend" not in told
     rows = [*read(folder / "direct.jsonl")[1:], row(50)]
     rows[0]["output"] = "d"
@@ -140,7 +140,7 @@ def test_files_that_are_there_are_kept(folder):
 
 def test_no_file_is_written_over_one_that_is_read(folder):
     write(folder / "direct.test.jsonl", [row(1)])
-    told = refused(folder, "over this file", paths(folder, "direct", "direct.test"), overwrite=True)
+    told = refused(folder, "would replace this file", paths(folder, "direct", "direct.test"), overwrite=True)
     assert "--out" in told
     refused(folder, "would be written to one file", paths(folder, "direct", "direct"))
 

@@ -96,10 +96,10 @@ class Languages:
         if self._compared >= MIN_ROWS and same >= MOST * self._compared:
             for where, asked, answered in self._different:
                 what = f"the prompt is in {asked}, the output in {answered}; most rows keep their language"
-                fix = "write the output in the language of the prompt, or say in the prompt which one is wanted"
+                fix = "write the output in the language of the prompt, or name the wanted language in the prompt"
                 found.append(Finding("warning", what, fix, where, "language-differs"))
         if len(self._prompts) > 1:
             counts = ", ".join(f"{name} {count}" for name, count in self._prompts.most_common())
             what = f"the prompts are in several languages ({counts} rows)"
-            found.append(Finding("note", what, "fine if meant so", path, "mixed-languages"))
+            found.append(Finding("note", what, "fine if you meant it", path, "mixed-languages"))
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from slimtune.core.findings import Finding
 from slimtune.datatools.check.text.prose import without_code
@@ -22,60 +23,50 @@ _CLOSING = {"「": "」", "『": "』", "（": "）"}
 _LAUGHTER = re.compile(r"（(?:笑|汗|泣|爆)+$")
 
 
-def role_residue(prompt: str, output: str, where: str) -> list[Finding]:
+def role_residue(prompt: str, output: str, where: str) -> Iterator[Finding]:
     """An output that begins with its speaker's name, or has the next user turn in it, as transcripts do."""
-    match = _STARTS_WITH_SPEAKER.match(output)
-    if match:
+    if match := _STARTS_WITH_SPEAKER.match(output):
         what = f"the output begins with {match[1]!r}"
-        return [Finding("warning", what, "remove the name of the speaker", where, "role-residue")]
+        yield Finding("warning", what, "remove the name of the speaker", where, "role-residue")
     # A prompt with such lines asks for a dialogue.
-    if (":" not in output and "：" not in output) or _FURTHER_TURN.search(prompt):
-        return []
-    match = _FURTHER_TURN.search(without_code(output))
-    if not match:
-        return []
-    what = f"the output holds a further turn: {match[1]!r}"
-    return [
-        Finding("warning", what, "end the output before it, or write the turns as 'messages'", where, "role-residue")
-    ]
+    elif not _FURTHER_TURN.search(prompt) and (match := _FURTHER_TURN.search(without_code(output))):
+        what = f"the output contains another turn: {match[1]!r}"
+        fix = "end the output before it, or write the turns as 'messages'"
+        yield Finding("warning", what, fix, where, "role-residue")
 
 
-def trailing_space(output: str, where: str) -> list[Finding]:
+def trailing_space(output: str, where: str) -> Iterator[Finding]:
     """White space at either end of the output, which is learned like any other character."""
-    sides = [
-        side for side, same in (("begins", output.lstrip() == output), ("ends", output.rstrip() == output)) if not same
-    ]
-    if not sides:
-        return []
-    what = f"the output {' and '.join(sides)} with white space"
-    return [Finding("note", what, "remove the white space", where, "trailing-space")]
+    sides = ["begins"] * (output.lstrip() != output) + ["ends"] * (output.rstrip() != output)
+    if sides:
+        what = f"the output {' and '.join(sides)} with white space"
+        yield Finding("note", what, "remove the white space", where, "trailing-space")
 
 
-def truncated_output(output: str, where: str) -> list[Finding]:
+def truncated_output(output: str, where: str) -> Iterator[Finding]:
     """An output that stops inside a code fence, a quotation or a bracket."""
+    if inside := _open_end(output):
+        what = f"the output ends inside {inside}"
+        yield Finding("warning", what, "write the rest of it, or delete the row", where, "truncated-output")
+
+
+def _open_end(output: str) -> str:
     if "```" in output or "~~~" in output:
-        if len(_FENCE.findall(output)) % 2:
-            what = "the output ends inside a code fence"
-            return [Finding("warning", what, "write the rest of it, or delete the row", where, "truncated-output")]
-        return []
+        return "a code fence" if len(_FENCE.findall(output)) % 2 else ""
     if len(output) <= MIN_TRUNCATED:
-        return []
+        return ""
     for opening, closing in _CLOSING.items():
         start = output.rfind(opening)
-        if (
-            start > output.rfind(closing)
-            and "\n" not in output[start:].rstrip()
-            and not (opening == "（" and _LAUGHTER.search(output.rstrip("。！!\n ")))
-        ):
-            what = f"the output ends inside {opening}…{closing}: '{output[start : start + 20]}…'"
-            return [Finding("warning", what, "write the rest of it, or delete the row", where, "truncated-output")]
-    return []
+        unclosed = start > output.rfind(closing) and "\n" not in output[start:].rstrip()
+        if unclosed and not (opening == "（" and _LAUGHTER.search(output.rstrip("。！!\n "))):
+            return f"{opening}…{closing}: '{output[start : start + 20]}…'"
+    return ""
 
 
-def repetition(output: str, where: str) -> list[Finding]:
+def repetition(output: str, where: str) -> Iterator[Finding]:
     """The same stretch of 20 characters or more, five times in a row, as a degenerate model writes."""
     if len(output) < MIN_STRETCH * MIN_TIMES:
-        return []
+        return
     # Every such run is at least 100 characters long, so that a probe at every 40th begins in its first half.
     for start in range(0, len(output) - 2 * MIN_STRETCH, 2 * MIN_STRETCH):
         probe = output[start : start + MIN_STRETCH]
@@ -86,8 +77,8 @@ def repetition(output: str, where: str) -> list[Finding]:
         times = _run_length(output, start, period) // period + 1
         if times >= MIN_TIMES and any(character.isalpha() for character in output[start:again]):
             what = f"the output repeats {output[start : start + 24]!r}… {times} times in a row"
-            return [Finding("warning", what, "delete the row, or write the output anew", where, "repetition")]
-    return []
+            yield Finding("warning", what, "delete the row, or write the output again", where, "repetition")
+            return
 
 
 def _run_length(text: str, start: int, period: int) -> int:

@@ -53,8 +53,8 @@ def personal_numbers(text: str, part: str, where: str) -> list[Finding]:
         ("an e-mail address", _address(text)),
     ):
         if number:
-            what = f"{part} holds what looks like {name}, '{redacted(number)}'"
-            fix = "remove it, or write an invented one in its place"
+            what = f"{part} contains what looks like {name}, '{redacted(number)}'"
+            fix = "remove it, or replace it with an invented one"
             found.append(Finding("warning", what, fix, where, "personal-number"))
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from slimtune.core.findings import Finding
 from slimtune.datatools.check.text.prose import without_code
@@ -53,74 +54,52 @@ _HIDDEN_NAMES = {
 }
 
 
-def text_findings(text: str, part: str, where: str, *, about_html: bool = False) -> list[Finding]:
-    """All of this module's findings about one text. part: its name in messages ("the prompt")."""
-    found = boilerplate(text, part, where)
-    if _TRIGGER.search(text):
-        prose = without_code(text)
-        found += template_residue(prose, part, where)
-        if not about_html:
-            found += html_residue(prose, part, where)
-        found += mojibake(text, part, where)
-        found += invisible_characters(text, part, where)
-    return found
+def text_findings(text: str, part: str, where: str, *, about_html: bool = False) -> Iterator[Finding]:
+    """Template marks, filler, HTML, wrong encodings and invisible characters in one text.
+
+    part: its name in messages ("the prompt"). about_html: HTML in the text is meant.
+    """
+
+    def warning(what: str, fix: str, code: str) -> Finding:
+        return Finding("warning", f"{part} {what}", fix, where, code)
+
+    if filler := _filler(text, part):
+        yield warning(filler, "write the text, or delete the row", "template-residue")
+    if not _TRIGGER.search(text):
+        return
+    prose = without_code(text)
+    if match := _TEMPLATE.search(prose):
+        what = f"contains a piece of a template: {match.group()[:40]!r}"
+        yield warning(what, "fill in the placeholder, or remove the mark", "template-residue")
+    if not about_html and (match := _HTML.search(prose)):
+        yield warning(f"contains HTML: {match.group()[:40]!r}", "convert it to plain text", "html-residue")
+    if match := _MOJIBAKE.search(text):
+        shown = "the replacement character U+FFFD" if "\ufffd" in match.group() else repr(match.group())
+        fix = "read the source in its own encoding, and build the row again"
+        yield warning(f"contains characters of a wrong encoding: {shown}", fix, "mojibake")
+    if character := _invisible(text):
+        name = _HIDDEN_NAMES.get(character, "an invisible character")
+        yield warning(f"contains {name} (U+{ord(character):04X})", "remove it", "invisible-characters")
 
 
-def boilerplate(text: str, part: str, where: str) -> list[Finding]:
-    """Filler instead of a text: "lorem ipsum", "As an AI language model", a lone TODO."""
+def _filler(text: str, part: str) -> str:
+    """What stands instead of a text: "lorem ipsum", "As an AI language model", a lone TODO; "" for a real text."""
     lowered = text.lower()
     phrase = next((phrase for phrase in _PHRASES if phrase in lowered), None)
     if phrase and part.startswith("the output"):
         start = lowered.index(phrase)
-        what = f"{part} holds the stock phrase {text[start : start + len(phrase)]!r}"
-    elif phrase == "lorem ipsum":
-        what = f"{part} holds the filler 'lorem ipsum'"
-    elif len(text) < 12 and _ONLY_TODO.fullmatch(text):
-        what = f"{part} is only {text.strip()!r}"
-    else:
-        return []
-    return [Finding("warning", what, "write the text, or delete the row", where, "template-residue")]
+        return f"contains the stock phrase {text[start : start + len(phrase)]!r}"
+    if phrase == "lorem ipsum":
+        return "contains the filler 'lorem ipsum'"
+    return f"is only {text.strip()!r}" if len(text) < 12 and _ONLY_TODO.fullmatch(text) else ""
 
 
-def template_residue(prose: str, part: str, where: str) -> list[Finding]:
-    """Marks of another chat template, and placeholders that were never filled."""
-    match = _TEMPLATE.search(prose)
-    if not match:
-        return []
-    what = f"{part} holds a piece of a template: {match.group()[:40]!r}"
-    return [Finding("warning", what, "fill the placeholder, or remove the mark", where, "template-residue")]
-
-
-def html_residue(prose: str, part: str, where: str) -> list[Finding]:
-    """Entities and layout tags in prose. The caller leaves out rows that are about HTML."""
-    match = _HTML.search(prose)
-    if not match:
-        return []
-    what = f"{part} holds HTML: {match.group()[:40]!r}"
-    return [Finding("warning", what, "convert it to plain text", where, "html-residue")]
-
-
-def mojibake(text: str, part: str, where: str) -> list[Finding]:
-    """U+FFFD, and UTF-8 that was read in another encoding."""
-    match = _MOJIBAKE.search(text)
-    if not match:
-        return []
-    shown = "the replacement character U+FFFD" if "\ufffd" in match.group() else repr(match.group())
-    what = f"{part} holds characters of a wrong encoding: {shown}"
-    return [Finding("warning", what, "read the source in its own encoding, and build the row anew", where, "mojibake")]
-
-
-def invisible_characters(text: str, part: str, where: str) -> list[Finding]:
-    """Characters that nobody sees and the tokenizer does; joiners within emoji are none of them."""
+def _invisible(text: str) -> str:
+    """The first character that nobody sees and the tokenizer does, or ""; joiners within emoji do not count."""
     match = _HIDDEN.search(text)
     if not match and not _JOINING_SCRIPTS.search(text):
         match = _HIDDEN_MARKS.search(text)
     # The flags of England, Scotland and Wales are spelt with tag characters.
     if not match and "\U0001f3f4" not in text:
         match = _HIDDEN_TAGS.search(text)
-    if not match:
-        return []
-    character = match.group()[0]
-    name = _HIDDEN_NAMES.get(character, "an invisible character")
-    what = f"{part} holds {name} (U+{ord(character):04X})"
-    return [Finding("warning", what, "remove it", where, "invisible-characters")]
+    return match.group()[0] if match else ""

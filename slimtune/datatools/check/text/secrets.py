@@ -41,8 +41,8 @@ def secret_findings(text: str, part: str, where: str) -> list[Finding]:
             if _PLACEHOLDER.search(secret) or (not in_url and len(set(secret)) < MIN_DIFFERENT):
                 continue
             shown = "" if in_url else f", '{redacted(secret)}'"
-            what = f"{part} holds what looks like {name}{shown}"
-            fix = "revoke it and remove it: a model can recite what it was trained on"
+            what = f"{part} contains what looks like {name}{shown}"
+            fix = "revoke it and remove it: a model can repeat its training data"
             found.append(Finding("warning", what, fix, where, "secret"))
             break
     return found

@@ -33,7 +33,7 @@ def test_check_digit_of_cards() -> None:
 )
 def test_each_kind(text: str, name: str) -> None:
     (finding,) = personal_numbers(text, "the prompt", "f:1")
-    assert finding.what.startswith(f"the prompt holds what looks like {name}, '")
+    assert finding.what.startswith(f"the prompt contains what looks like {name}, '")
     assert finding.what.endswith("…'")
     assert len(finding.what.rsplit("'", 2)[1]) == 5
 

@@ -33,7 +33,7 @@ def test_a_plain_row_has_no_findings() -> None:
 def test_a_finding_says_where_and_in_which_part() -> None:
     (finding,) = row_findings(row("文字が\ufffd化けた問い", "はい、化けています。"))
     assert (finding.code, finding.level, finding.where) == ("mojibake", "warning", "rows.jsonl:7")
-    assert finding.what == "the prompt holds characters of a wrong encoding: the replacement character U+FFFD"
+    assert finding.what == "the prompt contains characters of a wrong encoding: the replacement character U+FFFD"
 
 
 def test_every_turn_and_the_system_prompt_are_looked_at() -> None:
@@ -46,7 +46,7 @@ def test_every_turn_and_the_system_prompt_are_looked_at() -> None:
     )
     found = row_findings(Conversation(messages, {}, "rows.jsonl", 1))
     assert [finding.code for finding in found] == ["invisible-characters", "html-residue"]
-    assert found[1].what.startswith("the output of turn 3 holds HTML")
+    assert found[1].what.startswith("the output of turn 3 contains HTML")
 
 
 def test_secrets_and_personal_numbers_can_be_left_out() -> None:

@@ -26,8 +26,8 @@ MIXED = "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA1bC2"
 )
 def test_each_kind(text: str, name: str) -> None:
     (finding,) = secret_findings(f"鍵は {text} です", "the output", "f:1")
-    assert finding.what.startswith(f"the output holds what looks like {name}")
-    assert text[4:12] not in finding.what.removeprefix(f"the output holds what looks like {name}")
+    assert finding.what.startswith(f"the output contains what looks like {name}")
+    assert text[4:12] not in finding.what.removeprefix(f"the output contains what looks like {name}")
 
 
 def test_the_password_is_not_shown() -> None:
