@@ -59,7 +59,7 @@ def test_everything_wrong_is_told_at_once_and_nothing_written(folder):
 def test_what_is_normalised_and_left_out_is_said(folder):
     write(folder / "odd.jsonl", [{**row(1, input=f"か\u3099{text(1)}"), "note": "kept nowhere"}])
     out = run("data", "mix", "odd.jsonl", "-o", "mixed.jsonl")
-    assert "odd.jsonl: 1 row was not NFC" in out.stderr
+    assert "odd.jsonl: normalised 1 row" in out.stderr
     assert "keys that the input_output format does not have: note" in out.stderr
     assert "mixed.jsonl: 1 row in the layout" in out.stdout
     (only,) = read(folder / "mixed.jsonl")
@@ -82,4 +82,4 @@ def test_conversations_of_several_turns_decide_the_layout(folder):
 def test_a_file_that_is_read_is_not_written_over(folder):
     before = (folder / "task.jsonl").read_bytes()
     out = run("data", "mix", "task.jsonl", "-o", "./task.jsonl", "--overwrite")
-    assert out.code == 2 and "cannot be written over" in out.stderr and (folder / "task.jsonl").read_bytes() == before
+    assert out.code == 2 and "is also an input" in out.stderr and (folder / "task.jsonl").read_bytes() == before
