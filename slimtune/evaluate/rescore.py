@@ -16,6 +16,7 @@ from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, read_lines, type_name
 from slimtune.data.problems import bad_data
 from slimtune.data.records import Mode
+from slimtune.evaluate.judge.text import count, percent
 from slimtune.evaluate.kinds import choice_asking
 from slimtune.evaluate.replies.extract import Extraction, extract, label_names, label_position
 
@@ -45,16 +46,6 @@ class Summary:
     known: int
     answered: int
     correct: int
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of the known rows that are right, 0 to 1; a row without an answer is wrong."""
-        return self.correct / self.known if self.known else None
-
-    @property
-    def accuracy_of_answered(self) -> float | None:
-        """Share of the known and answered rows that are right, 0 to 1."""
-        return self.correct / self.answered if self.answered else None
 
 
 @dataclass(frozen=True)
@@ -116,26 +107,22 @@ def rows_as_jsonl(rows: Sequence[Mapping[str, Any]]) -> str:
 def lines(summary: Summary) -> list[str]:
     """The summary for a terminal."""
     shown = [
-        f"{_number(len(summary.rows), 'reply', 'replies')}: {_counts(summary.statuses)}",
+        f"{len(summary.rows)} {'reply' if len(summary.rows) == 1 else 'replies'}: {_counts(summary.statuses)}",
         f"rules: {_counts(summary.rules)}",
         f"answers: {_counts(summary.answers) or 'none'}",
     ]
-    if summary.accuracy is not None:
-        share = f"correct: {summary.correct} of {summary.known} ({100 * summary.accuracy:.1f} %)"
-        if summary.accuracy_of_answered is not None:
-            share += f"; of the {summary.answered} answered ones {100 * summary.accuracy_of_answered:.1f} %"
+    if summary.known:
+        share = f"correct: {summary.correct} of {summary.known} ({percent(summary.correct / summary.known)})"
+        if summary.answered:
+            share += f"; of the {summary.answered} answered ones {percent(summary.correct / summary.answered)}"
         shown.append(share)
     if summary.changed:
-        shown.append(f"{_number(summary.changed, 'row', 'rows')} said otherwise before: kept under 'previous'")
+        shown.append(f"{count(summary.changed, 'row')} changed; the old values are under 'previous'")
     return shown
 
 
-def _number(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
-
-
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
+    return ", ".join(f"{name} {number}" for name, number in counts.items())
 
 
 def _summary(readings: Sequence[_Reading]) -> Summary:
@@ -217,7 +204,7 @@ def _own_labels(row: Mapping[str, Any], labels: int | Sequence[str]) -> int | Se
 def _faults(row: Mapping[str, Any], names: Sequence[str]) -> list[Problem]:
     """What keeps the row's answer from being read."""
     faults = []
-    voters = _orders(row) or _replies(row)
+    voters = _orders(row) or _with_text(row, "replies")
     if row.get("kind") in ("perplexity", "generation"):
         faults.append(Problem(f"a row of kind {row['kind']} has no answer to read", fix="rescore multiple choice only"))
     elif row.get("rule") == "letters":
@@ -245,17 +232,13 @@ def _text(row: Mapping[str, Any]) -> tuple[Any, str | None]:
     return (row[key], key) if key else (None, None)
 
 
-def _replies(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The replies of a row of our own that voted."""
-    return _with_text(row, "replies")
-
-
 def _orders(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The replies of a row of our own to its question in several orders, each with its `order`."""
     return [shown for shown in _with_text(row, "permutations") if isinstance(shown.get("order"), str)]
 
 
 def _with_text(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The replies of a row of our own that voted."""
     votes, entries = row.get("votes"), row.get(key)
     counted = isinstance(votes, dict) and all(isinstance(count, int) for count in votes.values())
     if not counted or not isinstance(entries, list):
@@ -271,7 +254,7 @@ def _extraction(row: Mapping[str, Any], mode: Mode, names: tuple[str, ...]) -> E
             one.answer and shown["order"][names.index(one.answer)] for shown, one in zip(orders, found, strict=True)
         ]
         return _vote(answers, found, row)
-    if replies := _replies(row):
+    if replies := _with_text(row, "replies"):
         found = [_single(reply, mode, names) for reply in replies]
         return _vote([one.answer for one in found], found, row)
     return _single(row, mode, names)

@@ -72,22 +72,17 @@ def judge(
 ) -> dict[str, Any]:
     """Let a model judge the answers of `second` against those of `first`, the reference; returns plain data.
 
-    first, second: contenders with texts: kind generation, or multiple choice answered in words.
-    items: what was asked (lines of `items.jsonl`): `id`, `messages` and, where there is one, `reference`.
-    judge_target: a chat model that can generate; it answers greedily with at most `max_new_tokens` tokens a judgement.
-    path: of the judgements of this pair, one line an item, appended as they come. What it holds is not asked again as
-        long as question, answers and judge are the same, so that a judging that was killed goes on.
+    first, second: contenders with texts. items: what was asked, lines of `items.jsonl`. judge_target: a chat model; it
+    answers greedily. path: of the judgements of this pair, one line an item, appended as they come. An item is not asked
+    again while its question, answers and judge are the same, so a judging that was killed can continue.
 
     n, wins, losses, ties, unparsable: items, seen from `second`. An item is won where the judge prefers that answer
-        in both orders. Equal answers tie unasked (`identical`); where the orders disagree it is a tie, too
-        (`inconsistent`); where a reply does not end with a verdict, or was cut off, the item is unparsable.
+        in both orders. Equal answers tie unasked (`identical`); orders that disagree are a tie, too (`inconsistent`);
+        an item is unparsable where a reply does not end with a verdict, or was cut off.
     win_rate, win_interval (Wilson, 95 %), p_value (exact sign test): of the items that were won or lost.
-    position: among single judgements for one answer, those for the answer that was shown first, with share and Wilson
-        interval; without a position bias the share is 0.5.
-    unanswered: ids of items that were not judged because a contender has no answer (its status is "error").
-    failed: id → message, for items on which the judge gave no reply. They are asked again next time.
-    judgements: the lines of `path`: verdict "first", "second", "tie" or "unparsable", per order the winner and the
-        rationale, and excerpts of question and answers.
+    position: of single judgements for one answer, those for the answer shown first; 0.5 without a position bias.
+    unanswered: ids of items for which a contender has no answer. failed: id → message, for items on which the judge gave
+        no reply; they are asked again next time. judgements: the lines of `path`.
 
     Raises SlimtuneError if nothing can be judged, an item's question is not known, a contender has no texts, or the
     judge failed on every item.
@@ -134,7 +129,7 @@ def sentence(result: Mapping[str, Any]) -> str:
     """The result of `judge` for a person."""
     position, rate = result["position"], result["win_rate"]
     text = (
-        f"{result['verdict']}: in the eyes of {result['judge']}, {result['second']} wins {result['wins']}, loses "
+        f"{result['verdict']}: judged by {result['judge']}, {result['second']} wins {result['wins']}, loses "
         f"{result['losses']} and ties {result['ties']} of {result['n']} items against {result['first']}"
     )
     if rate is not None:

@@ -1,4 +1,4 @@
-"""The kinds of evaluation. A new one is a file here, and its name in `kind.KindName` and the recipe's schema."""
+"""The kinds of evaluation. A new one is a file here, a row in `KINDS`, and its name in `recipe.names.KindName`."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_six_wins_of_six_are_better(path):
     assert result["p_value"] == pytest.approx(2 / 64)
     assert result["verdict"] == "better"
     assert pairwise.sentence(result) == (
-        "better: in the eyes of judge, tuned wins 6, loses 0 and ties 0 of 6 items against base (100.0 % of the decided, "
+        "better: judged by judge, tuned wins 6, loses 0 and ties 0 of 6 items against base (100.0 % of the decided, "
         "61.0 to 100.0; exact sign test p = 0.0312). 50.0 % of its single decisions are for the answer shown first"
     )
     mirrored = run(second, first, Judge(longer), path.with_name("b-a.jsonl"))
