@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from slimtune.core.errors import fail
 from slimtune.data.records import Mode
@@ -14,50 +14,32 @@ from slimtune.recipe.names import KindName, misfit
 if TYPE_CHECKING:
     from slimtune.evaluate.kinds.kind import Settings
 
-DataOption = Annotated[
-    str | None, typer.Option("--data", help="File of held-out questions or examples. Default: the run's own.")
-]
-KindOption = Annotated[KindName, typer.Option("--kind", help="Kind of evaluation.")]
-ModeOption = Annotated[
-    Mode, typer.Option("--mode", help="Answer with a letter at once (direct), or argue first (cot).")
-]
+DataOption = Annotated[str | None, Option("--data", help="Held-out questions or examples. Default: the run's own.")]
+KindOption = Annotated[KindName, Option("--kind", help="Kind of evaluation.")]
+ModeOption = Annotated[Mode, Option("--mode", help="direct: only a letter. cot: reasoning, then a letter.")]
 PermutationsOption = Annotated[
-    int,
-    typer.Option(
-        "--permutations", min=1, max=24, help="Number of orders of the choices in which each question is asked."
-    ),
+    int, Option("--permutations", min=1, max=24, help="Ask each question with the choices in N orders.")
 ]
 VotesOption = Annotated[
-    int, typer.Option("--votes", min=1, max=64, help="Replies per question in cot mode; the majority answers.")
+    int, Option("--votes", min=1, max=64, help="Replies per question in cot mode; the majority wins.")
 ]
-TemperatureOption = Annotated[
-    float, typer.Option("--temperature", min=0.01, max=2, help="Sampling temperature of several votes.")
-]
-TokensOption = Annotated[
-    int, typer.Option("--max-new-tokens", min=1, max=32768, help="Longest reply in cot mode and for generation.")
-]
-ItemsOption = Annotated[int | None, typer.Option("--max-items", min=1, help="Ask only the first N items.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the results.")]
-FreshOption = Annotated[
-    bool, typer.Option("--fresh", help="Replace the results in the folder and ask everything again.")
-]
-LengthOption = Annotated[
-    int | None, typer.Option("--max-length", min=64, help="Longest prompt and reply together, in tokens.")
-]
-BatchOption = Annotated[int | None, typer.Option("--batch-size", min=1, help="Prompts that are asked at a time.")]
+TemperatureOption = Annotated[float, Option("--temperature", min=0.01, max=2, help="Sampling temperature for votes.")]
+TokensOption = Annotated[int, Option("--max-new-tokens", min=1, max=32768, help="Longest reply, in tokens.")]
+ItemsOption = Annotated[int | None, Option("--max-items", min=1, help="Ask only the first N items.")]
+OutOption = Annotated[Path | None, Option("--out", help="Folder for the results.")]
+FreshOption = Annotated[bool, Option("--fresh", help="Replace the results in the folder and ask everything again.")]
+LengthOption = Annotated[int | None, Option("--max-length", min=64, help="Longest prompt plus reply, in tokens.")]
+BatchOption = Annotated[int | None, Option("--batch-size", min=1, help="Prompts that are asked at a time.")]
 FourBitOption = Annotated[
-    bool | None,
-    typer.Option("--load-in-4bit/--load-in-16bit", help="How to load the weights. Default: as in training."),
+    bool | None, Option("--load-in-4bit/--load-in-16bit", help="How to load the weights. Default: as in training.")
 ]
 ThinkingOption = Annotated[
-    bool | None, typer.Option("--thinking/--no-thinking", help="Let the model think before it answers.")
+    bool | None, Option("--thinking/--no-thinking", help="Let the model think before it answers.")
 ]
-VramOption = Annotated[
-    float | None, typer.Option("--vram-gb", min=1, help="Use at most the memory of a card of this size.")
-]
-SystemOption = Annotated[str | None, typer.Option("--system", help="System prompt for rows without one.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Random seed for sampled votes.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Name of the model on the server.")]
+VramOption = Annotated[float | None, Option("--vram-gb", min=1, help="Use at most the memory of a card of this size.")]
+SystemOption = Annotated[str | None, Option("--system", help="System prompt for rows without one.")]
+SeedOption = Annotated[int, Option("--seed", min=0, help="Random seed for sampled votes.")]
+ModelOption = Annotated[str | None, Option("--model", help="Name of the model on the server.")]
 
 
 def settings_of(

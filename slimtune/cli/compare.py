@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from slimtune.cli import asking
 
@@ -12,13 +12,11 @@ from slimtune.cli import asking
 def compare(
     contenders: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             help="Runs, RUN:base, results of evaluate, or .jsonl files; with --data also targets. The first is the reference."
         ),
     ],
-    data: Annotated[
-        str | None, typer.Option("--data", help="Ask each target the questions of this file first.")
-    ] = None,
+    data: Annotated[str | None, Option("--data", help="Ask each target the questions of this file first.")] = None,
     kind: asking.KindOption = "multiple_choice",
     mode: asking.ModeOption = "direct",
     permutations: asking.PermutationsOption = 1,
@@ -27,7 +25,7 @@ def compare(
     max_new_tokens: asking.TokensOption = 512,
     max_items: asking.ItemsOption = None,
     judge: Annotated[
-        str | None, typer.Option("--judge", metavar="URL#MODEL", help="Model that judges free answers, pair by pair.")
+        str | None, Option("--judge", metavar="URL#MODEL", help="Let this model judge free answers in pairs.")
     ] = None,
     out: asking.OutOption = None,
     seed: asking.SeedOption = 42,

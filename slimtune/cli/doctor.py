@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 
 def doctor(
-    run: Annotated[
-        Path | None, typer.Argument(help="A run folder, e.g. outputs/direct/latest. Without one: this machine.")
-    ] = None,
-    online: Annotated[bool, typer.Option("--online", help="Also check whether the hub answers.")] = False,
+    run: Annotated[Path | None, Argument(help="A run, e.g. outputs/direct/latest. Without one: this machine.")] = None,
+    online: Annotated[bool, Option("--online", help="Also check whether the hub answers.")] = False,
 ) -> None:
     """Check this machine or a run, and say what to do. Changes nothing. Exit code 1 if there is an error."""
     from slimtune.core.findings import render

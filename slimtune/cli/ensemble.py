@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from slimtune.cli import asking
 from slimtune.core.errors import fail
 
 
 def ensemble(
-    members: Annotated[
-        list[str], typer.Argument(help="Two or more runs, adapters or checkpoints that have the same base model.")
-    ],
+    members: Annotated[list[str], Argument(help="Two or more runs, adapters or checkpoints on one base model.")],
     data: asking.DataOption = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", help="One weight per member, e.g. 2,1,1. Do not choose them on these questions."),
+        Option("--weights", help="One weight per member, e.g. 2,1,1. Do not choose them on these questions."),
     ] = None,
     mode: asking.ModeOption = "direct",
     permutations: asking.PermutationsOption = 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from slimtune.cli import asking
 from slimtune.data.records import Mode
@@ -14,15 +14,12 @@ _TARGET = "The folder of a run, an adapter or a model; a hub id; a .gguf; or URL
 
 
 def evaluate(
-    target: Annotated[str, typer.Argument(help=_TARGET)],
+    target: Annotated[str, Argument(help=_TARGET)],
     data: asking.DataOption = None,
     kind: Annotated[
-        KindName | None,
-        typer.Option("--kind", help="Kind of evaluation. Default: the run's own, else multiple_choice."),
+        KindName | None, Option("--kind", help="Kind of evaluation. Default: the run's own, else multiple_choice.")
     ] = None,
-    mode: Annotated[
-        Mode | None, typer.Option("--mode", help="Answer with a letter at once (direct), or argue first (cot).")
-    ] = None,
+    mode: Annotated[Mode | None, Option("--mode", help="direct: only a letter. cot: reasoning, then a letter.")] = None,
     permutations: asking.PermutationsOption = 1,
     votes: asking.VotesOption = 1,
     temperature: asking.TemperatureOption = 0.7,
@@ -31,12 +28,10 @@ def evaluate(
     model: asking.ModelOption = None,
     train: Annotated[
         list[str] | None,
-        typer.Option("--train", help="File that the model was trained on; the items are searched in it."),
+        Option("--train", help="File that the model was trained on; the items are searched in it."),
     ] = None,
     system: asking.SystemOption = None,
-    alone: Annotated[
-        bool, typer.Option("--alone", help="Ask only the tuned model, not its base. Gives no verdict.")
-    ] = False,
+    alone: Annotated[bool, Option("--alone", help="Ask only the tuned model, not its base. Gives no verdict.")] = False,
     out: asking.OutOption = None,
     fresh: asking.FreshOption = False,
     max_length: asking.LengthOption = None,

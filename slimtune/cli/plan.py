@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from slimtune.cli.options import OverridesArgument
 from slimtune.core.errors import fail
@@ -16,19 +17,17 @@ if TYPE_CHECKING:
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="The recipe, a YAML file (see recipes/).")],
+    recipe: Annotated[str, Argument(help="The recipe, a YAML file (see recipes/).")],
     overrides: OverridesArgument = None,
     vram_gb: Annotated[
-        float | None, typer.Option("--vram-gb", help="Memory of the card, as sold: 8, 10, 12, 16, 24.")
+        float | None, Option("--vram-gb", help="Memory of the card, as sold: 8, 10, 12, 16, 24.")
     ] = None,
-    gpu: Annotated[
-        str | None, typer.Option("--gpu", help="Plan for this card: rtx3080, rtx4090, a100, h200, …")
-    ] = None,
+    gpu: Annotated[str | None, Option("--gpu", help="Plan for this card: rtx3080, rtx4090, a100, h200, …")] = None,
     price_per_hour: Annotated[
-        float | None, typer.Option("--price-per-hour", help="Price of the machine; the plan then shows the cost.")
+        float | None, Option("--price-per-hour", help="Price of the machine; the plan then shows the cost.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw where the memory goes (PNG).")] = None,
+    as_json: Annotated[bool, Option("--json", help="Print the plan as JSON.")] = False,
+    plot: Annotated[Path | None, Option("--plot", help="Draw where the memory goes (PNG).")] = None,
 ) -> None:
     """Show what a run would do and why, whether it fits, and how long it takes. Needs no weights and no GPU."""
     from slimtune.core.console import Console

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument
 
 
-def report(run: Annotated[Path, typer.Argument(help="A run folder, e.g. outputs/direct/latest.")]) -> None:
+def report(run: Annotated[Path, Argument(help="A run folder, e.g. outputs/direct/latest.")]) -> None:
     """Render report.html and the experiment log of a run again, from its folder alone."""
     from slimtune.core import run_folder
     from slimtune.run import experiment_log

@@ -6,18 +6,16 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from slimtune.data.records import Mode
 
 
 def rescore(
-    file: Annotated[Path, typer.Argument(help="Stored replies: one JSON object per line, with 'text' or 'response'.")],
-    mode: Annotated[Mode, typer.Option("--mode", help="Mode of rows that do not state one.")] = "direct",
-    labels: Annotated[
-        int, typer.Option("--labels", min=2, max=10, help="Number of choices of rows that do not state them.")
-    ] = 4,
-    output: Annotated[Path | None, typer.Option("--output", help="File to write. Default: FILE itself.")] = None,
+    file: Annotated[Path, Argument(help="Stored replies: one JSON object per line, with 'text' or 'response'.")],
+    mode: Annotated[Mode, Option("--mode", help="Mode of rows that do not state one.")] = "direct",
+    labels: Annotated[int, Option("--labels", min=2, max=10, help="Choices in rows that do not list them.")] = 4,
+    output: Annotated[Path | None, Option("--output", help="File to write. Default: FILE itself.")] = None,
 ) -> None:
     """Read the answers from stored replies of any tool. Adds answer, rule and status to each row.
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from slimtune.cli.options import OverridesArgument
 
 
 def train(
-    recipe: Annotated[str, typer.Option("--recipe", "-r", help="The recipe, a YAML file (see recipes/).")],
+    recipe: Annotated[str, Option("--recipe", "-r", help="The recipe, a YAML file (see recipes/).")],
     overrides: OverridesArgument = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop: no weights, no GPU.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and stop: no weights, no GPU.")] = False,
     resume: Annotated[
         str | None,
-        typer.Option("--resume", metavar="auto|FOLDER", help="Resume the latest run of this recipe, or the given run."),
+        Option("--resume", metavar="auto|FOLDER", help="Resume the latest run of this recipe, or the given run."),
     ] = None,
 ) -> None:
     """Train, judge and export as a recipe says."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer import Option
 
 
 def version() -> None:
@@ -24,5 +25,5 @@ def _print_and_exit(wanted: bool) -> None:
 
 
 VersionOption = Annotated[
-    bool, typer.Option("--version", callback=_print_and_exit, is_eager=True, help="Print the version and exit.")
+    bool, Option("--version", callback=_print_and_exit, is_eager=True, help="Print the version and exit.")
 ]

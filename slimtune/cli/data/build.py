@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from slimtune.cli.options import OutputOption, OverwriteOption
 from slimtune.core.errors import SlimtuneError, fail
@@ -23,62 +24,56 @@ if TYPE_CHECKING:
 
 
 def build(
-    sources: Annotated[list[str], typer.Argument(help="Question files (JSON, JSONL, CSV, Parquet) or hub ids.")],
+    sources: Annotated[list[str], Argument(help="Question files (JSON, JSONL, CSV, Parquet) or hub ids.")],
     output: OutputOption,
-    mode: Annotated[Mode, typer.Option("--mode", help="direct: only the label. cot: reasoning, then the label.")],
+    mode: Annotated[Mode, Option("--mode", help="direct: only the label. cot: reasoning, then the label.")],
     context: Annotated[
         Literal["none", "gold", "retrieved"],
-        typer.Option("--context", help="Text before the question: nothing, its own context, or retrieved passages."),
+        Option("--context", help="Text before the question: nothing, its own context, or retrieved passages."),
     ] = "none",
     corpus: Annotated[
         str | None,
-        typer.Option("--corpus", help="File or folder of passages to search. Default: the contexts of the questions."),
+        Option("--corpus", help="File or folder of passages to search. Default: the contexts of the questions."),
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, max=50, help="Passages per prompt.")] = 3,
+    top_k: Annotated[int, Option("--top-k", min=1, max=50, help="Passages per prompt.")] = 3,
     ensure_gold: Annotated[
-        bool,
-        typer.Option("--ensure-gold", help="If the search misses the question's context, add it as the last passage."),
+        bool, Option("--ensure-gold", help="If the search misses the question's context, add it as the last passage.")
     ] = False,
-    terms: Annotated[
-        Literal["ngram", "sudachi"], typer.Option("--terms", help="How the search splits Japanese text.")
-    ] = "ngram",
+    terms: Annotated[Literal["ngram", "sudachi"], Option("--terms", help="How to split Japanese text.")] = "ngram",
     reasoning: Annotated[
         Literal["column", "template", "teacher"] | None,
-        typer.Option("--reasoning", help="For --mode cot: reasoning from the file, a template or a teacher model."),
+        Option("--reasoning", help="For --mode cot: reasoning from the file, a template or a teacher model."),
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option("--teacher", metavar="URL#MODEL", help="An OpenAI-compatible server and its model.")
+        str | None, Option("--teacher", metavar="URL#MODEL", help="An OpenAI-compatible server and its model.")
     ] = None,
     teacher_replies: Annotated[
-        int, typer.Option("--teacher-replies", min=1, help="Replies per question; the first correct one is used.")
+        int, Option("--teacher-replies", min=1, help="Replies per question; the first correct one is used.")
     ] = 1,
-    teacher_tokens: Annotated[int, typer.Option("--teacher-tokens", min=16, help="Maximum tokens per reply.")] = 1024,
+    teacher_tokens: Annotated[int, Option("--teacher-tokens", min=16, help="Maximum tokens per reply.")] = 1024,
     few_shot: Annotated[
-        int,
-        typer.Option(
-            "--few-shot", min=0, help="Solved questions in every prompt. They are removed from the questions."
-        ),
+        int, Option("--few-shot", min=0, help="Solved questions in every prompt. They are removed from the questions.")
     ] = 0,
     shuffle_choices: Annotated[
-        int, typer.Option("--shuffle-choices", min=0, help="Copies of each question with the choices in another order.")
+        int, Option("--shuffle-choices", min=0, help="Copies of each question with the choices in another order.")
     ] = 0,
-    language: Annotated[Language, typer.Option("--language", help="Language of the prompts.")] = "ja",
+    language: Annotated[Language, Option("--language", help="Language of the prompts.")] = "ja",
     layout: Annotated[
         Literal["auto", "lawqa", "questions", "columns"],
-        typer.Option("--from", help="Layout of the sources. auto: detect it."),
+        Option("--from", help="Layout of the sources. auto: detect it."),
     ] = "auto",
     columns: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--map", metavar="FIELD=COLUMN", help="Column of a table for a field: question, choices, correct, context …"
         ),
     ] = None,
     first_answer: Annotated[
         int | None,
-        typer.Option("--first-answer", min=0, max=1, help="If answers are numbers: the number of the first choice."),
+        Option("--first-answer", min=0, max=1, help="If answers are numbers: the number of the first choice."),
     ] = None,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep the search index for the next run.")] = True,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for examples and shuffles.")] = 42,
+    cache: Annotated[bool, Option("--cache/--no-cache", help="Keep the search index for the next run.")] = True,
+    seed: Annotated[int, Option("--seed", min=0, help="Random seed for examples and shuffles.")] = 42,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Build a training file from multiple-choice questions.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from slimtune.cli.options import OptionalFilesArgument
 from slimtune.core.errors import BAD_INPUT, fail
@@ -22,31 +23,29 @@ if TYPE_CHECKING:
 def check(
     files: OptionalFilesArgument = None,
     recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", "-r", help="Recipe with the model, length, system prompt and evaluation files."),
+        str | None, Option("--recipe", "-r", help="Recipe with the model, length, system prompt and evaluation files.")
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option("--model", help="Model whose tokenizer counts: a folder, a hub id, builtin:tiny-qwen3."),
+        str | None, Option("--model", help="Model whose tokenizer counts: a folder, a hub id, builtin:tiny-qwen3.")
     ] = None,
     max_seq_length: Annotated[
         int | None,
-        typer.Option(
+        Option(
             "--max-seq-length", min=1, help="Report examples with more tokens. Default: the recipe's value, or 2048."
         ),
     ] = None,
-    format: Annotated[str, typer.Option("--format", help="Layout of the files. auto: detect it.")] = "auto",
+    format: Annotated[str, Option("--format", help="Layout of the files. auto: detect it.")] = "auto",
     against: Annotated[
         list[str] | None,
-        typer.Option("--against", help="Evaluation file that must not be in the training files. Repeatable."),
+        Option("--against", help="Evaluation file that must not be in the training files. Repeatable."),
     ] = None,
     secrets: Annotated[
-        bool, typer.Option("--secrets/--no-secrets", help="Look for keys, passwords and personal numbers.")
+        bool, Option("--secrets/--no-secrets", help="Search for keys, passwords, personal numbers.")
     ] = True,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Findings to show per kind.")] = 5,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw lengths, answers and findings (PNG).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there are warnings.")] = False,
+    limit: Annotated[int, Option("--limit", min=1, help="Findings to show per kind.")] = 5,
+    plot: Annotated[Path | None, Option("--plot", help="Draw lengths, answers and findings (PNG).")] = None,
+    as_json: Annotated[bool, Option("--json", help="Print everything as JSON.")] = False,
+    strict: Annotated[bool, Option("--strict", help="Exit with 1 if there are warnings.")] = False,
 ) -> None:
     """Check training files before you train: rows that would be refused, and rows that would not train as you meant.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from slimtune.cli.options import OutputOption, OverwriteOption, TrainingFilesArgument
 from slimtune.core.errors import SlimtuneError, fail
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 def export(
     files: TrainingFilesArgument,
     output: OutputOption,
-    to: Annotated[Layout, typer.Option("--to", help="Layout to write. openai: for OpenAI's fine-tuning.")],
-    system: Annotated[str | None, typer.Option("--system", help="System prompt for rows without one.")] = None,
+    to: Annotated[Layout, Option("--to", help="Layout to write. openai: for OpenAI's fine-tuning.")],
+    system: Annotated[str | None, Option("--system", help="System prompt for rows without one.")] = None,
     overwrite: OverwriteOption = False,
     price_per_million: Annotated[
-        float | None, typer.Option("--price-per-million", min=0, help="Price of the service in USD; shows the cost.")
+        float | None, Option("--price-per-million", min=0, help="Price of the service in USD; shows the cost.")
     ] = None,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Epochs for the cost.")] = 3,
+    epochs: Annotated[int, Option("--epochs", min=1, help="Epochs for the cost.")] = 3,
     max_example_tokens: Annotated[
         int | None,
-        typer.Option("--max-example-tokens", min=1, help="Longest example that OpenAI's model takes. Default: 65,536."),
+        Option("--max-example-tokens", min=1, help="Longest example that OpenAI's model takes. Default: 65,536."),
     ] = None,
 ) -> None:
     """Convert training files to the layout of another tool, and report what is lost."""
@@ -61,14 +62,12 @@ def export(
 
 
 def import_(
-    files: Annotated[list[str], typer.Argument(help="Files from another tool, or hub ids.")],
+    files: Annotated[list[str], Argument(help="Files from another tool, or hub ids.")],
     output: OutputOption,
-    origin: Annotated[
-        Literal["auto", Layout], typer.Option("--from", help="Layout of the files. auto: detect it.")
-    ] = "auto",
+    origin: Annotated[Literal["auto", Layout], Option("--from", help="Layout of the files. auto: detect it.")] = "auto",
     to: Annotated[
         Literal["input_output", "messages"] | None,
-        typer.Option("--to", help="Default: input_output if every conversation has one turn, else messages."),
+        Option("--to", help="Default: input_output if every conversation has one turn, else messages."),
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from slimtune.cli.options import OutputOption, OverwriteOption
 from slimtune.core.errors import Problem, SlimtuneError
@@ -18,24 +19,22 @@ USUAL_SHARE = 0.15
 
 
 def mix(
-    files: Annotated[
-        list[str], typer.Argument(help="FILE or FILE=WEIGHT. A weight of 0.5 takes a random half of the rows.")
-    ],
+    files: Annotated[list[str], Argument(help="FILE or FILE=WEIGHT. 0.5 takes a random half of the rows.")],
     output: OutputOption,
-    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Rows of the mixture. Default: all.")] = None,
-    general: Annotated[str | None, typer.Option("--general", help="General data, against forgetting.")] = None,
+    rows: Annotated[int | None, Option("--rows", min=1, help="Rows of the mixture. Default: all.")] = None,
+    general: Annotated[str | None, Option("--general", help="General data, against forgetting.")] = None,
     general_share: Annotated[
         float | None,
-        typer.Option(
+        Option(
             "--general-share", min=0.01, max=0.9, help="Its share of the mixture. Default: 0.15; usual: 0.1 to 0.2."
         ),
     ] = None,
     cap: Annotated[
         list[str] | None,
-        typer.Option("--cap", metavar="N|SOURCE=N", help="Maximum rows per meta.source (or file), or of one source."),
+        Option("--cap", metavar="N|SOURCE=N", help="Maximum rows per meta.source (or file), or of one source."),
     ] = None,
     overwrite: OverwriteOption = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for the choice and the order of rows.")] = 42,
+    seed: Annotated[int, Option("--seed", min=0, help="Random seed for the choice and the order of rows.")] = 42,
 ) -> None:
     """Mix training files into one.
 

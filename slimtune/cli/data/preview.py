@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from slimtune.cli.options import OptionalFilesArgument
 from slimtune.core.errors import fail
@@ -26,31 +26,27 @@ LEARNED = ("⟦", "⟧")
 
 def preview(
     files: OptionalFilesArgument = None,
-    count: Annotated[int, typer.Option("-n", min=1, help="Rows to show per file.")] = 5,
-    at_random: Annotated[bool, typer.Option("--random", help="Show random rows instead of the first.")] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for --random.")] = 42,
-    line: Annotated[
-        int | None, typer.Option("--line", min=1, help="Show only the row that starts at this line.")
-    ] = None,
+    count: Annotated[int, Option("-n", min=1, help="Rows to show per file.")] = 5,
+    at_random: Annotated[bool, Option("--random", help="Show random rows instead of the first.")] = False,
+    seed: Annotated[int, Option("--seed", min=0, help="Random seed for --random.")] = 42,
+    line: Annotated[int | None, Option("--line", min=1, help="Show only the row that starts at this line.")] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", "-r", help="Recipe with the model, thinking, system prompt, mode, format and length."),
+        Option("--recipe", "-r", help="Recipe with the model, thinking, system prompt, mode, format and length."),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Model with the template and tokenizer: a folder, a hub id, builtin:tiny-qwen3."),
+        Option("--model", help="Model with the template and tokenizer: a folder, a hub id, builtin:tiny-qwen3."),
     ] = None,
     thinking: Annotated[
         bool | None,
-        typer.Option("--thinking/--no-thinking", help="Render with thinking on. Default: the recipe's value, or off."),
+        Option("--thinking/--no-thinking", help="Render with thinking on. Default: the recipe's value, or off."),
     ] = None,
     max_seq_length: Annotated[
         int | None,
-        typer.Option(
-            "--max-seq-length", min=1, help="Mark tokens beyond this length. Default: the recipe's value, or 2048."
-        ),
+        Option("--max-seq-length", min=1, help="Mark tokens beyond this length. Default: the recipe's value, or 2048."),
     ] = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page instead. It needs no network.")] = None,
+    html: Annotated[Path | None, Option("--html", help="Write a page instead. It needs no network.")] = None,
 ) -> None:
     """Show training examples exactly as the model sees them: supervised text in green, the rest dim.
 

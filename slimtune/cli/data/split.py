@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from slimtune.cli.options import OverwriteOption
 from slimtune.core.errors import Problem, SlimtuneError, fail
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 def split(
-    files: Annotated[list[str], typer.Argument(help="Training files in any format. Several files are split together.")],
-    test: Annotated[str, typer.Option("--test", help="Questions in the test set: a number (40) or a share (0.25).")],
-    dev: Annotated[str, typer.Option("--dev", help="Questions in the dev set: a number or a share.")] = "0",
-    out: Annotated[Path | None, typer.Option("--out", help="Output folder. Default: that of the first file.")] = None,
-    manifest: Annotated[str, typer.Option("--manifest", help="Name of the manifest, split*.json.")] = "split.json",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for the split.")] = 42,
+    files: Annotated[list[str], Argument(help="Training files in any format. Several files are split together.")],
+    test: Annotated[str, Option("--test", help="Questions in the test set: a number (40) or a share (0.25).")],
+    dev: Annotated[str, Option("--dev", help="Questions in the dev set: a number or a share.")] = "0",
+    out: Annotated[Path | None, Option("--out", help="Output folder. Default: that of the first file.")] = None,
+    manifest: Annotated[str, Option("--manifest", help="Name of the manifest, split*.json.")] = "split.json",
+    seed: Annotated[int, Option("--seed", min=0, help="Random seed for the split.")] = 42,
     threshold: Annotated[
-        float, typer.Option("--threshold", min=0.5, max=1, help="Questions at least this similar are near duplicates.")
+        float, Option("--threshold", min=0.5, max=1, help="Questions at least this similar are near duplicates.")
     ] = 0.8,
     overwrite: OverwriteOption = False,
     extend: Annotated[
-        bool, typer.Option("--extend", help="Keep the manifest's questions in place and add new ones.")
+        bool, Option("--extend", help="Keep the manifest's questions in place and add new ones.")
     ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Split again and ignore the manifest.")] = False,
+    again: Annotated[bool, Option("--again", help="Split again and ignore the manifest.")] = False,
 ) -> None:
     """Split training files into train, dev and test, balanced by label and source. No question is in two of them.
 
