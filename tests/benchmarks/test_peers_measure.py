@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from support import fake_peers
 from support.fake_peers import GIB
 
+pytestmark = pytest.mark.unsloth
+
 
 @pytest.fixture
 def job(tmp_path):

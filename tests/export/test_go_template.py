@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.chat_templates import unsloth_template
 from support.modelfiles import write_modelfile
 
 from slimtune.data.chat_template import render_template
@@ -110,9 +111,7 @@ def test_two_thousand_conversations_are_rendered_as_training_renders_them(
 )
 def test_every_familys_template_renders_as_its_jinja(name, program, chat_templates, tmp_path):
     """Where the Jinja trims a role's text, that text has no white space at its ends: Ollama's templates cannot trim."""
-    from slimtune.models import backend
-
-    jinja = backend.chat_template(name)
+    jinja = unsloth_template(name)
     trims = recognise(jinja, thinking=False).trims
     write_modelfile(
         tmp_path / "Modelfile",

@@ -6,6 +6,7 @@ import unicodedata
 from typing import Any
 
 import pytest
+from support.chat_templates import unsloth_template
 from support.modelfiles import write_modelfile
 
 from slimtune.core.errors import SlimtuneError
@@ -38,9 +39,7 @@ NO_SYSTEM = (
 
 @pytest.fixture(scope="module")
 def jinjas(chat_templates) -> dict[str, str]:
-    from slimtune.models import backend
-
-    return {name: backend.chat_template(name) for name in EXPECTED}
+    return {name: unsloth_template(name) for name in EXPECTED}
 
 
 def write(folder, jinja: str, **options: Any) -> tuple[dict[str, Any], list[str]]:

@@ -1,7 +1,7 @@
 """What the tests keep of Unsloth's is what the installed Unsloth has."""
 
 import pytest
-from support.chat_templates import FILES, chat_template
+from support.chat_templates import FILES, chat_template, unsloth_template
 
 pytestmark = pytest.mark.unsloth
 
@@ -10,4 +10,4 @@ pytestmark = pytest.mark.unsloth
 def test_the_checked_in_templates_are_unsloths(family):
     from slimtune.models import backend
 
-    assert chat_template(family) == backend.chat_template(family)
+    assert chat_template(family) == unsloth_template(family) == backend.chat_template(family)

@@ -6,6 +6,8 @@ from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation, Message
 from slimtune.evaluate.targets.target import Facts, Prompt
 
+pytestmark = pytest.mark.unsloth
+
 PROMPTS = [Prompt((Message("user", f"Article {n}?"),), ("a", "b", "c", "d")) for n in range(3)]
 
 

@@ -1,5 +1,6 @@
 """Lengths and the rows that packing makes of them."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ def test_best_fit_decreasing_by_hand():
     assert lengths.packed_rows([10, 10], 10) == 2
 
 
+@pytest.mark.unsloth
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=80))
 def test_packed_rows_equal_trls_own_packing(tokens):

@@ -85,7 +85,9 @@ def test_it_ran_on_the_real_lawqa_questions(finished):
     run, _, path = finished
     sources = {json.loads(line)["source"] for line in (run / "eval/base.jsonl").read_text("utf-8").splitlines()}
     assert sources <= {question.source for question in lawqa.read_lawqa(str(LAWQA))}
-    assert load(run, "manifest.json")["data"]["train"]["examples"] == len((path.parent / "train.jsonl").read_text("utf-8").splitlines())
+    assert load(run, "manifest.json")["data"]["train"]["examples"] == len(
+        (path.parent / "train.jsonl").read_text("utf-8").splitlines()
+    )
 
 
 def test_every_file_of_a_runs_folder_is_there(finished):
