@@ -16,7 +16,7 @@ from benchmarks.cpu_memory_cases import QUICKSTART, Case
 from slimtune.core.console import Console
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.models import files as base_model
-from slimtune.recipe import schema as recipe
+from slimtune.recipe import loading as recipe
 from slimtune.run import judging, prepare, stages
 
 _STEPS = 4
@@ -97,15 +97,14 @@ def measure(case: Case, work: Path) -> dict[str, Any]:
     record, console = stages.open_record(prepared, tokenizer), Console(io.StringIO())
     with record.phase("load"):
         from slimtune.models import load as models
-        from slimtune.train import training
+        from slimtune.train import trainer as trainers
 
         model, hf_tokenizer = models.load(folder, plan)
         model = models.add_lora(model, plan)
-    examples = stages.examples_within(prepared.train, tokenizer, plan.max_seq_length, record)
-    held_out = stages.examples_within(prepared.held_out, tokenizer, plan.max_seq_length, record)
-    trainer = training.build(model, hf_tokenizer, examples, held_out, plan, record, console)
+    examples, held_out = stages.examples_within(prepared, record)
+    trainer = trainers.build(prepared.method, model, hf_tokenizer, examples, held_out, plan, record, console)
     stored = models.memory_bytes(model)
-    training.check(trainer, hf_tokenizer, examples, tokenizer, plan, record)
+    trainers.check(prepared.method, trainer, hf_tokenizer, examples, tokenizer, plan, record)
     items, settings = judging.questions(prepared, tokenizer, record)
     with model.disable_adapter():
         judging.ask("base", judging.target_of(model, tokenizer, prepared), items, settings, record, console)
@@ -123,7 +122,7 @@ def measure(case: Case, work: Path) -> dict[str, Any]:
         "gradient_checkpointing": "true" if plan.gradient_checkpointing else "none",
         "prequantised": "quantization_config" in config,
     }
-    measured = {**stored, **training.peak_memory(trainer, record.meter.phases)}
+    measured = {**stored, **trainers.peak_memory(trainer, record.meter.phases)}
     return {"config": config, "job": job, "phases": record.meter.phases, "measured": measured}
 
 

@@ -88,10 +88,10 @@ def ours(path: Path, model: Path) -> Any:
     """The table that the project hands its trainer."""
     from slimtune.data.chat_template import ChatTokenizer
     from slimtune.data.loading import load_conversations
-    from slimtune.train import example_rows
+    from slimtune.train import token_batches
 
     conversations = load_conversations([(str(path), 1.0)]).conversations
-    return example_rows.from_examples(list(ChatTokenizer(model).examples_of(conversations)))
+    return token_batches.table(list(ChatTokenizer(model).examples_of(conversations)))
 
 
 def theirs(path: Path) -> Any:

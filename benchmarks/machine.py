@@ -15,7 +15,7 @@ import torch  # isort: skip
 
 from slimtune.core import versions
 from slimtune.models import hardware
-from slimtune.train import training
+from slimtune.train import trainer as trainers
 
 _ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG")
 
@@ -62,4 +62,4 @@ def release() -> None:
     checkpointing = sys.modules.get("unsloth_zoo.gradient_checkpointing")
     if checkpointing is not None and torch.cuda.is_available():
         checkpointing.reset_unsloth_gradient_checkpointing_buffers()
-    training.release_memory()
+    trainers.release_memory()

@@ -17,7 +17,7 @@ from slimtune.data.chat_template import ChatTokenizer
 from slimtune.models import load as models
 from slimtune.run import judging, stages
 from slimtune.run.prepare import Prepared
-from slimtune.train import training
+from slimtune.train import trainer as trainers
 
 
 def measure(
@@ -40,9 +40,9 @@ def measure(
     record = stages.open_record(prepared, tokenizer)
     # Where the plan is for another card than the machine's, it cannot know what others use of the latter.
     record.meter = memory.Meter(used_before_bytes=used_before_bytes)
-    examples = stages.examples_within(prepared.train, tokenizer, plan.max_seq_length, record)
-    trainer = training.build(model, hf_tokenizer, examples, (), plan, record, console)
-    audit = training.check(trainer, hf_tokenizer, examples, tokenizer, plan, record)
+    examples, _ = stages.examples_within(prepared, record)
+    trainer = trainers.build(prepared.method, model, hf_tokenizer, examples, (), plan, record, console)
+    audit = trainers.check(prepared.method, trainer, hf_tokenizer, examples, tokenizer, plan, record)
     watch = StepWatch(case.steps, look_closer=look_closer)
     trainer.add_callback(watch)
     watch.count_tokens_of(trainer)
@@ -60,7 +60,7 @@ def measure(
         "predicted": planned["memory"],
         "measured": phases,
         "errors": errors(planned["memory"], phases),
-        "terms": terms(plan.predicted, {**models.memory_bytes(model), **training.peak_memory(trainer, phases)}),
+        "terms": terms(plan.predicted, {**models.memory_bytes(model), **trainers.peak_memory(trainer, phases)}),
         "allocated": watch.allocated,
         "at_peak": watch.contents,
         "speed": speed(

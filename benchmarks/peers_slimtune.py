@@ -20,7 +20,7 @@ from slimtune.models import load as models
 from slimtune.plan import make
 from slimtune.recipe.schema import Recipe
 from slimtune.run import prepare, stages
-from slimtune.train import training
+from slimtune.train import trainer as trainers
 
 
 def speed(job: Job, name: str) -> dict[str, Any]:
@@ -114,9 +114,9 @@ def _trainer(job: Job, prepared: prepare.Prepared, model: Any, hf_tokenizer: Any
     tokenizer = prepared.tokenizer
     assert tokenizer is not None  # the model is a folder
     record = stages.open_record(prepared, tokenizer)
-    examples = stages.examples_within(prepared.train, tokenizer, prepared.plan.max_seq_length, record)
+    examples, _ = stages.examples_within(prepared, record)
     console = Console(file=io.StringIO())
-    trainer = training.build(model, hf_tokenizer, examples, [], prepared.plan, record, console)
+    trainer = trainers.build(prepared.method, model, hf_tokenizer, examples, [], prepared.plan, record, console)
     if check:
-        training.check(trainer, hf_tokenizer, examples, tokenizer, prepared.plan, record)
+        trainers.check(prepared.method, trainer, hf_tokenizer, examples, tokenizer, prepared.plan, record)
     return trainer

@@ -16,7 +16,7 @@ from slimtune.models import hardware
 from slimtune.models import shapes as models
 from slimtune.plan import lengths, make
 from slimtune.plan.wish import Data
-from slimtune.recipe import schema as recipes
+from slimtune.recipe import loading as recipes
 from slimtune.recipe.schema import EvaluateSection, Recipe
 from slimtune.run import prepare
 

@@ -118,7 +118,7 @@ def good(tmp_path_factory):
     import io
 
     from slimtune.core.console import Console
-    from slimtune.recipe import schema as recipe
+    from slimtune.recipe import loading as recipe
     from slimtune.run import pipeline
 
     screen = io.StringIO()

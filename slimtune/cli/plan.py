@@ -32,14 +32,16 @@ def plan(
     """Show what a run would do and why, whether it fits, and how long it takes. Needs no weights and no GPU."""
     from slimtune.core.console import Console
     from slimtune.models import cards
-    from slimtune.recipe import schema as recipes
+    from slimtune.recipe import loading as recipes
     from slimtune.run import prepare, screen
+    from slimtune.train import methods
 
     card = cards.find(gpu) if gpu else None
     size = vram_gb or (card.vram_gb if card else None)
     given = [f"budget.vram_gb={size:g}"] if size else []
     given += [f"budget.price_per_hour={price_per_hour}"] if price_per_hour is not None else []
-    prepared = prepare.prepare(recipes.load(recipe, [*(overrides or []), *given]), assume_card=True, card=card)
+    loaded = recipes.load(recipe, [*(overrides or []), *given], methods.names())
+    prepared = prepare.prepare(loaded, assume_card=True, card=card)
     if as_json:
         typer.echo(json.dumps(prepared.as_json(), ensure_ascii=False, indent=2))
     else:

@@ -20,14 +20,15 @@ def train(
 ) -> None:
     """Train, judge and export as a recipe says."""
     from slimtune.core.console import Console
-    from slimtune.recipe import schema as recipes
+    from slimtune.recipe import loading as recipes
     from slimtune.run import prepare, screen
+    from slimtune.train import methods
 
-    loaded = recipes.load(recipe, overrides or [])
+    loaded, sources = recipes.load_with_sources(recipe, overrides or [], methods.names())
     console = Console()
     if dry_run:
         screen.plan(console, prepare.prepare(loaded, assume_card=True))
         return
     from slimtune.run import pipeline
 
-    pipeline.run(loaded, console, resume, sources=recipes.sources(recipe, overrides or []))
+    pipeline.run(loaded, console, resume, sources=sources)

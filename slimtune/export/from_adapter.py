@@ -105,7 +105,7 @@ def _shipment(
             wanted=wanted,
         )
         del local, opened
-    from slimtune.train import training
+    from slimtune.train import trainer
 
-    training.release_memory()
+    trainer.release_memory()
     return shipment

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from slimtune.data.chat_template import ChatTokenizer
+from slimtune.data.chat_template import ChatTokenizer, Example
 from slimtune.data.records import Conversation
 
 _TOKENS_PER_WIDE_CHARACTER = 0.85
@@ -44,13 +44,10 @@ class Lengths:
         return max(self.tokens)
 
 
-def count(
-    conversations: Sequence[Conversation],
-    tokenizer: ChatTokenizer | None,
-    on_progress: Callable[[int, int | None], None] | None = None,
-) -> Lengths:
-    """Counted where there is a tokenizer, else estimated."""
-    return measure(conversations, tokenizer, on_progress) if tokenizer else estimate(conversations)
+def of(examples: Iterable[Example]) -> Lengths:
+    """Of examples that are encoded."""
+    counts = [(len(example.input_ids), example.supervised_tokens) for example in examples]
+    return Lengths(tuple(whole for whole, _ in counts), tuple(response for _, response in counts), exact=True)
 
 
 def estimate(conversations: Sequence[Conversation]) -> Lengths:
@@ -101,8 +98,4 @@ def measure(
 
     on_progress: called with the conversations counted and how many there are.
     """
-    tokens, supervised = [], []
-    for example in tokenizer.examples_of(conversations, on_progress):
-        tokens.append(len(example.input_ids))
-        supervised.append(example.supervised_tokens)
-    return Lengths(tuple(tokens), tuple(supervised), exact=True)
+    return of(tokenizer.examples_of(conversations, on_progress))

@@ -1,22 +1,13 @@
-"""The recipe: what the user wants. Schema, loading, overrides; every mistake at once, with its line.
-
-Defaults live here and nowhere else. No torch: a recipe is read before anything heavy is imported.
-"""
+"""The recipe: what the user wants, section by section. Defaults live here and nowhere else."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.recipe import yaml_lines
 from slimtune.recipe.names import KindName, misfit
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -84,7 +75,7 @@ class DataSection(Section):
 
 
 class TrainSection(Section):
-    method: Literal["sft"] = "sft"
+    method: str = Field("sft", pattern=r"^[a-z][a-z0-9_]*$", description="how to train")
     epochs: float = Field(3, gt=0, le=1000)
     max_steps: int | None = Field(None, ge=1, description="stop after so many optimizer steps")
     effective_batch_size: int = Field(16, ge=1, description="examples per optimizer step; the plan divides it up")
@@ -106,6 +97,16 @@ class TrainSection(Section):
     save_steps: int | None = Field(None, ge=1, description="null: from the number of steps")
     save_total_limit: int = Field(2, ge=1)
     early_stopping_patience: int | None = Field(None, ge=1, description="evaluations without improvement")
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        """Whoever loads a recipe says which methods there are: this layer knows none."""
+        known = (info.context or {}).get("methods", [value])
+        if value not in known:
+            expected = " or ".join(f"'{name}'" for name in known)
+            raise PydanticCustomError("literal_error", "unknown", {"expected": expected})
+        return value
 
 
 class BudgetSection(Section):
@@ -198,181 +199,3 @@ class Recipe(Section):
                 "set evaluate.mode: cot"
             )
         return self
-
-
-def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe with its `base:` parent and the command line's `section.key=value` overrides.
-
-    Raises SlimtuneError with every problem of the file and the overrides at once (exit code 2).
-    """
-    values, places = _with_parent(Path(path), ())
-    problems = _apply_overrides(values, places, overrides)
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as error:
-        explained: dict[str, Problem] = {}
-        for detail in error.errors(include_url=False):
-            problem = _explain(detail, places, str(path))
-            # A value that fits no member of a union fails once for each; the first says what was meant.
-            explained.setdefault(problem.where, problem)
-        problems += explained.values()
-    if problems:
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise SlimtuneError(problems, summary=f"{count} in recipe {path}")
-    return recipe
-
-
-def sources(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, str]:
-    """Where each value that a recipe sets comes from: {"train.epochs": "recipes/direct.yaml:14"}; the others are defaults.
-
-    Raises SlimtuneError as `load` does for a file that cannot be read.
-    """
-    values, places = _with_parent(Path(path), ())
-    _apply_overrides(values, places, overrides)
-    return {yaml_lines.dotted(where): place for where, place in places.items()}
-
-
-def dump(recipe: Recipe) -> str:
-    """The resolved recipe as YAML: every value spelled out, ready to be loaded again."""
-    return yaml.safe_dump(recipe.model_dump(), allow_unicode=True, sort_keys=False)
-
-
-def _with_parent(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], dict[yaml_lines.Path_, str]]:
-    """The file's values over its parent's; for each value the "file:line" it came from."""
-    resolved = path.resolve()
-    if resolved in children:
-        chain = " → ".join(p.name for p in (*children, resolved))
-        raise fail("recipes inherit from each other in a circle", where=str(path), fix=f"break the chain {chain}")
-    values, lines = yaml_lines.load(path)
-    places = {where: f"{path}:{line}" for where, line in lines.items()}
-    parent = values.pop("base", None)
-    if parent is None:
-        return values, places
-    if not isinstance(parent, str):
-        raise fail("must name one recipe file", where=f"{places[('base',)]} base", fix="base: direct.yaml")
-    parent_path = path.parent / parent
-    if not parent_path.is_file():
-        raise fail(
-            f"no such recipe: {parent_path}", where=f"{places[('base',)]} base", fix="it is relative to this file"
-        )
-    inherited, inherited_places = _with_parent(parent_path, (*children, resolved))
-    for where in places:
-        if not isinstance(_value_at(values, where), dict):
-            _forget_below(inherited_places, where)
-    return _merge(inherited, values), {**inherited_places, **places}
-
-
-def _value_at(values: Any, path: yaml_lines.Path_) -> Any:
-    for part in path:
-        # `base`, which names the parent, has been taken out.
-        values = values.get(part) if isinstance(values, dict) else values[part]
-    return values
-
-
-def _forget_below(places: dict[yaml_lines.Path_, str], path: yaml_lines.Path_) -> None:
-    """A value that is replaced whole takes the places of its parts with it."""
-    for below in [where for where in places if len(where) > len(path) and where[: len(path)] == path]:
-        del places[below]
-
-
-def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
-    """Mappings are merged key by key; anything else of the child replaces the parent's."""
-    merged = dict(parent)
-    for key, value in child.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _apply_overrides(
-    values: dict[str, Any], places: dict[yaml_lines.Path_, str], overrides: Sequence[str]
-) -> list[Problem]:
-    problems = []
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        parts = tuple(key.split("."))
-        if not equals or not all(parts):
-            problems.append(
-                Problem(
-                    f"'{override}' is not an override", "command line", "write section.key=value, e.g. train.epochs=1"
-                )
-            )
-            continue
-        try:
-            value = yaml_lines.parse_value(text)
-        except SlimtuneError as error:
-            problems.extend(error.problems)
-            continue
-        target = values
-        for part in parts[:-1]:
-            if not isinstance(target.get(part), dict):
-                target[part] = {}
-            target = target[part]
-        target[parts[-1]] = value
-        _forget_below(places, parts)
-        for depth in range(1, len(parts) + 1):
-            places[parts[:depth]] = "command line"
-    return problems
-
-
-def _explain(detail: ErrorDetails, places: dict[yaml_lines.Path_, str], path: str) -> Problem:
-    """A pydantic error in the words of someone who wrote the file."""
-    # Union members add their own name to the location: keep the part that exists in the file.
-    location = tuple(part for part in detail["loc"] if not (isinstance(part, str) and re.search(r"[\[\(]", part)))
-    place, shown = "", location
-    for depth in range(len(location), -1, -1):
-        if location[:depth] in places:
-            place = places[location[:depth]]
-            break
-    while shown and shown not in places and shown[-1] in {"bool", "str"}:
-        shown = shown[:-1]
-    where = f"{place or path} {yaml_lines.dotted(shown)}".strip()
-    kind, given = detail["type"], detail.get("input")
-    if kind == "extra_forbidden":
-        return Problem(f"unknown key '{location[-1]}'", where, _did_you_mean(location))
-    if kind == "missing":
-        return Problem("is missing", where, "add it; see recipes/direct.yaml")
-    if kind == "literal_error":
-        choices = str(detail.get("ctx", {}).get("expected", ""))
-        near = difflib.get_close_matches(str(given), re.findall(r"'([^']*)'", choices), n=1)
-        return Problem(f"'{given}' is not one of {choices}", where, f"did you mean '{near[0]}'?" if near else "")
-    if kind == "string_pattern_mismatch":
-        return Problem(f"'{given}' is not a usable name", where, "use lower-case letters, digits, '.', '_' and '-'")
-    if kind == "value_error":
-        return Problem(str(detail.get("ctx", {}).get("error", detail["msg"])), where)
-    message = detail["msg"].removeprefix("Input ").replace("should be", "must be")
-    return Problem(f"{message}, not {given!r}", where)
-
-
-def _did_you_mean(location: tuple[str | int, ...]) -> str:
-    model: Any = Recipe
-    for part in location[:-1]:
-        if isinstance(part, int):
-            continue
-        model = _section_type(model, part)
-        if model is None:
-            return ""
-    names = list(model.model_fields)
-    wrong = str(location[-1])
-    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean '{near[0]}'?"
-    elsewhere = [f"{section}.{wrong}" for section in Recipe.model_fields if _has_field(section, wrong)]
-    if elsewhere:
-        return f"did you mean '{elsewhere[0]}'?"
-    return f"known keys: {', '.join(names)}"
-
-
-def _section_type(model: Any, field: str) -> type[BaseModel] | None:
-    info = model.model_fields.get(field)
-    if info is None:
-        return None
-    for candidate in (info.annotation, *getattr(info.annotation, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
-
-
-def _has_field(section: str, name: str) -> bool:
-    model = _section_type(Recipe, section)
-    return model is not None and name in model.model_fields

@@ -14,8 +14,8 @@ from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.models import files as base_model
 from slimtune.recipe.schema import Recipe
-from slimtune.run import judging, loss_curve, resume, screen, shipping, stages
-from slimtune.run.prepare import Prepared, prepare
+from slimtune.run import judging, loss_curve, prepare, resume, screen, shipping, stages
+from slimtune.run.prepare import Prepared
 from slimtune.train.safeguards.interrupts import Interrupts
 
 
@@ -25,7 +25,7 @@ def run(
     """Train, judge and export; returns the run's folder.
 
     resume_from: "auto" for the latest run of this recipe, or a run's folder; it must be the same run still.
-    sources: where each value of the recipe comes from (`recipe.sources`), for the record.
+    sources: where each value of the recipe comes from (`loading.load_with_sources`), for the record.
     Raises SlimtuneError for what a person can mend, and SystemExit(130 or 143) after a signal. What was reached until
     then stays in the run's folder, whose manifest then says "failed" or "interrupted".
     """
@@ -35,12 +35,12 @@ def run(
         return earlier.directory
 
     # Everything that can be known without a weight in memory: data, lengths, plan.
-    prepared = _planned(recipe, earlier, console)
+    prepared = _shown(prepare.prepare(recipe), earlier, console)
     stages.require_room(prepared)
     folder = base_model.fetch(recipe.model.base, recipe.model.revision)
     if prepared.tokenizer is None:
         # The tokenizer came with the download: count tokens instead of estimating them, and plan again.
-        prepared = _planned(recipe, earlier, console)
+        prepared = _shown(prepare.after_download(prepared), earlier, console)
     tokenizer = prepared.tokenizer
     if tokenizer is None:
         raise fail(f"{recipe.model.base} has no tokenizer.json", where="model.base", fix="use a model that has one")
@@ -64,10 +64,9 @@ def run(
     return record.directory
 
 
-def _planned(recipe: Recipe, earlier: RecordedRun | None, console: Console) -> Prepared:
-    prepared = prepare(recipe)
+def _shown(prepared: Prepared, earlier: RecordedRun | None, console: Console) -> Prepared:
     if earlier is not None:
-        resume.require_same(earlier, recipe, prepared.data_hashes)
+        resume.require_same(earlier, prepared.recipe, prepared.data_hashes)
         prepared = dataclasses.replace(prepared, plan=resume.recorded_plan(prepared.plan, earlier))
     screen.plan(console, prepared)
     return prepared
@@ -81,26 +80,25 @@ def _train_judge_export(
     console: Console,
     interrupts: Interrupts,
 ) -> None:
-    plan = prepared.plan
+    plan, method = prepared.plan, prepared.method
     items, asking = judging.questions(prepared, tokenizer, record)
     console.step("Loading Unsloth and the base model")
     with record.phase("load"):
         # Heavy from here on. Unsloth comes first and patches what follows.
         from slimtune.models import load as models
-        from slimtune.train import training
+        from slimtune.train import trainer as trainers
         from slimtune.train.safeguards import put_on as safeguards
 
         model, hf_tokenizer = models.load(folder, plan)
         model = models.add_lora(model, plan)
 
     # A run whose trainer differs from the plan, or whose batches teach the wrong tokens, does not start.
-    examples = stages.examples_within(prepared.train, tokenizer, plan.max_seq_length, record)
-    held_out = stages.examples_within(prepared.held_out, tokenizer, plan.max_seq_length, record)
+    examples, held_out = stages.examples_within(prepared, record)
     record.update(data=stages.data_facts(prepared, examples, held_out))
-    trainer = training.build(model, hf_tokenizer, examples, held_out, plan, record, console)
-    screen.mask_audit(console, training.check(trainer, hf_tokenizer, examples, tokenizer, plan, record))
+    trainer = trainers.build(method, model, hf_tokenizer, examples, held_out, plan, record, console)
+    screen.mask_audit(console, trainers.check(method, trainer, hf_tokenizer, examples, tokenizer, plan, record))
     stored = models.memory_bytes(model)
-    safeguards.put_on(trainer, examples, record, console, interrupts)
+    safeguards.put_on(trainer, method, examples, record, console, interrupts)
 
     # Base first, tuned after, on the same questions rendered the same way.
     target = judging.target_of(model, tokenizer, prepared)
@@ -110,21 +108,21 @@ def _train_judge_export(
 
     console.step(f"Training {plan.total_steps} steps")
     with record.phase("train"), interrupts.training():
-        training.train(trainer, stages.checkpoint(record), console)
+        trainers.train(trainer, stages.checkpoint(record), console)
     if interrupts.exit_code is not None:
         raise SystemExit(interrupts.exit_code)
-    record.event("trained", f"last training loss {training.last_loss(trainer)}", step=trainer.state.global_step)
+    record.event("trained", f"last training loss {trainers.last_loss(trainer)}", step=trainer.state.global_step)
     models.save_adapter(model, hf_tokenizer, record.directory / "adapter", base=plan.base, revision=plan.revision)
     loss_curve.plot(record.directory / "metrics.jsonl", record.directory / "loss_curve.png", title=prepared.recipe.name)
 
     tuned = judging.ask("tuned", target, items, asking, record, console)
     judging.record_samples(prepared, base_samples, judging.samples(target, prepared, console), record)
     judging.record_golden(target, items, record, plan.max_seq_length)
-    measured = {**stored, **training.peak_memory(trainer, record.meter.phases)}
+    measured = {**stored, **trainers.peak_memory(trainer, record.meter.phases)}
     screen.memory(console, stages.compare_memory(measured, prepared, record))
     judging.judge(base, tuned, prepared, record, console)
 
     # What ships needs the memory that training held.
     del trainer, model, target
-    training.release_memory()
+    trainers.release_memory()
     shipping.export(record, prepared.recipe, folder, console)

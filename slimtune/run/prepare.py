@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +19,57 @@ from slimtune.models import cards, families
 from slimtune.models import files as base_model
 from slimtune.models import hardware as machines
 from slimtune.models import shapes as models
-from slimtune.plan import lengths as counting
-from slimtune.plan import make
+from slimtune.plan import lengths, make
 from slimtune.plan.explain import suggestions
 from slimtune.plan.wish import Data, Wish
 from slimtune.recipe.schema import EvaluateSection, Recipe
+from slimtune.train import methods
+from slimtune.train.methods import Method
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A recipe with its data read and its plan made.
+class _Read:
+    """A recipe with its data read and compared, and the machine to plan for.
 
-    folder, tokenizer: None where the base is on the hub and not in the cache yet. data_splits: which of the files are
-    sets of a split (split_manifest.recorded). contamination: what the test shares
-    with the training data (evaluate/contamination.py), None without a test. facts: what suggestions are drawn from
-    (plan/suggestions.py).
+    train, held_out: the method's records. test: the questions. data_hashes: by file. data_splits: which of the files are
+    sets of a split (split_manifest.recorded). contamination: what the test shares with the training data
+    (evaluate/contamination.py), None without a test.
     """
 
     recipe: Recipe
+    method: Method
     wish: Wish
-    train: tuple[Conversation, ...]
-    held_out: tuple[Conversation, ...]
+    train: tuple[Any, ...]
+    held_out: tuple[Any, ...]
     test: tuple[Conversation, ...]
     data_hashes: dict[str, str]
+    data_splits: tuple[dict[str, Any], ...]
+    contamination: dict[str, Any] | None
+    hardware: machines.Hardware
+    notes: tuple[str, ...]
+
+    @property
+    def described(self) -> tuple[Conversation, ...]:
+        """The training records, as far as they are conversations."""
+        return tuple(map(self.method.as_conversation, self.train))
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared(_Read):
+    """What was read, encoded once, and planned.
+
+    folder, tokenizer: None where the base is on the hub and not in the cache yet. examples, held_out_examples: the
+    records encoded for the trainer; empty without a tokenizer. facts: what suggestions are drawn from.
+    """
+
     folder: Path | None
     tokenizer: ChatTokenizer | None
+    examples: Sequence[Any]
+    held_out_examples: Sequence[Any]
     data: Data
     shape: models.ModelShape
-    hardware: machines.Hardware
     plan: make.Plan
-    data_splits: tuple[dict[str, Any], ...] = ()
-    contamination: dict[str, Any] | None = None
-    facts: suggestions.Facts | None = None
+    facts: suggestions.Facts
 
     def as_json(self) -> dict[str, Any]:
         """The plan with what it was made for."""
@@ -59,7 +79,7 @@ class Prepared:
             "hardware": dataclasses.asdict(self.hardware),
             "examples": {"train": len(self.train), "eval": len(self.held_out), "test": len(self.test)},
             **self.plan.as_json(),
-            "suggestions": [dataclasses.asdict(one) for one in suggestions.suggest(self.facts)] if self.facts else [],
+            "suggestions": [dataclasses.asdict(one) for one in suggestions.suggest(self.facts)],
         }
 
 
@@ -68,68 +88,107 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
 
     assume_card: on a machine without a GPU, plan for a card of `budget.vram_gb` (a dry run; a real run then trains
     on the CPU, and its plan says so). card: plan for this one, whatever the machine has.
-    Raises SlimtuneError for bad data, an unknown model, or a plan that does not fit.
+    Raises SlimtuneError for bad data, an unknown method or model, or a plan that does not fit.
     """
     for reporter in recipe.run.report_to:
         if importlib.util.find_spec(reporter) is None:
             raise fail(f"{reporter} is not installed", where="run.report_to", fix=f"pip install {reporter}")
+    method = methods.find(recipe.train.method)
+    base = _base_of(recipe)
+    return _plan(_read(recipe, method, assume_card=assume_card, card=card), *base)
+
+
+def after_download(prepared: Prepared) -> Prepared:
+    """The same with the base's own tokenizer, which is on this machine now: examples are encoded, and the plan is made
+    anew. Nothing is read again."""
+    return _plan(prepared, *_base_of(prepared.recipe))
+
+
+def _base_of(recipe: Recipe) -> tuple[Path | None, models.ModelShape, ChatTokenizer | None]:
+    """The base's folder, shape and tokenizer, as far as they are on this machine."""
     base = recipe.model.base
     folder = base_model.locate(base, recipe.model.revision)
     shape = models.of_base(base, folder)
-    tokenizer = None
-    if folder is not None and (folder / "tokenizer.json").is_file():
-        tokenizer = ChatTokenizer(folder, recipe.model.thinking)
-        families.require_template(families.get(shape.family), tokenizer, base)
-    train = _load(recipe, [(source.path, source.weight) for source in recipe.data.train])
-    held_out = _load(recipe, [(recipe.data.eval, 1.0)]) if recipe.data.eval else None
-    test = _load(recipe, [(recipe.evaluate.data, 1.0)], mode=test_mode(recipe.evaluate)) if recipe.evaluate else None
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return folder, shape, None
+    tokenizer = ChatTokenizer(folder, recipe.model.thinking)
+    families.require_template(families.get(shape.family), tokenizer, base)
+    return folder, shape, tokenizer
 
-    hardware = machines.detect()
-    if card is not None:
-        hardware = machines.assumed(card, max(card.vram_gb, recipe.budget.vram_gb or 0))
+
+def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card | None) -> _Read:
+    data, evaluate = recipe.data, recipe.evaluate
+    given = {"system": data.system, "format": data.format, "seed": recipe.run.seed}
+    train = method.read([(source.path, source.weight) for source in data.train], mode=data.mode, **given)
+    held_out = method.read([(data.eval, 1.0)], mode=data.mode, **given) if data.eval else None
+    test = (
+        loading.load_conversations([(evaluate.data, 1.0)], mode=test_mode(evaluate), **given)  # type: ignore[arg-type]
+        if evaluate
+        else None
+    )
+    questions = tuple(items.first(test.conversations, evaluate.max_items, evaluate.data)) if test and evaluate else ()
     files = [file for loaded in (train, held_out, test) if loaded for file in loaded.files]
     hashes = {file.path: file.sha256 for file in files if file.sha256}
     splits = split_manifest.recorded(hashes)
     notes = [note for file in files for note in file.notes]
-    notes += split_manifest.notes(splits, [source.path for source in recipe.data.train])
+    notes += split_manifest.notes(splits, [source.path for source in data.train])
+
+    hardware = machines.detect()
+    if card is not None:
+        hardware = machines.assumed(card, max(card.vram_gb, recipe.budget.vram_gb or 0))
     if hardware.kind == "cpu" and assume_card and recipe.budget.vram_gb:
         hardware = machines.card(recipe.budget.vram_gb)
         notes.append(f"No GPU on this machine: this is the plan for a {hardware.name}.")
-    questions: tuple[Conversation, ...] = ()
-    if test and recipe.evaluate:
-        questions = tuple(items.first(test.conversations, recipe.evaluate.max_items, recipe.evaluate.data))
-    overlap = None
-    if questions:
-        from slimtune.evaluate import contamination  # numpy: not for a plan without a test
-
-        overlap = contamination.check(train.conversations, questions)
-        notes += _leak(len(contamination.contaminated_ids(overlap)), len(questions))
-    with console.stderr().bar("Counting tokens") as progress:
-        data = Data(
-            train=counting.count(train.conversations, tokenizer, progress),
-            held_out=counting.count(held_out.conversations, tokenizer, progress) if held_out else None,
-            prompts=counting.count(questions, tokenizer, progress).prompts if questions else (),
-        )
-    wish = wish_of(recipe)
-    plan = make.make(wish, data, shape, hardware)
-    return Prepared(
+    read = _Read(
         recipe=recipe,
-        wish=wish,
+        method=method,
+        wish=wish_of(recipe),
         train=train.conversations,
         held_out=held_out.conversations if held_out else (),
         test=questions,
         data_hashes=hashes,
+        data_splits=tuple(splits),
+        contamination=None,
+        hardware=hardware,
+        notes=(),
+    )
+    if questions:
+        from slimtune.evaluate import contamination  # numpy: not for a plan without a test
+
+        overlap = contamination.check(read.described, questions)
+        notes += _leak(len(contamination.contaminated_ids(overlap)), len(questions))
+        read = dataclasses.replace(read, contamination=overlap)
+    return dataclasses.replace(read, notes=tuple(notes))
+
+
+def _plan(read: _Read, folder: Path | None, shape: models.ModelShape, tokenizer: ChatTokenizer | None) -> Prepared:
+    method, wish = read.method, read.wish
+    examples: Sequence[Any] = ()
+    held_out: Sequence[Any] = ()
+    with console.stderr().bar("Counting tokens") as progress:
+        if tokenizer is not None:
+            examples = method.encode(read.train, tokenizer, progress)
+            held_out = method.encode(read.held_out, tokenizer, progress)
+        count = method.lengths if tokenizer else method.estimate
+        prompts = lengths.measure(read.test, tokenizer, progress) if tokenizer else lengths.estimate(read.test)
+        data = Data(
+            train=count(examples or read.train),
+            held_out=count(held_out or read.held_out) if read.held_out else None,
+            prompts=prompts.prompts,
+        )
+    plan = make.make(wish, data, shape, read.hardware)
+    return Prepared(
+        **{field.name: getattr(read, field.name) for field in dataclasses.fields(_Read)},
         folder=folder,
         tokenizer=tokenizer,
+        examples=examples,
+        held_out_examples=held_out,
         data=data,
         shape=shape,
-        hardware=hardware,
-        plan=dataclasses.replace(plan, notes=(*notes, *plan.notes)),
-        data_splits=tuple(splits),
-        contamination=overlap,
+        plan=dataclasses.replace(plan, notes=(*read.notes, *plan.notes)),
         facts=suggestions.facts_of(
             wish,
-            Counter(map(suggestions.task_of, train.conversations)),
+            Counter(map(suggestions.task_of, read.described)),
             sum(data.train.supervised),
             shape,
             rank=plan.lora_rank,
@@ -149,13 +208,7 @@ def wish_of(recipe: Recipe) -> Wish:
         report_to=tuple(recipe.run.report_to),
         max_overlong=recipe.data.max_overlong,
         repeats=max(source.weight for source in recipe.data.train),
-    )
-
-
-def _load(recipe: Recipe, sources: list[tuple[str, float]], mode: loading.DataMode | None = None) -> loading.Loaded:
-    data = recipe.data
-    return loading.load_conversations(
-        sources, mode=mode or data.mode, system=data.system, format=data.format, seed=recipe.run.seed
+        cost=methods.find(recipe.train.method).cost,
     )
 
 

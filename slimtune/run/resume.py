@@ -16,7 +16,7 @@ from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import write_text
 from slimtune.core.run_folder import RecordedRun
 from slimtune.plan.make import Plan
-from slimtune.recipe import schema as recipes
+from slimtune.recipe import loading as recipes
 from slimtune.recipe.schema import Recipe
 
 # Values that cannot alter what the model learns or is asked: the rest of the recipe must be as it was.

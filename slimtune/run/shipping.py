@@ -19,7 +19,7 @@ from slimtune.export.proof import golden, parity_text
 from slimtune.export.proof.questions import WHERE_LETTERS_ANSWER, Questions
 from slimtune.export.shipment import Shipment
 from slimtune.models import files
-from slimtune.recipe import schema as recipes
+from slimtune.recipe import loading as recipes
 from slimtune.recipe.schema import ExportSection, Recipe
 from slimtune.run import experiment_log, judging, report
 

@@ -7,20 +7,20 @@ import hashlib
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import console, memory, run_record, versions
+from slimtune.core import memory, run_record, versions
 from slimtune.core.console import Console
 from slimtune.core.run_folder import RecordedRun
 from slimtune.core.run_record import RunRecord
-from slimtune.data.chat_template import ChatTokenizer, Example
+from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
 from slimtune.export import model_card
 from slimtune.export.gguf import gguf
 from slimtune.models import files as base_model
-from slimtune.recipe import schema as recipes
+from slimtune.recipe import loading as recipes
 from slimtune.run import experiment_log, judging, report, resume
 from slimtune.run.prepare import Prepared
 from slimtune.train.safeguards import checkpoints
@@ -40,7 +40,7 @@ def require_room(prepared: Prepared) -> None:
 def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[str, str] | None = None) -> RunRecord:
     """The run's new folder, with the resolved recipe, the plan and everything else that is known so far.
 
-    sources: where each value of the recipe comes from, as `recipe.sources` tells; None where it came from no file.
+    sources: where each value of the recipe comes from, as `loading.load_with_sources` tells; None where it came from no file.
     """
     recipe = prepared.recipe
     text = recipes.dump(recipe)
@@ -121,38 +121,42 @@ def ended(record: RunRecord, error: BaseException, console: Console) -> None:
     console.say(f"To go on with this run: {command}")
 
 
-def examples_within(
-    conversations: Sequence[Conversation], tokenizer: ChatTokenizer, max_seq_length: int, record: RunRecord
-) -> list[Example]:
-    """The conversations' examples that fit; the plan has refused a run with more overlong ones than the recipe allows."""
-    with console.stderr().bar("Encoding the examples") as progress:
-        examples = list(tokenizer.examples_of(conversations, progress))
-    left_out = [example.where for example in examples if len(example.input_ids) > max_seq_length]
-    if left_out:
-        message = f"{len(left_out)} examples are longer than {max_seq_length} tokens and were left out"
-        record.event("overlong_left_out", message, rows=left_out)
-    return [example for example in examples if len(example.input_ids) <= max_seq_length]
+def examples_within(prepared: Prepared, record: RunRecord) -> tuple[list[Any], list[Any]]:
+    """The training and the held-out examples that are not too long.
+
+    The plan has refused a run with more overlong ones than the recipe allows.
+    """
+    limit, kept = prepared.wish.longest_example, []
+    for examples in (prepared.examples, prepared.held_out_examples):
+        counts = prepared.method.lengths(examples).tokens
+        left_out = [example.where for example, count in zip(examples, counts, strict=True) if count > limit]
+        if left_out:
+            message = f"{len(left_out)} examples are longer than {limit} tokens and were left out"
+            record.event("overlong_left_out", message, rows=left_out)
+        kept.append([example for example, count in zip(examples, counts, strict=True) if count <= limit])
+    return kept[0], kept[1]
 
 
-def data_facts(prepared: Prepared, train: Sequence[Example], held_out: Sequence[Example]) -> dict[str, Any]:
+def data_facts(prepared: Prepared, train: Sequence[Any], held_out: Sequence[Any]) -> dict[str, Any]:
     """What the manifest says of the data: examples, tokens, and how often each label is the right one."""
+
+    def facts(records: Sequence[Any], examples: Sequence[Any]) -> dict[str, Any]:
+        counted = prepared.method.lengths(examples)
+        return {
+            "examples": len(records),
+            "tokens": counted.total,
+            "supervised_tokens": sum(counted.supervised),
+            "label_distribution": _labels(map(prepared.method.as_conversation, records)),
+        }
+
     return {
-        "train": _facts(prepared.train, train),
-        "eval": _facts(prepared.held_out, held_out),
+        "train": facts(prepared.train, train),
+        "eval": facts(prepared.held_out, held_out),
         "test": {"examples": len(prepared.test), "label_distribution": _labels(prepared.test)},
     }
 
 
-def _facts(conversations: Sequence[Conversation], examples: Sequence[Example]) -> dict[str, Any]:
-    return {
-        "examples": len(conversations),
-        "tokens": sum(len(example.input_ids) for example in examples),
-        "supervised_tokens": sum(example.supervised_tokens for example in examples),
-        "label_distribution": _labels(conversations),
-    }
-
-
-def _labels(conversations: Sequence[Conversation]) -> dict[str, int]:
+def _labels(conversations: Iterable[Conversation]) -> dict[str, int]:
     counts = Counter(conversation.meta.get("correct") for conversation in conversations)
     return {label: counts[label] for label in sorted(label for label in counts if isinstance(label, str))}
 

@@ -8,7 +8,7 @@ own data loader, and compares every token with the computed boundary before the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer, Example, as_key
+from slimtune.train.token_batches import documents
 
 _SHOWN = 5
 
@@ -107,26 +108,6 @@ def count_refined(examples: Sequence[Example], mask: Any) -> int:
     """
     labels = mask({"input_ids": [list(example.input_ids) for example in examples]})["labels"]
     return sum(list(row) != list(example.labels) for row, example in zip(labels, examples, strict=True))
-
-
-def documents(batch: dict[str, Any]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The single examples in a collated batch, padded or packed.
-
-    batch: input_ids and labels of shape (rows, tokens), with attention_mask (padded rows) or position_ids (packed:
-    every 0 begins an example).
-    """
-    input_ids, labels = batch["input_ids"].tolist(), batch["labels"].tolist()
-    if "position_ids" in batch:
-        for ids, row_labels, positions in zip(input_ids, labels, batch["position_ids"].tolist(), strict=True):
-            starts = [index for index, position in enumerate(positions) if position == 0]
-            for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-                yield tuple(ids[start:end]), tuple(row_labels[start:end])
-        return
-    for ids, row_labels, mask in zip(input_ids, labels, batch["attention_mask"].tolist(), strict=True):
-        length = sum(mask)
-        # Loss on padding would be as wrong as loss on the prompt: it stays in view as a label too many.
-        extra = tuple(label for label in row_labels[length:] if label != IGNORE_INDEX)
-        yield tuple(ids[:length]), tuple(row_labels[:length]) + extra
 
 
 def _difference(example: Example, labels: Sequence[int], tokenizer: ChatTokenizer) -> Problem:

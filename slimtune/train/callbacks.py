@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from slimtune.models import backend  # noqa: F401  before transformers: Unsloth patches it
@@ -26,7 +26,8 @@ LOGGED = (
 class ProgressCallback(TrainerCallback):
     """Hands every logged value to `write(record)` and the state of the training to `advance`, a progress bar.
 
-    memory_in_use: bytes, of the card where there is one and of this process otherwise.
+    memory_in_use: bytes, of the card where there is one and of this process otherwise. logged: values to hand on beside
+    `LOGGED`.
     Tokens per second come from the Trainer's count of tokens that are no padding (TRL's own count stays at 0 in the
     trainer that Unsloth generates for CUDA, which computes the loss by itself) and the time inside training steps, so
     that evaluation and saving do not make training look slow; the time left includes them.
@@ -36,8 +37,9 @@ class ProgressCallback(TrainerCallback):
         self,
         write: Callable[[dict[str, Any]], None],
         memory_in_use: Callable[[], int],
+        logged: Sequence[str] = (),
     ):
-        self.write, self.memory_in_use = write, memory_in_use
+        self.write, self.memory_in_use, self.logged = write, memory_in_use, (*LOGGED, *logged)
         self.advance: Advance = ignore
         self.values: dict[str, float] = {}
         self.first_step = 0
@@ -63,7 +65,7 @@ class ProgressCallback(TrainerCallback):
             self.logged_seconds = self.step_seconds
         if "train_loss" in logs:  # the Trainer's summary of the whole run, which has been told step by step
             return
-        record = {key: float(logs[key]) for key in LOGGED if key in logs}
+        record = {key: float(logs[key]) for key in self.logged if key in logs}
         self.write({"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), **record})
         self.values.update(record)
         if state.global_step > self.first_step:

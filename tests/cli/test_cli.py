@@ -125,7 +125,7 @@ def test_no_room_for_the_export_is_said_before_anything_is_loaded(tiny_model, tm
 
     from slimtune.core.console import Console
     from slimtune.core.errors import SlimtuneError
-    from slimtune.recipe import schema as recipes
+    from slimtune.recipe import loading as recipes
     from slimtune.run import pipeline
 
     usage = shutil.disk_usage(tmp_path)

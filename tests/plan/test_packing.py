@@ -53,7 +53,7 @@ def test_the_tokens_that_are_computed_by_hand():
 
 
 def plan_of_statutes(*overrides):
-    from slimtune.recipe import schema as recipes
+    from slimtune.recipe import loading as recipes
     from slimtune.run import prepare
 
     return prepare.prepare(recipes.load("recipes/rag_direct.yaml", overrides), assume_card=True)

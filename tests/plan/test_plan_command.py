@@ -31,7 +31,7 @@ WORKED = {
 @pytest.mark.parametrize("base", WORKED)
 @pytest.mark.parametrize("column", range(4))
 def test_the_worked_table_through_the_whole_planner(base, column):
-    from slimtune.recipe import schema as recipes
+    from slimtune.recipe import loading as recipes
     from slimtune.run import prepare
 
     tokens = 2048 * 2**column

@@ -3,7 +3,7 @@
 import pytest
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.recipe import schema as recipe
+from slimtune.recipe import loading as recipe
 
 MINIMAL = "name: x\ndata: {train: [{path: a.jsonl}]}\n"
 
@@ -104,12 +104,12 @@ def test_it_is_known_where_each_value_comes_from(tmp_path):
     write(tmp_path, parent, "parent.yaml")
     own = "name: child\nbase: parent.yaml\ndata:\n  train:\n    - {path: own.jsonl}\n"
     child = write(tmp_path, own, "child.yaml")
-    found = recipe.sources(child, ["lora.rank=8"])
+    _, found = recipe.load_with_sources(child, ["lora.rank=8"])
     assert found["name"] == f"{child}:1"
     assert found["train.epochs"] == f"{tmp_path / 'parent.yaml'}:6"
     assert found["data.train[0].path"] == f"{child}:5"
     assert found["lora.rank"] == "command line"
     # What the child and the command line replace has no parts left of the parent's.
     assert "data.train[1].path" not in found
-    assert "data.train[0].path" not in recipe.sources(child, ["data.train=[]"])
+    assert "data.train[0].path" not in recipe.load_with_sources(child, ["data.train=[]"])[1]
     assert "train.optim" not in found

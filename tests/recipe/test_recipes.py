@@ -7,7 +7,7 @@ import pytest
 from support.paths import ROOT
 
 from scripts import recipe_table
-from slimtune.recipe import schema as recipe
+from slimtune.recipe import loading as recipe
 from slimtune.run.prepare import prepare
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -16,7 +16,7 @@ from slimtune.evaluate import answer_file, evaluation
 from slimtune.evaluate.evaluation import Request
 from slimtune.evaluate.kinds.kind import Settings
 from slimtune.evaluate.targets import target_spec
-from slimtune.recipe import schema as recipe
+from slimtune.recipe import loading as recipe
 from slimtune.run import pipeline, report, shipping
 
 pytestmark = pytest.mark.unsloth

@@ -16,7 +16,7 @@ from slimtune.data.records import Conversation, Message
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.kinds.kind import Settings
 from slimtune.evaluate.targets.target import Facts, Letters
-from slimtune.recipe import schema as recipe
+from slimtune.recipe import loading as recipe
 from slimtune.run import judging, pipeline, report
 
 pytestmark = pytest.mark.unsloth

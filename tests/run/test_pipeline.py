@@ -13,7 +13,7 @@ from slimtune.core.console import Console
 from slimtune.core.errors import SlimtuneError
 from slimtune.data import questions
 from slimtune.datatools.build import lawqa
-from slimtune.recipe import schema as recipe
+from slimtune.recipe import loading as recipe
 from slimtune.run import pipeline
 
 pytestmark = pytest.mark.unsloth

@@ -8,7 +8,7 @@ import pytest
 from support.paths import ROOT
 
 from slimtune.datatools.split.split_files import split_files
-from slimtune.recipe import schema as recipe
+from slimtune.recipe import loading as recipe
 from slimtune.run import prepare, stages
 
 

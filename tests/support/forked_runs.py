@@ -27,7 +27,7 @@ from slimtune.cli import app as cli
 from slimtune.core import run_record
 from slimtune.evaluate.targets.local_target import LocalTarget
 from slimtune.models import load as models
-from slimtune.train import training
+from slimtune.train import trainer as trainers
 from slimtune.train.safeguards import checkpoints
 
 AT_MOST_SECONDS = 240
@@ -99,14 +99,14 @@ def kill():
 
 def with_trainer(change):
     """Call `change(trainer)` once the trainer is built, before anything guards it."""
-    build = training.build
+    build = trainers.build
 
     def built(*arguments, **more):
         trainer = build(*arguments, **more)
         change(trainer)
         return trainer
 
-    training.build = built
+    trainers.build = built
 
 
 def before(module, name, call):

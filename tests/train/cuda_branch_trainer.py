@@ -29,6 +29,7 @@ from slimtune.plan.wish import Data
 from slimtune.recipe.schema import Recipe
 from slimtune.run.prepare import wish_of
 from slimtune.train import audit as mask_audit
+from slimtune.train import trainer as trainers
 from slimtune.train.methods import sft
 
 
@@ -66,9 +67,9 @@ def main(folder, work):
     hf_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     trainer = sft.build_trainer(model, hf_tokenizer, examples, examples[:8], plan, directory=work)
 
-    settings = sft.effective_settings(trainer)
+    settings = trainers.effective_settings(trainer)
     try:
-        sft.compare_with_plan(settings, plan)
+        trainers.compare_with_plan(settings, plan)
         differences = []
     except SlimtuneError as error:
         differences = [str(problem) for problem in error.problems]

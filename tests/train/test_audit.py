@@ -122,7 +122,8 @@ def test_packed_batches_are_read_document_by_document(examples, tokenizer):
     from slimtune.models import backend  # noqa: F401  before trl
 
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling  # isort: skip
-    from slimtune.train import audit as mask_audit
+
+    from slimtune.train import token_batches
 
     rows = [examples[:3], examples[3:5]]
     packed = [
@@ -134,7 +135,7 @@ def test_packed_batches_are_read_document_by_document(examples, tokenizer):
         for row in rows
     ]
     batch = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(packed)
-    assert list(mask_audit.documents(batch)) == [
+    assert list(token_batches.documents(batch)) == [
         (tuple(example.input_ids), tuple(example.labels)) for example in examples[:5]
     ]
 

@@ -48,13 +48,13 @@ def build(folder, plan, directory):
 
 def assert_exact(folder, plan, directory):
     from slimtune.models import load as models
-    from slimtune.train import training
+    from slimtune.train import trainer as trainers
 
     trainer, examples = build(folder, plan, directory)
     stored = models.memory_bytes(trainer.model)
     trainer.train()
     expected = ram.comparable(predicted(folder, plan, examples))
-    assert {**stored, **training.peak_memory(trainer)} == {
+    assert {**stored, **trainers.peak_memory(trainer)} == {
         name: expected[name] for name in ("weights", "LoRA weights", "optimizer state")
     }
 

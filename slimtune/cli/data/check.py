@@ -56,7 +56,7 @@ def check(
     from slimtune.datatools.check import check as checking
     from slimtune.datatools.check import contamination, rendering
     from slimtune.plan.explain import suggestions
-    from slimtune.recipe import schema as recipes
+    from slimtune.recipe import loading as recipes
 
     if format not in formats.FORMATS:
         raise fail(f"unknown format '{format}'", where="--format", fix=f"one of {', '.join(formats.FORMATS)}")

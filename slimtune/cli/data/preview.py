@@ -58,7 +58,7 @@ def preview(
     from slimtune.core.files import write_text
     from slimtune.datatools.preview import preview as previewing
     from slimtune.datatools.preview import text
-    from slimtune.recipe import schema as recipes
+    from slimtune.recipe import loading as recipes
 
     if at_random and line is not None:
         raise fail("--random and --line exclude each other", where="--line", fix="choose one")

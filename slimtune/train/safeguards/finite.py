@@ -6,7 +6,7 @@ The trainer would go on: it logs `loss 0.0`, writes NaN into every weight and sa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,13 @@ from transformers import TrainerCallback  # isort: skip
 from transformers.trainer_utils import get_last_checkpoint  # isort: skip
 
 from slimtune.core.errors import Problem, SlimtuneError
-from slimtune.data.chat_template import Example, as_key
-from slimtune.train.audit import documents
+from slimtune.train.methods import Batch, Batches
 
 OVERFLOWS_IN_A_ROW = 20
 """A GradScaler halves its scale, 65,536 at first, at every overflow: after 20 it is 1/16, and scaling is not the cause."""
 
 _SHOWN_ROWS = 20
 _SHOWN_PARAMETERS = 3
-_READ = ("input_ids", "labels", "attention_mask", "position_ids")
 
 
 @dataclass(frozen=True)
@@ -48,24 +46,25 @@ class NonFinite:
 
 def guard(
     trainer: Any,
-    examples: Sequence[Example],
+    examples: Sequence[Any],
+    batches: Batches,
     *,
     newest_checkpoint: Callable[[], Path | str | None] | None = None,
 ) -> FiniteGuard:
     """Put a guard on a built trainer, as its last callback so that it knows what the others want saved.
 
-    examples: what the trainer's data set was made from, for naming rows. newest_checkpoint: finds the checkpoint to
+    examples: what the trainer's data set was made from, and batches: how they are found again, for naming rows. newest_checkpoint: finds the checkpoint to
     go on from; by default the one with the largest number.
 
     Leans on transformers 5.17, trainer.py, _run_epoch: training_step(model, inputs, num_items_in_batch) is called for
     each micro-batch and returns its detached loss after the backward pass; accelerator.sync_gradients is true in the
     last one of a step; then gradients are clipped, on_pre_optimizer_step is called, and the optimizer steps.
     """
-    found = FiniteGuard(trainer, examples, newest_checkpoint)
+    found = FiniteGuard(trainer, examples, batches, newest_checkpoint)
     inner = trainer.training_step
 
     def guarded(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        batch = {key: inputs[key] for key in _READ if key in inputs}
+        batch = dict(inputs)
         loss = inner(model, inputs, *args, **kwargs)
         found.remember(batch, loss)
         return loss
@@ -84,25 +83,29 @@ class FiniteGuard(TrainerCallback):
     """
 
     def __init__(
-        self, trainer: Any, examples: Sequence[Example], newest_checkpoint: Callable[[], Path | str | None] | None
+        self,
+        trainer: Any,
+        examples: Sequence[Any],
+        batches: Batches,
+        newest_checkpoint: Callable[[], Path | str | None] | None,
     ):
-        self.trainer = trainer
+        self.trainer, self.batches = trainer, batches
         self.newest_checkpoint = newest_checkpoint or self._largest_checkpoint
         self.found: NonFinite | None = None
         self.overflows = 0
-        self.where: dict[bytes, list[str]] = {}
+        self.where: dict[Hashable, list[str]] = {}
         for example in examples:
-            places = self.where.setdefault(as_key(example.input_ids), [])
+            places = self.where.setdefault(batches.key(example), [])
             if example.where not in places:
                 places.append(example.where)
         self._trained: list[tuple[str, torch.nn.Parameter]] = []
         # Of the step in progress. Never the gradients themselves: they would outlive the trainer's zero_grad.
-        self._batches: list[dict[str, Any]] = []
+        self._batches: list[Batch] = []
         self._losses: list[torch.Tensor] = []
         self._names: list[str] = []
         self._largest = torch.empty(0)
 
-    def remember(self, batch: dict[str, Any], loss: torch.Tensor) -> None:
+    def remember(self, batch: Batch, loss: torch.Tensor) -> None:
         """A micro-batch of the step in progress, after its backward pass; nothing waits for the device here."""
         self._batches.append(batch)
         self._losses.append(loss.detach())
@@ -170,8 +173,8 @@ class FiniteGuard(TrainerCallback):
         suspects = [batch for batch, loss in zip(self._batches, losses, strict=True) if not math.isfinite(loss)]
         rows = []
         for batch in suspects or self._batches:
-            for ids, _ in documents(batch):
-                rows.append(" or ".join(self.where.get(as_key(ids), ["a row that is no example of the data"])))
+            for key in self.batches.keys(batch):
+                rows.append(" or ".join(self.where.get(key, ["a row that is no example of the data"])))
         return list(dict.fromkeys(rows))
 
     def _largest_checkpoint(self) -> str | None:

@@ -23,13 +23,12 @@ import torch  # isort: skip
 from transformers import TrainerCallback  # isort: skip
 
 from slimtune.core import memory
-from slimtune.core.errors import DOES_NOT_FIT, Problem, SlimtuneError, fail
-from slimtune.data.chat_template import IGNORE_INDEX
+from slimtune.core.errors import DOES_NOT_FIT, Problem, SlimtuneError
+from slimtune.train.methods import Batch, Batches
 
 TRIES = 8
 """How often one step is begun anew: the eighth halving leaves pieces of 1/256 of the first size."""
 
-Batch = Mapping[str, Any]
 OnEvent = Callable[[int, str, dict[str, Any]], None]
 
 # cuBLAS and cuDNN name their own errors; the last is PyTorch's allocator on a CPU.
@@ -62,10 +61,12 @@ class _Failure:
         return f"{examples}, {self.tokens:,} tokens"
 
 
-def survive(trainer: Any, on_event: OnEvent, *, tries: int = TRIES, limits: Limits | None = None) -> Limits:
+def survive(
+    trainer: Any, batches: Batches, on_event: OnEvent, *, tries: int = TRIES, limits: Limits | None = None
+) -> Limits:
     """Let the built trainer go on where a training step or an evaluation batch runs out of memory.
 
-    on_event: called with the step, a sentence and its details, for every change that was made.
+    batches: how the trainer's batches are divided. on_event: called with the step, a sentence and its details, for every change that was made.
     limits: where to begin, for a resumed run. Returns the limits, which are kept up to date while the trainer trains.
 
     A training step that still does not fit as single examples, or after `tries` changes, raises SlimtuneError
@@ -81,12 +82,14 @@ def survive(trainer: Any, on_event: OnEvent, *, tries: int = TRIES, limits: Limi
     limits = Limits() if limits is None else limits
     running = _RunningStep(trainer, limits)
     trainer.add_callback(running)
-    trainer.training_step = _surviving_training(trainer, running, limits, on_event, tries)
-    trainer.prediction_step = _surviving_evaluation(trainer, limits, on_event, tries)
+    trainer.training_step = _surviving_training(trainer, batches, running, limits, on_event, tries)
+    trainer.prediction_step = _surviving_evaluation(trainer, batches, limits, on_event, tries)
     return limits
 
 
-def _surviving_training(trainer: Any, running: _RunningStep, limits: Limits, on_event: OnEvent, tries: int) -> Any:
+def _surviving_training(
+    trainer: Any, batches: Batches, running: _RunningStep, limits: Limits, on_event: OnEvent, tries: int
+) -> Any:
     step = trainer.training_step
 
     def training_step(model: Any, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -95,10 +98,10 @@ def _surviving_training(trainer: Any, running: _RunningStep, limits: Limits, on_
             with _weighed(trainer, share if num_items_in_batch is None else 1.0):
                 return step(model, piece, num_items_in_batch)
 
-        def run(batches: Sequence[Batch]) -> torch.Tensor | _Failure:
+        def run(micro_batches: Sequence[Batch]) -> torch.Tensor | _Failure:
             losses = []
-            for batch in batches:
-                loss = _in_pieces(trainer, batch, limits.training_tokens, "train", compute)
+            for batch in micro_batches:
+                loss = _in_pieces(trainer, batches, batch, limits.training_tokens, "train", compute)
                 if isinstance(loss, _Failure):
                     return loss
                 losses.append(loss)
@@ -133,7 +136,7 @@ def _surviving_training(trainer: Any, running: _RunningStep, limits: Limits, on_
     return training_step
 
 
-def _surviving_evaluation(trainer: Any, limits: Limits, on_event: OnEvent, tries: int) -> Any:
+def _surviving_evaluation(trainer: Any, batches: Batches, limits: Limits, on_event: OnEvent, tries: int) -> Any:
     step = trainer.prediction_step
 
     def prediction_step(model: Any, inputs: Batch, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
@@ -146,7 +149,7 @@ def _surviving_evaluation(trainer: Any, limits: Limits, on_event: OnEvent, tries
         number = trainer.state.global_step
         tried: list[str] = []
         counters = _counters(trainer, "eval")
-        loss = _in_pieces(trainer, inputs, limits.evaluation_tokens, "eval", compute)
+        loss = _in_pieces(trainer, batches, inputs, limits.evaluation_tokens, "eval", compute)
         while isinstance(loss, _Failure):
             _free(trainer.model)
             _set_counters(trainer, "eval", counters)
@@ -163,7 +166,7 @@ def _surviving_evaluation(trainer: Any, limits: Limits, on_event: OnEvent, tries
                 "the loss is still the mean over the same tokens",
                 {"phase": "evaluation", **_details("cut", loss, limits.evaluation_tokens), "error": loss.message},
             )
-            loss = _in_pieces(trainer, inputs, limits.evaluation_tokens, "eval", compute)
+            loss = _in_pieces(trainer, batches, inputs, limits.evaluation_tokens, "eval", compute)
         return loss, None, None
 
     return prediction_step
@@ -214,83 +217,18 @@ def recompute_all_layers(model: Any) -> int:
     return sum(bool(module.gradient_checkpointing) for module in kept)
 
 
-def cut(batch: Batch, limit: int | None, *, multiple: int = 1) -> list[Batch]:
-    """The collated batch in pieces of at most `limit` tokens, examples whole and in order; a longer one is alone.
-
-    A padded batch (rows, tokens) is cut by rows, and each piece trimmed to its longest row, up to a multiple of
-    `multiple`. A packed one (1, tokens) is cut where an example begins. A batch within the limit is returned as it is.
-    """
-    if limit is None or batch["input_ids"].numel() <= limit:
-        return [batch]
-    lengths, packed = example_lengths(batch), _is_packed(batch)
-    widths = lengths if packed else [-(-length // multiple) * multiple for length in lengths]
-    groups, first = [], 0
-    for end in range(2, len(widths) + 1):
-        group = widths[first:end]
-        if (sum(group) if packed else len(group) * max(group)) > limit and end - first > 1:
-            groups.append(slice(first, end - 1))
-            first = end - 1
-    if not groups:
-        return [batch]
-    groups.append(slice(first, len(widths)))
-    if packed:
-        starts = [sum(lengths[:index]) for index in range(len(lengths) + 1)]
-        return [_slice(batch, slice(None), slice(starts[group.start], starts[group.stop]), group) for group in groups]
-    return [_slice(batch, group, slice(0, max(widths[group])), group) for group in groups]
-
-
-def example_lengths(batch: Batch) -> list[int]:
-    """Tokens of each example of a collated batch, in order, padding at the end not counted."""
-    rows, width = batch["input_ids"].shape
-    if not _is_packed(batch):
-        if "attention_mask" not in batch:
-            return [width] * rows
-        seen = batch["attention_mask"] != 0
-        return (seen * torch.arange(1, width + 1, device=seen.device)).amax(1).tolist()
-    if rows != 1:
-        raise _cannot_cut(f"{rows} packed rows")
-    if "packed_seq_lengths" in batch:  # as unsloth/utils/packing.py adds it
-        return batch["packed_seq_lengths"].tolist()
-    starts = (batch["position_ids"][0] == 0).nonzero().flatten().tolist()
-    return [end - start for start, end in zip(starts, [*starts[1:], width], strict=True)]
-
-
-def _is_packed(batch: Batch) -> bool:
-    return "packed_seq_lengths" in batch or ("position_ids" in batch and "attention_mask" not in batch)
-
-
-def _slice(batch: Batch, rows: slice, columns: slice, examples: slice) -> dict[str, Any]:
-    shape = batch["input_ids"].shape
-    piece = {}
-    for name, value in batch.items():
-        if not isinstance(value, torch.Tensor) or value.dim() == 0:
-            piece[name] = value
-        elif name == "packed_seq_lengths":
-            piece[name] = value[examples].contiguous()
-        elif value.shape == shape:
-            piece[name] = value[rows, columns].contiguous()
-        else:
-            raise _cannot_cut(f"'{name}' of shape {tuple(value.shape)}")
-    return piece
-
-
-def _cannot_cut(what: str) -> SlimtuneError:
-    return fail(
-        f"out of memory, and a batch with {what} cannot be cut into pieces",
-        where="train.per_device_train_batch_size",
-        fix="make the batches smaller: lower train.per_device_train_batch_size or train.row_length",
-        exit_code=DOES_NOT_FIT,
-    )
-
-
 def _in_pieces(
-    trainer: Any, batch: Batch, limit: int | None, mode: str, compute: Callable[[Batch, float], torch.Tensor]
+    trainer: Any,
+    batches: Batches,
+    batch: Batch,
+    limit: int | None,
+    mode: str,
+    compute: Callable[[Batch, float], torch.Tensor],
 ) -> torch.Tensor | _Failure:
-    """The sum of `compute(piece, share)` over the batch's pieces, share being that of the batch's labelled tokens."""
-    pieces = cut(batch, limit, multiple=getattr(trainer.data_collator, "pad_to_multiple_of", None) or 1)
-    shares = _shares(pieces) if len(pieces) > 1 else [1.0]
+    """The sum of `compute(piece, share)` over the batch's pieces, `share` being the piece's part of the batch's loss."""
+    pieces = batches.split(batch, limit, getattr(trainer.data_collator, "pad_to_multiple_of", None) or 1)
     # A piece without a labelled token adds nothing, and its mean would be 0 / 0.
-    weighed = [(piece, share) for piece, share in zip(pieces, shares, strict=True) if share]
+    weighed = [(piece, share) for piece, share in pieces if share]
     before = {name: len(values) for name, values in _metrics(trainer, mode).items()}
     losses = []
     for piece, share in weighed:
@@ -302,7 +240,7 @@ def _in_pieces(
                 raise
             message = str(error).partition("\n")[0][:300]
         # Only here is the error gone, and with it the frames whose tensors fill the memory.
-        return _Failure(len(example_lengths(piece)), piece["input_ids"].numel(), message)
+        return _Failure(*batches.size(piece), message)
     if len(weighed) > 1:
         _fold(_metrics(trainer, mode), before, [share for _, share in weighed])
     return _sum(losses)
@@ -310,12 +248,6 @@ def _in_pieces(
 
 def _sum(losses: Sequence[torch.Tensor]) -> torch.Tensor:
     return losses[0] if len(losses) == 1 else torch.stack([loss.float() for loss in losses]).sum()
-
-
-def _shares(pieces: Sequence[Batch]) -> list[float]:
-    """Each piece's share of the labelled tokens. The first label of a row has no token before it that predicts it."""
-    counts = [int((piece["labels"][:, 1:] != IGNORE_INDEX).sum()) for piece in pieces]
-    return [count / sum(counts) if sum(counts) else 1 / len(counts) for count in counts]
 
 
 @contextmanager

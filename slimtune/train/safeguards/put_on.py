@@ -13,7 +13,7 @@ from transformers import EarlyStoppingCallback  # isort: skip
 
 from slimtune.core.console import Console
 from slimtune.core.run_record import RunRecord
-from slimtune.data.chat_template import Example
+from slimtune.train.methods import Method
 from slimtune.train.safeguards import checkpoints, finite, out_of_memory
 from slimtune.train.safeguards.interrupts import Interrupts
 
@@ -21,7 +21,7 @@ _LIMITS = "memory_limits"
 
 
 def put_on(
-    trainer: Any, examples: Sequence[Example], record: RunRecord, console: Console, interrupts: Interrupts
+    trainer: Any, method: Method, examples: Sequence[Any], record: RunRecord, console: Console, interrupts: Interrupts
 ) -> None:
     """Whole checkpoints, recovery from too little memory, a stop before a step that is not finite, and Ctrl-C.
 
@@ -40,12 +40,15 @@ def put_on(
     checkpoints.keep_whole(trainer, saved)
     # The guard comes after the recovery, so that it sees a micro-batch once, however often it had to be computed.
     limits = out_of_memory.Limits(**record.manifest.get(_LIMITS, {}))
-    out_of_memory.survive(trainer, recovered, limits=limits)
+    out_of_memory.survive(trainer, method.batches(), recovered, limits=limits)
     trainer.add_callback(interrupts.callback)
     _train_no_further(trainer)
     # Last: it looks at the weights before they are saved, also where a signal asked for it.
     finite.guard(
-        trainer, examples, newest_checkpoint=lambda: checkpoints.newest_valid(record.directory / "checkpoints").path
+        trainer,
+        examples,
+        method.batches(),
+        newest_checkpoint=lambda: checkpoints.newest_valid(record.directory / "checkpoints").path,
     )
 
 

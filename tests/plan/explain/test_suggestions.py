@@ -12,7 +12,7 @@ from slimtune.data.records import Conversation, Message
 from slimtune.models import shapes as models
 from slimtune.plan.explain import suggestions
 from slimtune.plan.explain.suggestions import Facts, suggest, task_of, task_of_all
-from slimtune.recipe import schema as recipes
+from slimtune.recipe import loading as recipes
 from slimtune.run import prepare, screen
 
 RECIPES = sorted(Path("recipes").glob("*.yaml"))

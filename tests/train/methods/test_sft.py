@@ -19,21 +19,21 @@ def examples(tiny_model):
 
 
 def test_the_effective_settings_are_the_planned_ones(make_trainer, examples, a_plan):
-    from slimtune.train.methods import sft
+    from slimtune.train import trainer as trainers
 
     trainer = make_trainer("qwen3", examples, weight_decay=0.02, warmup_steps=1)
-    settings = sft.effective_settings(trainer)
-    sft.compare_with_plan(settings, a_plan(weight_decay=0.02, warmup_steps=1))
+    settings = trainers.effective_settings(trainer)
+    trainers.compare_with_plan(settings, a_plan(weight_decay=0.02, warmup_steps=1))
     assert settings["train_rows"] == 8
     assert settings["weight_decay"] == 0.02
 
 
 def test_dropped_packing_or_any_other_difference_is_an_error(make_trainer, examples, a_plan):
-    from slimtune.train.methods import sft
+    from slimtune.train import trainer as trainers
 
-    settings = sft.effective_settings(make_trainer("qwen3", examples))
+    settings = trainers.effective_settings(make_trainer("qwen3", examples))
     with pytest.raises(SlimtuneError, match="nothing was trained") as caught:
-        sft.compare_with_plan(settings, dataclasses.replace(a_plan(), packing=True, optim="adamw_8bit"))
+        trainers.compare_with_plan(settings, dataclasses.replace(a_plan(), packing=True, optim="adamw_8bit"))
     assert "packing: planned True, but the trainer is set to False" in str(caught.value)
     assert "optim: planned 'adamw_8bit'" in str(caught.value)
 
@@ -43,11 +43,11 @@ def test_lora_counts_are_the_predicted_ones(make_trainer, examples, tiny_model, 
     from slimtune.models import families
     from slimtune.models import shapes as models
     from slimtune.models.files import read_config
-    from slimtune.train.methods import sft
+    from slimtune.train import trainer as trainers
 
     shape = models.from_config(read_config(tiny_model(family)), "tiny")
     for preset, targets in families.TARGETS.items():
-        settings = sft.effective_settings(make_trainer(family, examples, lora_targets=targets))
+        settings = trainers.effective_settings(make_trainer(family, examples, lora_targets=targets))
         assert settings["trainable_parameters"] == shape.lora_parameters(16, targets), preset
 
 

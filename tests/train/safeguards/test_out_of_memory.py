@@ -92,10 +92,11 @@ def assert_same(run, other):
 
 def survive(trainer, **arguments):
     """out_of_memory.survive; returns (events, limits)."""
+    from slimtune.train import token_batches
     from slimtune.train.safeguards import out_of_memory
 
     events = []
-    limits = out_of_memory.survive(trainer, lambda *event: events.append(event), **arguments)
+    limits = out_of_memory.survive(trainer, token_batches, lambda *event: events.append(event), **arguments)
     return events, limits
 
 
@@ -553,10 +554,10 @@ def assert_batches_equal(batch, expected):
     ],
 )
 def test_a_packed_batch_is_cut_where_examples_begin(limit, groups):
-    from slimtune.train.safeguards import out_of_memory
+    from slimtune.train import token_batches
 
     examples = rows([3, 5, 9, 4, 6])
-    pieces = out_of_memory.cut(collate(examples, packed=True), limit)
+    pieces = token_batches.cut(collate(examples, packed=True), limit)
     expected = [collate(examples[first:end], packed=True) for first, end in groups]
     assert len(pieces) == len(expected)
     for piece, batch in zip(pieces, expected, strict=True):
@@ -567,12 +568,12 @@ def test_a_packed_batch_is_cut_where_examples_begin(limit, groups):
 
 
 def test_a_packed_batch_without_lengths_is_cut_by_its_positions():
-    from slimtune.train.safeguards import out_of_memory
+    from slimtune.train import token_batches
 
     examples = rows([3, 5, 9])
     batch = collate(examples, packed=True)
     del batch["packed_seq_lengths"]
-    pieces = out_of_memory.cut(batch, 9)
+    pieces = token_batches.cut(batch, 9)
     assert [piece["position_ids"].tolist() for piece in pieces] == [
         [[0, 1, 2, 0, 1, 2, 3, 4]],
         [[0, 1, 2, 3, 4, 5, 6, 7, 8]],
@@ -588,21 +589,21 @@ def test_a_packed_batch_without_lengths_is_cut_by_its_positions():
     positions=st.booleans(),
 )
 def test_pieces_are_what_the_collator_would_make_of_their_examples(lengths, limit, packed, multiple, positions):
-    from slimtune.train.safeguards import out_of_memory
+    from slimtune.train import token_batches
 
     examples = rows(lengths)
     options = {"packed": packed, "return_position_ids": positions}
     if not packed:
         options["pad_to_multiple_of"] = multiple
     batch = collate(examples, **options)
-    pieces = out_of_memory.cut(batch, limit, multiple=multiple)
+    pieces = token_batches.cut(batch, limit, multiple=multiple)
     if len(pieces) == 1:
         assert pieces[0] is batch
         assert batch["input_ids"].numel() <= limit or len(examples) == 1
         return
     first = 0
     for piece in pieces:
-        count = len(out_of_memory.example_lengths(piece))
+        count = len(token_batches.example_lengths(piece))
         assert_batches_equal(piece, collate(examples[first : first + count], **options))
         assert piece["input_ids"].numel() <= limit or count == 1
         first += count
@@ -610,11 +611,11 @@ def test_pieces_are_what_the_collator_would_make_of_their_examples(lengths, limi
 
 
 def test_a_batch_of_an_unknown_shape_is_not_cut_by_guess():
-    from slimtune.train.safeguards import out_of_memory
+    from slimtune.train import token_batches
 
     batch = {**collate(rows([3, 5]), packed=False), "pixel_values": torch.zeros(7, 3)}
     with pytest.raises(SlimtuneError, match=r"'pixel_values' of shape \(7, 3\) cannot be cut") as caught:
-        out_of_memory.cut(batch, 5)
+        token_batches.cut(batch, 5)
     assert caught.value.exit_code == DOES_NOT_FIT
 
 

@@ -1,0 +1,231 @@
+"""What the trainers of all methods have in common: built from the plan, compared with it, audited, measured."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slimtune.models import backend  # before torch: Unsloth patches what follows
+
+import psutil  # isort: skip
+import torch  # isort: skip
+from transformers import EarlyStoppingCallback  # isort: skip
+from transformers.trainer_callback import PrinterCallback  # isort: skip
+
+from slimtune.core import memory
+from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.progress import OnProgress
+from slimtune.core.run_record import RunRecord
+from slimtune.data.chat_template import ChatTokenizer
+from slimtune.plan.make import Plan
+from slimtune.train import callbacks
+from slimtune.train.methods import Method
+
+
+def build(
+    method: Method,
+    model: Any,
+    hf_tokenizer: Any,
+    examples: Sequence[Any],
+    held_out: Sequence[Any],
+    plan: Plan,
+    record: RunRecord,
+    on_progress: OnProgress,
+) -> Any:
+    """The method's trainer, with the callbacks that fill the record and the screen."""
+
+    def overfitting(step: int, text: str) -> None:
+        record.event("overfitting", text, step=step)
+        on_progress.warn(text)
+
+    return method.build_trainer(
+        model,
+        hf_tokenizer,
+        examples,
+        held_out,
+        plan,
+        directory=record.directory,
+        callbacks=[
+            callbacks.ProgressCallback(record.metric, memory_in_use, method.logged),
+            callbacks.OverfittingCallback(overfitting),
+            callbacks.MemoryCallback(
+                lambda: record.meter.begin("first_step"),
+                lambda: record.meter.end("first_step"),
+            ),
+        ],
+    )
+
+
+def arguments(plan: Plan, directory: Path) -> dict[str, Any]:
+    """The training arguments that do not depend on the method, for a configuration of TRL's.
+
+    directory: the run's folder, for checkpoints and tensorboard files.
+    """
+    # Transformers 5 takes tensorboard's folder from the environment alone (integrations/integration_utils.py).
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory / "tensorboard")
+    return {
+        "output_dir": str(directory / "checkpoints"),
+        "per_device_train_batch_size": plan.per_device_train_batch_size,
+        "per_device_eval_batch_size": plan.per_device_eval_batch_size,
+        "gradient_accumulation_steps": plan.gradient_accumulation_steps,
+        "num_train_epochs": plan.epochs,
+        "max_steps": plan.max_steps or -1,
+        "learning_rate": plan.learning_rate,
+        "lr_scheduler_type": plan.lr_scheduler_type,
+        "warmup_steps": plan.warmup_steps,
+        "weight_decay": plan.weight_decay,
+        "max_grad_norm": plan.max_grad_norm,
+        "optim": plan.optim,
+        "bf16": plan.precision == "bf16",
+        "fp16": plan.precision == "fp16",
+        "gradient_checkpointing": bool(plan.gradient_checkpointing),
+        "logging_steps": plan.logging_steps,
+        "logging_first_step": True,
+        # A NaN must be seen, not averaged away.
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "steps" if plan.eval_steps else "no",
+        "eval_steps": plan.eval_steps,
+        "save_strategy": "steps",
+        "save_steps": plan.save_steps,
+        "save_total_limit": plan.save_total_limit,
+        "load_best_model_at_end": plan.eval_steps is not None,
+        "metric_for_best_model": "eval_loss" if plan.eval_steps else None,
+        "greater_is_better": False if plan.eval_steps else None,
+        "prediction_loss_only": True,
+        "include_num_input_tokens_seen": "non_padding",
+        "seed": plan.seed,
+        "data_seed": plan.seed,
+        "report_to": list(plan.report_to) or "none",
+        "run_name": f"{directory.parent.name}-{directory.name}",
+        "disable_tqdm": True,
+    }
+
+
+def construct(trainer_class: Any, plan: Plan, callbacks: Sequence[Any], **parts: Any) -> Any:
+    """A trainer of TRL's from its parts, which stops early where the plan says so and prints nothing."""
+    extra = [EarlyStoppingCallback(plan.early_stopping_patience)] if plan.early_stopping_patience else []
+    with backend.quiet():
+        trainer = trainer_class(callbacks=[*callbacks, *extra], **parts)
+    # Its own printing of every log line would fight with the progress line.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def check(
+    method: Method,
+    trainer: Any,
+    hf_tokenizer: Any,
+    examples: Sequence[Any],
+    tokenizer: ChatTokenizer,
+    plan: Plan,
+    record: RunRecord,
+) -> Any:
+    """Hold the built trainer against the plan and its batches against the examples; record both and return the audit.
+
+    Raises SlimtuneError where either differs.
+    """
+    settings = effective_settings(trainer)
+    record.update(trainer=settings)
+    compare_with_plan(settings, plan)
+    audit = method.audit(trainer, examples, tokenizer, hf_tokenizer)
+    record.write_json("mask_audit.json", audit.as_json())
+    return audit
+
+
+def effective_settings(trainer: Any) -> dict[str, Any]:
+    """What the built trainer will really do, under the plan's names."""
+    arguments = trainer.args
+    lora = trainer.model.peft_config["default"]
+    targets = lora.target_modules
+    inner = trainer.model.get_base_model()
+    embedding, head = inner.get_input_embeddings(), inner.get_output_embeddings()
+    # Unsloth marks the layers that keep their activations, and hangs the swapped ones on the list of layers.
+    kept = [module for module in inner.modules() if module.__dict__.get("_unsloth_skip_checkpoint")]
+    swapped = getattr(getattr(inner, "_unsloth_block_swap", None), "indices", ())
+    precision = "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "fp32"
+    return {
+        "precision": precision,
+        "cpu_threads": torch.get_num_threads() if arguments.device.type == "cpu" and arguments.use_cpu else None,
+        "offload_embedding": embedding.weight.device != head.weight.device,
+        "offload_layers": len(swapped),
+        "checkpoint_skip_layers": len(kept),
+        "packing": bool(getattr(arguments, "packing", False)),
+        "row_length": arguments.max_length,
+        "per_device_train_batch_size": arguments.per_device_train_batch_size,
+        "per_device_eval_batch_size": arguments.per_device_eval_batch_size,
+        "gradient_accumulation_steps": arguments.gradient_accumulation_steps,
+        "epochs": arguments.num_train_epochs,
+        "max_steps": arguments.max_steps if arguments.max_steps > 0 else None,
+        "optim": str(getattr(arguments.optim, "value", arguments.optim)),
+        "learning_rate": arguments.learning_rate,
+        "lr_scheduler_type": str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)),
+        "warmup_steps": arguments.warmup_steps,
+        "weight_decay": arguments.weight_decay,
+        "max_grad_norm": arguments.max_grad_norm,
+        "logging_steps": arguments.logging_steps,
+        "eval_steps": arguments.eval_steps if arguments.eval_strategy != "no" else None,
+        "save_steps": arguments.save_steps,
+        "save_total_limit": arguments.save_total_limit,
+        "seed": arguments.seed,
+        "lora_rank": lora.r,
+        "lora_alpha": lora.lora_alpha,
+        "lora_dropout": lora.lora_dropout,
+        "lora_targets": tuple(sorted(targets)) if not isinstance(targets, str) else targets,
+        "train_rows": len(trainer.train_dataset),
+        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+    }
+
+
+def compare_with_plan(settings: dict[str, Any], plan: Plan) -> None:
+    """Raise SlimtuneError for every planned setting that the trainer does not follow (packing dropped, say)."""
+    planned = {**plan.settings, "lora_targets": tuple(sorted(plan.lora_targets))}
+    differing = [
+        Problem(f"planned {planned[name]!r}, but the trainer is set to {value!r}", name)
+        for name, value in settings.items()
+        if name in planned and planned[name] != value
+    ]
+    if differing:
+        raise SlimtuneError(
+            [*differing, Problem("please report this with what  slimtune version  prints")],
+            summary="The trainer would not do what the plan says; nothing was trained",
+        )
+
+
+def train(trainer: Any, checkpoint: str | None, on_progress: OnProgress) -> None:
+    """Train, from a checkpoint's folder where one is given."""
+    with on_progress.bar("Training, steps") as advance:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, callbacks.ProgressCallback):
+                callback.advance = advance
+        trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def last_loss(trainer: Any) -> str:
+    """The last logged training loss, as text."""
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return f"{losses[-1]:.4f}" if losses else "unknown"
+
+
+def peak_memory(trainer: Any, phases: Mapping[str, Mapping[str, int]] | None = None) -> dict[str, int]:
+    """Bytes of the optimizer's state, and with a meter's `phases` the peaks of training, under the plan's names."""
+    optimizer = trainer.optimizer
+    states = [value for state in optimizer.state.values() for value in state.values()] if optimizer else []
+    # 8-bit optimizers share one table of values among all parameters.
+    tensors = {value.data_ptr(): value.nbytes for value in states if isinstance(value, torch.Tensor)}
+    return {"optimizer state": sum(tensors.values()), **memory.peaks(phases or {})}
+
+
+def memory_in_use() -> int:
+    """Bytes that the allocator holds on the card, or that this process keeps in memory on a CPU."""
+    return torch.cuda.memory_reserved() if torch.cuda.is_available() else psutil.Process().memory_info().rss
+
+
+def release_memory() -> None:
+    """Give back what the trainer held, before the export needs it."""
+    gc.collect()
+    memory.trim()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
