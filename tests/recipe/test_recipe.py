@@ -111,5 +111,16 @@ def test_it_is_known_where_each_value_comes_from(tmp_path):
     assert found["lora.rank"] == "command line"
     # What the child and the command line replace has no parts left of the parent's.
     assert "data.train[1].path" not in found
-    assert "data.train[0].path" not in recipe.load_with_sources(child, ["data.train=[]"])[1]
+    assert "data.train[0].path" not in recipe.load_with_sources(child, ["data.train=[{path: other.jsonl}]"])[1]
     assert "train.optim" not in found
+
+
+def test_a_method_that_there_is_not_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: t\ndata:\n  train: [{path: t.jsonl}]\ntrain:\n  method: stf\n", encoding="utf-8")
+    with pytest.raises(SlimtuneError) as caught:
+        recipe.load(path, methods=["dpo", "sft"])
+    assert str(caught.value.problems[0]) == (
+        f"{path}:5 train.method: 'stf' is not one of 'dpo' or 'sft'\n    → did you mean 'sft'?"
+    )
+    assert recipe.load(path).train.method == "stf"  # who loads it without saying which there are is not told
