@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from slimtune.core.errors import fail
-
-MergeBase = Literal["dequantised", "16bit", "auto"]
+from slimtune.recipe.names import GGUF_TYPES, MergeBase
 
 
 def export(
@@ -23,7 +22,7 @@ def export(
     lora_gguf: Annotated[bool, typer.Option("--lora-gguf", help="Also export the adapter alone as a GGUF.")] = False,
     merged: Annotated[Path | None, typer.Option("--merged", help="Folder for the merged weights.")] = None,
     merge_base: Annotated[
-        MergeBase | None,
+        Literal[MergeBase, "auto"] | None,
         typer.Option("--merge-base", help="Weights that the adapter is merged into; auto measures both."),
     ] = None,
     ollama: Annotated[str | None, typer.Option("--ollama", help="The model's name in Ollama.")] = None,
@@ -110,7 +109,6 @@ def _ollama_name(text: str | None) -> str | None:
 
 
 def _gguf_types(text: str | None) -> list[str] | None:
-    from slimtune.recipe.schema import GGUF_TYPES
 
     if text is None:
         return None

@@ -14,15 +14,15 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
 from slimtune.core.errors import Problem
 from slimtune.data.json_rows import Row, type_name
 from slimtune.data.records import Conversation, Message, Role
 from slimtune.data.text import faults, normalised, unwritable
+from slimtune.recipe.names import FormatName
 
-FormatName = Literal["input_output", "messages", "alpaca", "sharegpt"]
-FORMATS = ("auto", "input_output", "messages", "alpaca", "sharegpt")
+FORMATS = ("auto", *get_args(FormatName))
 FIRST_ROWS = 20
 
 _REQUIRED: dict[FormatName, tuple[str, ...]] = {

@@ -20,14 +20,14 @@ from slimtune.export import model_card
 from slimtune.export.check import check_gguf
 from slimtune.export.gguf import gguf, lora_gguf, quantise
 from slimtune.export.merge import merge
-from slimtune.export.merge.merge import MergeBase, MergeRecord
+from slimtune.export.merge.merge import MergeRecord
 from slimtune.export.modelfile import modelfile
 from slimtune.export.modelfile.chat_templates import bake_chat_template
 from slimtune.export.modelfile.modelfile_reader import compare, read_modelfile
 from slimtune.export.proof import golden, merged_model, proof
 from slimtune.export.shipment import Shipment
 from slimtune.models.files import require_disk_space
-from slimtune.recipe.schema import GgufType
+from slimtune.recipe.names import GgufType, MergeBase, QuantisedType
 
 # What llama.cpp's converter writes by itself; the others are quantised from bf16, the type that the weights have.
 _CONVERTED: tuple[GgufType, ...] = ("f16", "bf16", "q8_0")
@@ -247,7 +247,7 @@ def _make_ggufs(
     for kind in wanted:
         on_progress.say(f"quantising ({kind})")
         with on_progress.bar(f"Quantising to {kind}, MiB") as bar:
-            quantised = quantise.quantise(source, files[kind], cast(quantise.Kind, kind), on_progress=_in_mib(bar))
+            quantised = quantise.quantise(source, files[kind], cast(QuantisedType, kind), on_progress=_in_mib(bar))
         if quantised.fallbacks:
             on_progress.say(
                 f"{kind}: the rows of {len(quantised.fallbacks)} tensors are not a multiple of 256 values, so these "

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 KindName = Literal["multiple_choice", "perplexity", "generation"]
 """The kinds of evaluation; each is a file in evaluate/kinds."""
+FormatName = Literal["input_output", "messages", "alpaca", "sharegpt"]
+"""The layouts of training rows; data/formats.py reads them."""
+QuantisedType = Literal["q8_0", "q6_k", "q5_k_m", "q4_k_m"]
+GgufType = Literal["f16", "bf16", QuantisedType]
+GGUF_TYPES: tuple[GgufType, ...] = get_args(GgufType)
+"""The types of GGUF that an export can have; export/gguf makes them."""
+MergeBase = Literal["dequantised", "16bit"]
+"""What an adapter is merged into."""
 
 
 def misfit(kind: str, mode: str, permutations: int, votes: int) -> tuple[str, str]:

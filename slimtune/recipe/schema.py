@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from slimtune.recipe.names import KindName, misfit
+from slimtune.recipe.names import FormatName, GgufType, KindName, MergeBase, misfit
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 LORA_PRESETS = ("minimal", "standard", "full")
 Share = Annotated[float, Field(ge=0, le=1)]
-GgufType = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
-GGUF_TYPES: tuple[GgufType, ...] = get_args(GgufType)
-MergeBase = Literal["dequantised", "16bit", "auto"]
 
 
 class Section(BaseModel):
@@ -70,7 +67,7 @@ class DataSection(Section):
     eval: str | None = Field(None, description="held-out examples for the evaluation loss")
     mode: Literal["direct", "cot", "auto"] = "auto"
     system: str | None = None
-    format: Literal["auto", "input_output", "messages", "alpaca", "sharegpt"] = "auto"
+    format: Literal["auto", FormatName] = "auto"
     max_overlong: Share = Field(0.0, description="share of examples longer than max_seq_length that may be left out")
 
 
@@ -147,7 +144,9 @@ class ExportSection(Section):
     require_verdict: bool = Field(True, description="no GGUF of a model that is worse or collapsed")
     lora_gguf: bool = Field(False, description="also the adapter alone, for servers that hold several")
     merged: str | None = Field(None, min_length=1, description="folder for merged weights; null: in the run's export/")
-    merge_base: MergeBase = Field("dequantised", description="auto: whichever is closer to the adapter, measured")
+    merge_base: Literal[MergeBase, "auto"] = Field(
+        "dequantised", description="auto: whichever is closer to the adapter, measured"
+    )
     license: str | None = Field(None, min_length=1, description="in the GGUF, e.g. apache-2.0; null: the base's")
     languages: list[str] = Field([], description="in the GGUF, e.g. [ja]; empty: the base's")
     parity_questions: int | None = Field(

@@ -13,16 +13,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from slimtune.core.errors import fail
 from slimtune.core.files import staged
 from slimtune.export.gguf import child
 from slimtune.export.gguf.gguf import BYTES_PER_PARAMETER, FILE_NAME, progress_of
 from slimtune.models.files import require_disk_space
+from slimtune.recipe.names import QuantisedType
 
-Kind = Literal["q8_0", "q6_k", "q5_k_m", "q4_k_m"]
-KINDS: tuple[Kind, ...] = ("q8_0", "q6_k", "q5_k_m", "q4_k_m")
 PROGRAM_VARIABLE = "SLIMTUNE_LLAMA_QUANTIZE"
 
 
@@ -34,7 +33,7 @@ class QuantRecord:
     """
 
     path: str
-    kind: Kind
+    kind: QuantisedType
     bytes: int
     tensor_types: dict[str, int]
     fallbacks: tuple[str, ...]
@@ -43,7 +42,7 @@ class QuantRecord:
 
 
 def quantise(
-    source: Path, out_path: Path, kind: Kind, *, on_progress: Callable[[int, int], None] | None = None
+    source: Path, out_path: Path, kind: QuantisedType, *, on_progress: Callable[[int, int], None] | None = None
 ) -> QuantRecord:
     """Write the 16-bit GGUF `source` as `kind` to `out_path`, replacing an older file only when complete and checked.
 

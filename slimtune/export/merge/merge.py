@@ -42,8 +42,7 @@ from slimtune.export.model_folder import (
 )
 from slimtune.models import families
 from slimtune.models.files import require_disk_space
-
-MergeBase = Literal["dequantised", "16bit"]
+from slimtune.recipe.names import MergeBase
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
