@@ -81,7 +81,7 @@ def chat(
             sides, own_system = _ggufs(chat_model.find(spec), base, wishes, screen, opened)
         for side in sides:
             screen.notes.say(f"{side.name}: {side.about}" if len(sides) > 1 else side.about)
-        conversation = loop.Conversation(sides, (own_system if system is None else system) or None, screen)
+        conversation = loop.Chat(sides, (own_system if system is None else system) or None, screen)
         if prompt:
             loop.run_script(conversation, [loop.Entry(text) for text in prompt])
         elif sys.stdin.isatty():
@@ -90,18 +90,19 @@ def chat(
             loop.run_script(conversation, loop.entries_of(loop.piped()))
 
 
-Opened = tuple[list["Side"], str | None]
-"""Who answers, and the system prompt that they were made for."""
-
-
-def _run_and_its_base(run: Path, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack) -> Opened:
+def _run_and_its_base(
+    run: Path, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack
+) -> tuple[list[Side], str | None]:
+    """Who answers, and the system prompt that they were made for."""
     from slimtune.serve import chat_sides as sides
 
     screen.notes.step(f"Loading the base of {run}, and its adapter")
     return opened.enter_context(sides.open_run(run, wishes)), run_folder.read(run).recipe["data"]["system"]
 
 
-def _ggufs(model: ChatModel, base: Path | None, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack) -> Opened:
+def _ggufs(
+    model: ChatModel, base: Path | None, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack
+) -> tuple[list[Side], str | None]:
     """The GGUF in llama.cpp, after its base where there is one. Both are asked with the same system prompt and sampling."""
     from slimtune.serve import chat_sides as sides
 

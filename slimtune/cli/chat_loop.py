@@ -56,7 +56,7 @@ class _Said:
 
 
 @dataclass
-class Conversation:
+class Chat:
     """One or two sides that get the same messages; each has its own replies in its history.
 
     system: None for none, or the template's own.
@@ -210,7 +210,7 @@ Read = Callable[[str], str | None]
 """Takes a prompt, gives the next line without its end; None where there is no more."""
 
 
-def talk(conversation: Conversation) -> None:
+def talk(conversation: Chat) -> None:
     """Ask at the terminal until /exit, Ctrl-D, or Ctrl-C twice.
 
     Raises SlimtuneError where a side can answer no more, e.g. because llama.cpp crashed.
@@ -246,7 +246,7 @@ def talk(conversation: Conversation) -> None:
                 notes.error(str(error))
 
 
-def run_script(conversation: Conversation, given: Iterable[Entry]) -> None:
+def run_script(conversation: Chat, given: Iterable[Entry]) -> None:
     """Answer the entries one after the other, as one conversation.
 
     Raises SlimtuneError at the first one that cannot be sent.

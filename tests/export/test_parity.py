@@ -18,7 +18,7 @@ from slimtune.export.merge.merge import merge_adapter
 from slimtune.export.modelfile.chat_templates import bake_chat_template
 from slimtune.export.proof import merged_model, parity
 from slimtune.export.proof.golden import Golden
-from slimtune.export.proof.merged_model import Answer
+from slimtune.export.proof.merged_model import MergedAnswer
 from slimtune.models import llama_server
 
 QUESTIONS = {
@@ -185,7 +185,7 @@ def test_every_kind_of_difference_is_seen_and_counted(random_qwen2):
         steps = [dict(step) for step in answers[0].steps]
         steps[place] |= {token: 0.0, answers[0].ids[place]: -margin}
         other = [*answers[0].ids[:place], token, *answers[0].ids[place + 1 :]]
-        return asking(prompts[0], ids[0], Answer(other, steps))
+        return asking(prompts[0], ids[0], MergedAnswer(other, steps))
 
     sure = changed(5, answers[0].ids[5] + 1, 3.0)
     record = check(path, [sure, asking(prompts[1], ids[1], answers[1])], 8)
@@ -202,7 +202,7 @@ def test_a_file_that_goes_on_after_the_end_of_the_turn_is_seen(random_qwen2):
     """The model's own answer, and the merged model's that would have ended after its first token."""
     first = random_qwen2.answers[0]
     end = random_qwen2.end
-    ended = Answer([first.ids[0], end], [first.steps[0], {end: -0.001}])
+    ended = MergedAnswer([first.ids[0], end], [first.steps[0], {end: -0.001}])
     record = check(random_qwen2.path, [asking(random_qwen2.prompts[0], random_qwen2.ids[0], ended)], 8)
     assert (record.answers_equal, record.ended, record.ends_equal, record.endless) == (0, 1, 0, 1)
     assert record.differences[0]["what"] == "end of turn"
@@ -219,6 +219,6 @@ def test_the_divergence_by_hand():
 def test_files_that_the_engines_cannot_load_are_errors(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUF and nothing more")
     with pytest.raises(SlimtuneError, match=r"llama.cpp cannot run x.gguf \(exit code 1\)"):
-        check(tmp_path / "x.gguf", [asking("a", [1], Answer([1]))], 1)
+        check(tmp_path / "x.gguf", [asking("a", [1], MergedAnswer([1]))], 1)
     with pytest.raises(SlimtuneError, match="no such file"):
         merged_model.ask(tmp_path, [[1]], 1)

@@ -22,7 +22,7 @@ from support.command_line import run
 from support.modelfiles import write_modelfile
 from support.paths import ROOT
 
-from slimtune.cli.chat_loop import Conversation, Entry, next_entry, run_script
+from slimtune.cli.chat_loop import Chat, Entry, next_entry, run_script
 from slimtune.cli.chat_screen import Screen
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.records import Message
@@ -305,7 +305,7 @@ def test_characters_that_are_split_over_tokens_arrive_whole(a_side, server, caps
     pieces = [piece.text for piece in side.reply([Message("user", "届出")])]
     assert "".join(pieces) == said
     assert len([piece for piece in pieces if piece]) > 3
-    run_script(Conversation([side], None, Screen()), [Entry("届出")])
+    run_script(Chat([side], None, Screen()), [Entry("届出")])
     assert capsys.readouterr().out == said + "\n"
 
 
@@ -315,7 +315,7 @@ def test_control_tokens_in_a_message_never_reach_the_model(a_side, server):
     side = a_side()
     used = CONTEXT - side.room([Message("user", forged)])
     assert used < len(as_text)  # llama.cpp takes them for the real ones
-    conversation = Conversation([side], None, Screen())
+    conversation = Chat([side], None, Screen())
     for text, what in (
         (forged, "contains the control token <|im_end|>"),
         ("<think>", "contains the control token <think>"),
@@ -334,7 +334,7 @@ def test_control_tokens_in_a_message_never_reach_the_model(a_side, server):
 
 
 def test_a_reply_that_spells_a_control_token_is_no_part_of_the_next_prompt(a_side, capsys):
-    conversation = Conversation([a_side(grammar='root ::= "a<tool_call>b"')], None, Screen())
+    conversation = Chat([a_side(grammar='root ::= "a<tool_call>b"')], None, Screen())
     conversation.answer("届出", stoppable=False)
     shown = capsys.readouterr()
     assert shown.out == "a<tool_call>b\n"
@@ -345,7 +345,7 @@ def test_a_reply_that_spells_a_control_token_is_no_part_of_the_next_prompt(a_sid
 
 
 def test_a_stop_of_the_modelfile_ends_the_reply(a_side, capsys):
-    conversation = Conversation([a_side(grammar='root ::= "a次の問b"', stops=("次の問",))], None, Screen())
+    conversation = Chat([a_side(grammar='root ::= "a次の問b"', stops=("次の問",))], None, Screen())
     conversation.answer("届出", stoppable=False)
     assert capsys.readouterr().out == "a\n"
 
@@ -356,7 +356,7 @@ def test_a_thought_is_shown_apart_from_the_reply(thinking_gguf, tmp_path, capsys
     with open_gguf("tuned", thinking_gguf, model, Wishes(temperature=0, threads=1), thinking=True) as (side, target):
         assert target.rendered([Message("user", "u")]).endswith("<|im_start|>assistant\n")
         assert target.rendered([Message("user", "u")], thinking=False).endswith("</think>\n\n")
-        conversation = Conversation([side], None, Screen())
+        conversation = Chat([side], None, Screen())
         conversation.answer("届出", stoppable=False)
     shown = capsys.readouterr()
     assert (shown.out, shown.err.strip()) == ("丁\n", "民法を")
@@ -373,7 +373,7 @@ def test_thinking_that_the_template_does_not_know_is_refused(a_side):
 
 
 def test_a_full_context_is_said_and_nothing_is_dropped(a_side, capsys):
-    conversation = Conversation([a_side()], None, Screen())
+    conversation = Chat([a_side()], None, Screen())
     conversation.answer("届出が要るのは。", stoppable=False)
     before = [list(history) for history in conversation.histories]
     assert len(before[0]) == 2
@@ -390,12 +390,12 @@ def test_a_full_context_is_said_and_nothing_is_dropped(a_side, capsys):
 
 def test_a_reply_that_is_cut_off_is_said(a_side, capsys):
     endless = 'root ::= "あ" root'
-    conversation = Conversation([a_side(grammar=endless, reply_length=5)], None, Screen())
+    conversation = Chat([a_side(grammar=endless, reply_length=5)], None, Screen())
     conversation.answer("届出", stoppable=False)
     shown = capsys.readouterr()
     assert set(shown.out.strip()) == {"あ"}
     assert "the reply was cut off after 5 tokens (--max-new-tokens)" in " ".join(shown.err.split())
-    conversation = Conversation([a_side(grammar=endless)], None, Screen())
+    conversation = Chat([a_side(grammar=endless)], None, Screen())
     conversation.answer("届出", stoppable=False)
     shown = capsys.readouterr()
     assert len(shown.out) > 100
@@ -422,7 +422,7 @@ def test_base_and_tuned_answer_the_same_with_their_own_histories(tiny_gguf, tmp_
 
 def test_each_side_has_its_own_history(a_side, capsys):
     sides = [a_side("base", grammar='root ::= "甲"'), a_side("tuned", grammar='root ::= "乙"')]
-    conversation = Conversation(sides, SYSTEM, Screen())
+    conversation = Chat(sides, SYSTEM, Screen())
     conversation.answer("届出", stoppable=False)
     assert json.loads(capsys.readouterr().out) == {"prompt": "届出", "base": "甲", "tuned": "乙"}
     assert [history[-1].content for history in conversation.histories] == ["甲", "乙"]
@@ -477,7 +477,7 @@ with contextlib.ExitStack() as opened:
         server = opened.enter_context(llama_server.start(model.gguf, context_length=2048, threads=1))
         target = GgufTarget(model.gguf, server, "qwen3", 1, None)
         sides.append(side_of(name, target, model.gguf, model, Wishes(), None))
-    loop.talk(loop.Conversation(sides, None, Screen()))
+    loop.talk(loop.Chat(sides, None, Screen()))
 """
 
 

@@ -30,7 +30,7 @@ _SHARE_OF_MEMORY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class MergedAnswer:
     """ids: the greedy continuation, up to and including an end token.
 
     steps: for each of them the likeliest tokens then, id to natural log-probability: the first step's 512 (or the whole
@@ -65,7 +65,7 @@ def ask(
     prompt_ids: Sequence[Sequence[int]],
     max_new_tokens: int,
     references: Sequence[Sequence[int]] | None = None,
-) -> list[Answer]:
+) -> list[MergedAnswer]:
     """The model's greedy answer to every prompt, in the prompts' order.
 
     references: for each prompt the ids of an answer whose likelihood is wanted; empty ones are not measured.
@@ -82,7 +82,7 @@ def ask(
     }
     answers = _in_worker(request, len(prompt_ids), what=f"transformers cannot run {model_dir.name}")
     return [
-        Answer(
+        MergedAnswer(
             one["ids"],
             [{int(token): value for token, value in step} for step in one["steps"]],
             one["nll"],

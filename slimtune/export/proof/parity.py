@@ -14,7 +14,7 @@ from typing import Any
 from slimtune.core.errors import Problem
 from slimtune.evaluate.targets.prefixes import common_length
 from slimtune.export.proof.golden import Golden
-from slimtune.export.proof.merged_model import Answer
+from slimtune.export.proof.merged_model import MergedAnswer
 from slimtune.models import families
 from slimtune.models.llama_server import LlamaServer
 
@@ -23,6 +23,10 @@ NEAR_TIE = {"float32": 0.2, "bfloat16": 0.5}
 keys and values in 16 bits, and a merged model that fits the memory only in bf16 rounds every step."""
 
 _SHOWN_DIFFERENCES = 5
+_COUNTED = (
+    "ids_equal", "first_tokens_equal", "answers_equal", "near_ties", "ended", "ends_equal", "endless", "templates",
+    "templates_equal",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class ParityRecord:
 
 
 def check(
-    server: LlamaServer, name: str, golden: Sequence[Golden], answers: Sequence[Answer], *, max_new_tokens: int
+    server: LlamaServer, name: str, golden: Sequence[Golden], answers: Sequence[MergedAnswer], *, max_new_tokens: int
 ) -> ParityRecord:
     """Compare what llama.cpp makes of the golden prompts with the merged model's `answers` to them.
 
@@ -108,21 +112,23 @@ def check(
         if ids != list(one.prompt_ids):
             differences.append(_difference(index, "prompt ids", list(one.prompt_ids), ids))
             continue
-        counts["ids"] += 1
+        counts["ids_equal"] += 1
         got, stopped = _greedy(server, ids, max_new_tokens)
         wanted, given = _closed(answer.ids, ends), _closed(got, ends)
-        counts["first"] += wanted.ids[:1] == given.ids[:1] or (wanted.ended and given.ended and not wanted.ids)
+        counts["first_tokens_equal"] += wanted.ids[:1] == given.ids[:1] or (
+            wanted.ended and given.ended and not wanted.ids
+        )
         counts["ended"] += wanted.ended
         if wanted.ids == given.ids[: len(wanted.ids)] and (wanted.ended or len(wanted.ids) == len(given.ids)):
             # llama.cpp leaves the end token out of what it returns.
             stops_there = stopped and len(given.ids) == len(wanted.ids)
-            counts["ends"] += wanted.ended and stops_there
-            counts["answers"] += stops_there or not wanted.ended
+            counts["ends_equal"] += wanted.ended and stops_there
+            counts["answers_equal"] += stops_there or not wanted.ended
             counts["endless"] += wanted.ended and not stops_there
             if wanted.ended and not stops_there:
                 differences.append(_difference(index, "end of turn", [*wanted.ids, "end of turn"], given.ids))
         elif _near_tie(answer, wanted.ids, given, ends):
-            counts["ties"] += 1
+            counts["near_ties"] += 1
         else:
             differences.append(_difference(index, "answer", wanted.ids, given.ids))
         if answer.steps:
@@ -131,15 +137,7 @@ def check(
     return ParityRecord(
         gguf=name,
         prompts=len(golden),
-        ids_equal=counts["ids"],
-        first_tokens_equal=counts["first"],
-        answers_equal=counts["answers"],
-        near_ties=counts["ties"],
-        ended=counts["ended"],
-        ends_equal=counts["ends"],
-        endless=counts["endless"],
-        templates=counts["templates"],
-        templates_equal=counts["templates_equal"],
+        **{name: counts[name] for name in _COUNTED},
         kl_mean=round(sum(divergences) / len(divergences), 6) if divergences else None,
         kl_max=round(max(divergences), 6) if divergences else None,
         differences=tuple(differences[:_SHOWN_DIFFERENCES]),
@@ -177,7 +175,7 @@ def _closed(ids: Sequence[int], ends: set[int]) -> _Closed:
     return _Closed(list(ids[:stop]), stop is not None)
 
 
-def _near_tie(answer: Answer, wanted: Sequence[int], given: _Closed, ends: set[int]) -> bool:
+def _near_tie(answer: MergedAnswer, wanted: Sequence[int], given: _Closed, ends: set[int]) -> bool:
     """Whether the two part at a step where the merged model found both tokens about equally likely."""
     step = common_length(wanted, given.ids, len(wanted))
     others = [given.ids[step]] if step < len(given.ids) else list(ends)

@@ -18,7 +18,7 @@ from slimtune.evaluate import kinds
 from slimtune.evaluate.targets.told_tokens import Told, letters_of, single_tokens
 from slimtune.export.proof import merged_model, parity, questions, rendering
 from slimtune.export.proof.golden import Golden, ServedPrompt
-from slimtune.export.proof.merged_model import Answer
+from slimtune.export.proof.merged_model import MergedAnswer
 from slimtune.export.proof.questions import Questions
 from slimtune.models import families, llama_server
 
@@ -60,7 +60,7 @@ class Reference:
     """what: who answered, in words. answers: to each golden prompt. length: tokens at most."""
 
     what: str
-    answers: Sequence[Answer]
+    answers: Sequence[MergedAnswer]
     length: int
 
 
@@ -103,7 +103,7 @@ def _reference(subject: Subject, on_progress: OnProgress) -> Reference:
     length = _LETTER_TOKENS if asked is not None and kinds.by_letters(asked.settings) else _TEXT_TOKENS
     if not merged_model.fits(subject.merged):
         # The adapter's own first tokens were recorded when it was judged.
-        return Reference("tuned model, first token", [Answer([item.greedy_token]) for item in golden], 1)
+        return Reference("tuned model, first token", [MergedAnswer([item.greedy_token]) for item in golden], 1)
     on_progress.say(f"asking the merged model {len(golden)} questions")
     prompts, references = [item.prompt_ids for item in golden], [item.reference_ids for item in golden]
     with on_progress.bar("Asking the merged model"):
@@ -111,7 +111,9 @@ def _reference(subject: Subject, on_progress: OnProgress) -> Reference:
     return Reference(f"merged model (greedy, {answers[0].precision})", answers, length)
 
 
-def beside_the_adapter(golden: Sequence[Golden], answers: Sequence[Answer], tokenizer: ChatTokenizer) -> dict[str, Any]:
+def beside_the_adapter(
+    golden: Sequence[Golden], answers: Sequence[MergedAnswer], tokenizer: ChatTokenizer
+) -> dict[str, Any]:
     """How close the merged model is to the adapter: first tokens, letters' and references' log-probabilities.
 
     letters: largest and mean difference of a letter's log-probability in nats, over letters to which the adapter gives at
@@ -156,7 +158,7 @@ def beside_the_adapter(golden: Sequence[Golden], answers: Sequence[Answer], toke
     }
 
 
-def _letters(answer: Answer, labels: Mapping[str, float], tokenizer: ChatTokenizer) -> dict[str, float]:
+def _letters(answer: MergedAnswer, labels: Mapping[str, float], tokenizer: ChatTokenizer) -> dict[str, float]:
     """The labels' log-probabilities as the first token, each summed over the tokens that spell it, as in evaluation."""
     spelled = {label: single_tokens(label, tokenizer.encode) for label in labels}
     told = [Told("", logprob, token) for token, logprob in answer.steps[0].items()]

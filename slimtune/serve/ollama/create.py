@@ -14,7 +14,7 @@ from slimtune.core.files import write_json
 from slimtune.core.progress import OnProgress
 from slimtune.serve.ollama import exported, replay, server, versions
 from slimtune.serve.ollama.exported import Exported
-from slimtune.serve.ollama.replay import Found
+from slimtune.serve.ollama.replay import ThinkOutcome
 from slimtune.serve.ollama.server import Ollama
 
 DIFFERENT = 1
@@ -23,10 +23,10 @@ DIFFERENT = 1
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of the golden prompts, one `Found` for each setting of `think`; also in `export.result`."""
+    """What came of the golden prompts, one `ThinkOutcome` for each setting of `think`; also in `export.result`."""
 
     export: Exported
-    found: list[Found]
+    found: list[ThinkOutcome]
     problems: list[Problem]
 
     def require_alike(self) -> None:

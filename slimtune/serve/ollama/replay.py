@@ -16,7 +16,7 @@ from slimtune.core.progress import Advance
 from slimtune.data.records import as_dicts
 from slimtune.data.text import thought_and_answer
 from slimtune.export.proof.golden import ServedPrompt
-from slimtune.serve.ollama.server import Ollama, Reply
+from slimtune.serve.ollama.server import Ollama, OllamaReply
 
 THINK: dict[str, bool | None] = {"unset": None, "true": True, "false": False}
 OPTIONS: dict[str, Any] = {"temperature": 0, "seed": 0}
@@ -26,7 +26,7 @@ _QUOTED = 80
 
 
 @dataclass
-class Found:
+class ThinkOutcome:
     """What came of one setting of `think`.
 
     compared: whether the answers must be the merged model's. refused: requests that were turned away because the model
@@ -52,7 +52,7 @@ class Found:
         return values if self.compared else {key: values[key] for key in values if key not in ("equal", "differences")}
 
 
-def replay(server: Ollama, name: str, golden: Sequence[ServedPrompt], advance: Advance) -> list[Found]:
+def replay(server: Ollama, name: str, golden: Sequence[ServedPrompt], advance: Advance) -> list[ThinkOutcome]:
     """Put every golden prompt to the model `name`, one at a time, with each setting of `think`.
 
     Raises SlimtuneError where the server gives no answer.
@@ -60,7 +60,7 @@ def replay(server: Ollama, name: str, golden: Sequence[ServedPrompt], advance: A
     found = []
     for think, value in THINK.items():
         trained = golden[0].thinking
-        one = Found(think, compared=not (trained and value is False), may_refuse=not trained and value is True)
+        one = ThinkOutcome(think, compared=not (trained and value is False), may_refuse=not trained and value is True)
         for number, prompt in enumerate(golden, 1):
             options = OPTIONS | {"num_predict": prompt.max_new_tokens}
             _take(one, prompt, server.chat(name, as_dicts(prompt.messages), think=value, options=options))
@@ -69,7 +69,7 @@ def replay(server: Ollama, name: str, golden: Sequence[ServedPrompt], advance: A
     return found
 
 
-def _take(found: Found, prompt: ServedPrompt, reply: Reply) -> None:
+def _take(found: ThinkOutcome, prompt: ServedPrompt, reply: OllamaReply) -> None:
     found.asked += 1
     if reply.refused:
         found.refused += 1
@@ -109,7 +109,7 @@ def _shown(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
-def table(found: Sequence[Found], needed: int) -> list[tuple[str, ...]]:
+def table(found: Sequence[ThinkOutcome], needed: int) -> list[tuple[str, ...]]:
     """A line a setting, heading first."""
     rows: list[tuple[str, ...]] = [("think", "answers", "refused", "past the end of the turn", "")]
     for one in found:
@@ -128,7 +128,7 @@ def table(found: Sequence[Found], needed: int) -> list[tuple[str, ...]]:
     return rows
 
 
-def problems(found: Sequence[Found], needed: int, thinking: bool) -> list[Problem]:
+def problems(found: Sequence[ThinkOutcome], needed: int, thinking: bool) -> list[Problem]:
     """What speaks against using the model, with its likeliest cause. thinking: the run was trained with it."""
     return [
         Problem(
@@ -141,7 +141,7 @@ def problems(found: Sequence[Found], needed: int, thinking: bool) -> list[Proble
     ]
 
 
-def _cause(found: Found, thinking: bool) -> str:
+def _cause(found: ThinkOutcome, thinking: bool) -> str:
     if found.refused and not found.may_refuse:
         return f"{found.refused} requests were refused: Ollama does not see that the model's template can think"
     if found.thought and not thinking:

@@ -34,7 +34,7 @@ _BAD_REQUEST = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class OllamaReply:
     """What came back for one conversation. refused: it did not think, and said so, instead of replying."""
 
     thinking: str = ""
@@ -189,7 +189,7 @@ class Ollama:
 
     def chat(
         self, name: str, messages: Sequence[Mapping[str, str]], *, think: bool | None, options: Mapping[str, Any]
-    ) -> Reply:
+    ) -> OllamaReply:
         """One reply. think: None sends none. Raises SlimtuneError where none comes, other than by refusing to think."""
         body: dict[str, Any] = {"model": name, "messages": list(messages), "stream": False, "options": dict(options)}
         if think is not None:
@@ -198,9 +198,9 @@ class Ollama:
             answer = self._chat(body)
         except NoAnswerError as error:
             if error.status == _BAD_REQUEST and _REFUSAL in str(error):
-                return Reply(refused=True)
+                return OllamaReply(refused=True)
             raise self._no_answer("POST /api/chat", error) from error
-        return Reply(answer.message.thinking, answer.message.content, answer.done_reason)
+        return OllamaReply(answer.message.thinking, answer.message.content, answer.done_reason)
 
     def _chat(self, body: dict[str, Any]) -> _Chat:
         found = _checked(_Chat, self._server.post("/api/chat", body))
