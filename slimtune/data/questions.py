@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from slimtune.core.errors import Problem
 from slimtune.data.json_rows import Row, type_name
-from slimtune.data.problems import bad_data, repeated_ids
-from slimtune.data.sources import read_rows
 from slimtune.data.text import faults, normalised
 
 LABELS = "abcdefghij"
 _TEXTS = ("id", "source", "article", "context", "question", "correct", "reasoning")
-_KEYS = ("id", "source", "article", "context", "question", "choices", "correct", "reasoning")
+KEYS = ("id", "source", "article", "context", "question", "choices", "correct", "reasoning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +40,10 @@ class Question:
     def where(self) -> str:
         return f"{self.path}:{self.line}"
 
-    def to_json(self) -> dict[str, Any]:
-        """The question with exactly the keys of a question file."""
-        value = asdict(self)
-        return {key: value[key] for key in _KEYS}
-
-
-def read_questions(path: str) -> list[Question]:
-    """The questions of a JSONL file with the keys of `Question` (without path and line), all of them required.
-
-    Raises `SlimtuneError` with every problem: a missing, unknown, empty or non-string field, control tokens in a
-    text, labels that are not a, b, c …, equal choices, a right answer that is no label, an id used twice.
-    """
-    problems: list[Problem] = []
-    questions = from_rows(read_rows(path, problems), path, problems)
-    problems += repeated_ids(questions, "question")
-    if problems:
-        raise bad_data({path: problems})
-    return questions
-
 
 def is_question(row: Row) -> bool:
     """Whether a row has the keys of a question file, all of them and no others."""
-    return set(row.value) == set(_KEYS)
+    return set(row.value) == set(KEYS)
 
 
 def from_rows(rows: Iterable[Row], path: str, problems: list[Problem]) -> list[Question]:
@@ -101,12 +80,12 @@ def _question(row: Row, path: str, problems: list[Problem]) -> Question | None:
     def report(what: str, fix: str) -> None:
         problems.append(Problem(what, f"{path}:{row.line}", fix))
 
-    for key in _KEYS:
+    for key in KEYS:
         if key not in row.value:
-            report(f"'{key}' is missing", f"a question has the keys {', '.join(_KEYS)}")
+            report(f"'{key}' is missing", f"a question has the keys {', '.join(KEYS)}")
     for key in row.value:
-        if key not in _KEYS:
-            report(f"unknown key {key!r}", f"a question has the keys {', '.join(_KEYS)}")
+        if key not in KEYS:
+            report(f"unknown key {key!r}", f"a question has the keys {', '.join(KEYS)}")
     texts = {key: _text(row.value[key], f"'{key}'", report) for key in _TEXTS if key in row.value}
     choices = row.value.get("choices", {})
     if not isinstance(choices, dict):

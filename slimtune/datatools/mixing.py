@@ -65,11 +65,7 @@ def mix(
     mixed = [*task, *common[:wanted]]
     random.Random(f"{seed}/order").shuffle(mixed)
     return Mixture(
-        tuple(mixed),
-        loaded.files,
-        dict(Counter(row.path for row in mixed)),
-        dict(capped),
-        max(0, wanted - len(common)),
+        tuple(mixed), loaded.files, dict(Counter(row.path for row in mixed)), dict(capped), max(0, wanted - len(common))
     )
 
 

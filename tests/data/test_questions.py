@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.data.questions import Question, read_questions
+from slimtune.data.questions import Question
+from slimtune.datatools.build import question_sources
 
 GOOD = {
     "id": "minpo-001",
@@ -31,16 +32,14 @@ def without(key: str) -> dict:
 
 def test_a_question_is_read_as_it_stands(tmp_path):
     path = write(tmp_path / "q.jsonl", [GOOD])
-    (question,) = read_questions(path)
+    (question,) = question_sources.read([path], layout="questions").questions
     assert question == Question(**GOOD)
     assert question.where == f"{path}:1"
-    assert question.to_json() == GOOD
-    assert list(question.to_json()) == list(GOOD)
 
 
 def test_texts_are_normalised(tmp_path):
     decomposed = {**GOOD, "context": "か\u3099", "choices": {"a": "は\u309a", "b": "乙", "c": "丙"}}
-    (question,) = read_questions(write(tmp_path / "q.jsonl", [decomposed]))
+    (question,) = question_sources.read([write(tmp_path / "q.jsonl", [decomposed])], layout="questions").questions
     assert (question.context, question.choices["a"]) == ("\u304c", "\u3071")
 
 
@@ -68,7 +67,7 @@ PLANTED = [
 def test_planted_faults_are_all_found_on_their_lines(tmp_path):
     path = write(tmp_path / "q.jsonl", [value for value, _ in PLANTED])
     with pytest.raises(SlimtuneError) as caught:
-        read_questions(path)
+        question_sources.read([path], layout="questions")
     expected = [
         (f"{path}:{line}", what.replace("{path}", path))
         for line, (_, faults) in enumerate(PLANTED, start=1)
@@ -80,4 +79,4 @@ def test_planted_faults_are_all_found_on_their_lines(tmp_path):
 
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(SlimtuneError, match="no such file"):
-        read_questions(str(tmp_path / "q.jsonl"))
+        question_sources.read([str(tmp_path / "q.jsonl")], layout="questions")

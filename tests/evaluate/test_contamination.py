@@ -14,7 +14,7 @@ from slimtune.core.errors import SlimtuneError
 from slimtune.data.loading import load_conversations
 from slimtune.data.records import Conversation, Message
 from slimtune.data.splitting import context_key
-from slimtune.datatools.build.lawqa import read_lawqa
+from slimtune.datatools.build import question_sources
 from slimtune.evaluate import contamination
 
 SELECTION = ROOT / "../shared/data/lawqa_jp/selection.json"
@@ -262,7 +262,7 @@ def test_the_same_stem_and_context_with_other_choices_is_another_question():
 
 @needs_lawqa
 def test_a_random_split_of_lawqa_shares_contexts_and_no_questions():
-    questions = read_lawqa(str(SELECTION))
+    questions = question_sources.read([str(SELECTION)], layout="lawqa").questions
     for seed in range(3):
         random.Random(seed).shuffle(questions)
         train, test = questions[40:], questions[:40]

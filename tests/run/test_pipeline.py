@@ -11,8 +11,7 @@ from support.paths import ROOT
 from scripts import law_files as build
 from slimtune.core.console import Console
 from slimtune.core.errors import SlimtuneError
-from slimtune.data import questions
-from slimtune.datatools.build import lawqa
+from slimtune.datatools.build import question_sources
 from slimtune.recipe import loading as recipe
 from slimtune.run import pipeline
 
@@ -58,13 +57,13 @@ def write_rows(path, questions):
 
 def own_questions():
     paths = sorted((ROOT / "data/law/questions").glob("*.jsonl"))
-    return [question for path in paths for question in questions.read_questions(str(path))]
+    return [question for path in paths for question in question_sources.read([str(path)], layout="questions").questions]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_model):
     """A run on lawqa_jp, or where that is not at hand on the project's own questions."""
-    asked = lawqa.read_lawqa(str(LAWQA)) if LAWQA.is_file() else own_questions()
+    asked = question_sources.read([str(LAWQA)], layout="lawqa").questions if LAWQA.is_file() else own_questions()
     asked = sorted(asked, key=prompt_length)[:60]  # the short ones: a tiny model has no need of long statutes
     folder = tmp_path_factory.mktemp("lawqa")
     split = build.split_questions(asked, dev=0.1, test=0.3, seed=1)
@@ -84,7 +83,7 @@ def test_it_ran_on_the_real_lawqa_questions(finished):
         pytest.skip(f"the lawqa_jp data set is not at {LAWQA}")
     run, _, path = finished
     sources = {json.loads(line)["source"] for line in (run / "eval/base.jsonl").read_text("utf-8").splitlines()}
-    assert sources <= {question.source for question in lawqa.read_lawqa(str(LAWQA))}
+    assert sources <= {question.source for question in question_sources.read([str(LAWQA)], layout="lawqa").questions}
     assert load(run, "manifest.json")["data"]["train"]["examples"] == len(
         (path.parent / "train.jsonl").read_text("utf-8").splitlines()
     )

@@ -15,7 +15,7 @@ from support.paths import ROOT
 from scripts.law_files import build_files, choose_passages, render_question, split_questions
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.loading import load_conversations
-from slimtune.data.questions import Question
+from slimtune.data.questions import KEYS, Question
 
 
 def question(number: int, *, label: str = "a", source: str = "民法", context: str | None = None) -> Question:
@@ -220,7 +220,9 @@ def test_files_hold_what_the_manifest_says(tmp_path):
     assert not excerpts["train"] & excerpts["dev"]
     assert not excerpts["dev"] & excerpts["test"]
 
-    canonical = json.dumps(given[0].to_json(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(
+        {key: getattr(given[0], key) for key in KEYS}, ensure_ascii=False, sort_keys=True, separators=(",", ":")
+    )
     ids = {key: value for part in manifest["splits"].values() for key, value in part["ids"].items()}
     assert ids["q-000"] == hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -80,10 +80,7 @@ def import_(
     keep_apart(output, files)
     with console.stderr().bar("Reading rows") as progress:
         read = read_files(
-            files,
-            format="messages" if origin == "openai" else origin,
-            setting=("--from", origin),
-            on_progress=progress,
+            files, format="messages" if origin == "openai" else origin, setting=("--from", origin), on_progress=progress
         )
     layout = to or own_layout(read.conversations)
     with console.stderr().bar("Writing rows"):

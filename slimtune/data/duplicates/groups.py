@@ -51,10 +51,7 @@ class Union:
 
 
 def near_duplicates(
-    asked: Sequence[Asked],
-    *,
-    threshold: float = THRESHOLD,
-    on_progress: Advance = ignore,
+    asked: Sequence[Asked], *, threshold: float = THRESHOLD, on_progress: Advance = ignore
 ) -> Iterator[tuple[int, int]]:
     """Pairs of places in `asked` of one question written twice: similarity.similarity from `threshold` on, one way or
     the other, equal questions always.

@@ -92,12 +92,7 @@ def read_items(test: Sequence[Conversation]) -> list[TestItem]:
     return items
 
 
-def search(
-    train: Sequence[Conversation],
-    items: Sequence[TestItem],
-    *,
-    on_progress: Advance = ignore,
-) -> ngrams.Index:
+def search(train: Sequence[Conversation], items: Sequence[TestItem], *, on_progress: Advance = ignore) -> ngrams.Index:
     """Fill in what the items have in common with the training rows; returns the index of the items' questions."""
     turns, answers = {1, *(item.turns for item in items)}, any(item.asked.answer for item in items)
     questions, passages = _indices(train, items, turns, answers)

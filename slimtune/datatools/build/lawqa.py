@@ -12,27 +12,11 @@ from collections.abc import Iterable
 
 from slimtune.core.errors import Problem
 from slimtune.data.json_rows import Row, type_name
-from slimtune.data.problems import bad_data
 from slimtune.data.questions import LABELS, Question, choice_faults
-from slimtune.data.sources import read_rows
 from slimtune.data.text import faults, normalised
 
 _TEXTS = ("ファイル名", "コンテキスト", "問題文", "選択肢", "output")
 _ARTICLE = re.compile(r"^### *(第.+?条.*?) *$", re.MULTILINE)
-
-
-def read_lawqa(path: str) -> list[Question]:
-    """All questions of the file; they have no reasoning.
-
-    id: ファイル名, with "-2", "-3" … where one is repeated. source: the law with which ファイル名 begins.
-    article: the first one in the context's headings ("第5条"), or "". Raises `SlimtuneError` with every
-    problem, each with the line where its sample starts.
-    """
-    problems: list[Problem] = []
-    questions = from_rows(read_rows(path, problems), path, problems)
-    if problems:
-        raise bad_data({path: problems})
-    return questions
 
 
 def is_lawqa(row: Row) -> bool:
@@ -41,7 +25,11 @@ def is_lawqa(row: Row) -> bool:
 
 
 def from_rows(rows: Iterable[Row], path: str, problems: list[Problem]) -> list[Question]:
-    """The questions of rows that have been read; what is wrong with the others is added to `problems`."""
+    """The questions of rows; what is wrong with the others is added to `problems`. There is no reasoning in them.
+
+    id: ファイル名, with "-2", "-3" … where one is repeated. source: the law with which ファイル名 begins. article: the first
+    one in the context's headings ("第5条"), or "".
+    """
     seen: Counter[str] = Counter()
     found = [_question(row, path, seen, problems) for row in rows]
     return [question for question in found if question]

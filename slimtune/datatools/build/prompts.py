@@ -63,12 +63,7 @@ PROMPTS: dict[Language, Prompts] = {"ja": JAPANESE, "en": ENGLISH}
 
 
 def row(
-    question: Question,
-    mode: Mode,
-    prompts: Prompts,
-    *,
-    passages: Sequence[str] = (),
-    examples: Sequence[Question] = (),
+    question: Question, mode: Mode, prompts: Prompts, *, passages: Sequence[str] = (), examples: Sequence[Question] = ()
 ) -> dict[str, Any]:
     """The training row {"input", "output", "meta"} of a question; data/README.md says what `meta` holds."""
     return {
@@ -88,12 +83,7 @@ def row(
 
 
 def prompt(
-    question: Question,
-    mode: Mode,
-    prompts: Prompts,
-    *,
-    passages: Sequence[str] = (),
-    examples: Sequence[Question] = (),
+    question: Question, mode: Mode, prompts: Prompts, *, passages: Sequence[str] = (), examples: Sequence[Question] = ()
 ) -> str:
     """The user's turn: the task, solved examples, passages, the question, its choices, what to answer with."""
     sections = [prompts.task]

@@ -63,11 +63,7 @@ class Index:
 
 
 def build(
-    passages: Sequence[Passage],
-    *,
-    terms: TermKind = "ngram",
-    cache: Path | None = None,
-    on_progress: Advance = ignore,
+    passages: Sequence[Passage], *, terms: TermKind = "ngram", cache: Path | None = None, on_progress: Advance = ignore
 ) -> Index:
     """The index of the passages' titles and texts.
 

@@ -186,11 +186,7 @@ def _check_targets(
 
 
 def _refusal(
-    path: Path,
-    earlier: Mapping[str, Any],
-    wish: Mapping[str, Any],
-    known: Mapping[str, str],
-    anew: Mapping[str, str],
+    path: Path, earlier: Mapping[str, Any], wish: Mapping[str, Any], known: Mapping[str, str], anew: Mapping[str, str]
 ) -> SlimtuneError:
     before, home = split_manifest.hashes_of(earlier), split_manifest.split_of(earlier)
     both = known.keys() & before.keys()

@@ -68,10 +68,7 @@ def read_files(paths: Sequence[str], *, on_progress: Advance = ignore) -> list[S
 
 
 def items(
-    files: Sequence[SourceFile],
-    *,
-    threshold: float = groups.THRESHOLD,
-    on_progress: Advance = ignore,
+    files: Sequence[SourceFile], *, threshold: float = groups.THRESHOLD, on_progress: Advance = ignore
 ) -> list[SplitItem]:
     """One item a question, in the order of the files.
 

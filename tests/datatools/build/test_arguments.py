@@ -8,9 +8,8 @@ import pytest
 from support.paths import ROOT
 
 from slimtune.data.questions import Question
-from slimtune.datatools.build import prompts
+from slimtune.datatools.build import prompts, question_sources
 from slimtune.datatools.build.arguments import argue, asks_for_the_wrong_one
-from slimtune.datatools.build.lawqa import read_lawqa
 from slimtune.evaluate.replies.extract import extract
 
 SELECTION = ROOT / "../shared/data/lawqa_jp/selection.json"
@@ -117,7 +116,7 @@ def test_english_exceptions():
 
 @needs_lawqa
 def test_all_of_lawqa_is_argued_truly():
-    for one in read_lawqa(str(SELECTION)):
+    for one in question_sources.read([str(SELECTION)], layout="lawqa").questions:
         text = argue(one, "ja")
         reply = prompts.answer(replace(one, reasoning=text), "cot", prompts.JAPANESE)
         assert extract(reply, mode="cot").answer == one.correct, json.dumps(reply, ensure_ascii=False)

@@ -10,7 +10,8 @@ from support.paths import ROOT
 from scripts.law_files import render_question, split_questions
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.loading import load_conversations
-from slimtune.datatools.build.lawqa import parse_choices, read_lawqa
+from slimtune.datatools.build import question_sources
+from slimtune.datatools.build.lawqa import parse_choices
 
 SELECTION = ROOT / "../shared/data/lawqa_jp/selection.json"
 
@@ -32,7 +33,7 @@ def write(path: Path, samples: list) -> str:
 
 def test_a_sample_becomes_a_question(tmp_path):
     path = write(tmp_path / "x.json", [SAMPLE, {**SAMPLE, "output": "d\n"}])
-    first, second = read_lawqa(path)
+    first, second = question_sources.read([path], layout="lawqa").questions
     assert (first.id, first.source, first.article) == ("民法_第1章_選択式_問題番号1", "民法", "第1条")
     assert first.choices == {"a": "一つ目", "b": "二つ目", "c": "三つ目", "d": "四つ目"}
     assert (first.correct, first.reasoning, first.context) == ("b", "", SAMPLE["コンテキスト"])
@@ -71,7 +72,7 @@ def test_planted_faults_are_all_found(tmp_path):
     ]
     path = write(tmp_path / "x.json", [sample for sample, _ in planted])
     with pytest.raises(SlimtuneError) as caught:
-        read_lawqa(path)
+        question_sources.read([path], layout="lawqa")
     lines = json.dumps({"samples": [sample for sample, _ in planted]}, ensure_ascii=False, indent=1).split("\n")
     starts = [number for number, text in enumerate(lines, start=1) if text in ("  {", '  "text"')]
     expected = [
@@ -85,7 +86,7 @@ needs_lawqa = pytest.mark.skipif(not SELECTION.is_file(), reason="lawqa_jp is no
 
 @needs_lawqa
 def test_the_real_file():
-    questions = read_lawqa(str(SELECTION))
+    questions = question_sources.read([str(SELECTION)], layout="lawqa").questions
     assert len(questions) == 140
     assert len({question.id for question in questions}) == 140
     assert all(list(question.choices) == ["a", "b", "c", "d"] for question in questions)
@@ -100,7 +101,9 @@ def test_the_real_file():
 
 @needs_lawqa
 def test_the_real_file_splits_without_shared_contexts_and_loads_as_training_data(tmp_path):
-    split = split_questions(read_lawqa(str(SELECTION)), dev=0.15, test=0.25, seed=42)
+    split = split_questions(
+        question_sources.read([str(SELECTION)], layout="lawqa").questions, dev=0.15, test=0.25, seed=42
+    )
     assert {name: len(part) for name, part in split.items()} == {"train": 84, "dev": 21, "test": 35}
     contexts = [{question.context for question in part} for part in split.values()]
     assert len(set.union(*contexts)) == sum(map(len, contexts)) == 114
