@@ -209,13 +209,9 @@ def _changed_since(manifest: dict[str, Any]) -> Iterator[Finding]:
         elif sha256_file(path) != digest:
             fix = "put the old file back, or start a new run: a run cannot be resumed with other data"
             yield Finding("error", f"{name} has changed since the run began", fix)
-    here = versions.installed()
-    for name, version in as_dict(manifest.get("versions")).items():
-        if name in here and version != here[name]:
-            fix = f"install {name} {version} again to get the same run" if version != "absent" else ""
-            yield Finding(
-                "warning", f"{name} was {version} and is {here[name]}: a resumed run may give other results", fix
-            )
+    if changed := versions.differing(as_dict(manifest.get("versions"))):
+        what = f"other versions are installed now, so a resumed run may give other results: {changed}"
+        yield Finding("warning", what, "install the earlier versions to get the same run")
 
 
 def _no_room(directory: Path, needed: int) -> Iterator[Finding]:

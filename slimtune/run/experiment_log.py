@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import shlex
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, mapping
 from slimtune.evaluate.judge.figures import summary_rows
-from slimtune.run.report.values import difference
+from slimtune.run.report.values import difference, duration
 
 FILE_NAME = "experiment_log.md"
 MISSING = "記録なし"
@@ -56,9 +57,8 @@ def write(run_dir: Path) -> Path:
         notes=_handwritten(path),
         missing=MISSING,
         date=_date,
-        duration=_duration,
+        duration=partial(duration, units=("時間", "分", "秒"), otherwise=MISSING),
         difference=difference,
-        contamination=_contamination,
         summary_rows=summary_rows,
     )
     write_text(path, content)
@@ -98,31 +98,6 @@ def _date(text: Any) -> str:
     except ValueError:
         return text
     return f"{moment.astimezone(_JST):%Y-%m-%d %H:%M:%S} JST（{text}）" if moment.tzinfo else text
-
-
-def _duration(seconds: Any) -> str:
-    if not isinstance(seconds, int | float):
-        return MISSING
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} 時間 {minutes} 分 {rest} 秒"
-    return f"{minutes} 分 {rest} 秒" if minutes else f"{seconds:.1f} 秒"
-
-
-def _contamination(found: Any) -> str:
-    """What was found of the evaluation set in the training data, and the score without it."""
-    if not found:
-        return "検査なし"
-    shared = f"、文脈のみ共通 {found['shared_context']} 件" if found.get("shared_context") else ""
-    if not found["items"]:
-        return f"なし{shared}"
-    kinds = ", ".join(f"{kind} {count}" for kind, count in found["by_kind"].items())
-    clean = found.get("clean") or {}
-    apart = ""
-    if "base_correct" in clean:
-        apart = f"。重複のない {clean['n']} 問の正解: ベース {clean['base_correct']}、チューニング後 {clean['tuned_correct']}"
-    return f"{found['items']} 件（{kinds}）{shared}{apart}"
 
 
 def _labels(data: dict[str, Any], verdict: dict[str, Any]) -> list[list[Any]]:

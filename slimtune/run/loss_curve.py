@@ -1,4 +1,4 @@
-"""The picture of a run: training loss, evaluation loss and learning rate over the optimizer steps."""
+"""`loss_curve.png`: training loss, evaluation loss and learning rate over the optimizer steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slimtune.core.files import staged
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Up to this many points the raw curve can be read as it is.
+# Up to this many points, the raw curve is readable as it is.
 SMOOTH_ABOVE = 30
 _TRAIN, _EVAL, _RATE, _GREY = "#2c6fbb", "#d1495b", "#6b7280", "#4b5563"
 
@@ -23,7 +23,7 @@ def read(metrics_path: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl, by step.
 
     A resumed run logs the steps after its checkpoint again: of two values for one step, the later row counts.
-    A last line without a line end was cut off by the end of the process and is left out.
+    A last line without a line end was cut off when the process ended, and is left out.
     Raises SlimtuneError if the file is missing or another line is not a JSON object with a whole number `step`.
     """
     if not metrics_path.is_file():
@@ -50,6 +50,16 @@ def series(rows: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[fl
     points = [(row["step"], float(row[key])) for row in rows if isinstance(row.get(key), int | float)]
     finite = [(step, value) for step, value in points if math.isfinite(value)]
     return [step for step, _ in finite], [value for _, value in finite]
+
+
+def not_drawn(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A remark for each kind of loss that has values which are not finite."""
+    notes = []
+    for key, name in (("loss", "training"), ("eval_loss", "evaluation")):
+        broken = sum(isinstance(row.get(key), float) and not math.isfinite(row[key]) for row in rows)
+        if broken:
+            notes.append(f"{broken} {name} losses are NaN or infinite and not drawn")
+    return notes
 
 
 def smooth(values: Sequence[float]) -> list[float]:
@@ -105,6 +115,11 @@ def plot(metrics_path: Path, out_path: Path, *, title: str) -> Path:
     return out_path
 
 
+def _say(axes: Axes, height: float, text: str, *, va: str) -> None:
+    """Write a remark, centred, at a height in shares of the plot."""
+    axes.text(0.5, height, text, transform=axes.transAxes, ha="center", va=va, fontsize=13, color=_GREY)
+
+
 def _draw_losses(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     steps, losses = series(rows, "loss")
     eval_steps, eval_losses = series(rows, "eval_loss")
@@ -126,14 +141,8 @@ def _draw_losses(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
         notes.append("no training loss was logged")
     if not eval_losses:
         notes.append("no evaluation loss was logged")
-    for key, name in (("loss", "training"), ("eval_loss", "evaluation")):
-        broken = sum(isinstance(row.get(key), float) and not math.isfinite(row[key]) for row in rows)
-        if broken:
-            notes.append(f"{broken} {name} losses are NaN or infinite and not drawn")
-    if notes:
-        axes.text(
-            0.5, 1.01, "; ".join(notes), transform=axes.transAxes, ha="center", va="bottom", fontsize=13, color=_GREY
-        )
+    notes += not_drawn(rows)
+    _say(axes, 1.01, "; ".join(notes), va="bottom")
     if losses or eval_losses:
         axes.legend(fontsize=12, frameon=True, framealpha=0.9, edgecolor="#d1d5db", loc="best")
         axes.set_ylim(bottom=0, top=1.08 * max(losses + eval_losses) or 1)
@@ -147,16 +156,7 @@ def _draw_learning_rate(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     axes.set_ylabel("learning rate", fontsize=13)
     if not rates:
         axes.set_yticks([])
-        axes.text(
-            0.5,
-            0.5,
-            "no learning rate was logged",
-            transform=axes.transAxes,
-            ha="center",
-            va="center",
-            fontsize=13,
-            color=_GREY,
-        )
+        _say(axes, 0.5, "no learning rate was logged", va="center")
         return
     axes.plot(steps, rates, color=_RATE, linewidth=2, marker="o" if len(rates) == 1 else None)
     axes.set_ylim(bottom=0, top=1.15 * max(rates) or 1)

@@ -497,7 +497,7 @@ def test_data_and_versions_that_changed_since(unfinished):
     Path("train.jsonl").write_text("{} \n", "utf-8")
     findings = doctor_run.run(unfinished)
     has(findings, "error", "train.jsonl has changed since the run began", "put the old file back")
-    has(findings, "warning", "trl was 1.0.0 and is 1.15.0", "install trl 1.0.0 again")
+    has(findings, "warning", "other versions", "trl 1.0.0 → 1.15.0", "install the earlier versions")
     Path("train.jsonl").unlink()
     has(doctor_run.run(unfinished), "warning", "train.jsonl is missing", "from the folder where the run was started")
 

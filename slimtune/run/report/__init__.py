@@ -67,7 +67,6 @@ def render(run_dir: Path) -> str:
         "earlier_events": max(0, len(events) - _EVENTS_SHOWN),
         "gate": facts.gate(manifest, events),
         "export": facts.export(run_dir, recipe, unreadable),
-        "data": facts.data(manifest),
         "provenance": facts.provenance(manifest),
         "unreadable": unreadable,
         "at": at,

@@ -8,6 +8,7 @@ from typing import Any
 
 from slimtune.core.run_folder import as_dict, as_list, at
 from slimtune.evaluate.judge import statistics
+from slimtune.evaluate.judge.pair import SHARED_CONTEXT
 from slimtune.evaluate.judge.text import percent
 from slimtune.run.report.values import known, number
 
@@ -18,8 +19,6 @@ _GROUPS = (
     ("lost", "right before, wrong after", True, False),
     ("gained", "wrong before, right after", False, True),
 )
-# It is told, but an item that shares only this is not contaminated.
-SHARED_CONTEXT = "shared context"
 
 Row = dict[str, Any]
 

@@ -12,7 +12,7 @@ from slimtune.core.errors import SlimtuneError
 from slimtune.run import loss_curve
 from slimtune.run.report.charts import Scale, path, ticks, whole_ticks
 
-# More points than this cannot be told apart on a screen, and make the page heavy.
+# A screen cannot show more points than this, and they make the page heavy.
 _MOST_POINTS = 500
 
 Points = list[tuple[float, float]]
@@ -48,11 +48,7 @@ def _figures(rows: list[dict[str, Any]], losses: list[float], evaluations: tuple
     _, speeds = loss_curve.series(rows, "tokens_per_second")
     if speeds:
         figures.append(f"median {statistics.median(speeds):,.0f} tokens/s")
-    for key, name in (("loss", "training"), ("eval_loss", "evaluation")):
-        broken = sum(isinstance(row.get(key), float) and not math.isfinite(row[key]) for row in rows)
-        if broken:
-            figures.append(f"{broken} {name} losses are NaN or infinite and not drawn")
-    return "; ".join(figures)
+    return "; ".join(figures + loss_curve.not_drawn(rows))
 
 
 def _losses(

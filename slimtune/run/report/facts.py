@@ -9,7 +9,7 @@ from typing import Any
 
 from slimtune.core.run_folder import as_dict, as_list, at, mapping
 from slimtune.export.proof import parity_text
-from slimtune.run.report.values import flat, show, size
+from slimtune.run.report.values import flat, size
 
 DEFAULT = "default"
 
@@ -51,17 +51,6 @@ def recipe(resolved: Mapping[str, Any], sources: Mapping[str, Any]) -> dict[str,
         "chosen": [row for row in rows if row[2] != DEFAULT],
         "defaults": [row for row in rows if row[2] == DEFAULT],
     }
-
-
-def data(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """{"train": "311 examples; a: 78, b: 77"}"""
-    told = {}
-    for name, counts in as_dict(manifest.get("data")).items():
-        parts = {key.replace("_", " "): show(value) for key, value in as_dict(counts).items()}
-        parts.pop("label distribution", None)
-        labels = ", ".join(f"{label}: {count}" for label, count in at(counts, "label_distribution", {}).items())
-        told[name] = "; ".join([*(f"{value} {key}" for key, value in parts.items()), *([labels] if labels else [])])
-    return told
 
 
 def provenance(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

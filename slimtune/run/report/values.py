@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from slimtune.core.memory import shown
@@ -64,16 +64,18 @@ def moment(text: Any) -> str:
     return str(text).replace("T", " ").replace("Z", " UTC") if text else "not recorded"
 
 
-def duration(seconds: Any) -> str:
+def duration(seconds: Any, units: tuple[str, str, str] = ("h", "min", "s"), otherwise: str = "not recorded") -> str:
     """2111.4 → "35 min 11 s"."""
     if number(seconds) is None:
-        return show(seconds)
+        return otherwise
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+    if not hours and not minutes:
+        return f"{seconds:.1f} {units[2]}"
+    return (f"{hours} {units[0]} " if hours else "") + f"{minutes} {units[1]} {rest} {units[2]}"
 
 
-def difference(verdict: dict[str, Any]) -> dict[str, Any] | None:
+def difference(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
     """Tuned minus base as text: value, unit, the ends of its interval ([] if not recorded) and their confidence."""
     points = number(verdict.get("difference_points"))
     value = number(verdict.get("difference")) if points is None else points
@@ -84,5 +86,10 @@ def difference(verdict: dict[str, Any]) -> dict[str, Any] | None:
         "value": f"{value:+.{digits}f}",
         "unit": str(verdict.get("difference_unit", "")) if points is None else "points",
         "interval": [f"{end:+.{digits}f}" for end in pair(verdict.get("difference_interval")) or ()],
-        "confidence": f"{100 * (1 - verdict.get('alpha', 0.05)):g} %",
+        "confidence": confidence(verdict),
     }
+
+
+def confidence(verdict: Mapping[str, Any]) -> str:
+    """Of the verdict's intervals: "95 %"."""
+    return f"{100 * (1 - verdict.get('alpha', 0.05)):g} %"

@@ -13,7 +13,7 @@ from typing import Any
 from slimtune.core.run_folder import as_dict, as_list, at
 from slimtune.evaluate.judge.text import percent
 from slimtune.run.report.charts import Scale, ticks
-from slimtune.run.report.values import difference, known, number, pair, unbroken
+from slimtune.run.report.values import confidence, difference, known, number, pair, unbroken
 
 TONES = {
     "better": "good",
@@ -78,7 +78,7 @@ def tiles(verdict: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (side, show(figures[score]), label or f"{figures.get('correct')} of {verdict.get('n')} right")
         for side, figures in sides
     ]
-    if change := difference(dict(verdict)):
+    if change := difference(verdict):
         ends = f", {change['confidence']}: {' to '.join(change['interval'])}" if change["interval"] else ""
         rows.append(("difference", change["value"], change["unit"] + ends))
     if score == "accuracy":
@@ -125,7 +125,6 @@ def _difference(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
     scale = Scale(low - room, high + room)
     row = _row("change", "tuned", scale, value, ends, 50, f"{value:+.3g}")
     unit = str(verdict.get("difference_unit", ""))
-    confidence = f"{100 * (1 - verdict.get('alpha', 0.05)):g} %"
     return {
         "title": f"Difference in {unit}" if unit else "Difference",
         "label": f"tuned minus base {value:+.3g} {unit}",
@@ -133,7 +132,7 @@ def _difference(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
         "x": ticks(scale, about=4),
         "texts": [(row["at"], row["y"], row["text"])],
         "line": scale(0),
-        "caption": f"The line is the {confidence} interval (bootstrap). There is a difference where it leaves out 0.",
+        "caption": f"The line is the {confidence(verdict)} interval (bootstrap). There is a difference where it leaves out 0.",
     }
 
 

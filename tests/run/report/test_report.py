@@ -104,7 +104,7 @@ def _poisoned(value):
         ("events.jsonl", "differences", "No events in this folder."),
         ("metrics.jsonl", "loss", "No loss curve in this folder."),
         ("eval/items.jsonl", "flipped", "The prompts are not in this folder"),
-        ("eval/tuned.jsonl", "flipped", "No answers in this folder that are right or wrong."),
+        ("eval/tuned.jsonl", "flipped", "This folder has no answers that are right or wrong."),
         ("export/parity.json", "export", "No parity check in this folder."),
     ],
 )
@@ -227,7 +227,7 @@ def test_memory_on_a_card(run):
     assert "weights5.66 GiB5.68 GiB+0.4 %" in lines
     assert "CUDA context350.0 MiB392.0 MiB+12.0 %" in lines
     assert "peak resident set–4.50 GiB–" in lines
-    assert "More than 5 % apart:" in lines
+    assert "More than 5 % from the prediction:" in lines
     assert f"{fake_run.EVIL} peak allocated: 6.81 GiB measured, 7.28 GiB predicted, 6 % less than predicted" in lines
     # Reserved and context together are what a prediction is compared with: 7,396,655,104 + 411,041,792 bytes.
     assert "phasepredictedon the cardallocatedresident set" in lines
@@ -260,7 +260,7 @@ def test_memory_on_a_cpu(run):
     lines = rows_of(text)
     assert "weights390.6 KiB390.6 KiB+0.0 %" in lines
     assert "peak resident set1000.0 MiB1010.0 MiB+1.0 %" in lines
-    assert "Everything that was predicted and measured is within 5 %." in lines
+    assert "Every measured size is within 5 % of its prediction." in lines
     assert "phasepredictedresident set so far" in lines
     assert "load1.00 GiB940.0 MiB" in lines
     assert "calibrated, as a multiple of the tensors below 1 MiB that all layers save" in lines

@@ -138,7 +138,7 @@ def test_texts_that_are_read(run):
     assert "better: perplexity" in seen.sections["header"]
     assert "Difference in nats per token" in seen.sections["intervals"]
     assert "labels" not in seen.sections
-    assert "No answers in this folder that are right or wrong." in seen.sections["flipped"]
+    assert "This folder has no answers that are right or wrong." in seen.sections["flipped"]
 
 
 # Flipped items -----------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_a_clean_test_set_is_told_in_a_line(run):
     text = page(run).sections["contamination"]
     assert "No test item was found in the training data" in text
     assert "120 test items were compared with data/law/direct_norag.train.jsonl (311 rows)" in text
-    assert "2 ask about a text that is in the training data too" in text
+    assert "2 share only their context with the training data" in text
 
 
 def test_texts_are_scored_apart_by_their_own_measure():
