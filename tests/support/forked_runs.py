@@ -28,7 +28,7 @@ from slimtune.core import run_record
 from slimtune.evaluate.targets.local_target import LocalTarget
 from slimtune.models import load as models
 from slimtune.train import trainer as trainers
-from slimtune.train.safeguards import checkpoints
+from slimtune.train.safeguards import checkpoints, saving
 
 AT_MOST_SECONDS = 240
 """A child that hangs ends with SIGALRM."""
@@ -126,7 +126,7 @@ def nothing():
 
 def kill_while_writing(step):
     """All files of a checkpoint are written, but not yet sealed."""
-    before(checkpoints, "seal", lambda folder, at: kill() if at == step else None)
+    before(saving, "seal", lambda folder, at: kill() if at == step else None)
 
 
 def kill_after_training():
@@ -164,7 +164,7 @@ def no_space(step):
         if f"checkpoint-{step}" in path.parts and path.name == "optimizer.pt":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    before(checkpoints, "_flush", full)
+    before(checkpoints, "sync_path", full)
 
 
 def nan_loss(step):

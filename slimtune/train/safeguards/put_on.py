@@ -14,7 +14,7 @@ from transformers import EarlyStoppingCallback  # isort: skip
 from slimtune.core.console import Console
 from slimtune.core.run_record import RunRecord
 from slimtune.train.methods import Method
-from slimtune.train.safeguards import checkpoints, finite, out_of_memory
+from slimtune.train.safeguards import checkpoints, finite, out_of_memory, saving
 from slimtune.train.safeguards.interrupts import Interrupts
 
 _LIMITS = "memory_limits"
@@ -37,7 +37,7 @@ def put_on(
         record.update(**{_LIMITS: dataclasses.asdict(limits)})
         console.warn(text)
 
-    checkpoints.keep_whole(trainer, saved)
+    saving.keep_whole(trainer, saved)
     # The guard comes after the recovery, so that it sees a micro-batch once, however often it had to be computed.
     limits = out_of_memory.Limits(**record.manifest.get(_LIMITS, {}))
     out_of_memory.survive(trainer, method.batches(), recovered, limits=limits)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation, Message
-from slimtune.train.safeguards import checkpoints
+from slimtune.train.safeguards import checkpoints, saving
 
 pytestmark = pytest.mark.unsloth
 
@@ -79,7 +79,7 @@ def finished(build, tmp_path_factory):
     directory = tmp_path_factory.mktemp("finished")
     trainer = build(directory)
     saved = []
-    checkpoints.keep_whole(trainer, lambda *told: saved.append(told))
+    saving.keep_whole(trainer, lambda *told: saved.append(told))
     trainer.train()
     return SimpleNamespace(trainer=trainer, folder=directory / "checkpoints", saved=saved)
 
@@ -144,7 +144,7 @@ def test_resumed_in_mid_epoch_equals_straight_bit_for_bit(build, finished, tmp_p
     straight.train()
 
     interrupted = build(tmp_path / "run")
-    checkpoints.keep_whole(interrupted)
+    saving.keep_whole(interrupted)
     step = interrupted.training_step
 
     def until_the_fifth(*arguments, **named):
@@ -159,7 +159,7 @@ def test_resumed_in_mid_epoch_equals_straight_bit_for_bit(build, finished, tmp_p
     found = checkpoints.newest_valid(tmp_path / "run" / "checkpoints")
     assert (found.step, found.skipped) == (3, ())
     resumed = build(tmp_path / "run")
-    checkpoints.keep_whole(resumed)
+    saving.keep_whole(resumed)
     resumed.train(resume_from_checkpoint=str(found.path))
 
     assert len(logged(straight)) == 8
@@ -178,7 +178,7 @@ def test_resumed_in_mid_epoch_equals_straight_bit_for_bit(build, finished, tmp_p
 @pytest.mark.fault
 def test_rotation_keeps_the_best_and_every_path_is_the_final_one(build, tmp_path):
     trainer = build(tmp_path, eval_losses=[3.0, 1.0, 2.0, 2.5, 2.2], save_steps=1, save_total_limit=2, max_steps=5)
-    checkpoints.keep_whole(trainer)
+    saving.keep_whole(trainer)
     loaded, load, precision = [], trainer._load_best_model, {p.dtype for p in adapter(trainer).values()}
     trainer._load_best_model = lambda: (loaded.append(trainer.state.best_model_checkpoint), load())
     trainer.train()
@@ -336,7 +336,7 @@ def test_a_crash_before_the_rename_leaves_no_checkpoint(elsewhere, monkeypatch):
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints, "_publish", crash)
+        patched.setattr(saving, "publish", crash)
         with pytest.raises(Killed):
             elsewhere.save(2)
     assert names(elsewhere.folder) == ["checkpoint-1"]
@@ -479,6 +479,6 @@ def test_resuming_runs_no_code_from_a_checkpoint_that_was_made_to_verify(finishe
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):  # already without `load_safely`
         finished.trainer._load_optimizer_and_scheduler(str(newest))
         finished.trainer._load_rng_state(str(newest))
-    assert checkpoints.load_safely(newest) is True
+    assert saving.load_safely(newest) is True
     assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in os.environ
     assert not marker.exists()
