@@ -64,7 +64,7 @@ CARDS: dict[str, Card] = {
 }
 
 # The card that stands for "a card with N GB": what most people have who have that much, none faster than usual.
-_TYPICAL = (
+_TYPICAL = [
     "rtx2060",
     "rtx3070",
     "rtx3080",
@@ -75,7 +75,7 @@ _TYPICAL = (
     "rtxa6000",
     "a100-80gb",
     "h200",
-)
+]
 
 
 def find(name: str) -> Card:

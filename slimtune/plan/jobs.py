@@ -105,11 +105,11 @@ def budget(wish: Wish, hardware: Hardware) -> tuple[int, list[str]]:
     wanted = wish.budget.vram_gb
     allowed, notes = vram.budget_bytes(min(wanted or there_gb, there_gb)), []
     if wanted and wanted > 1.02 * there_gb:
-        notes.append(f"budget.vram_gb is {wanted:g}, but the card has {there_gb:.1f} GiB: planned for those.")
+        notes.append(f"budget.vram_gb is {wanted:g}, but the card has {there_gb:.1f} GiB. The plan is for the card.")
     free = vram.usable_bytes(hardware.memory_bytes - hardware.used_bytes)
     if free < allowed:
         used = hardware.used_bytes / GIB
-        notes.append(f"Other programs hold {used:.2f} GiB of the card: the budget is {free / GIB:.2f} GiB.")
+        notes.append(f"Other programs hold {used:.2f} GiB of the card, so the budget is {free / GIB:.2f} GiB.")
     return min(allowed, free), notes
 
 
@@ -121,7 +121,9 @@ def _check_knobs(wish: Wish, data: Data, shape: ModelShape) -> None:
             Problem(f"{shape.name} has one matrix for embedding and head", "model.offload_embedding", "leave it out")
         )
     if model.offload_layers and train.gradient_checkpointing != "unsloth":
-        problems.append(Problem("layers off the card need it", "train.gradient_checkpointing", "set it to unsloth"))
+        problems.append(
+            Problem("offloaded layers need gradient checkpointing", "train.gradient_checkpointing", "set it to unsloth")
+        )
     for name, value, most in (
         ("model.offload_layers", model.offload_layers, shape.layers - 1),
         ("train.checkpoint_skip_layers", train.checkpoint_skip_layers, shape.layers - (model.offload_layers or 0)),
@@ -139,4 +141,4 @@ def _check_knobs(wish: Wish, data: Data, shape: ModelShape) -> None:
             )
         )
     if problems:
-        raise SlimtuneError(problems, summary="The recipe asks for what this model cannot do")
+        raise SlimtuneError(problems, summary="This model does not support these settings")

@@ -1,7 +1,7 @@
-"""Wish + lengths + model shape + hardware → a frozen Plan, each value with its reason.
+"""Make a frozen Plan from a wish, lengths, a model's shape and the hardware, each value with its reason.
 
-No torch and no weights: `slimtune plan` ends here. What the machine cannot do is decided here too, once, so that
-nothing differs silently later: the trainer's effective settings are compared with this plan.
+No torch and no weights: `slimtune plan` ends here. What the machine cannot do is decided only here; later, the trainer's
+effective settings are compared with this plan.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _on_card(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware) -> P
     # Unsloth keeps alpha / rank as it was where the rank had to go down, so that the adapter's scale stays.
     alpha = wish.lora.alpha if choice.rank == job.rank else max(1, wish.lora.alpha * choice.rank // job.rank)
     limit = budget - constants.context_bytes
-    reasons["memory_limit_bytes"] = "where the allocator stops: the budget less the CUDA context"
+    reasons["memory_limit_bytes"] = "limit of the allocator: the budget minus the CUDA context"
     return _plan(
         wish,
         data,
@@ -181,8 +181,8 @@ def _on_cpu(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware) -> Pl
     budget = vram.usable_bytes(hardware.memory_bytes)
     if memory.total_bytes > budget:
         raise fail(
-            f"{shape.name} does not fit into this computer: {memory.total_bytes / GIB:.2f} GiB predicted, "
-            f"{budget / GIB:.2f} GiB may be used",
+            f"{shape.name} does not fit into this computer: it needs {memory.total_bytes / GIB:.2f} GiB (predicted), and "
+            f"{budget / GIB:.2f} GiB are available",
             where="model.base",
             fix="use a smaller model, or train.per_device_train_batch_size=1",
             exit_code=DOES_NOT_FIT,
@@ -196,9 +196,9 @@ def _on_cpu(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware) -> Pl
         notes.append("On a CPU: padded batches instead of packing.")
     if wish.model.load_in_4bit:
         # `SFTTrainer.__init__` of TRL 1.15 casts it; Unsloth takes that out of the trainer that it generates for CUDA.
-        notes.append("On a CPU: the adapter of a 4-bit model is trained in bfloat16, on a card in float32.")
+        notes.append("On a CPU: the adapter of a 4-bit model trains in bfloat16, on a card in float32.")
     threads = cpu_threads(shape.total_parameters, hardware.cores)
-    small = "a model this small waits longer for a second thread than it gains"
+    small = "a model this small gains nothing from a second thread"
     reasons["cpu_threads"] = small if threads == 1 else "every core"
     return _plan(
         wish,
@@ -237,12 +237,12 @@ def _plan(
     notes: list[str],
     **chosen: Any,
 ) -> Plan:
-    """The plan from what was chosen and what the recipe says outright."""
+    """The plan, from what was chosen and what the recipe fixes."""
     model, lora, train = wish.model, wish.lora, wish.train
     reasons["device"] = hardware.name
     number_format, reasons["precision"] = precision(hardware)
     if not data.train.exact:
-        notes.append("The model's tokenizer is not on this machine yet: lengths are estimated from characters.")
+        notes.append("The model's tokenizer is not on this machine yet. Lengths are estimated from characters.")
     return Plan(
         device=hardware.kind,
         precision=number_format,
@@ -281,7 +281,7 @@ def _plan(
 
 
 def _estimate(wish: Wish, data: Data, job: search.Job, choice: search.Choice, steps: Schedule) -> speed.Estimate:
-    """The run's time: training, the evaluation losses, and both rounds of questions."""
+    """The time of training, of the evaluation losses, and of both rounds of questions."""
     micro_batches = min(
         steps.total_steps * choice.batching.accumulation, math.ceil(choice.batching.micro_batches * wish.train.epochs)
     )
@@ -326,7 +326,7 @@ def _check_length(wish: Wish, data: Data, shape: ModelShape) -> None:
         longest = math.ceil(lengths.longest / wish.cost.sequences)
         raise fail(
             f"{overlong} of {len(lengths.tokens)} examples are longer than max_seq_length {limit} "
-            f"(longest: {longest} tokens); cutting them would cut their answers off",
+            f"(longest: {longest} tokens). Truncation would cut off their answers.",
             where="model.max_seq_length",
             fix=f"set model.max_seq_length={longest}, or data.max_overlong to leave such examples out",
         )

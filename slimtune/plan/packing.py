@@ -27,11 +27,6 @@ class Packing:
     batch: int
     padded: float
 
-    @property
-    def computed(self) -> float:
-        """The tokens that packing computes, as a share of those that padding would."""
-        return self.padded
-
     def __str__(self) -> str:
         examples = "1 example" if self.examples == 1 else f"{self.examples:,} examples"
         rows = "1 row" if self.rows == 1 else f"{self.rows:,} rows"
@@ -40,7 +35,7 @@ class Packing:
             return packed
         return (
             f"{packed}; padded batches of {self.batch} would be {self.padded:.0%} full: "
-            f"packing computes {self.computed:.0%} of their tokens"
+            f"packing computes {self.padded:.0%} of their tokens"
         )
 
 

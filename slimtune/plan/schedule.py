@@ -50,9 +50,7 @@ def schedule(train: TrainSection, batching: Batching, reasons: dict[str, str], *
     save_steps = eval_steps or train.save_steps or max(1, math.ceil(total_steps / 2))
     if eval_steps and train.save_steps:
         save_steps = eval_steps * max(1, round(train.save_steps / eval_steps))
-    reasons["save_steps"] = (
-        "with every evaluation, so that the best can be kept" if eval_steps else "half-way and at the end"
-    )
+    reasons["save_steps"] = "with each evaluation, to keep the best" if eval_steps else "half-way and at the end"
     logging_steps = train.logging_steps or max(1, total_steps // _EVERY_STEP_UP_TO)
     reasons["logging_steps"] = (
         "recipe" if train.logging_steps else f"{total_steps // logging_steps} points on the curve"

@@ -1,4 +1,4 @@
-"""The stages in which base and tuned model answer the same held-out items; pipeline.py tells when. See evaluate/."""
+"""The stages in which base and tuned model answer the same held-out items. pipeline.py says when each happens."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 Who = Literal["base", "tuned"]
 
 SAMPLE_TOKENS = 256
-"""Of a sample's reply: enough to see how a model writes."""
+"""Most tokens of a sample's reply."""
 
 
 def settings_of(evaluate: EvaluateSection, seed: int) -> Settings:
-    """The recipe's evaluation as the evaluation's own settings."""
+    """The settings of the evaluation, from the recipe's section."""
     return Settings(
         kind=evaluate.kind,
         mode=evaluate.mode,
@@ -47,7 +47,7 @@ def settings_of(evaluate: EvaluateSection, seed: int) -> Settings:
 
 
 def questions(prepared: Prepared, tokenizer: ChatTokenizer, record: RunRecord) -> tuple[list[Item], Settings]:
-    """What the recipe wants asked, and how; also in eval/items.jsonl, so that the run's folder alone can show it.
+    """The items to ask and how to ask them. Also writes eval/items.jsonl.
 
     Raises SlimtuneError as `items_of` does.
     """
@@ -63,7 +63,7 @@ def questions(prepared: Prepared, tokenizer: ChatTokenizer, record: RunRecord) -
 def items_of(
     conversations: Sequence[Conversation], settings: Settings, tokenizer: ChatTokenizer, max_length: int
 ) -> list[Item]:
-    """The items to ask, all of which can be asked.
+    """Read the items to ask and check that each can be asked.
 
     Raises SlimtuneError for rows that are no questions, prompts that leave no room for a reply in max_length tokens, and
     choices that cannot be put into another order.
@@ -86,7 +86,7 @@ def items_of(
 
 
 def target_of(model: Any, tokenizer: ChatTokenizer, prepared: Prepared) -> LocalTarget:
-    """The run's model, as the plan says it is to be asked."""
+    """The run's model, to be asked as the plan says."""
     from slimtune.evaluate.targets.local_target import LocalTarget
     from slimtune.models import backend
     from slimtune.models.load import DTYPES
@@ -109,7 +109,7 @@ def target_of(model: Any, tokenizer: ChatTokenizer, prepared: Prepared) -> Local
 def ask(
     who: Who, target: Target, items: Sequence[Item], settings: Settings, record: RunRecord, console: Console
 ) -> list[Answer]:
-    """One result an item, also in eval/<who>.jsonl; nothing where the recipe evaluates nothing.
+    """Ask all items. The result of each also goes to eval/<who>.jsonl; empty without an `evaluate` section.
 
     What the base model answered before a run was stopped is not asked again.
     """
@@ -123,7 +123,7 @@ def ask(
 
 
 def samples(target: LocalTarget, prepared: Prepared, console: Console) -> list[str]:
-    """Replies to the first held-out prompts, as many as the recipe wants; greedy, so that before and after compare."""
+    """Greedy replies to the first test prompts, as many as the recipe wants."""
     evaluate, prompts = prepared.recipe.evaluate, [Prompt(one.messages[:-1]) for one in sampled(prepared)]
     if not prompts or evaluate is None:
         return []
@@ -142,7 +142,7 @@ def sampled(prepared: Prepared) -> tuple[Conversation, ...]:
 
 
 def record_samples(prepared: Prepared, base: Sequence[str], tuned: Sequence[str], record: RunRecord) -> None:
-    """eval/samples.jsonl: each prompt with its reference and both replies."""
+    """Write eval/samples.jsonl: each prompt with its reference and both replies."""
     rows = [
         {
             "where": conversation.where,
@@ -158,7 +158,7 @@ def record_samples(prepared: Prepared, base: Sequence[str], tuned: Sequence[str]
 
 
 def record_golden(target: LocalTarget, items: Sequence[Item], record: RunRecord, max_length: int) -> None:
-    """eval/golden.jsonl: prompts that the export has to answer as this model does; made-up ones where none are held out."""
+    """Write eval/golden.jsonl: prompts that the export must answer as this model does. They are made up without a test set."""
     asked = golden.ask(target, items or golden.made_up(target.tokenizer, max_length))
     record.write_lines(f"eval/{golden.FILE_NAME}", [one.as_json() for one in asked])
 
@@ -166,7 +166,7 @@ def record_golden(target: LocalTarget, items: Sequence[Item], record: RunRecord,
 def judge(
     base: Sequence[Answer], tuned: Sequence[Answer], prepared: Prepared, record: RunRecord, console: Console
 ) -> dict[str, Any] | None:
-    """The verdict, in eval/verdict.json and on the screen; None where the recipe evaluates nothing."""
+    """Judge, write eval/verdict.json and show the verdict; None without an `evaluate` section."""
     if not tuned:
         return None
     if prepared.contamination is not None:
@@ -179,6 +179,6 @@ def judge(
 
 
 def forget_answers(record: RunRecord) -> None:
-    """Of a run that goes on: the tuned model's answers are those of an adapter that is made anew."""
+    """Remove the tuned model's answers from a resumed run, whose adapter will be another."""
     for name in ("tuned.jsonl", "verdict.json", "samples.jsonl", "golden.jsonl"):
         (record.directory / "eval" / name).unlink(missing_ok=True)

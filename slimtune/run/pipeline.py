@@ -24,14 +24,14 @@ def run(
 ) -> Path:
     """Train, judge and export; returns the run's folder.
 
-    resume_from: "auto" for the latest run of this recipe, or a run's folder; it must be the same run still.
+    resume_from: "auto" for the latest run of this recipe, or a run's folder; recipe and data must be those of that run.
     sources: where each value of the recipe comes from (`loading.load_with_sources`), for the record.
-    Raises SlimtuneError for what a person can mend, and SystemExit(130 or 143) after a signal. What was reached until
-    then stays in the run's folder, whose manifest then says "failed" or "interrupted".
+    Raises SlimtuneError for what a person can mend, and SystemExit(130 or 143) after a signal. The run's folder then keeps
+    what was reached, and its manifest says "failed" or "interrupted".
     """
     earlier = resume.find(resume_from, recipe) if resume_from else None
     if earlier is not None and earlier.complete:
-        console.say(f"{earlier.directory} is complete already; without --resume a new run begins")
+        console.say(f"{earlier.directory} is complete already. Leave --resume out to start a new run.")
         return earlier.directory
 
     # Everything that can be known without a weight in memory: data, lengths, plan.
@@ -48,7 +48,8 @@ def run(
     if earlier is None:
         record = stages.open_record(prepared, tokenizer, sources)
     else:
-        record = stages.reopen_record(prepared, earlier)
+        # Nothing is written yet: another process may hold the run.
+        record = RunRecord(earlier.directory, earlier.manifest, stages.meter(prepared))
     console.say(f"Run folder: {record.directory}")
     with RunLock(record.directory, console.say), Interrupts(console.warn) as interrupts:
         try:
@@ -92,7 +93,7 @@ def _train_judge_export(
         model, hf_tokenizer = models.load(folder, plan)
         model = models.add_lora(model, plan)
 
-    # A run whose trainer differs from the plan, or whose batches teach the wrong tokens, does not start.
+    # Do not start where the trainer differs from the plan, or its batches teach the wrong tokens.
     examples, held_out = stages.examples_within(prepared, record)
     record.update(data=stages.data_facts(prepared, examples, held_out))
     trainer = trainers.build(method, model, hf_tokenizer, examples, held_out, plan, record, console)
@@ -100,7 +101,7 @@ def _train_judge_export(
     stored = models.memory_bytes(model)
     safeguards.put_on(trainer, method, examples, record, console, interrupts)
 
-    # Base first, tuned after, on the same questions rendered the same way.
+    # Ask the base first and the tuned model after training, the same questions rendered the same way.
     target = judging.target_of(model, tokenizer, prepared)
     with model.disable_adapter():
         base = judging.ask("base", target, items, asking, record, console)
@@ -122,7 +123,7 @@ def _train_judge_export(
     screen.memory(console, stages.compare_memory(measured, prepared, record))
     judging.judge(base, tuned, prepared, record, console)
 
-    # What ships needs the memory that training held.
+    # The export needs the memory that training held.
     del trainer, model, target
     trainers.release_memory()
     shipping.export(record, prepared.recipe, folder, console)

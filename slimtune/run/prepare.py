@@ -1,4 +1,4 @@
-"""Everything that is known before a weight is loaded: data, lengths, model shape, hardware, plan. No torch."""
+"""Read, encode and plan: everything that happens before a weight is loaded. No torch."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
         hardware = machines.assumed(card, max(card.vram_gb, recipe.budget.vram_gb or 0))
     if hardware.kind == "cpu" and assume_card and recipe.budget.vram_gb:
         hardware = machines.card(recipe.budget.vram_gb)
-        notes.append(f"No GPU on this machine: this is the plan for a {hardware.name}.")
+        notes.append(f"This machine has no GPU. The plan is for a {hardware.name}.")
     read = _Read(
         recipe=recipe,
         method=method,
@@ -213,15 +213,15 @@ def wish_of(recipe: Recipe) -> Wish:
 
 
 def _leak(seen: int, of: int) -> list[str]:
-    """Said while there is time: what is trained on cannot be tested with."""
+    """A warning while there is time: a question that is trained on cannot test the model."""
     if not seen:
         return []
     return [
-        f"{seen} of {of} test questions are in the training data: the verdict will be 'contaminated'. "
-        "Take them out of one of the two; the run's eval/contamination.json lists them."
+        f"{seen} of {of} test questions are in the training data, so the verdict will be 'contaminated'. "
+        "Remove them from one of the two. The run's eval/contamination.json lists them."
     ]
 
 
 def test_mode(evaluate: EvaluateSection) -> loading.DataMode:
-    """Free-form data has no `meta.mode` to choose by."""
+    """How to filter the test data: free-form rows have no `meta.mode` to choose by."""
     return evaluate.mode if evaluate.kind == "multiple_choice" else "auto"

@@ -1,4 +1,4 @@
-"""Going on with a run that did not come to its end: which one, whether it is still the same run, and its plan."""
+"""Resume a run: find it, check that recipe and data are unchanged, and restore its plan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from slimtune.plan.make import Plan
 from slimtune.recipe import loading as recipes
 from slimtune.recipe.schema import Recipe
 
-# Values that cannot alter what the model learns or is asked: the rest of the recipe must be as it was.
+# Changing these alters neither what the model learns nor what it is asked. All other values must be unchanged.
 HARMLESS = ("about", "export", "run.report_to", "run.output_dir", "budget.price_per_hour", "train.save_total_limit")
 
 
@@ -36,7 +36,7 @@ def _age(folder: Path) -> tuple[str, int]:
 
 
 def find(wanted: str, recipe: Recipe) -> RecordedRun:
-    """The run that `--resume` means: "auto" is the latest of the recipe, anything else is its folder.
+    """The run to resume. wanted: "auto" for the latest run of the recipe, or a run's folder.
 
     Raises SlimtuneError where there is none.
     """
@@ -45,12 +45,12 @@ def find(wanted: str, recipe: Recipe) -> RecordedRun:
     found = latest(Path(recipe.run.output_dir), recipe.name)
     if found is None:
         folder = Path(recipe.run.output_dir) / recipe.name
-        raise fail("no run to resume", where=str(folder), fix="start one: leave --resume out")
+        raise fail("no run to resume", where=str(folder), fix="leave --resume out to start one")
     return found
 
 
 def require_same(earlier: RecordedRun, recipe: Recipe, data_hashes: dict[str, str]) -> None:
-    """Raise SlimtuneError, naming each old and new value, where recipe or data would make it another run."""
+    """Raise SlimtuneError where recipe or data have changed, with each old and new value."""
     before, now = _flat(earlier.recipe), _flat(yaml.safe_load(recipes.dump(recipe)))
     problems = [
         Problem(f"was {before.get(key)!r}, is {now.get(key)!r}", key, "resume with the old value, or start a new run")
@@ -64,27 +64,33 @@ def require_same(earlier: RecordedRun, recipe: Recipe, data_hashes: dict[str, st
         if recorded.get(path) != data_hashes.get(path)
     ]
     if problems:
-        raise SlimtuneError(problems, summary=f"{earlier.directory} cannot be resumed: it would be another run")
+        raise SlimtuneError(
+            problems, summary=f"{earlier.directory} cannot be resumed, because recipe or data have changed"
+        )
 
 
 def recorded_plan(plan: Plan, earlier: RecordedRun) -> Plan:
-    """The plan as the run began it: planned anew it could differ, where other programs hold more of the card today.
+    """The plan that the run began with. A new one could differ, for example where other programs hold more of the card.
 
     Raises SlimtuneError for a run of another version of Slimtune or on another kind of device.
     """
     settings = earlier.plan.get("settings", {})
     if settings.keys() != plan.settings.keys():
-        raise fail("the plan was made by another version", where=str(earlier.directory / "plan.json"), fix="start anew")
+        raise fail(
+            "another version of Slimtune made the plan",
+            where=str(earlier.directory / "plan.json"),
+            fix="start a new run",
+        )
     values: dict[str, Any] = {
         name: tuple(entry["value"]) if isinstance(entry["value"], list) else entry["value"]
         for name, entry in settings.items()
     }
     if values["device"] != plan.device or values["precision"] != plan.precision:
         raise fail(
-            f"the run began on {values['device']} in {values['precision']}, here it would be {plan.device} in "
-            f"{plan.precision}",
+            f"the run began on {values['device']} in {values['precision']}; this machine would continue on "
+            f"{plan.device} in {plan.precision}",
             where=str(earlier.directory),
-            fix="resume it where it began, or start a new run",
+            fix="resume it on a machine like the first, or start a new run",
         )
     return dataclasses.replace(plan, **values)
 
@@ -104,9 +110,9 @@ def command(started_with: Sequence[str], wanted: str = "auto") -> str:
 
 
 def forget_after(metrics: Path, step: int) -> None:
-    """Drop what metrics.jsonl says of later steps, since they come again."""
+    """Drop later steps from metrics.jsonl, since they are trained again."""
     if metrics.is_file():
-        # A last line without its end was cut off with the process.
+        # A last line without a line end was cut off when the process died.
         lines = metrics.read_text(encoding="utf-8").split("\n")[:-1]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         write_text(metrics, "".join(line + "\n" for line in kept))

@@ -32,7 +32,7 @@ _WIDEST = 3
 
 
 def plan(console: Console, prepared: Prepared) -> None:
-    """The plan: what will happen, each value with its reason."""
+    """The plan, each value with its reason."""
     plan, recipe = prepared.plan, prepared.recipe
     hardware = prepared.hardware
     console.step(f"Plan of '{recipe.name}' for {hardware.name}")
@@ -65,7 +65,7 @@ def _memory(console: Console, plan: Plan) -> None:
     memory, budget, peak = plan.memory, plan.budget_bytes or 0, plan.peak_bytes or 0
     assert memory is not None
     console.out.print(
-        f"  [bold]Predicted peak memory {_gib(peak)} of a budget of {_gib(budget)}, {_gib(budget - peak)} left[/bold]"
+        f"  [bold]Predicted peak memory: {_gib(peak)} of a budget of {_gib(budget)}, {_gib(budget - peak)} left[/bold]"
     )
     table = Table(box=None, padding=(0, 2), show_header=False)
     formulas = vram.FORMULAS if plan.device == "cuda" else ram.FORMULAS
@@ -76,32 +76,34 @@ def _memory(console: Console, plan: Plan) -> None:
     console.say(f"By phase: {by_phase}")
     if memory.cpu_items:
         parts = ", ".join(f"{item} {_gib(size)}" for item, size in memory.cpu_items.items())
-        console.say(f"In the computer's memory instead: {parts}")
+        console.say(f"In the computer's memory: {parts}")
     if plan.least_bytes:
-        console.say(f"At least {_gib(plan.least_bytes)} are needed; the rest buys speed")
+        console.say(f"Minimum: {_gib(plan.least_bytes)}. The remaining memory makes training faster.")
     if plan.longest_context:
-        console.say(f"Longest example that would still fit: {plan.longest_context:,} tokens, every layer recomputed")
+        console.say(f"Longest example that would fit: {plan.longest_context:,} tokens, with every layer recomputed")
 
 
 def _estimate(console: Console, estimate: Estimate) -> None:
     source = f"{estimate.efficiency:.0%} of the card's peak, {estimate.source}"
-    console.say(f"Predicted speed {estimate.tokens_per_second:,.0f} tokens/s ({source})")
+    console.say(f"Predicted speed: {estimate.tokens_per_second:,.0f} tokens/s ({source})")
     cost = "" if estimate.cost is None else f"; cost {estimate.cost:,.2f}"
     console.say(
-        f"Predicted time {_duration(estimate.train_seconds)} for training and "
-        f"{_duration(estimate.evaluation_seconds)} for evaluation, loading and export not counted{cost}"
+        f"Predicted time: {_duration(estimate.train_seconds)} of training and "
+        f"{_duration(estimate.evaluation_seconds)} of evaluation, without loading and export{cost}"
     )
 
 
 def mask_audit(console: Console, audit: MaskAudit) -> None:
     """The audit's figures and, in colour, what carries loss in three examples."""
-    console.step("Mask audit: what the trainer's own batches teach")
+    console.step("Mask audit: which tokens of the trainer's batches carry loss")
     console.say(
         f"{audit.rows} examples in {audit.batches} batches; {audit.supervised_tokens:,} of {audit.tokens:,} tokens "
         f"carry loss ({audit.supervised_share:.1%}); every label equals the computed response mask"
     )
     if audit.refined_rows:
-        console.say(f"{audit.refined_rows} examples: marker-based masking differs, the computed boundary is used")
+        console.say(
+            f"In {audit.refined_rows} examples marker-based masking differs. The computed response mask is used."
+        )
     for example in audit.preview:
         text = Text(f"  {example['where']}  ", style="dim")
         for segment in example["segments"]:
@@ -111,7 +113,7 @@ def mask_audit(console: Console, audit: MaskAudit) -> None:
 
 
 def memory(console: Console, compared: Sequence[Comparison]) -> None:
-    """Prediction beside measurement, and in words what is too far apart."""
+    """Predicted beside measured memory, and a warning for each large difference."""
     if not compared:
         return
     console.step("Memory: predicted and measured")
@@ -132,7 +134,7 @@ def verdict(console: Console, rows: Sequence[Sequence[str]], sentence: str) -> N
 
 
 def figures(console: Console, rows: Sequence[Sequence[str]]) -> None:
-    """What one model reached: (measure, value) each."""
+    """The figures of one model: (measure, value) each."""
     console.table("Figures", [("", ""), *rows])
 
 

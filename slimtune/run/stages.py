@@ -1,4 +1,4 @@
-"""The stages of a run, each a function; pipeline.py tells in which order they happen and why."""
+"""The stages of a run, one function each. pipeline.py says when each happens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 
 from slimtune.core import memory, run_record, versions
 from slimtune.core.console import Console
-from slimtune.core.run_folder import RecordedRun
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
@@ -27,7 +26,7 @@ from slimtune.train.safeguards import checkpoints
 
 
 def require_room(prepared: Prepared) -> None:
-    """Raise SlimtuneError where the disk cannot hold the export: better now than after hours of training."""
+    """Raise SlimtuneError where the disk cannot hold the export, rather than after hours of training."""
     recipe = prepared.recipe
     if recipe.export is not None:
         merges = 2 if recipe.export.merge_base == "auto" else 1
@@ -38,9 +37,9 @@ def require_room(prepared: Prepared) -> None:
 
 
 def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[str, str] | None = None) -> RunRecord:
-    """The run's new folder, with the resolved recipe, the plan and everything else that is known so far.
+    """Create the run's folder and record the resolved recipe, the plan and everything else that is known so far.
 
-    sources: where each value of the recipe comes from, as `loading.load_with_sources` tells; None where it came from no file.
+    sources: where each value of the recipe comes from (`loading.load_with_sources`); None without a file.
     """
     recipe = prepared.recipe
     text = recipes.dump(recipe)
@@ -55,7 +54,7 @@ def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[s
             "chat_template": tokenizer.template_sha256,
             "data": prepared.data_hashes,
         },
-        meter=memory.Meter(used_before_bytes=prepared.hardware.used_bytes),
+        meter=meter(prepared),
     )
     record.update(
         versions=versions.installed(),
@@ -66,13 +65,13 @@ def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[s
     return record
 
 
-def reopen_record(prepared: Prepared, earlier: RecordedRun) -> RunRecord:
-    """The record of a run that is to go on. Nothing is written yet: another process may hold the run."""
-    return RunRecord(earlier.directory, earlier.manifest, memory.Meter(used_before_bytes=prepared.hardware.used_bytes))
+def meter(prepared: Prepared) -> memory.Meter:
+    """Measures the run's memory, less what other programs held of the card before it."""
+    return memory.Meter(used_before_bytes=prepared.hardware.used_bytes)
 
 
 def go_on(record: RunRecord, console: Console) -> None:
-    """Bring a run's folder back to its newest valid checkpoint, and say where it goes on and what was broken."""
+    """Bring a run's folder back to its newest valid checkpoint. Say which one that is and which ones are broken."""
     folder = record.directory / "checkpoints"
     for sentence in checkpoints.clear_leftovers(folder):
         record.event("leftover", sentence)
@@ -83,32 +82,30 @@ def go_on(record: RunRecord, console: Console) -> None:
         console.warn(told)
     changed = versions.differing(record.manifest.get("versions", {}))
     if changed:
-        told = f"other versions than when the run began: {changed}; it may go on a little differently"
+        told = f"Versions have changed since the run began: {changed}. The rest of the run may differ slightly."
         record.event("versions_changed", told)
         console.warn(told)
     resume.forget_after(record.directory / "metrics.jsonl", found.step or 0)
-    # What comes after training is made anew, and neither an adapter nor a merged model is written over another.
+    # Everything after training is made again, and no adapter or merged model is written over another.
     for name in ("adapter", "adapter.partial", "export"):
         if (record.directory / name).exists():
             shutil.rmtree(record.directory / name)
     (record.directory / "export").mkdir()
     judging.forget_answers(record)
     record.update(status="running", finished=None, complete=False)
-    told = (
-        f"Resumed after step {found.step}" if found.step else "Resumed from the beginning: there is no checkpoint yet"
-    )
+    told = f"Resumed after step {found.step}" if found.step else "Resumed from the beginning: no checkpoint exists yet"
     record.event("resumed", told, step=found.step)
     console.say(told)
 
 
 def checkpoint(record: RunRecord) -> str | None:
-    """The checkpoint that training goes on from; None for a new run, or one that was stopped before its first."""
+    """The checkpoint to resume training from; None for a new run, or one that was stopped before its first."""
     found = checkpoints.newest_valid(record.directory / "checkpoints")
     return str(found.path) if found.path else None
 
 
 def ended(record: RunRecord, error: BaseException, console: Console) -> None:
-    """Write down why a run did not come to its end, render its report, and say how to go on with it."""
+    """Record why a run ended early, render its report, and say how to resume it."""
     status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
     why = "stopped by a signal" if status == "interrupted" else str(error) or type(error).__name__
     command = resume.command(record.manifest["command"])
@@ -117,8 +114,8 @@ def ended(record: RunRecord, error: BaseException, console: Console) -> None:
         record.close(status)
         report.write(record.directory)
     except OSError as failure:  # a full disk, which may be the very reason
-        console.warn(f"the run's record could not be completed: {failure.strerror or failure}")
-    console.say(f"To go on with this run: {command}")
+        console.warn(f"The record of the run is incomplete: {failure.strerror or failure}")
+    console.say(f"Resume with: {command}")
 
 
 def examples_within(prepared: Prepared, record: RunRecord) -> tuple[list[Any], list[Any]]:
@@ -131,14 +128,14 @@ def examples_within(prepared: Prepared, record: RunRecord) -> tuple[list[Any], l
         counts = prepared.method.lengths(examples).tokens
         left_out = [example.where for example, count in zip(examples, counts, strict=True) if count > limit]
         if left_out:
-            message = f"{len(left_out)} examples are longer than {limit} tokens and were left out"
+            message = f"{len(left_out)} examples are longer than {limit} tokens and are left out"
             record.event("overlong_left_out", message, rows=left_out)
         kept.append([example for example, count in zip(examples, counts, strict=True) if count <= limit])
     return kept[0], kept[1]
 
 
 def data_facts(prepared: Prepared, train: Sequence[Any], held_out: Sequence[Any]) -> dict[str, Any]:
-    """What the manifest says of the data: examples, tokens, and how often each label is the right one."""
+    """The manifest's facts about the data: examples, tokens, and how often each label is correct."""
 
     def facts(records: Sequence[Any], examples: Sequence[Any]) -> dict[str, Any]:
         counted = prepared.method.lengths(examples)
@@ -162,7 +159,7 @@ def _labels(conversations: Iterable[Conversation]) -> dict[str, int]:
 
 
 def compare_memory(measured: dict[str, int], prepared: Prepared, record: RunRecord) -> list[memory.Comparison]:
-    """Set what the run has measured beside what was predicted; what is more than 5 % apart becomes an event."""
+    """Record measured memory beside predicted memory. A difference of more than 5 % becomes an event."""
     compared = memory.compare(prepared.plan.predicted, measured)
     differences = memory.sentences(compared)
     record.update(
@@ -179,20 +176,20 @@ def compare_memory(measured: dict[str, int], prepared: Prepared, record: RunReco
 
 
 def tell(record: RunRecord) -> None:
-    """Render what people read. They read of a finished run; that it is complete is written only after this."""
+    """Render the experiment log and the report. The manifest is marked complete only after this."""
     record.update(status="complete", finished=run_record.now())
     experiment_log.write(record.directory)
     report.write(record.directory)
 
 
 def where_everything_is(record: RunRecord) -> list[tuple[str, Path | str]]:
-    """Names and paths of what the run leaves, and the command that gives it to Ollama."""
+    """The paths of the results, and the commands that use them."""
     exported = record.manifest.get("export") or {}
     latest = record.directory.parent / "latest"
     pairs: list[tuple[str, Path | str]] = [("run", record.directory), ("report", latest / report.FILE_NAME)]
     pairs += [("GGUF", latest / "export" / name) for name in exported.get("gguf", [])]
     if exported.get("gguf"):
         pairs.append(("Ollama", f"ollama create {exported['ollama_name']} -f {latest / 'export' / 'Modelfile'}"))
-        pairs.append(("with a check", f"slimtune ollama create {latest}"))
-        pairs.append(("a first talk", f"slimtune chat {latest}"))
+        pairs.append(("and check it", f"slimtune ollama create {latest}"))
+        pairs.append(("chat with it", f"slimtune chat {latest}"))
     return pairs

@@ -53,7 +53,7 @@ def test_every_value_has_a_reason_and_the_rest_is_said():
     for text in (
         "GeForce RTX 3080 (assumed)",
         "GiB left",
-        "Longest example that would still fit",
+        "Longest example that would fit",
         "tokens/s (65% of the card's peak, assumed",
         "cost 0.",
         "linear weights",

@@ -65,7 +65,7 @@ def finish(place, *arguments):
 
 
 def how_to_go_on(place):
-    return f"To go on with this run: python train_unsloth.py --recipe {place.folder / 'recipe.yaml'} --resume auto"
+    return f"Resume with: python train_unsloth.py --recipe {place.folder / 'recipe.yaml'} --resume auto"
 
 
 def test_the_undisturbed_run_trains_at_all(runs):

@@ -1,4 +1,4 @@
-"""What would make a run fit that does not: the cheapest changes, each tried out in the same search."""
+"""Changes that make a run fit, cheapest first. Each is tried in the same search as the plan."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Change:
         total = f"{size_text(self.peak_bytes)} in all"
         if self.saving_bytes > 0:
             return f"{self.meaning}: saves {size_text(self.saving_bytes)}, {total}"
-        return f"{self.meaning}: {total}, of {size_text(self.budget_bytes)} that it may use"
+        return f"{self.meaning}: {total}, of a budget of {size_text(self.budget_bytes)}"
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ class _Idea:
 def does_not_fit(
     wish: Wish, data: Data, shape: ModelShape, hardware: Hardware, job: search.Job, budget_bytes: int
 ) -> SlimtuneError:
-    """The error (exit code 3) that says how much is missing and what would mend it."""
+    """The error (exit code 3) that says how much memory is missing and what would help."""
     needed = search.smallest(job).required_bytes
     found = changes(wish, data, shape, hardware, needed)
     problems = [Problem(str(change), change.override) for change in found]
     if not problems:
-        problems = [Problem("nothing short of it makes it fit", "model.base", "use a much smaller model")]
+        problems = [Problem("no single change makes it fit", "model.base", "use a much smaller model")]
     return SlimtuneError(
         problems,
-        summary=f"{shape.name} does not fit: at least {size_text(needed)} predicted, {size_text(budget_bytes)} in the budget of "
-        f"{hardware.name}, {size_text(needed - budget_bytes)} missing. Any one of these would make it fit",
+        summary=f"{shape.name} does not fit on {hardware.name}: it needs {size_text(needed)} (predicted), the budget is "
+        f"{size_text(budget_bytes)}, {size_text(needed - budget_bytes)} missing. Any one of these changes makes it fit",
         exit_code=DOES_NOT_FIT,
     )
 
@@ -153,21 +153,21 @@ def _ideas(wish: Wish, hardware: Hardware) -> Iterator[_Idea]:
         plain = re.sub("-unsloth-bnb-4bit$", "-bnb-4bit", model.base)
         yield _Idea(f"model.base={plain}", "the plain 4-bit weights, 10 % smaller", {"model": {"base": plain}})
     if train.gradient_checkpointing != "unsloth":
-        meaning = "activations are recomputed from inputs in CPU memory"
+        meaning = "recompute activations from inputs in CPU memory"
         yield _Idea("train.gradient_checkpointing=unsloth", meaning, {"train": {"gradient_checkpointing": "unsloth"}})
     fixed = [name for name in _OPEN_TO_THE_PLAN if getattr(train, name) is not None]
     if fixed:
         override = " ".join(f"train.{name}=null" for name in fixed)
-        yield _Idea(override, "left to the plan", {"train": dict.fromkeys(fixed)})
+        yield _Idea(override, "let the plan decide", {"train": dict.fromkeys(fixed)})
     if model.offload_embedding is False:
-        yield _Idea("model.offload_embedding=null", "left to the plan", {"model": {"offload_embedding": None}})
+        yield _Idea("model.offload_embedding=null", "let the plan decide", {"model": {"offload_embedding": None}})
     # This costs time.
     if not wish.budget.last_resorts:
-        meaning = "allows what is slower or learns less"
+        meaning = "allow slower training and a lower rank"
         yield _Idea("budget.last_resorts=true", meaning, {"budget": {"last_resorts": True}})
     # These cost quality.
     if lora.target == "full":
-        yield _Idea("lora.target=standard", "adapters on the attention alone", {"lora": {"target": "standard"}})
+        yield _Idea("lora.target=standard", "adapters on the attention only", {"lora": {"target": "standard"}})
     if lora.rank > 8:
         yield _Idea("lora.rank=8", "an adapter that can learn less", {"lora": {"rank": 8}})
     smaller = [

@@ -1,4 +1,4 @@
-"""A plan's reasons, in words that a person can check."""
+"""The reason of each value in a plan."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def choice(
     """The reason of every value that the search chose, by the plan's names."""
     train, batching = wish.train, chosen.batching
     reasons = {
-        "cpu_threads": "left to torch; the work is on the card",
-        "scoring_batch_size": "prompts that together hold no more tokens than a micro-batch",
+        "cpu_threads": "torch decides; the card does the work",
+        "scoring_batch_size": "together no more tokens than a micro-batch",
         "per_device_eval_batch_size": "as in training",
         **(_packed(wish, data, batching) if train.packing else _padded(wish, batching)),
     }
@@ -27,14 +27,14 @@ def choice(
         reasons["packing"] = f"recipe; packed rows would compute {batching.filled:.0%} of the tokens"
     tokens = f"{batching.peak_tokens:,} tokens"
     rate = f"{chosen.tokens_per_second:,.0f} tokens/s predicted"
-    reasons["micro_batch_tokens"] = f"{rate}, the fastest that stays below {budget_bytes / GIB:.2f} GiB"
+    reasons["micro_batch_tokens"] = f"{rate}, the fastest choice below {budget_bytes / GIB:.2f} GiB"
 
     effective = vram.effective_checkpointing(
         job.checkpointing, batching.peak_tokens, job.shape.hidden_size, job.max_seq_length
     )
     where = {
         "unsloth": "the input of each layer goes to CPU memory",
-        "true": "recomputed from inputs that stay on the card (too small to be worth moving)",
+        "true": "recomputed from inputs on the card, which are too small to move",
         "none": "nothing is recomputed",
     }
     reasons["gradient_checkpointing"] = where[effective]
@@ -48,11 +48,11 @@ def choice(
     else:
         reasons["double_buffer"] = f"one buffer saves {staging:.0f} MiB at {tokens}"
     if train.double_buffer is not None:
-        reasons["double_buffer"] += " (wish)"
+        reasons["double_buffer"] += " (recipe)"
     swapped = vram.swapped_layer_bytes(job.shape, job.quantisation) / MIB
     if chosen.offload_layers:
         reasons["offload_layers"] = (
-            f"last resort: {swapped:.0f} MiB each, fetched over the bus twice a micro-batch"
+            f"last resort: {swapped:.0f} MiB each, copied to the card twice per micro-batch"
             if wish.model.offload_layers is None
             else f"recipe; {swapped:.0f} MiB each"
         )
@@ -60,34 +60,34 @@ def choice(
         reasons["offload_layers"] = "every layer's weights are on the card"
     if chosen.rank != job.rank:
         lowered = f"last resort: rank {job.rank} does not fit"
-        reasons |= {"lora_rank": lowered, "lora_alpha": "lowered with the rank, so that the scale stays"}
+        reasons |= {"lora_rank": lowered, "lora_alpha": "lowered with the rank, to keep the scale"}
     return reasons
 
 
 def notes(job: search.Job, chosen: search.Choice, hardware: Hardware) -> list[str]:
-    """What a person should know before starting."""
+    """What you should know before you start."""
     told = []
     if hardware.card is None:
-        told.append(f"{hardware.name} is not in the table of cards: speed is predicted as for a {job.card.name}.")
+        told.append(f"{hardware.name} is not in the table of cards. The predicted speed is that of a {job.card.name}.")
     if chosen.offload_layers and job.fixed.offload_layers is None:
         told.append(f"Last resort: {chosen.offload_layers} of {job.shape.layers} layers stay in the computer's memory.")
     if chosen.rank != job.rank:
-        told.append(f"Last resort: LoRA rank {chosen.rank} instead of {job.rank}; the adapter can learn less.")
+        told.append(f"Last resort: LoRA rank {chosen.rank} instead of {job.rank}. The adapter can learn less.")
     return told
 
 
 def on_cpu(wish: Wish, batching: Batching) -> dict[str, str]:
-    """The reasons of a plan for the CPU."""
+    """The reasons of a plan for a CPU."""
     reasons = {
-        "optim": "8-bit Adam needs a GPU; torch's fused AdamW on a CPU",
+        "optim": "8-bit Adam needs a GPU; a CPU uses torch's fused AdamW",
         "scoring_batch_size": "prompts of similar length share a batch",
         "per_device_eval_batch_size": "as in training",
-        "offload_embedding": "everything is in the computer's memory",
-        "offload_layers": "everything is in the computer's memory",
+        "offload_embedding": "the whole model is in the computer's memory",
+        "offload_layers": "the whole model is in the computer's memory",
         "checkpoint_skip_layers": "Unsloth's CPU backend has no such setting",
         "double_buffer": "nothing is staged on a CPU",
         "micro_batch_tokens": f"{batching.micro} examples of the longest length",
-        "memory_limit_bytes": "no allocator to cap on a CPU",
+        "memory_limit_bytes": "a CPU run has no allocator to cap",
         **_padded(wish, batching),
     }
     if wish.train.packing:
@@ -117,7 +117,7 @@ def _packed(wish: Wish, data: Data, batching: Batching) -> dict[str, str]:
 
 
 def _padded_instead(wish: Wish, data: Data) -> int:
-    """Examples of the micro-batch that a card would be given without packing: the largest that is planned."""
+    """Examples per micro-batch that the plan would choose without packing."""
     unpacked = dataclasses.replace(wish, train=wish.train.model_copy(update={"packing": False}))
     return jobs.batchings(unpacked, data, on_gpu=True)[0].micro
 
@@ -140,7 +140,7 @@ def _skipped(wanted: int | None, job: search.Job, chosen: search.Choice, budget_
     layer = vram.layer_activations(
         job.shape,
         chosen.batching.peak_tokens,
-        fused_mlp=set(vram.MLP) <= vram.fused_projections(job.shape, job.targets, job.quantisation),
+        fused_mlp=set(vram.MLP) <= vram.fused_projections(job.shape, job.targets),
         lora_on_down="down_proj" in job.targets,
     )
     size = f"{layer / MIB:.0f} MiB"

@@ -1,4 +1,4 @@
-"""What others train with on so much data: the usual ranges, each with its source. Nothing here changes a plan. No torch."""
+"""Usual ranges of settings for so much data, each with its source. They never change a plan. No torch."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ _SHORT = 8
 
 
 def suggest(facts: Facts) -> tuple[Suggestion, ...]:
-    """The usual range of everything that a source says something of."""
+    """The usual range of each setting for which there is a source."""
     found = [_rows(facts), _passes(facts)]
     if facts.task == "direct" and facts.rows <= _FEW and facts.parameters >= _SMALLEST:
         found.append(_collapse(facts))
@@ -114,19 +114,20 @@ def suggest(facts: Facts) -> tuple[Suggestion, ...]:
 
 
 def lines(facts: Facts, suggestions: Sequence[Suggestion]) -> list[str]:
-    """What to print: what the ranges are for, a line for each value outside its range, and one for all the others."""
+    """What to print: whether all values are usual, a line for each that is not, and one line for the others."""
+    inside, outside = ([one for one in suggestions if one.inside is wanted] for wanted in (True, False))
+    place = "partly outside" if outside else "in"
     said = [
-        f"What others use for {facts.rows:,} {_NOUNS[facts.task]} ({facts.supervised_tokens:,} supervised tokens, "
-        f"{facts.steps:,} steps); the plan is not changed by it"
+        f"Your settings are {place} the usual range for {facts.rows:,} {_NOUNS[facts.task]} "
+        f"({facts.supervised_tokens:,} supervised tokens, {facts.steps:,} steps)"
     ]
-    said += [f"outside: {one}" for one in suggestions if not one.inside]
-    inside = [one for one in suggestions if one.inside]
+    said += [f"unusual: {one}" for one in outside]
     if inside:
         values = "; ".join(f"{one.name} {number(one.value)} ({one.usual})" for one in inside)
         sources = dict.fromkeys(source.short for one in inside for source in one.sources)
-        said.append(f"inside: {values} [{'; '.join(sources)}]")
+        said.append(f"usual: {values} [{'; '.join(sources)}]")
     if facts.parameters < _SMALLEST:
-        said.append("learning rate, rank, batch: what is published is for far larger models")
+        said.append("learning rate, rank, batch: the published ranges are for far larger models")
     return said
 
 
@@ -191,12 +192,12 @@ def facts_of(
 
 
 def _rows(facts: Facts) -> Suggestion:
-    because = "Improvements are seen from 50 to 100 good examples on"
+    because = "Models improve visibly from 50 to 100 good examples"
     return Suggestion("examples", facts.rows, "50 or more", facts.rows >= 50, because, (OPENAI,))
 
 
 def _passes(facts: Facts) -> Suggestion:
-    because = "Further passes add little and begin to teach the examples by heart"
+    because = "Further passes add little, and the model begins to memorise the examples"
     if facts.passes < 1:
         because = "Some examples are never read"
     return Suggestion("passes over the data", facts.passes, "1 to 3", 1 <= facts.passes <= 3, because, (UNSLOTH,))

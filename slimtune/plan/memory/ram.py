@@ -17,9 +17,8 @@ from slimtune.core.errors import fail
 from slimtune.core.units import MIB
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import calibration
-from slimtune.plan.memory.vram import Breakdown, GradientCheckpointing
+from slimtune.plan.memory.vram import Breakdown, GradientCheckpointing, Quantisation
 
-Quantisation = Literal["nf4", "16bit"]
 Precision = Literal["bf16", "fp32"]
 
 RUNTIME = "Python and libraries"

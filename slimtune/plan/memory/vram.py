@@ -21,7 +21,7 @@ from slimtune.models.families import MLP
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import calibration
 
-Quantisation = Literal["nf4", "int8", "16bit"]
+Quantisation = Literal["nf4", "16bit"]
 Optimizer = Literal["adamw_8bit", "adamw_torch"]
 GradientCheckpointing = Literal["unsloth", "true", "none"]
 
@@ -41,7 +41,7 @@ LOSS_SMALL_CARD_BYTES = int(24.5 * GIB)  # cards up to this size always take the
 
 # Every term that a breakdown can name.
 FORMULAS = {
-    "linear weights": "0.51587·P in NF4, 1·P in 8 bit, 2·P in 16 bit",
+    "linear weights": "0.51587·P in NF4, 2·P in 16 bit",
     "dynamic surplus": "10 % of all weights, for linears left in 16 bit",
     "layer slots": "3 layers' weights, where layers stay in the computer's memory",
     "embeddings": "2·V·H, twice where the head is a matrix of its own",
@@ -79,10 +79,6 @@ class Breakdown:
     @property
     def total_bytes(self) -> int:
         return sum(self.items.values())
-
-    @property
-    def cpu_bytes(self) -> int:
-        return sum(self.cpu_items.values())
 
 
 def predict(
@@ -124,7 +120,7 @@ def predict(
     if dynamic and quantisation != "nf4":
         raise fail(f"dynamic weights are 4-bit weights, not {quantisation}", fix="set dynamic only with nf4")
     lora = shape.lora_parameters(rank, targets)
-    fused = fused_projections(shape, targets, quantisation)
+    fused = fused_projections(shape, targets)
     fused_mlp = set(MLP) <= fused
     checkpointing = effective_checkpointing(gradient_checkpointing, tokens, shape.hidden_size, max_seq_length)
     kept_layers = shape.layers if checkpointing == "none" else skip_layers
@@ -188,15 +184,11 @@ def linear_weights(shape: ModelShape, quantisation: Quantisation) -> int:
     """The decoder's linears as loaded.
 
     nf4: 0.51587·P with double quantisation, plus each linear's code book (16 and 256 fp32 values) and offset
-    (`models/llama.py from_pretrained`; bitsandbytes `QuantState`). int8: 1·P and an fp32 scale an output row
-    (bitsandbytes `Int8Params`). 16bit: 2·P.
+    (`models/llama.py from_pretrained`; bitsandbytes `QuantState`). 16bit: 2·P.
     """
     if quantisation == "nf4":
         linears = shape.layers * len(shape.projections)
         return round(NF4_BYTES * shape.linear_parameters) + linears * 4 * (16 + 256 + 1)
-    if quantisation == "int8":
-        rows = shape.layers * sum(outputs for _, outputs in shape.projections.values())
-        return shape.linear_parameters + 4 * rows
     return 2 * shape.linear_parameters
 
 
@@ -205,8 +197,7 @@ def swapped_layer_bytes(shape: ModelShape, quantisation: Quantisation) -> int:
 
     (`_swappable` in `unsloth_zoo/block_swap.py` takes parameters only; absmax and code book are none.)
     """
-    bytes_each = {"nf4": 0.5, "int8": 1, "16bit": 2}[quantisation]
-    return round(bytes_each * shape.linear_parameters_per_layer)
+    return round((0.5 if quantisation == "nf4" else 2) * shape.linear_parameters_per_layer)
 
 
 def embedding_weights(shape: ModelShape, *, offloaded: bool) -> int:
@@ -228,14 +219,11 @@ def optimizer_step(lora_parameters: int, optimizer: Optimizer) -> int:
     return 0 if optimizer == "adamw_8bit" else 4 * lora_parameters
 
 
-def fused_projections(shape: ModelShape, targets: Collection[str], quantisation: Quantisation) -> frozenset[str]:
+def fused_projections(shape: ModelShape, targets: Collection[str]) -> frozenset[str]:
     """The linears whose LoRA runs in Unsloth's own backward (`patch_peft_model` in models/llama.py).
 
-    The MLP and q, k, v are fused only with an adapter on all three and without biases, o_proj alone; 8-bit
-    models go through PEFT throughout.
+    The MLP and q, k, v are fused only with an adapter on all three and without biases, o_proj alone.
     """
-    if quantisation == "int8":
-        return frozenset()
     fused = {"o_proj"} & set(targets)
     if set(MLP) <= set(targets):
         fused |= set(MLP)

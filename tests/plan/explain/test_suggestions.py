@@ -91,12 +91,14 @@ def test_every_suggestion_has_a_source_to_look_up():
 def test_what_is_outside_has_a_line_and_the_rest_shares_one():
     facts = dataclasses.replace(LETTERS, learning_rate=2e-4)
     heading, out, inside = suggestions.lines(facts, suggest(facts))
-    assert heading.startswith("What others use for 140 direct answers (280 supervised tokens, 54 steps)")
+    assert heading.startswith(
+        "Your settings are partly outside the usual range for 140 direct answers (280 supervised tokens, 54 steps)"
+    )
     assert out.startswith(
-        "outside: passes at 2e-4: 3, usual is fewer than 3. With so few letters to learn from, expect"
+        "unusual: passes at 2e-4: 3, usual is fewer than 3. With so few letters to learn from, expect"
     )
     assert "140 questions read 3 times at 2e-4" in out and "https://github.com/12080718/statutes-rags-FT" in out
-    assert inside.startswith("inside: examples 140 (50 or more); passes over the data 3 (1 to 3); learning rate 2e-4 (")
+    assert inside.startswith("usual: examples 140 (50 or more); passes over the data 3 (1 to 3); learning rate 2e-4 (")
     assert inside.endswith("[OpenAI's guide; Unsloth's guide; QLoRA; LoRA Without Regret]")
 
 
@@ -132,8 +134,8 @@ def test_the_plan_of_every_shipped_recipe_shows_the_ranges(path):
     prepared = prepare.prepare(recipes.load(path), assume_card=True)
     screen.plan(Console(out), prepared)
     said = " ".join(out.getvalue().split())
-    assert f"What others use for {len(prepared.train)} " in said and "inside: examples" in said
-    assert "outside:" not in said
+    assert f"in the usual range for {len(prepared.train)} " in said and "usual: examples" in said
+    assert "unusual:" not in said
     assert json.loads(json.dumps(prepared.as_json()))["suggestions"][0]["sources"][0]["where"].startswith("https://")
 
 
