@@ -1,8 +1,7 @@
-"""Do the batches that the trainer really feeds carry loss on exactly the responses?
+"""Check that the batches of the trainer carry loss on exactly the responses.
 
-The labels of a run can be lost in many places: a collator that overwrites them, a packing step that shifts them,
-a truncation that cuts the answer. So the audit looks at the last place, the collated batches of the trainer's
-own data loader, and compares every token with the computed boundary before the first step.
+A collator can overwrite labels, packing can shift them, truncation can cut an answer off. So the audit takes the collated
+batches of the trainer's own data loader and compares every token with the computed boundary before the first step.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, *
     expected = {as_key(example.input_ids): example for example in examples}
     due = Counter(as_key(example.input_ids) for example in examples)
     problems = [
-        Problem("no token of this example carries loss", example.where, "an empty answer teaches nothing; remove it")
+        Problem("no token of this example carries loss", example.where, "remove the example, whose answer is empty")
         for example in examples
         if example.supervised_tokens == 0
     ]
@@ -73,7 +72,7 @@ def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, *
                 supervised += sum(label != IGNORE_INDEX for label in labels)
                 if labels != tuple(example.labels):
                     problems.append(_difference(example, labels, tokenizer))
-    # The loader was only looked at: accelerate must not count it among those of the run.
+    # accelerate must not count this loader among those of the run.
     trainer.accelerator._dataloaders.clear()
 
     missing = [expected[key].where for key, count in due.items() if count > 0]
@@ -81,14 +80,16 @@ def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, *
         text = tokenizer.decode(unknown[0])[:120]
         problems.append(
             Problem(
-                f"{len(unknown)} rows of the trainer's batches are no example of the data, the first being {text!r}",
-                fix="something between the data and the batches changes tokens (truncation, a collator, packing)",
+                f"{len(unknown)} rows of the trainer's batches do not come from the data, the first being {text!r}",
+                fix="check what changes tokens between data and batches (truncation, a collator, packing)",
             )
         )
     if missing:
         problems.append(
             Problem(
-                f"{len(missing)} examples never reach the trainer", missing[0], "they are cut or dropped on the way"
+                f"{len(missing)} examples never reach the trainer",
+                missing[0],
+                "check what cuts or drops them on the way",
             )
         )
     if problems:
@@ -121,7 +122,7 @@ def _difference(example: Example, labels: Sequence[int], tokenizer: ChatTokenize
     return Problem(
         f"token {at} ({token!r}) {carried}; {count} of {len(pairs)} labels differ from the response mask",
         example.where,
-        "something between the data and the batches overwrites the labels (a collator, a second masking step)",
+        "check what overwrites the labels between data and batches (a collator, a second masking step)",
     )
 
 

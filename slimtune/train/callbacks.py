@@ -1,4 +1,4 @@
-"""What a run tells while it trains: metrics as JSON lines, one progress line, a warning when it overfits, its memory."""
+"""Callbacks of a training: metrics as JSON lines, a progress bar, a warning when it overfits, memory."""
 
 from __future__ import annotations
 
@@ -109,15 +109,15 @@ class OverfittingCallback(TrainerCallback):
             self.warned = True
             self.warn(
                 state.global_step,
-                f"the evaluation loss has risen {self.rises} times in a row: the model starts to memorise. The best "
-                "checkpoint is kept; fewer epochs, a lower learning rate or more data would help",
+                f"The evaluation loss has risen {self.rises} times in a row, so the model begins to memorise. The best "
+                "checkpoint is kept. Try fewer epochs, a lower learning rate or more data.",
             )
 
 
 class MemoryCallback(TrainerCallback):
     """Calls `begin()` before this process's first optimizer step and `end()` after it, for a memory figure of its own.
 
-    The step that a resumed run begins with is a first step too: the optimizer's state comes to be in it.
+    The first step of a resumed run counts too, because the optimizer's state is created in it.
     """
 
     def __init__(self, begin: Callable[[], None], end: Callable[[], None]):

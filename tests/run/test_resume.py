@@ -79,7 +79,7 @@ def test_killed_while_a_checkpoint_was_written(place, killed):
     text = finish(place)
     assert "Resumed after step 4" in text
     [told] = place.events("leftover")
-    assert told["message"].startswith(".partial-checkpoint-6, left by a process that ended while writing")
+    assert told["message"].startswith(".partial-checkpoint-6, left by an interrupted process")
     assert [event["step"] for event in place.events("resumed")] == [4]
     assert place.checkpoints() == ["checkpoint-4", "checkpoint-6"]
 
@@ -262,7 +262,7 @@ def test_out_of_memory_at_the_first_step_later_and_in_evaluation(runs):
 
     happened = [(event["phase"], event["step"], event["limit_tokens"]) for event in short.events("out_of_memory")]
     assert happened == [("training", 1, 84), ("evaluation", 2, 84), ("training", 4, 42)]
-    assert text.count("warning: out of memory in") == 3
+    assert text.count("warning: Out of memory in") == 3
     kept = short.manifest()["memory_limits"]
     assert kept == {"training_tokens": 42, "evaluation_tokens": 84, "recompute_all": False}
 

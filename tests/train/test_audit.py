@@ -99,7 +99,7 @@ def test_a_cut_answer_is_caught(trainer, examples, tokenizer):
     )
     with pytest.raises(SlimtuneError) as caught:
         audit(trainer, examples, tokenizer)
-    assert "10 rows of the trainer's batches are no example of the data" in str(caught.value)
+    assert "10 rows of the trainer's batches do not come from the data" in str(caught.value)
     assert "10 examples never reach the trainer" in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and that are checked before a run goes on from one.
+"""Checkpoints that are whole or not there, and that are checked before a run resumes from one.
 
 A checkpoint is written below `.partial-checkpoint-N`, flushed, sealed with a manifest of sizes and hashes, and renamed
 (saving.py); whatever carries the final name was complete once, and the manifest tells whether it still is.
@@ -59,7 +59,7 @@ class Found:
 
 
 def verify(folder: Path, name: str | None = None) -> str | None:
-    """None for a valid checkpoint, else what is wrong with it, in words. Reads every byte, unpickles nothing.
+    """What is wrong with a checkpoint, None where it is valid. Reads every byte and unpickles nothing.
 
     name: verify the folder as if it had this name.
     """
@@ -97,10 +97,10 @@ def clear_leftovers(checkpoints: Path) -> tuple[str, ...]:
         else:
             folder.rename(original)
             sync_path(checkpoints)
-            done.append(f"{original.name} was being replaced when the process ended; the earlier one is back")
+            done.append(f"{original.name} was being replaced when the process ended; the earlier one is restored")
     for folder in sorted(checkpoints.glob(f"{PARTIAL}*")):
         shutil.rmtree(folder)
-        done.append(f"{folder.name}, left by a process that ended while writing or removing it, was removed")
+        done.append(f"{folder.name}, left by an interrupted process, was removed")
     return tuple(done)
 
 
@@ -152,7 +152,7 @@ def _first_fault(folder: Path, name: str) -> str | None:
     step = int(named[1])
     present = {path.relative_to(folder).as_posix(): path for path in files_of(folder)}
     if not (folder / MANIFEST).is_file():
-        return f"{MANIFEST} is missing: it was not written by Slimtune, or not to its end"
+        return f"{MANIFEST} is missing: Slimtune did not write this checkpoint, or did not finish it"
     listed = _read_manifest(folder / MANIFEST)
     if listed is None:
         return f"{MANIFEST} is damaged"
@@ -167,7 +167,7 @@ def _first_fault(folder: Path, name: str) -> str | None:
         return "rng_state.pth is missing (the random number generators' state)"
     for name, path in present.items():
         if path.suffix in _PICKLED and name not in _PICKLED_BY_TRAINER and not _RNG_STATE.fullmatch(name):
-            return f"{name} is an unexpected pickled file: nothing of a checkpoint is stored so"
+            return f"{name} is an unexpected pickled file"
         if name not in entries and (path.suffix in {".safetensors", *_PICKLED} or name in _REQUIRED):
             return f"{name} is not in {MANIFEST}: it was added later"
 

@@ -1,6 +1,6 @@
-"""A step whose loss or gradients are not finite is never taken.
+"""Stop before a step whose loss or gradients are not finite.
 
-The trainer would go on: it logs `loss 0.0`, writes NaN into every weight and saves checkpoints of them to the end.
+Without this the trainer logs `loss 0.0`, writes NaN into every weight and goes on saving checkpoints of them.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class FiniteGuard(TrainerCallback):
         rows = []
         for batch in suspects or self._batches:
             for key in self.batches.keys(batch):
-                rows.append(" or ".join(self.where.get(key, ["a row that is no example of the data"])))
+                rows.append(" or ".join(self.where.get(key, ["a row that does not come from the data"])))
         return list(dict.fromkeys(rows))
 
     def _largest_checkpoint(self) -> str | None:
@@ -225,7 +225,7 @@ def _advice(found: NonFinite, args: Any) -> str:
         f"lower train.learning_rate (now {args.learning_rate:g})",
     ]
     if args.fp16:
-        advice.append("fp16 holds no number above 65,504: a card with bf16 would")
+        advice.append("use a card with bf16, since fp16 has no number above 65,504")
     if found.weights:
         advice.reverse()
     return "; ".join(advice)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run without losing a step.
+"""Let Ctrl-C and SIGTERM end a run without losing a step.
 
 While training, the first signal lets the step in progress finish, saves a checkpoint and ends training; a second one
 quits at once. Outside of training (loading, evaluation, export) there is nothing to save, so the first one quits.

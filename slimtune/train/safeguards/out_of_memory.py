@@ -1,8 +1,8 @@
-"""Running out of memory costs time, never the run and nothing of what is learned.
+"""Recover from running out of memory: it costs time, but neither the run nor what is learned.
 
 An optimizer step adds up the gradients of its micro-batches, each loss being a sum over labelled tokens divided by the
 count of the whole step. So a micro-batch may be computed in pieces: the gradients add up to the same step, and effective
-batch, order of the data and learning rate stay what they were. A step that runs out of memory is begun anew from its
+batch, order of the data and learning rate stay what they were. A step that runs out of memory starts again from its
 first micro-batch with smaller pieces, and the smaller size stays for the rest of the run.
 """
 
@@ -27,7 +27,7 @@ from slimtune.core.errors import DOES_NOT_FIT, Problem, SlimtuneError
 from slimtune.train.methods import Batch, Batches
 
 TRIES = 8
-"""How often one step is begun anew: the eighth halving leaves pieces of 1/256 of the first size."""
+"""How often one step starts again: the eighth halving leaves pieces of 1/256 of the first size."""
 
 OnEvent = Callable[[int, str, dict[str, Any]], None]
 
@@ -123,8 +123,8 @@ def _surviving_training(
             again = "its micro-batch is" if count == 1 else f"its {count} micro-batches so far are"
             on_event(
                 number,
-                f"out of memory in step {number} at {loss}: {text}. The step is begun anew, so {again} computed again "
-                "and dropout, if any, is drawn again; effective batch, order of the data and learning rate stay",
+                f"Out of memory in step {number} at {loss}: {text}. The step starts again, so {again} computed again "
+                "and dropout, if any, is drawn again. Effective batch, order of the data and learning rate stay the same.",
                 {"phase": "training", **details, "micro_batches_again": count, "error": loss.message},
             )
             loss = run(running.micro_batches)
@@ -162,8 +162,8 @@ def _surviving_evaluation(trainer: Any, batches: Batches, limits: Limits, on_eve
             tried.append(text)
             on_event(
                 number,
-                f"out of memory in the evaluation after step {number} at {loss}: {text}. This batch is computed again; "
-                "the loss is still the mean over the same tokens",
+                f"Out of memory in the evaluation after step {number} at {loss}: {text}. This batch is computed again. "
+                "The loss is still the mean over the same tokens.",
                 {"phase": "evaluation", **_details("cut", loss, limits.evaluation_tokens), "error": loss.message},
             )
             loss = _in_pieces(trainer, batches, inputs, limits.evaluation_tokens, "eval", compute)
@@ -330,14 +330,14 @@ def _remedy(failure: _Failure, limits: Limits, model: Any) -> tuple[str, dict[st
     layers = recompute_all_layers(model)
     if layers:
         limits.recompute_all = True
-        text = f"{layers} layers that kept their activations are recomputed from now on, which takes a little time"
+        text = f"{layers} layers that kept their activations are recomputed from now on, which is a little slower"
         return text, {**_details("recompute", failure, limits.training_tokens), "layers": layers}
     if failure.examples == 1:
         return "", {}
     limits.training_tokens = failure.tokens // 2
     text = (
-        f"micro-batches are computed in pieces of at most {limits.training_tokens:,} tokens from now on, whose gradients "
-        "add up to the same step; smaller pieces may train a little slower"
+        f"micro-batches are computed in pieces of at most {limits.training_tokens:,} tokens from now on. Their gradients "
+        "add up to the same step; training may be a little slower"
     )
     return text, _details("cut", failure, limits.training_tokens)
 
@@ -353,8 +353,8 @@ def _does_not_fit(where: str, failure: _Failure, tried: Sequence[str]) -> Slimtu
         Problem(
             f"out of memory at {failure} ({failure.message}). Tried: {done}",
             where,
-            f"end what else uses this memory, or take one of: {shorter}a lower lora.rank, a smaller base",
+            f"stop other programs that use this memory, or try {shorter}a lower lora.rank or a smaller base",
         ),
-        summary="The run does not fit into the memory; the weights are those of the last finished step",
+        summary="The run does not fit into memory. The weights are those of the last finished step",
         exit_code=DOES_NOT_FIT,
     )

@@ -1,4 +1,4 @@
-"""What keeps a run from losing anything, put on a trainer that is built and checked."""
+"""Put the safeguards on a trainer that is built and checked."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def keep_whole(trainer: Any, on_saved: OnSaved | None = None) -> None:
 
     def load_valid(resume_from_checkpoint: str, model: Any = None) -> None:
         if load_safely(Path(resume_from_checkpoint)):
-            log.warning("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD was set: ignored, since it lets a checkpoint run code")
+            log.warning("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is ignored, since it lets a checkpoint run code")
         with _same_precision(trainer.model):
             load(resume_from_checkpoint, model)
 
@@ -90,7 +90,7 @@ def keep_whole(trainer: Any, on_saved: OnSaved | None = None) -> None:
             raise fail(
                 f"the best checkpoint is broken: {reason}",
                 where=str(best),
-                fix="remove that folder and resume the run: it then ends with the weights of its last step",
+                fix="remove that folder and resume the run, which then ends with the weights of its last step",
             )
         with _same_precision(trainer.model):
             load_best()
@@ -100,7 +100,7 @@ def keep_whole(trainer: Any, on_saved: OnSaved | None = None) -> None:
 
 
 def load_safely(folder: Path) -> bool:
-    """Makes sure that resuming from this folder runs nothing in it as code; a trainer that `keep_whole` has seen calls it.
+    """Make sure that resuming from this folder runs nothing in it as code. A trainer after `keep_whole` calls it.
 
     Transformers 5.17 reads optimizer.pt, scheduler.pt, scaler.pt (trainer.py, _load_optimizer_and_scheduler and
     _load_scaler) and rng_state.pth (_load_rng_state) with weights_only=True spelt out, the adapter from safetensors,
@@ -113,7 +113,7 @@ def load_safely(folder: Path) -> bool:
         raise fail(
             f"this checkpoint is broken: {reason}",
             where=str(folder),
-            fix="resume without naming a checkpoint: the newest valid one is taken",
+            fix="resume without naming a checkpoint, to use the newest valid one",
         )
     return os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None) is not None
 
@@ -225,5 +225,5 @@ def _cannot_write(checkpoints: Path, step: int, needed: int, reason: str) -> Sli
     return fail(
         f"checkpoint-{step} could not be written: {reason} ({room}); {kept}",
         where=str(checkpoints),
-        fix="make room there, or make it writable, then continue the run with  --resume auto",
+        fix="free some space there, or make it writable, then resume with  --resume auto",
     )

@@ -152,8 +152,8 @@ def test_the_first_step_out_of_memory(build, undisturbed):
     assert max(seen[1:]) <= 145
     [(step, text, details)] = events
     assert step == 1
-    assert "out of memory in step 1 at 5 examples together, 290 tokens: micro-batches are computed in pieces" in text
-    assert "effective batch, order of the data and learning rate stay" in text
+    assert "Out of memory in step 1 at 5 examples together, 290 tokens: micro-batches are computed in pieces" in text
+    assert "Effective batch, order of the data and learning rate stay the same" in text
     assert details == {
         "phase": "training",
         "remedy": "cut",
