@@ -1,4 +1,4 @@
-"""The graphics cards that a plan can be made for without having one: memory, arithmetic peak, bandwidth.
+"""The graphics cards that you can plan for without having them: memory, arithmetic peak, bandwidth.
 
 Figures are the makers' data sheets: dense bf16 (fp16 before Ampere) tensor operations with fp32 accumulation, which
 is half of the figure with fp16 accumulation on GeForce cards (not on others), and never the one "with sparsity".
@@ -79,7 +79,7 @@ _TYPICAL = [
 
 
 def find(name: str) -> Card:
-    """The card that a person means: "rtx3080", "RTX 3080", "3080". Raises SlimtuneError for an unknown one."""
+    """The card of a name as people write it: "rtx3080", "RTX 3080", "3080". Raises SlimtuneError for an unknown one."""
     wanted = re.sub(r"(nvidia|geforce|[\s_])", "", name.lower())
     for key in (wanted, f"rtx{wanted}"):
         for card in CARDS.values():
@@ -87,7 +87,7 @@ def find(name: str) -> Card:
                 return card
     near = difflib.get_close_matches(wanted, CARDS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise fail(f"no card called '{name}' is known", where="--gpu", fix=f"{hint}known: {', '.join(CARDS)}")
+    raise fail(f"unknown card '{name}'", where="--gpu", fix=f"{hint}known: {', '.join(CARDS)}")
 
 
 def typical(vram_gb: float) -> Card:

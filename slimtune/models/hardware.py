@@ -1,4 +1,4 @@
-"""What the machine offers, found out without torch: a CUDA card through nvidia-smi, else the CPU."""
+"""Detect without torch what the machine trains on: a CUDA card (through nvidia-smi), else the CPU."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def detect() -> Hardware:
 
 
 def card(vram_gb: float) -> Hardware:
-    """An assumed card sold with that much memory, for planning without one: a usual one of that size."""
+    """A typical card sold with that much memory, to plan without having it."""
     return assumed(cards.typical(vram_gb), vram_gb)
 
 
 def assumed(like: cards.Card, vram_gb: float | None = None) -> Hardware:
-    """A card of the table, for planning without having it; with another amount of memory where that is given."""
+    """A card of the table, to plan without having it. vram_gb: replaces the card's own memory."""
     size = vram_gb or like.vram_gb
     other = "" if size == like.vram_gb else f" with {size:g} GB"
     capability = like.compute_capability
@@ -156,7 +156,7 @@ def _cores() -> int:
 
 
 def cpu_threads(parameters: int, cores: int) -> int:
-    """How many threads a model of so many parameters gains from."""
+    """How many threads speed up a model of that many parameters."""
     return 1 if parameters < _SMALL_MODEL else cores
 
 

@@ -1,4 +1,4 @@
-"""Load the base through Unsloth and put a LoRA adapter on it, from a Plan."""
+"""Load a base model through Unsloth, with a new or a saved LoRA adapter on it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def load(path: Path, plan: LoadSettings) -> tuple[Any, Any]:
 def load_to_ask(
     path: Path, *, load_in_4bit: bool, max_seq_length: int, memory_limit_bytes: int | None = None
 ) -> tuple[Any, torch.dtype]:
-    """A model from a local folder for evaluation alone, on whatever this machine has, and the precision it computes in.
+    """A model from a local folder for evaluation only, and the precision that it computes in here.
 
     memory_limit_bytes: cap of the card's allocator.
     """

@@ -1,7 +1,7 @@
-"""The ways to cut an optimizer step's examples into micro-batches. No torch.
+"""List the ways to divide an optimizer step's examples into micro-batches. No torch.
 
-The effective batch, counted in examples, is the recipe's and stays; row length, rows per micro-batch and
-accumulation are what a plan may choose among.
+The recipe fixes the effective batch, counted in examples. A plan chooses row length, rows per micro-batch and
+accumulation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FEWEST_USEFUL_TOKENS = 512
 
 @dataclass(frozen=True)
 class Batching:
-    """row_length: tokens of a row at most. micro: rows of a micro-batch. rows: of the whole data, once.
+    """row_length: most tokens of a row. micro: rows of a micro-batch. rows: of one epoch.
 
     peak_tokens: of the largest micro-batch, which decides the memory. computed_tokens: what one holds on average, padding
     included, which decides the time; useful_tokens: without padding. examples_per_row: 1 where nothing is packed.

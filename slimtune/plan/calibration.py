@@ -1,4 +1,4 @@
-"""What only a measurement can tell a prediction: constants of one data file, each with where it comes from.
+"""Measured constants of the predictions, from one data file that names the source of each group.
 
 `calibration.json` lies beside this file. `benchmarks/gpu_acceptance.py --write-calibration` measures and writes the
 parts "card" and "speed" on a CUDA machine, `benchmarks/cpu_memory.py --write-calibration` the part "computer".
@@ -42,28 +42,17 @@ class Calibration:
     heap_gaps: float
 
     def efficiency_of(self, card: str) -> tuple[float, str]:
-        """The share of the peak for a card (a key of `plan.cards.CARDS`), and how it is known."""
+        """The share of the peak for a card (a key of `models.cards.CARDS`), and how it is known."""
         if card in self.efficiency:
             return self.efficiency[card], "measured on this card"
         return self.efficiency[ANY_CARD], "assumed, not measured on this card"
 
 
 def read(path: Path = FILE) -> Calibration:
-    """The constants of a calibration file. Raises KeyError for one that lacks a part."""
+    """The constants of a calibration file. Raises TypeError for a file that lacks a value."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    card, speed, computer = content["card"], content["speed"], content["computer"]
-    return Calibration(
-        card_source=card["source"],
-        context_bytes=card["context_bytes"],
-        fragmentation=card["fragmentation"],
-        activation_margin=card["activation_margin"],
-        speed_source=speed["source"],
-        efficiency=speed["efficiency"],
-        host_bytes_per_second=speed["host_bytes_per_second"],
-        computer_source=computer["source"],
-        runtime_bytes=computer["runtime_bytes"],
-        heap_gaps=computer["heap_gaps"],
-    )
+    sources = {f"{part}_source": values.pop("source") for part, values in content.items()}
+    return Calibration(**sources, **content["card"], **content["speed"], **content["computer"])
 
 
 @functools.cache
@@ -73,7 +62,7 @@ def current() -> Calibration:
 
 
 def update(part: str, values: dict[str, Any], path: Path = FILE) -> None:
-    """Write measured values, with their `source`, over one part of the file; what is not given stays."""
+    """Replace values in one part of the file, with their `source`; all others stay."""
     content = json.loads(path.read_text(encoding="utf-8"))
     content[part] = {**content[part], **values}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

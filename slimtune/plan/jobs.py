@@ -1,4 +1,4 @@
-"""Wish + lengths + model shape + hardware → the job that the search runs, and the budget that it has to keep."""
+"""Build the job for the search, and its budget, from wish, lengths, model shape and hardware."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def batchings(wish: Wish, data: Data, *, on_gpu: bool) -> list[batching.Batching
 
 
 def build(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware, calibration: Calibration) -> search.Job:
-    """The job for a card. Raises SlimtuneError for knobs that this model or this recipe cannot have."""
+    """The job for a card. Raises SlimtuneError for settings that this model does not support."""
     _check_knobs(wish, data, shape)
     train, cost = wish.train, wish.cost
     kept = data.kept(wish.longest_example)
@@ -95,12 +95,12 @@ def cpu_memory(
 
 
 def card_of(hardware: Hardware) -> cards.Card:
-    """The table's card, or for one that is not in it, a usual card of that size."""
+    """The card in the table, or a typical one of the same size."""
     return cards.CARDS[hardware.card] if hardware.card else cards.typical(hardware.memory_bytes / GIB)
 
 
 def budget(wish: Wish, hardware: Hardware) -> tuple[int, list[str]]:
-    """Bytes that the run may use of the card, and what is to be said about it."""
+    """Bytes of the card that the run may use, and notes for the user."""
     there_gb = hardware.memory_bytes / GIB
     wanted = wish.budget.vram_gb
     allowed, notes = vram.budget_bytes(min(wanted or there_gb, there_gb)), []

@@ -1,4 +1,4 @@
-"""How long the examples are, and how they fill packed rows. No torch."""
+"""Lengths of examples in tokens, counted or estimated, and the packed rows that they fill. No torch."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ class Lengths:
 
 
 def of(examples: Iterable[Example]) -> Lengths:
-    """Of examples that are encoded."""
+    """The lengths of encoded examples."""
     counts = [(len(example.input_ids), example.supervised_tokens) for example in examples]
     return Lengths(tuple(whole for whole, _ in counts), tuple(response for _, response in counts), exact=True)
 
 
 def estimate(conversations: Sequence[Conversation]) -> Lengths:
-    """Lengths from characters: Japanese about 0.85 tokens a character in Qwen's vocabulary, Latin script about 0.3.
+    """Estimate lengths from characters: Japanese about 0.85 tokens a character in Qwen's vocabulary, Latin script about 0.3.
 
-    The factors lie a little above what Qwen's tokenizer gives for statutes and English prose, so that a plan errs
-    on the safe side; the run itself counts tokens.
+    The factors are a little higher than what Qwen's tokenizer gives for statutes and English prose, so that a plan errs
+    on the safe side. The run itself counts tokens.
     """
     tokens, supervised = [], []
     for conversation in conversations:
@@ -94,7 +94,7 @@ def measure(
     tokenizer: ChatTokenizer,
     on_progress: Callable[[int, int | None], None] | None = None,
 ) -> Lengths:
-    """Lengths counted with the model's own tokenizer and chat template.
+    """Count lengths with the model's own tokenizer and chat template.
 
     on_progress: called with the conversations counted and how many there are.
     """

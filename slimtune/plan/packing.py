@@ -1,4 +1,4 @@
-"""How full packed rows are, and how full padded batches of the same examples would be. No torch."""
+"""Compare how full packed rows and padded batches of the same examples are. No torch."""
 
 from __future__ import annotations
 

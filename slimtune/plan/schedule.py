@@ -1,4 +1,4 @@
-"""How many optimizer steps a run has, and after how many of them it logs, evaluates and saves."""
+"""Decide how many optimizer steps a run has, and when it logs, evaluates and saves."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def schedule(train: TrainSection, batching: Batching, reasons: dict[str, str], *
         )
     else:
         reasons["eval_steps"] = "the recipe names no held-out data"
-    # The best checkpoint can only be found again where one was saved, so saving follows evaluation.
+    # Save with each evaluation: the best weights can only be restored from a saved checkpoint.
     save_steps = eval_steps or train.save_steps or max(1, math.ceil(total_steps / 2))
     if eval_steps and train.save_steps:
         save_steps = eval_steps * max(1, round(train.save_steps / eval_steps))

@@ -1,7 +1,7 @@
-"""The fastest way to run a job within a memory budget: every batching with every knob, predicted and compared.
+"""Find the fastest way to run a job within a memory budget: predict every batching with every knob and compare.
 
-Knobs that change only where things lie or whether they are kept are turned freely. Those that cost much time or change
-what is learned (layers kept off the card, a lower rank) are last resorts: taken only where the recipe allows it.
+Knobs that only move or keep data are turned freely. Knobs that cost much time or change what is learned (offloaded
+layers, a lower rank) are last resorts, which the recipe must allow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from slimtune.plan.batching import Batching
 from slimtune.plan.calibration import Calibration
 from slimtune.plan.memory import phases, vram
 
-# A plan with fewer knobs turned is preferred to one that is faster by less than this.
+# Prefer a plan with fewer knobs turned to one that is faster by less than this.
 SIMPLER_WITHIN = 0.01
 _LOWEST_RANK = 4
 _PROMPTS_SCORED_AT_ONCE = 8
@@ -25,7 +25,7 @@ _PROMPTS_SCORED_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Knobs:
-    """What a plan may turn; None in a recipe's own means that the plan chooses."""
+    """The settings that a plan may choose; None where the recipe leaves the choice to the plan."""
 
     skip_layers: int | None = None
     offload_embedding: bool | None = None
@@ -35,7 +35,7 @@ class Knobs:
 
 @dataclass(frozen=True)
 class Job:
-    """A training job whatever the batching and the knobs: what is trained, how, on which card."""
+    """What is trained, how and on which card, without batching and knobs."""
 
     shape: ModelShape
     quantisation: vram.Quantisation
@@ -60,7 +60,7 @@ class Choice:
     """One way to run a job, with its prediction.
 
     phases: peak bytes by phase; peak_bytes: the largest of them. margin_bytes: what the budget must offer beyond
-    that, because kept activations are the part of the prediction that the fewest measurements stand behind.
+    that, because the prediction of kept activations has the fewest measurements behind it.
     """
 
     batching: Batching

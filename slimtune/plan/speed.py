@@ -1,7 +1,7 @@
-"""How fast a plan trains: predicted seconds of a micro-batch, of a run, and what that costs. Pure arithmetic.
+"""Predict the seconds of a micro-batch and of a run, and what the run costs. Pure arithmetic.
 
-A step is bound by the card's arithmetic; what comes on top is what each micro-batch costs however many tokens it has
-(dequantising every weight), and what the host has to send where nothing hides it. Source: vram-model's limits, the
+A step is bound by the card's arithmetic. On top come the fixed cost of each micro-batch (dequantising every weight) and
+the transfers from the host that nothing hides. Source: vram-model's limits, the
 code of Unsloth 2026.10.9; the efficiency is measured, or assumed and then said to be.
 """
 
@@ -24,7 +24,7 @@ _DEQUANTISED_BYTES = 2  # written in 16 bit
 
 @dataclass(frozen=True)
 class Work:
-    """What the data ask of every token, whatever the plan.
+    """The work per token that the data require, whatever the plan.
 
     sequence_length: mean length of an example as its tokens see it, Σl²/Σl. labelled_share: of tokens that carry loss.
     extra_forwards: passes without gradients that the method makes over the same tokens.

@@ -22,7 +22,7 @@ class Section(BaseModel):
 
 
 class AboutSection(Section):
-    """What the recipe is for, in words; shown in the table of recipes and kept in the run."""
+    """What the recipe is for, in words. Shown in the table of recipes and recorded in the run."""
 
     pattern: str = ""
     purpose: str = ""
@@ -98,7 +98,7 @@ class TrainSection(Section):
     @field_validator("method")
     @classmethod
     def _known(cls, value: str, info: ValidationInfo) -> str:
-        """Whoever loads a recipe says which methods there are: this layer knows none."""
+        """Check against the names that the loader passes in, since this layer knows no method."""
         known = (info.context or {}).get("methods", [value])
         if value not in known:
             expected = " or ".join(f"'{name}'" for name in known)

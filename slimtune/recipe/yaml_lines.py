@@ -1,4 +1,4 @@
-"""YAML as people mean it, with the line of every value.
+"""Read YAML by its 1.2 rules, with the line of every value.
 
 PyYAML's safe loader follows YAML 1.1: `2e-4` is a string, `12:30` is 750, `on` is true, and of two equal keys the
 last wins without a word. This reader composes the same nodes and resolves plain scalars by YAML 1.2's core

@@ -1,4 +1,4 @@
-"""What the card holds at most in each phase of a run, from the training step's breakdown. Pure arithmetic.
+"""Predict the card's peak memory in each phase of a run, from the breakdown of a training step. Pure arithmetic.
 
 Training is the widest phase by design: questions are asked in batches of no more tokens than a micro-batch has, and a
 forward pass alone keeps less. Loading can be the widest where the embedding only leaves the card afterwards.
@@ -42,7 +42,7 @@ def peaks(
 
 
 def comparable(memory: vram.Breakdown) -> dict[str, int]:
-    """The predictions that a run on a card can hold against a measurement, under the names of both."""
+    """The predictions that a run on a card can measure, under the names of the measurements."""
     item = memory.items.get
     context = item("CUDA context", 0)
     reserved = memory.total_bytes - context

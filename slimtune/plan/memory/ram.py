@@ -131,7 +131,7 @@ def phases(memory: Breakdown) -> dict[str, int]:
 
 
 def comparable(memory: Breakdown) -> dict[str, int]:
-    """What of the prediction a CPU run can measure, under the names of both: "weights" as stored (embeddings and norms
+    """The predictions that a CPU run can measure, under the names of the measurements: "weights" as stored (embeddings and norms
     included), "LoRA weights", "optimizer state", "peak resident set"."""
     item = memory.items.get
     return {
