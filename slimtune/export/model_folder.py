@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.errors import fail
 from slimtune.core.files import sync_path
 
 if TYPE_CHECKING:
@@ -137,17 +137,9 @@ def staged_folder(out_dir: Path) -> Iterator[Path]:
         sync_path(out_dir.parent)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if is_disk_full(error):
-            raise disk_full(out_dir) from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise fail("the disk filled up", where=str(out_dir), fix="free some space and try again") from error
         raise
-
-
-def is_disk_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def disk_full(path: Path) -> SlimtuneError:
-    return fail("the disk filled up during the export", where=str(path), fix="free some space and export again")
 
 
 def existing_file(path: Path) -> Path:
@@ -164,7 +156,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise fail("not a JSON object", where=str(path))
     return content
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

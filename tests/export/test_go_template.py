@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 from support.chat_templates import unsloth_template
-from support.modelfiles import write_modelfile
+from support.modelfiles import parse_modelfile, write_modelfile
 
 from slimtune.data.chat_template import render_template
 from slimtune.export.modelfile import go_template
 from slimtune.export.modelfile.chat_templates import bake_chat_template, recognise, render
-from slimtune.export.modelfile.modelfile_reader import parse_modelfile
 
 GO = shutil.which("go")
 CONVERSATIONS = 2000

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.chat_templates import chat_template
-from support.modelfiles import QWEN25_DEFAULT_SYSTEM, STOPS, write_modelfile
+from support.modelfiles import QWEN25_DEFAULT_SYSTEM, STOPS, parse_modelfile, write_modelfile
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.export.modelfile.chat_templates import bake_chat_template
-from slimtune.export.modelfile.modelfile_reader import parse_modelfile
 
 DEFAULTS: dict[str, Any] = {"gguf_name": "law.f16.gguf", "thinking": False, "system": None, "num_ctx": 2048}
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.modelfiles import STOPS, write_modelfile
+from support.modelfiles import STOPS, parse_modelfile, write_modelfile
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.export.modelfile.modelfile_reader import (
@@ -15,7 +15,6 @@ from slimtune.export.modelfile.modelfile_reader import (
     Refused,
     compare,
     decoded,
-    parse_modelfile,
     read_modelfile,
     refusals,
     survives,

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 from support.chat_templates import unsloth_template
-from support.modelfiles import write_modelfile
+from support.modelfiles import parse_modelfile, write_modelfile
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.export.modelfile import go_template
 from slimtune.export.modelfile.chat_templates import bake_chat_template, recognise, render
-from slimtune.export.modelfile.modelfile_reader import parse_modelfile
 from slimtune.export.proof.conversations import generated
 
 # Unsloth's name of the Jinja: family of the TEMPLATE, the roles whose text the Jinja trims, whether it begins with BOS.

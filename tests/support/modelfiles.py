@@ -9,6 +9,7 @@ from support.chat_templates import chat_template
 
 from slimtune.export.modelfile import modelfile
 from slimtune.export.modelfile.chat_templates import bake_chat_template
+from slimtune.export.modelfile.modelfile_reader import read_modelfile
 from slimtune.models import families
 
 QWEN25_DEFAULT_SYSTEM = families.get("qwen2.5").default_system
@@ -24,3 +25,10 @@ def write_modelfile(path: Path, *, family: str, thinking: bool, **settings: Any)
     composed = modelfile.compose(family=family, thinking=thinking, **settings)
     modelfile.write(path, composed)
     return composed.changes
+
+
+def parse_modelfile(text: str) -> dict[str, Any]:
+    """What Ollama reads: {"from", "template", "system", …, "parameters": {name: [values]}}; of several the last."""
+    read = read_modelfile(text)
+    parsed: dict[str, Any] = {one.name: one.value for one in read.instructions if one.name != "parameter"}
+    return parsed | {"parameters": {name: list(values) for name, values in read.parameters.items()}}

@@ -21,6 +21,7 @@ from typing import Literal
 import torch
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.files import write_json
 from slimtune.export.merge import nf4
 from slimtune.export.merge.lora import Lora, read_loras
 from slimtune.export.merge.needed_memory import MemoryWatch
@@ -37,7 +38,6 @@ from slimtune.export.model_folder import (
     read_json,
     shard_paths,
     staged_folder,
-    write_json,
     write_safetensors,
 )
 from slimtune.models import families

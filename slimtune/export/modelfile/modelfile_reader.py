@@ -13,7 +13,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from slimtune.core.errors import Problem
 
@@ -146,16 +145,6 @@ def read_modelfile(text: str) -> Modelfile:
         requires=last("requires"),
         drafts=said("draft"),
     )
-
-
-def parse_modelfile(text: str) -> dict[str, Any]:
-    """Read a Modelfile as Ollama does: {"from", "template", "system", …, "parameters": {name: [values]}}.
-
-    Characters that Ollama's parser drops are dropped. Raises ValueError (Refused) where Ollama's parser would stop.
-    """
-    read = read_modelfile(text)
-    parsed: dict[str, Any] = {one.name: one.value for one in read.instructions if one.name != "parameter"}
-    return parsed | {"parameters": {name: list(values) for name, values in read.parameters.items()}}
 
 
 def survives(character: str) -> bool:
