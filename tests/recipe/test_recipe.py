@@ -90,7 +90,7 @@ def test_the_gate_needs_an_evaluation(tmp_path):
 
 def test_letters_cannot_be_read_off_a_thinking_model(tmp_path):
     path = write(tmp_path, MINIMAL + "model: {thinking: true}\nevaluate: {data: t.jsonl}\n")
-    assert "begins with <think>" in problems(path)[0]
+    assert "begins with a thought" in problems(path)[0]
 
 
 def test_the_resolved_recipe_loads_as_itself(tmp_path):
