@@ -43,6 +43,20 @@ def test_only_run_cli_and_recipe_know_the_recipe():
     assert not found
 
 
+def test_only_core_cli_and_run_print():
+    """Others take `on_progress`, or return what is to be shown. A file that is started as a process answers its parent."""
+    found = set()
+    for name, tree in outside("core", "cli", "run").items():
+        names = [
+            dotted for dotted in imports(tree) if f"{dotted}.".startswith(("rich.", "typer.", "slimtune.core.console."))
+        ]
+        found |= {f"{name} imports {dotted}" for dotted in names}
+        if "__main__" not in {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}:
+            calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+            found |= {f"{name}:{node.lineno} prints" for node in calls if getattr(node.func, "id", "") == "print"}
+    assert not found
+
+
 def test_modules_do_not_import_each_other_in_a_circle():
     """Not even inside functions."""
     modules = {

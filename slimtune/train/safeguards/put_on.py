@@ -11,7 +11,7 @@ from slimtune.models import backend  # noqa: F401  before transformers: Unsloth 
 
 from transformers import EarlyStoppingCallback  # isort: skip
 
-from slimtune.core.console import Console
+from slimtune.core.progress import OnProgress
 from slimtune.core.run_record import RunRecord
 from slimtune.train.methods import Method
 from slimtune.train.safeguards import checkpoints, finite, out_of_memory, saving
@@ -21,7 +21,12 @@ _LIMITS = "memory_limits"
 
 
 def put_on(
-    trainer: Any, method: Method, examples: Sequence[Any], record: RunRecord, console: Console, interrupts: Interrupts
+    trainer: Any,
+    method: Method,
+    examples: Sequence[Any],
+    record: RunRecord,
+    on_progress: OnProgress,
+    interrupts: Interrupts,
 ) -> None:
     """Whole checkpoints, recovery from too little memory, a stop before a step that is not finite, and Ctrl-C.
 
@@ -35,7 +40,7 @@ def put_on(
     def recovered(step: int, text: str, details: dict[str, Any]) -> None:
         record.event("out_of_memory", text, step=step, **details)
         record.update(**{_LIMITS: dataclasses.asdict(limits)})
-        console.warn(text)
+        on_progress.warn(text)
 
     saving.keep_whole(trainer, saved)
     # The guard comes after the recovery, so that it sees a micro-batch once, however often it had to be computed.
