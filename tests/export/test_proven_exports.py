@@ -106,6 +106,7 @@ def test_what_ships_says_what_to_answer(good):
     assert [row["answer"] for row in rows] == [tuned[row["id"]] for row in rows]
 
 
+@pytest.mark.slow
 def test_an_untouched_file_passes_the_check(good, tmp_path):
     run, _ = good
     assert prove(run, run / "export/quickstart.f16.gguf", golden_of(run), tmp_path) == ""
@@ -286,6 +287,7 @@ def test_an_adapter_that_is_no_run_is_asked_before_it_is_exported(good, tmp_path
         from_adapter.export(tmp_path / "adapter", wanted, Loading(), SILENT, out=tmp_path / "export")
 
 
+@pytest.mark.slow
 def test_without_questions_an_adapter_is_compared_on_made_up_conversations(good, tmp_path, asked_in_this_process):
     run, _ = good
     checkpoint = max((run / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))

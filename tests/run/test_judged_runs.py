@@ -206,6 +206,7 @@ def test_runs_are_compared_on_paper(good, stopped, tmp_path):
     assert "<html" in (tmp_path / "comparison/comparison.html").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_adapters_on_one_base_are_asked_together(good, tmp_path):
     run, _ = good
     checkpoint = max((run / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))

@@ -167,6 +167,7 @@ def test_a_reference_without_room_is_found_before_the_model_is_loaded(tiny_model
     assert caught.value.problems[0].where == "test.jsonl:7"
 
 
+@pytest.mark.slow
 def test_samples_are_as_long_as_there_is_room_for(run_of):
     # The prompts have about 40 tokens of the 64 that the model is loaded for: no room for 256 more.
     run, _ = run_of("cramped", "kind=perplexity", "max_items=6", max_seq_length=64)
