@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.progress import OnProgress
@@ -14,6 +13,7 @@ from slimtune.export import model_card
 from slimtune.export.proof.golden import Golden
 from slimtune.export.proof.questions import Questions
 from slimtune.models import files, shapes
+from slimtune.models.settings import TorchDtype
 from slimtune.models.shapes import ModelShape
 from slimtune.recipe.schema import ExportSection
 
@@ -36,7 +36,7 @@ class Shipment:
     base: str
     base_folder: Path
     load_in_4bit: bool
-    load_dtype: Literal["bfloat16", "float16", "float32"]
+    load_dtype: TorchDtype
     thinking: bool
     system: str | None
     max_length: int

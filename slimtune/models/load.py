@@ -14,9 +14,9 @@ from slimtune.core import memory
 from slimtune.core.errors import fail
 from slimtune.models import files as base_model
 from slimtune.models import hardware, shapes
-from slimtune.models.settings import LoadSettings
+from slimtune.models.settings import TORCH_NAMES, LoadSettings
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES = {precision: getattr(torch, name) for precision, name in TORCH_NAMES.items()}
 
 
 def load(path: Path, plan: LoadSettings) -> tuple[Any, Any]:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+TorchDtype = Literal["bfloat16", "float16", "float32"]
+TORCH_NAMES: dict[str, TorchDtype] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+"""A plan's `precision` and torch's name for it."""
 
 
 @dataclass(frozen=True)

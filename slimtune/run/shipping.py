@@ -19,14 +19,13 @@ from slimtune.export.proof import golden, parity_text
 from slimtune.export.proof.questions import WHERE_LETTERS_ANSWER, Questions
 from slimtune.export.shipment import Shipment
 from slimtune.models import files
+from slimtune.models.settings import TORCH_NAMES
 from slimtune.recipe import loading as recipes
 from slimtune.recipe.schema import ExportSection, Recipe
 from slimtune.run import experiment_log, judging, report
 
 REFUSED = ("worse", "collapsed", "contaminated", "format failure")
 """Verdicts that `export.require_verdict` does not let pass."""
-
-_TORCH_NAMES: dict[str, Any] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def export(record: RunRecord, recipe: Recipe, folder: Path, console: Console, *, force: bool = False) -> None:
@@ -126,7 +125,7 @@ def _refused(why: str, record: RunRecord, console: Console) -> None:
 
 def _shipment(run: Path, recipe: Recipe, wanted: ExportSection, folder: Path) -> Shipment:
     precision = as_dict(as_dict(mapping(run, "plan.json", []).get("settings")).get("precision")).get("value")
-    if precision not in _TORCH_NAMES:
+    if precision not in TORCH_NAMES:
         raise fail("does not say in which precision the run computed", where=str(run / "plan.json"))
     prompts = golden.read(run)
     if not prompts:
@@ -141,7 +140,7 @@ def _shipment(run: Path, recipe: Recipe, wanted: ExportSection, folder: Path) ->
         base=recipe.model.base,
         base_folder=folder,
         load_in_4bit=recipe.model.load_in_4bit,
-        load_dtype=_TORCH_NAMES[precision],
+        load_dtype=TORCH_NAMES[precision],
         thinking=recipe.model.thinking,
         system=recipe.data.system,
         max_length=recipe.model.max_seq_length,

@@ -27,7 +27,6 @@ from slimtune.export.merge.lora import Lora, read_loras
 from slimtune.export.merge.needed_memory import MemoryWatch
 from slimtune.export.merge.nf4 import (
     PACKED_PART,
-    Dtype,
     Rows,
     unpacked_shape,
 )
@@ -42,6 +41,7 @@ from slimtune.export.model_folder import (
 )
 from slimtune.models import families
 from slimtune.models.files import require_disk_space
+from slimtune.models.settings import TorchDtype
 from slimtune.recipe.names import MergeBase
 
 _TOKENIZER_FILES = (
@@ -104,7 +104,7 @@ def merge_adapter(
     merge_base: MergeBase = "dequantised",
     load_in_4bit: bool,
     dtype: Literal["bfloat16", "float16"] = "bfloat16",
-    load_dtype: Dtype | None = None,
+    load_dtype: TorchDtype | None = None,
     chat_template: str | None = None,
     max_shard_bytes: int = 2 * 10**9,
     device: str | None = None,
@@ -253,7 +253,12 @@ def _describe_base(outputs: list[_Output]) -> str:
 
 
 def _merged_weight(
-    output: _Output, base: OpenTensors, adapter: OpenTensors, load_dtype: Dtype | None, device: str, dtype: torch.dtype
+    output: _Output,
+    base: OpenTensors,
+    adapter: OpenTensors,
+    load_dtype: TorchDtype | None,
+    device: str,
+    dtype: torch.dtype,
 ) -> torch.Tensor:
     """The finished tensor in `dtype`; one that stays as it is comes as the file's own pages, not as a copy."""
     stored, lora = base.load(output.name), output.lora

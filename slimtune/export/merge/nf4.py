@@ -7,13 +7,13 @@ import logging
 import re
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from slimtune.export.model_folder import OpenTensors
+from slimtune.models.settings import TorchDtype
 
-Dtype = Literal["bfloat16", "float16", "float32"]
 Rows = slice | EllipsisType
 
 # How bitsandbytes stores one packed weight: the data under "….weight", the rest beside it.
@@ -56,7 +56,7 @@ def packed(name: str, data: torch.Tensor, base: OpenTensors, device: str) -> Nf4
     return _with_scales(data.to(device), functional.QuantState.from_dict(stats, device=torch.device(device)))
 
 
-def quantised(weight: torch.Tensor, load_dtype: Dtype | None, device: str) -> Nf4:
+def quantised(weight: torch.Tensor, load_dtype: TorchDtype | None, device: str) -> Nf4:
     """As the loader does it: NF4 in blocks of 64, double quantisation."""
     functional = _functional()
 
