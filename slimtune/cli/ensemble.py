@@ -33,8 +33,8 @@ def ensemble(
 ) -> None:
     """Ask several adapters of one base model, and combine their answers by vote and by mean probability."""
     from slimtune.core.console import Console
+    from slimtune.evaluate import ensemble as ensembles
     from slimtune.evaluate import evaluation
-    from slimtune.evaluate import members as ensembles
     from slimtune.evaluate.targets import target_spec
     from slimtune.evaluate.targets.opening import Loading
     from slimtune.run import screen

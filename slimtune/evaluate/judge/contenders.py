@@ -102,7 +102,11 @@ def _contender(name: str, file: Path, place: str) -> Contender:
         items = as_dict(evaluation.get("data")).get("items")
         notes.append(f"the evaluation of {name} is not complete: {len(answers)} of {items or 'unknown'} items")
     # The base model was not trained on what was looked through.
-    if file.stem != "base" and (found := pair.contaminated(_contamination(file.parent), answers)) and found["items"]:
+    if (
+        file.stem != "base"
+        and (found := pair.contaminated(_facts(file.parent, "contamination.json") or None, answers))
+        and found["items"]
+    ):
         notes.append(f"{found['items']} of {len(answers)} items are in the training data of {name}")
     return Contender(name, answers, asked, place, tuple(notes))
 
@@ -114,11 +118,6 @@ def _name(path: Path, folder: Path) -> str:
         return f"{manifest.get('name') or path.resolve().parent.name} {manifest.get('run_id') or path.resolve().name}"
     target = as_dict(_facts(folder, "evaluation.json").get("target"))
     return str(target.get("name") or path.resolve().name)
-
-
-def _contamination(folder: Path) -> dict[str, Any] | None:
-    """What the check found; None where there was none."""
-    return _facts(folder, "contamination.json") or None
 
 
 def _facts(folder: Path, name: str) -> dict[str, Any]:

@@ -63,6 +63,8 @@ def judge(
             "gained": [key for key, right in zip(ids, change.right, strict=True) if right == (False, True)],
             "lost": [key for key, right in zip(ids, change.right, strict=True) if right == (True, False)],
         }
+    if kind.has_choices:
+        result["both_answered"] = _where_both_answered(kind, base, tuned)
     result |= kind.judged(base, tuned, result)
     result["contamination"] = _scored_apart(kind, contamination, base, tuned)
     word, failure = kind.failure(result)
@@ -77,6 +79,13 @@ def judge(
     result["caveats"] = [*kind.caveats(result), *difference.caveats(kind, result), *_known_caveats(kind, result)]
     result["sentence"] = _sentence(kind, result, failure)
     return result
+
+
+def _where_both_answered(kind: Kind, base: Answers, tuned: Answers) -> dict[str, Any] | None:
+    """The score without the questions that either model left open; None if there are no such questions."""
+    pairs = list(zip(base, tuned, strict=True))
+    both = [pair for pair in pairs if all(answer["predicted"] is not None for answer in pair)]
+    return _score(kind, both) if len(both) < len(pairs) else None
 
 
 def _scored_apart(

@@ -86,19 +86,7 @@ class MultipleChoice(Kind):
         return Change([100.0 * (score(other) - score(one)) for one, other in pairs], right=right)
 
     def judged(self, base: Answers, tuned: Answers, result: dict[str, Any]) -> dict[str, Any]:
-        """`both_answered`: the score without the questions that either model left open; None if there are none."""
-        right = [
-            (is_correct(one), is_correct(other))
-            for one, other in zip(base, tuned, strict=True)
-            if None not in (one["predicted"], other["predicted"])
-        ]
-        part = {
-            "n": len(right),
-            "base_correct": sum(before for before, _ in right),
-            "tuned_correct": sum(after for _, after in right),
-            "p_value": statistics.mcnemar_exact(right.count((True, False)), right.count((False, True))),
-        }
-        return {"both_answered": part if len(right) < len(base) else None, "collapse": _collapse(result)}
+        return {"collapse": _collapse(result)}
 
     def failure(self, result: dict[str, Any]) -> tuple[str, str]:
         tuned, n = result["tuned"], result["n"]
@@ -138,7 +126,7 @@ class MultipleChoice(Kind):
             said.append(f"{tuned['unanswered']} of {n} questions got no answer ({statuses(tuned)}), counted as wrong")
         if base["unanswered"]:
             said.append(f"the base model left {base['unanswered']} of {n} unanswered ({statuses(base)})")
-        if (part := result["both_answered"]) and part["n"] and result["verdict"] in ("better", "worse"):
+        if (part := result["both_answered"]) and result["verdict"] in ("better", "worse"):
             change = f"{self.shown(part, 'base')} → {self.shown(part, 'tuned')}"
             said.append(f"on the {part['n']} that both answered: {change} ({p_value(self.test, part['p_value'])})")
         if base["label_mass"] is not None and base["label_mass"] < LOW_LABEL_MASS and result["verdict"] == "better":

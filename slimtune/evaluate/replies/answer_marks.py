@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from slimtune.evaluate.replies.alternatives import one_of
+from slimtune.evaluate.replies.reply_text import one_of
 
 KANA = "アイウエオカキクケコ"
 

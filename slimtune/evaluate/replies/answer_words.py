@@ -5,8 +5,8 @@ For `re.VERBOSE | re.IGNORECASE | re.MULTILINE`, over folded text: a space is wr
 
 from __future__ import annotations
 
-from slimtune.evaluate.replies.alternatives import one_of
 from slimtune.evaluate.replies.answer_marks import BOXED, DIGITS, LETTERS, LISTING, OPEN, SYMBOL
+from slimtune.evaluate.replies.reply_text import one_of
 
 _MARKS = f"{LETTERS}{DIGITS}{OPEN}{LISTING}"
 UNMARKED = rf"[^。\n{_MARKS}]"

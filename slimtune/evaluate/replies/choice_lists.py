@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from slimtune.evaluate.replies.alternatives import one_of
 from slimtune.evaluate.replies.answer_marks import ANY, DIGITS, LETTERS, LISTING, ONE, OPEN, REJECTED, SYMBOL, positions
 from slimtune.evaluate.replies.answer_words import FAULTY, PART, RIGHT, SUPPOSED, TEXT, UNMARKED, WRONG
+from slimtune.evaluate.replies.reply_text import one_of
 
 _FLAGS = re.VERBOSE | re.IGNORECASE | re.MULTILINE
 _LEAD = re.compile(rf"^[ (']*(?P<label>[{LETTERS}{DIGITS}])(?:(?P<alone>[ )']*{SYMBOL}*[ ]*$)|[ ']*{TEXT})", _FLAGS)

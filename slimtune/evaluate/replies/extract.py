@@ -46,10 +46,9 @@ from slimtune.core.errors import fail
 from slimtune.data.questions import LABELS
 from slimtune.data.records import Mode
 from slimtune.evaluate.replies import choice_lists, reply_text
-from slimtune.evaluate.replies.alternatives import one_of
 from slimtune.evaluate.replies.answer_marks import LISTING, has_request, mark_labels, position
 from slimtune.evaluate.replies.answer_rules import Commitment, commitments
-from slimtune.evaluate.replies.reply_text import Part
+from slimtune.evaluate.replies.reply_text import Part, one_of
 
 Status = Literal["answered", "unknown", "ambiguous", "truncated", "error"]
 

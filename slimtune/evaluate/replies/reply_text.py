@@ -7,8 +7,13 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from slimtune.evaluate.replies.alternatives import one_of
 from slimtune.models import families
+
+
+def one_of(*words: str) -> str:
+    """A group of alternatives, given with spaces between them; "_" stands for a space within one."""
+    return f"(?:{'|'.join(' '.join(words).split())})".replace("_", r"\x20")
+
 
 _CIRCLED = {
     chr(first + number): f"({number + 1})"
