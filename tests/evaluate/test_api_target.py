@@ -324,7 +324,9 @@ def test_what_is_no_answer_is_an_error_of_that_reply():
 def test_what_no_later_request_could_mend_ends_the_evaluation(status):
     with ApiServer(answers_in_turn(error(status, "gone"))) as server:
         target = open_api(server.url, "m")
-        with pytest.raises(SlimtuneError, match=rf"gave no answer: {status} .*\n.*run the same command again"):
+        with pytest.raises(
+            SlimtuneError, match=rf"gave no answer: {status} .*\n.*when the server answers again, run the same command"
+        ):
             target.generate([ask()], Sampling(4))
         target.close()
 
@@ -380,7 +382,7 @@ def test_another_kind_of_server_is_recognised():
         open_api(server.url, "m")
     moved = Answer("", 308, {"Location": "https://example.org/v1"})
     with ApiServer(lambda body: moved, moved) as server:
-        with pytest.raises(SlimtuneError, match=r"redirects to https://example.org/v1\n.*give the address"):
+        with pytest.raises(SlimtuneError, match=r"redirects to https://example.org/v1\n.*use the address"):
             open_api(server.url, "m", api_key="sk-secret")
         assert len(server.requests) == 1
 

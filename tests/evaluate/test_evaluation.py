@@ -21,6 +21,7 @@ from slimtune.evaluate.kinds.kind import Settings
 from slimtune.evaluate.targets import opening, target_spec
 from slimtune.evaluate.targets.opening import Opened
 from slimtune.evaluate.targets.target import Facts, Letters, Reply
+from slimtune.run import screen
 
 TEST = str(ROOT / "data/quickstart/test.jsonl")
 TRAIN = str(ROOT / "data/quickstart/train.jsonl")
@@ -95,8 +96,10 @@ def request_of(tmp_path):
 
 
 def run(request):
-    screen = io.StringIO()
-    return evaluation.evaluate(request, Console(file=screen)), screen.getvalue()
+    console = Console(file=io.StringIO())
+    folder = evaluation.evaluate(request, console)
+    screen.evaluation(console, folder)
+    return folder, console.out.file.getvalue()
 
 
 def load(folder, name):
@@ -198,7 +201,7 @@ def test_what_is_needed_is_asked_for(request_of):
 
 KILLED = """
 import contextlib, sys
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path[:0] = [{root!r}, {root!r} + "/tests", {tests!r}]
 from slimtune.evaluate import evaluation
 from slimtune.evaluate.targets import opening
 import test_evaluation

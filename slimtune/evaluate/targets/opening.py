@@ -161,12 +161,14 @@ def open_local(spec: Spec, loading: Loading, adapters: dict[str, Path] | None = 
     weights = weights_of(spec, loading)
     folder = base_model.fetch(weights.base, weights.revision)
 
+    from slimtune.models import backend  # heavy from here on: Unsloth comes first and patches what follows
+
+    # isort: split
+    import torch
+
     from slimtune.data.chat_template import ChatTokenizer
     from slimtune.evaluate.targets.local_target import LocalTarget
-    from slimtune.models import backend  # heavy from here on; Unsloth comes first
     from slimtune.models import load as models
-
-    import torch  # isort: skip
 
     limit = None if loading.vram_gb is None else vram.budget_bytes(loading.vram_gb)
     model, precision = models.load_to_ask(
