@@ -119,11 +119,10 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def find_program(environment: Mapping[str, str] | None = None) -> str:
+def find_program() -> str:
     """The program `ollama`: $SLIMTUNE_OLLAMA, else from PATH. Raises SlimtuneError where there is none."""
-    environment = os.environ if environment is None else environment
-    named = environment.get(PROGRAM_VARIABLE)
-    found = shutil.which(named or "ollama", path=environment.get("PATH", os.defpath))
+    named = os.environ.get(PROGRAM_VARIABLE)
+    found = shutil.which(named or "ollama")
     if found is None and named:
         raise fail(f"'{named}' is not a program", where=PROGRAM_VARIABLE, fix="name the ollama to use, or unset it")
     if found is None:
@@ -133,7 +132,7 @@ def find_program(environment: Mapping[str, str] | None = None) -> str:
 
 
 def program_version(program: str) -> str:
-    """What `ollama --version` says of itself. Where the server is another version, it tells both, and it means its own.
+    """The version that `ollama --version` gives. Where the server has another version, the output holds both.
 
     Raises SlimtuneError where it does not run or says no version.
     """
@@ -234,10 +233,9 @@ def _checked(kind: type[_Answer], answer: Any) -> _Answer:
         raise NoAnswerError(f"not what Ollama answers ({where}: {first['msg']})") from error
 
 
-def connect(environment: Mapping[str, str] | None = None) -> Ollama:
+def connect() -> Ollama:
     """The server that OLLAMA_HOST names. Raises SlimtuneError where none answers there."""
-    environment = os.environ if environment is None else environment
-    server = JsonServer(address(environment.get(ADDRESS_VARIABLE)), api_key=None, timeout_seconds=_ANSWER_SECONDS)
+    server = JsonServer(address(os.environ.get(ADDRESS_VARIABLE)), api_key=None, timeout_seconds=_ANSWER_SECONDS)
     try:
         return Ollama(server)
     except BaseException:
@@ -245,16 +243,16 @@ def connect(environment: Mapping[str, str] | None = None) -> Ollama:
         raise
 
 
-def find(environment: Mapping[str, str] | None = None) -> tuple[str, Ollama]:
+def find() -> tuple[str, Ollama]:
     """The program and the server. Raises SlimtuneError with what is missing of both."""
     problems: list[Problem] = []
     program, server = "", None
     try:
-        program = find_program(environment)
+        program = find_program()
     except SlimtuneError as error:
         problems += error.problems
     try:
-        server = connect(environment)
+        server = connect()
     except SlimtuneError as error:
         problems += error.problems
     if server is None or problems:
