@@ -18,9 +18,8 @@ INTERRUPTED = 130
 class Problem:
     """One thing that is wrong.
 
-    what: what happened, a full clause ("unknown key 'epoch'").
-    where: file and line, YAML path or command-line argument ("recipes/direct.yaml:12 train.epoch").
-    fix: what to do ("did you mean 'epochs'?").
+    what: a full clause ("unknown key 'epoch'"). where: file and line, YAML path or option ("recipes/direct.yaml:12
+    train.epoch"). fix: what to do ("did you mean 'epochs'?").
     """
 
     what: str

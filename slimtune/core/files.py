@@ -14,10 +14,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path` to write to; on leaving, flush that file to the disk and rename it to `path`.
+    """Yield a temporary path beside `path`; afterwards, flush that file to disk and rename it to `path`.
 
-    After an error nothing is left, and what killed predecessors left is removed first. With the process id in its name,
-    the file of a killed process's child is never this process's file. Remove the temporary file to leave `path` as it is.
+    After an error nothing is left over. Leftovers of killed processes are removed first. The process id in the name
+    keeps the file of a killed process's child apart from this one. Delete the temporary file to leave `path` as it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):

@@ -19,11 +19,9 @@ LEVELS: tuple[Level, ...] = ("error", "warning", "note", "ok")
 class Finding:
     """One thing that an inspection found.
 
-    level: an error is refused, or gives wrong results; a warning may; a note is only information, and ok says that a
-    check passed.
-    what: a full clause. fix: what to do, "" where nothing has to be done.
-    where: the file, with `:line` where there is one. code: the kind of finding in kebab case ("label-at-prompt-end"),
-    where findings are counted by kind.
+    level: an error is refused or gives wrong results, a warning may, a note only informs, and ok is a check that
+    passed. what: a full clause. fix: what to do, or "". where: the file, with `:line` if there is one. code: the kind
+    of finding in kebab case ("label-at-prompt-end"), if findings are counted by kind.
     """
 
     level: Level

@@ -50,16 +50,15 @@ class Meter:
         with meter.phase("load"):
             …
 
-    phases: phase -> figure -> bytes, with the figures that the machine can measure:
+    phases: phase -> figure -> bytes, with the figures that this machine can measure:
       peak_allocated, peak_reserved   what PyTorch's allocator handed out, and what it held, on the card
       context                         what the process holds on the card outside that allocator, see `_context`
-      peak_resident_set               the process's own memory; `peak_resident_set_so_far` where the system cannot
-                                      forget an earlier peak: then of the whole process up to the end of the phase
-    A phase of a name that was there before keeps the larger figure. Phases may lie within one another; the outer one's
-    figures include the inner one's.
+      peak_resident_set               the process's own memory; `peak_resident_set_so_far` if the system cannot reset
+                                      the peak: then of the whole process up to the end of the phase
+    A repeated phase keeps the larger figure. Phases may nest; the outer one's figures include the inner one's.
 
-    used_before_bytes: what others used on the card before this process had a context there (nvidia-smi's memory.used).
-    card: gives what has `torch.cuda`'s memory functions, or None while there is no card in use.
+    used_before_bytes: memory that others used on the card before this process did (nvidia-smi's memory.used).
+    card: returns an object with `torch.cuda`'s memory functions, or None while no card is in use.
     """
 
     def __init__(self, *, used_before_bytes: int = 0, card: Callable[[], Any | None] = cuda_in_use):
@@ -118,9 +117,8 @@ class Meter:
     def _context(self, card: Any) -> int:
         """(total - free) - what the allocator reserves - what others used before; never below 0.
 
-        CUDA's context and kernels, and all that libraries take without PyTorch's allocator, now and not at its peak.
-        The card is asked as a whole: what other processes have taken or freed since `used_before_bytes` was read is
-        counted as ours, or off it, and cannot be told apart.
+        This is CUDA's context, kernels and library memory outside PyTorch's allocator, now, not at its peak. Memory
+        that other processes took or freed since `used_before_bytes` was read cannot be told apart and is included.
         """
         free, total = card.mem_get_info()
         return max(0, total - free - card.memory_reserved() - self._used_before)
@@ -129,8 +127,7 @@ class Meter:
 def peaks(phases: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """The largest figures of a meter's phases, under the names of a prediction.
 
-    Nothing is predicted of the export, which converts the model on the CPU, and nothing of the resident set after
-    training, when the library that draws the loss has come to it.
+    The export runs on the CPU and is not predicted, nor is the resident set after training, which includes matplotlib.
     """
     measured: dict[str, int] = {}
     for phase, figures in phases.items():
@@ -146,9 +143,9 @@ def peaks(phases: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 
 def _forget_resident_peak() -> bool:
-    """Let the peak of the resident set start anew from what is resident now; False where the system cannot.
+    """Reset the peak of the resident set; False if the system cannot.
 
-    Linux: "5" into clear_refs resets VmHWM (proc(5)). Not on other systems, and not where a container forbids it.
+    Linux: writing "5" to clear_refs resets VmHWM (proc(5)), unless a container forbids it.
     """
     try:
         _CLEAR_REFS.write_text("5", encoding="ascii")
@@ -158,7 +155,7 @@ def _forget_resident_peak() -> bool:
 
 
 def _resident_peak() -> int:
-    """Bytes of the resident set at its peak, since it was last forgotten or since the process began.
+    """Peak resident set in bytes since the last reset, or since the process began.
 
     Linux: VmHWM. Elsewhere getrusage's ru_maxrss, in bytes on macOS and in KiB on the BSDs.
     """
@@ -172,13 +169,12 @@ def _resident_peak() -> int:
 
 
 def map_large_tensors() -> bool:
-    """Let the C library map every block of 1 MiB or more apart and give it back once freed; False where it cannot.
+    """Make the C library map every block of 1 MiB or more, and unmap it when freed; False if it cannot.
 
-    Left to itself, glibc takes blocks of up to 32 MiB from its heap as soon as some have been freed. PyTorch's aligned
-    tensors fragment that heap badly: training on a CPU then holds about twice what its tensors need, and gradient
-    checkpointing saves next to nothing. It costs up to a fifth of the speed of a model with larger tensors, none of a
-    tiny one's. What the heap itself keeps at its end for later, mallopt(3)'s M_TRIM_THRESHOLD, stays as large as glibc
-    would have made it.
+    By default glibc takes blocks of up to 32 MiB from its heap once some were freed. PyTorch's aligned tensors fragment
+    that heap: training on a CPU then holds about twice what its tensors need, and gradient checkpointing saves almost
+    nothing. The price is up to a fifth of the speed for large tensors. M_TRIM_THRESHOLD (mallopt(3)) stays as large as
+    glibc would have made it.
     """
     library = _c_library()
     if library is None or not hasattr(library, "mallopt"):  # macOS, musl
@@ -187,10 +183,9 @@ def map_large_tensors() -> bool:
 
 
 def trim() -> bool:
-    """Give back to the system what has been freed but is kept for later; False where the C library cannot.
+    """Return freed memory to the system with glibc's malloc_trim(3); False if the C library cannot.
 
-    glibc's malloc_trim(3). After loading, the heaps of several threads hold such memory, where training does not find
-    it again.
+    After loading, the heaps of several threads hold memory that training cannot reuse.
     """
     library = _c_library()
     if library is None or not hasattr(library, "malloc_trim"):  # macOS, musl

@@ -57,9 +57,8 @@ class Owner:
 class RunLock:
     """A context manager that holds an existing folder's lock.
 
-    say: called with one line where a lock was left over by a process that is gone, or where the file system knows no
-    locks. Raises SlimtuneError where another process holds the lock (naming it), where the lock is of another
-    machine, or where the folder cannot be written to.
+    say: called with one line if a lock was left by a process that is gone, or if the file system has no locks. Raises
+    SlimtuneError if another process or another machine holds the lock, or if the folder is not writable.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None], *, command: Sequence[str] | None = None):

@@ -92,10 +92,9 @@ def open_run(
     hashes: dict[str, Any],
     meter: Meter | None = None,
 ) -> RunRecord:
-    """A new folder `output_dir/name/<UTC time>` with recipe.yaml and plan.json, and `latest` pointing to it.
+    """A new folder `output_dir/name/<UTC time>` with recipe.yaml and plan.json; `latest` points to it.
 
-    meter: measures the phases' memory. Raises SlimtuneError where the folder cannot be written. An existing folder is
-    never reused.
+    meter: measures the phases' memory. Raises SlimtuneError if the folder is not writable. Never reuses a folder.
     """
     parent = output_dir / name
     directory = parent / datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -28,10 +28,10 @@ _ICONV_NAMES = {
 
 
 def decode(data: bytes, path: str, problems: list[Problem]) -> tuple[str, frozenset[int]]:
-    r"""The text of a file, line ends as "\n" and without a BOM, and the 1-based numbers of lines that are not UTF-8.
+    r"""The text of a file with "\n" as line end and without a BOM, and the 1-based numbers of lines that are not UTF-8.
 
-    Bad bytes in an otherwise good file are one problem per line, so that the other lines can still be checked
-    (they become U+FFFD in the text). A file in another encoding altogether is one problem, and its text is "".
+    Bad bytes in a good file are one problem per line (U+FFFD in the text), so that the other lines can still be
+    checked. A file in another encoding is one problem, and its text is "".
     """
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if data.startswith(mark):

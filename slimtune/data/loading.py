@@ -32,9 +32,8 @@ _MODES = get_args(Mode)
 class FileReport:
     """What became of one file.
 
-    rows: rows that it holds. kept: rows left by the mode filter. used: examples that its weight made of them.
-    nfc_changed, filtered_by_mode: rows. ignored_keys: keys of rows that the format does not have.
-    sha256: of the file's bytes, None for a data set from the hub.
+    rows: rows in it. kept: rows after the mode filter. used: examples after weighting. nfc_changed, filtered_by_mode:
+    rows. ignored_keys: keys that the format does not have. sha256: of the file's bytes, None for a data set on the hub.
     """
 
     path: str
@@ -132,14 +131,14 @@ def load_conversations(
     seed: int = 42,
     on_progress: Advance = ignore,
 ) -> Loaded:
-    """The conversations of all files, checked.
+    """The checked conversations of all files.
 
-    paths: files or hub ids, each with its weight: 1.0 takes every row once, 0.5 a seeded half, 2.5 every row twice
-    and a seeded half of them a third time. mode: "direct" or "cot" keeps the rows whose `meta.mode` says so.
-    system: the system prompt of rows without one. format: one of `formats.FORMATS`.
-    One file keeps its order; several are shuffled with `seed`. on_progress: bytes read, of how many of the file.
+    paths: files or hub ids, each with a weight: 1.0 takes every row once, 0.5 a random half, 2.5 every row twice and a
+    random half a third time. mode: keep the rows with this `meta.mode`. system: the system prompt of rows without one.
+    format: one of `formats.FORMATS`. seed: one file keeps its order; several are shuffled. on_progress: bytes of a
+    file.
 
-    Raises `SlimtuneError` with every problem of every file, at most 50 of each shown.
+    Raises SlimtuneError with every problem of every file, at most 50 shown per file.
     """
     _check_arguments(paths, mode, system, format)
     hashes, listed_again = distinct([path for path, _ in paths])

@@ -11,10 +11,9 @@ SHOWN_PER_FILE = 50
 
 
 def bad_data(problems: Mapping[str, Sequence[Problem]]) -> SlimtuneError:
-    """The error for everything that is wrong in some files: `problems` maps each path to what was found in it.
+    """The error for all problems of some files. problems: path to what was found in the file.
 
-    At most `SHOWN_PER_FILE` problems of a file are listed, in the order of their lines; the summary and the
-    closing "… and N more" count them all.
+    At most `SHOWN_PER_FILE` problems of a file are listed, by line; the summary and "… and N more" count them all.
     """
     shown: list[Problem] = []
     counts: list[str] = []

@@ -39,14 +39,14 @@ def mix(
     caps: Mapping[str, int] | None = None,
     on_progress: Advance = ignore,
 ) -> Mixture:
-    """The rows of all files in one seeded order, of which every limit takes the first.
+    """The rows of all files in one random order; every limit takes the first of them.
 
-    paths: files with weights up to 1: the loader refuses a file that repeats a row. share: of the mixture's rows,
-    from the file `general`. rows: of the mixture; all that there are where it is None. cap: the most rows of one
-    `meta.source` (else file) of the other files; caps: of those named. on_progress: bytes read, of how many of the file.
+    paths: files with weights up to 1, since the loader refuses repeated rows. share: share of the mixture from
+    `general`. rows: size of the mixture, None for all. cap: most rows of one `meta.source` (or file) outside `general`;
+    caps: the same for single sources.
 
-    Raises SlimtuneError with every problem of every file, duplicates across files among them, for a cap of a source
-    that no row has, and for fewer rows than asked for. Without `rows`, too little general data is only reported.
+    Raises SlimtuneError with every problem of every file, for a cap of an unknown source, and if there are fewer than
+    `rows`. Without `rows`, a lack of general data is only reported.
     """
     everything = [*paths, *([(general, 1.0)] if general else [])]
     loaded = load_conversations(everything, seed=seed, on_progress=on_progress)

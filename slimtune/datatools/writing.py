@@ -28,10 +28,9 @@ class Written:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> Written:
-    """One JSON object a line, UTF-8, keys in the order given; an iterator is written as it comes.
+    """One JSON object per line, UTF-8, keys in the order given; an iterator is written as it comes.
 
-    A temporary file beside `path` takes its place when it is whole. Raises SlimtuneError where another file is there
-    and `overwrite` is not set; the same bytes are left alone.
+    Raises SlimtuneError if another file exists and `overwrite` is not set; a file with the same bytes is left alone.
     """
     count, digest = 0, hashlib.sha256()
     with staged(path) as partial:

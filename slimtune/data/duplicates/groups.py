@@ -53,11 +53,9 @@ class Union:
 def near_duplicates(
     asked: Sequence[Asked], *, threshold: float = THRESHOLD, on_progress: Advance = ignore
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of places in `asked` of one question written twice: similarity.similarity from `threshold` on, one way or
-    the other, equal questions always.
+    """Pairs of places in `asked` that hold the same question: equal, or with a similarity from `threshold` on.
 
-    Equal questions are looked at once. Of questions that are joined already, by others in between, no pair is given:
-    there are only as many as it takes to join them all.
+    Equal questions are compared once. Only as many pairs are given as it takes to join all questions of a group.
     """
     first: dict[tuple[str, tuple[str, ...]], int] = {}
     for number, one in enumerate(asked):
@@ -103,9 +101,9 @@ class _Search:
                 yield number, holders
 
     def most(self, sought: similarity.Sought, holders: Numbers) -> Floats:
-        """(holders,): the most that the similarity to each can be, which is the share of letters it has in any place.
+        """(holders,): an upper bound of the similarity to each, namely the share of letters that it has anywhere.
 
-        An n-gram without weight makes the letters around it weigh nothing, so that the index has all that count.
+        An n-gram without weight makes the letters around it weigh nothing, so the index has every n-gram that counts.
         """
         grams = np.concatenate([part.grams for part in sought.parts])
         own, columns = np.unique(np.searchsorted(self.index.found, grams), return_inverse=True)

@@ -98,11 +98,11 @@ def index(
     n: int = N,
     least_weight: float = LEAST_WEIGHT,
 ) -> Index:
-    """texts: what is looked for. others: texts, in batches, that show with these which n-grams are common.
+    """texts: what is looked for. others: batches of further texts; all texts together show which n-grams are common.
 
-    The weight of an n-gram that a share s of all texts has is log(s + RARE_SHARE) / log(RARE_SHARE), an inverse document
-    frequency scaled to 1 for an n-gram of its own. Two texts are taken off its count before: that a text and its
-    duplicate have something in common does not make it common.
+    An n-gram in a share s of all texts weighs log(s + RARE_SHARE) / log(RARE_SHARE): an inverse document frequency
+    scaled to 1 for a unique n-gram. Two texts are subtracted first, so that a text and its duplicate do not make it
+    common.
     """
     found = np.unique(hashes(texts, n)[0])
     own = _incidence(texts, n, found)
@@ -151,10 +151,10 @@ def spread(held: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def specific(weights: Floats) -> Floats:
-    """For each character of a part, by its n-grams' weights, the least weight of the n-grams around it.
+    """For each character of a part, the least weight of the n-grams around it.
 
-    A character is specific only if every n-gram around it is: in a sentence where only a number is the row's own, the
-    number has weight and the words beside it have none.
+    A character is specific only if every n-gram around it is. In a sentence whose only own part is a number, only the
+    number has weight.
     """
     around = np.full(len(weights) + N - 1, np.inf)
     for shift in range(N):

@@ -45,10 +45,10 @@ class TrainRow:
 class TestItem:
     """A test item, and what was found of it.
 
-    turns: how many messages its question is made of. context: the key of its context, or "". passage: the letters of
-    its context, or of its prompt where it names none.
-    exact, normalised: the first row that asks the same. candidates: the rows that have most of the question, as
-    (-share, number, row), ascending. neighbours: the first rows with its context or a passage of it, by number.
+    turns: messages that its question consists of. context: the key of its context, or "". passage: the letters of its
+    context, or else of its prompt. exact, normalised: the first row that asks the same. candidates: the rows that
+    contain most of the question, as ascending (-share, number, row). neighbours: the first rows with its context or a
+    passage of it, by number.
     """
 
     id: str

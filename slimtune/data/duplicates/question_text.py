@@ -26,10 +26,10 @@ _LABELLED_LINE = re.compile(rf"\s*{_OPENING}?({_LABEL})(?:{_CLOSING}+\s*|\s+)(?=
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """text: as it stands. question, choices: as `letters`; no choices where none are known.
+    """text: the prompt as it is. question, choices: as `letters`; choices is empty where none are known.
 
-    question: without instructions, headings and passages as far as these can be told from it. answer: where it is part
-    of what tells one row from another, else "".
+    question excludes instructions, headings and passages as far as they can be recognised. answer: set only if it tells
+    one row from another.
     """
 
     text: str
@@ -58,12 +58,11 @@ def letters(text: str) -> str:
 
 
 def read(text: str, answer: str = "", choices: Any = None) -> Asked:
-    """What a prompt asks. answer: the assistant's. choices: the row's `meta.choices`, label to text, if it has any.
+    """What a prompt asks. answer: the assistant's. choices: the row's `meta.choices`, label to text, if any.
 
-    With choices the question is what stands before them, after the last heading such as 【問題】 or "Question:"; behind
-    them stands the instruction, which is left out. Where the text does not hold the row's choices as they are, its
-    labelled lines ("b. …") are the choices. Where the row names none, only if the answer names one of them: a numbered
-    list in a prompt is not a question's choices.
+    The question is the text between the last heading, such as 【問題】 or "Question:", and the choices. The instruction
+    after the choices is left out. If the text does not contain the row's choices, its labelled lines ("b. …") are the
+    choices. If the row has none, they count only if the answer names one: not every numbered list is a set of choices.
     """
     folded = _folded(text)
     plain = _plain(folded)

@@ -1,7 +1,7 @@
 """How much of a test question stands in a training row, letter by letter. No torch.
 
-A letter stands there if one of the five-letter runs around it does: a changed letter costs one letter, not the five runs
-that it breaks.
+A letter stands there if one of the five-letter runs around it does: a changed letter costs one letter, not the five
+runs that it breaks.
 """
 
 from __future__ import annotations
@@ -74,12 +74,12 @@ def prepare(asked: Asked, questions: ngrams.Index) -> Sought:
 
 
 def similarity(sought: Sought, row: Asked) -> float:
-    """The share of a test question's letters, by weight, that a training row has: from 0 to 1, and at most
+    """The share of a test question's letters, by weight, that a training row contains: 0 to 1, and at most
 
-    - the mean share of a choice, the stem among them: the same stem with other choices is another question. Each choice
-      is looked for in the row's choices one by one, and the stem in the row's stem;
-    - the share of the stem, where the row has no choices: a statute that holds the choices asks nothing;
-    - the share of what stands before and behind a passage that both have: two questions about one passage are two.
+    - the mean share of its choices and stem: the same stem with other choices is another question. Each choice
+      is looked for in the row's choices, and the stem in the row's stem;
+    - the share of the stem if the row has no choices: a statute that contains the choices asks nothing;
+    - the share outside a passage that both contain: two questions about one passage are two.
     """
     stem, choices = sought.stem, sought.choices
     if choices and row.choices:
@@ -116,10 +116,7 @@ def _stretch(texts: Sequence[str], parts: Sequence[_Part]) -> Hashes:
 
 
 def _share_outside_passage(question: _Part, text: str, row: str) -> float:
-    """Of what stands before and behind the passage that two texts have in common, the share that the row has there.
-
-    1 without such a passage, or with next to nothing outside it.
-    """
+    """The share of the text before and after a common passage that the row has there; 1 without such a passage."""
     if len(text) < PASSAGE_LETTERS:
         return 1.0
     runs, row_runs = (ngrams.hashes([[one]], PASSAGE_LETTERS)[0] for one in (text, row))

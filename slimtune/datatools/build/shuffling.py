@@ -36,13 +36,11 @@ class Shuffled:
 
 
 def shuffle(questions: Sequence[Question], copies: int, *, seed: int, keep_reasoning: bool) -> Shuffled:
-    """Each question as it is and `copies` times with its choices in another order, the id `q~1`, `q~2` …
+    """Each question as it is, followed by `copies` copies (`q~1`, `q~2` …) with its choices in another order.
 
-    The right choice stands in as many different places as there can be: with copies = choices - 1 in each place once,
-    which leaves no position to prefer. No order occurs twice. keep_reasoning: the reasoning goes with the copies, so
-    that a question whose reasoning names labels stays as it is; without it the copies have none.
-
-    origins: a copy's id to the question's. Raises SlimtuneError for more copies than a question has other orders.
+    The right choice takes as many different places as possible: with copies = choices - 1, each place once. No order
+    occurs twice. keep_reasoning: copies keep the reasoning, so a question whose reasoning names labels is not shuffled;
+    otherwise copies have none. Raises SlimtuneError for more copies than a question has other orders.
     """
     found: list[Question] = []
     origins: dict[str, str] = {}

@@ -27,11 +27,11 @@ _QUERIES_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the rows are to be.
+    """What the rows should be.
 
-    mode: `direct` answers with the label alone, `cot` argues first. context: what stands before the question.
-    top_k: passages where they are retrieved. ensure_gold: a retrieval that misses the gold context gets it as its last
-    passage. few_shot: solved examples in every prompt. shuffle_choices: copies of each question with other orders.
+    mode: `direct` answers with the label, `cot` reasons first. context: the text before the question. top_k: retrieved
+    passages per prompt. ensure_gold: add a missed gold context as the last passage. few_shot: solved examples per
+    prompt. shuffle_choices: copies of each question with the choices in another order.
     """
 
     mode: Mode = "direct"
@@ -66,14 +66,14 @@ def build(
     teach: Callable[[Sequence[Question]], Taught] | None = None,
     on_progress: Advance = ignore,
 ) -> Built:
-    """The rows, in the order of the questions, the copies of one behind it. The same wish gives the same rows.
+    """The rows in the order of the questions, each followed by its copies. The same wish gives the same rows.
 
-    index: of the passages, for context `retrieved`. teach: for reasoning `teacher`. `meta` holds id, mode, rag, choices,
-    correct, context (always the gold one), source and article, and where they apply passages (ids), origin (the id
-    of the question whose choices were shuffled), few_shot (ids), language ("en") and reasoning. on_progress: questions done,
-    and how many there are, once for each of arguing, searching and writing.
+    index: the passages, for context `retrieved`. teach: for reasoning `teacher`. `meta` has id, mode, rag, choices,
+    correct, context (the gold one), source and article and, if they apply, passages (ids), origin (id of the shuffled
+    question), few_shot (ids), language ("en") and reasoning. on_progress: questions, once each for reasoning, searching
+    and writing.
 
-    Raises SlimtuneError with every question that lacks the context or the reasoning that is asked for.
+    Raises SlimtuneError with every question that lacks the required context or reasoning.
     """
     _refuse_incomplete(questions, wish)
     notes: list[str] = []

@@ -31,9 +31,9 @@ _LABEL_MARK = "□"
 
 @dataclass(slots=True)
 class Frequent:
-    """The texts that more than 1 in `kept` rows have, by the algorithm of Misra and Gries (1982): bounded memory.
+    """Texts that more than 1 in `kept` rows have, in bounded memory (Misra and Gries 1982).
 
-    counts are at most rows / kept too low.
+    counts are too low by at most rows / kept.
     """
 
     kept: int = 64

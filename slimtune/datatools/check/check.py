@@ -68,10 +68,10 @@ class Wish:
 
 
 def check(paths: Sequence[str], wish: Wish, *, on_progress: Advance = ignore) -> Report:
-    """Every file, row by row; repetitions are looked for in all of them together, as the loader does.
+    """Check every file row by row, and look for repetitions across all of them.
 
-    JSONL is not held in memory: of a row some sixty bytes stay, and what is found. Other kinds of files are read whole.
-    on_progress: percent done, of 100.
+    Of a JSONL row, some sixty bytes and its findings stay in memory. Other kinds of files are read whole.
+    on_progress: percent of 100.
     """
     hashes, listed_again = distinct(paths)
     problems = [*listed_again, *system_problems(wish.system, "data.system")]

@@ -37,11 +37,10 @@ def read_files(
     system: str | None = None,
     on_progress: Advance = ignore,
 ) -> Read:
-    """The conversations of all files (or hub ids), each file of one layout.
+    """The conversations of all files or hub ids, one layout per file.
 
-    format: one of `formats.FORMATS`. setting: the option that names it and its value ("--from", "openai"), for messages.
-    system: the prompt of rows without one. on_progress: bytes read, of how many of the file.
-    Raises SlimtuneError with every problem of every file.
+    format: one of `formats.FORMATS`. setting: the option behind it and its value ("--from", "openai"), for messages.
+    system: the prompt of rows without one. Raises SlimtuneError with every problem of every file.
     """
     if wrong := system_problems(system, "--system"):
         raise SlimtuneError(wrong)

@@ -19,9 +19,8 @@ from slimtune.data.reading import DataFile
 class Segment:
     """Neighbouring tokens that are shown alike.
 
-    text: what they decode to; the texts of all segments together are the whole example. tokens: how many they are.
-    supervised: they carry loss. special: one added token, such as <|im_end|> or <think>. beyond: they lie behind
-    the first `max_seq_length` tokens.
+    text: what they decode to; all segments together are the whole example. supervised: they carry loss. special: one
+    added token, such as a control token. beyond: they lie after the first `max_seq_length` tokens.
     """
 
     text: str
@@ -35,8 +34,8 @@ class Segment:
 class Preview:
     """One training example.
 
-    where: "file:line" of its row. part, parts: which of the row's examples this is, from 1, and how many there are; a
-    conversation of several turns may be several (see slimtune/data/chat.py). max_seq_length: tokens.
+    where: "file:line" of its row. part, parts: number of this example among those of its row, from 1; a conversation of
+    several turns may become several examples (see data/chat_template.py).
     """
 
     where: str
@@ -99,12 +98,10 @@ def preview(
     system: str | None = None,
     on_progress: Advance = ignore,
 ) -> Previews:
-    """Some rows of a file as the examples that training makes of them.
+    """Some rows of a file as training examples.
 
-    mode, format, system: as for `loading.load_conversations`. on_progress: called with the bytes read and all bytes (of
-    a data set on the hub, rows).
-    Raises SlimtuneError where the file or one of the chosen rows cannot be trained on. What is wrong elsewhere in
-    the file is left to `data check`.
+    mode, format, system: as for `loading.load_conversations`. Raises SlimtuneError if the file or a chosen row cannot
+    be trained on. Other rows are left to `data check`.
     """
     source = DataFile(path)
     everything: list[Row] = []

@@ -14,10 +14,10 @@ _EDGE_SPACES = re.compile(r"^ +| +$", re.MULTILINE)
 
 
 def visible(text: str) -> str:
-    """`text` with what cannot be seen written out: line ends and tabs, spaces at both ends of a line, control characters.
+    """`text` with line ends, tabs, spaces at both ends of a line and control characters written out.
 
-    A line end is ↵ and still ends the line. Characters of the Unicode categories Cc and Cf, which could also steer a
-    terminal or turn the direction of writing, are written as ⟨U+202E⟩.
+    A line end is ↵ and still ends the line. The Unicode categories Cc and Cf are written as ⟨U+202E⟩: they could steer
+    a terminal or reverse the direction of writing.
     """
     spaced = _EDGE_SPACES.sub(lambda spaces: SPACE * len(spaces[0]), text)
     return "".join(_seen(character) for character in spaced)

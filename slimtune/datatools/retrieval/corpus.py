@@ -34,10 +34,10 @@ class Passage:
 
 
 def from_contexts(questions: Sequence[Question]) -> list[Passage]:
-    """The distinct contexts of the questions (by `context_key`), in the order of their ids.
+    """The distinct contexts of the questions (by `context_key`), ordered by id.
 
-    An id is "context-" and 12 hexadecimal digits of the key's SHA-256, so it does not depend on the other questions
-    or on their order. Of contexts that differ in spacing or width only, the first in string order is taken.
+    The id is "context-" and 12 hexadecimal digits of the key's SHA-256, so it is independent of the other questions. Of
+    contexts that differ in spacing or width only, the first in string order is used.
     """
     by_id: dict[str, Passage] = {}
     for question in sorted(questions, key=lambda question: (question.context, question.id)):
@@ -48,14 +48,11 @@ def from_contexts(questions: Sequence[Question]) -> list[Passage]:
 
 
 def read(path: str, problems: list[Problem]) -> list[Passage]:
-    """The passages of a file or of all .jsonl, .md and .xml files in a folder and its subfolders, files sorted by name.
+    """The passages of a file, or of all .jsonl, .md and .xml files below a folder, sorted by name.
 
-    JSONL: {"text"} with an optional "id" and "title"; the id is "file:line" unless given. Markdown: a passage for
-    each ATX heading that has text of its own, with the headings above it in the title ("Law > Article 5"). XML:
-    statutes as e-Gov publishes them, see `law_xml`. File names in ids are relative to the folder.
-
-    Whatever is wrong is added to `problems` with "file:line": bytes that are not UTF-8, broken JSON or XML, an empty
-    text, control tokens, an id used twice, a folder without passages.
+    JSONL: {"text"} with an optional "id" (else "file:line") and "title". Markdown: one passage per ATX heading with
+    text, titled by the headings above it ("Law > Article 5"). XML: statutes as e-Gov publishes them, see `law_xml`.
+    File names in ids are relative to the folder. Everything that is wrong is added to `problems` with "file:line".
     """
     root = Path(path)
     if root.is_dir():

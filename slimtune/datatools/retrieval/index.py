@@ -67,11 +67,9 @@ def build(
 ) -> Index:
     """The index of the passages' titles and texts.
 
-    cache: a folder that keeps one index for each set of passages, kind of terms and version of the libraries; an
-    index that is there is read, and a damaged one is made anew with a warning in the log. on_progress: called with
-    the passages that have been split into terms and their number.
-
-    Raises `SlimtuneError` if there is no passage or none has a term, or if the packages for the terms are missing.
+    cache: a folder with one index per set of passages, kind of terms and library versions; a damaged index is rebuilt
+    with a warning in the log. Raises SlimtuneError if no passage has a term, or if the packages for the terms are
+    missing.
     """
     if not passages:
         raise fail("the corpus has no passages", fix="name a corpus that holds text")
@@ -87,12 +85,10 @@ def build(
 
 
 def recall(hits: Sequence[Sequence[Hit]], gold: Sequence[str], ks: Iterable[int]) -> dict[int, float]:
-    """For each k the share of questions whose gold context is among their first k hits, from 0 to 1.
+    """For each k, the share (0 to 1) of questions whose gold context is among their first k hits.
 
-    hits, gold: one entry for each question. A passage counts if it equals the context, contains it whole or lies
-    wholly within it, all compared by `context_key`. Questions with an empty context are left out of the share.
-
-    Raises `SlimtuneError` if no question has a context.
+    A passage counts if it equals, contains or lies within the context, compared by `context_key`. Questions without a
+    context are left out. Raises SlimtuneError if no question has one.
     """
     keys: dict[str, str] = {}
 

@@ -51,12 +51,11 @@ def split_files(
 ) -> Outcome:
     """Write `<stem>.<split>.jsonl` for each file, and the manifest.
 
-    test, dev: numbers of questions (int from 0) or shares of them (float from 0 to below 1). out: the folder, by default the first
-    file's. threshold: the similarity from which on two questions are near duplicates. redo: where a manifest is there,
-    "extend" keeps its questions where they are and places new ones only, "again" splits anew. on_progress: bytes read,
-    then rows compared, of how many. The order of the files does not matter.
-    Raises SlimtuneError, before anything is written, for bad data, for impossible sizes, for an empty split, for
-    another split in the manifest without `redo`, and for files that would be replaced.
+    test, dev: a number of questions (int) or a share of them (float below 1). out: the folder, by default the first
+    file's. threshold: the similarity from which two questions are near duplicates. redo: if there is a manifest,
+    "extend" places new questions only, and "again" splits from scratch. The order of the files does not matter. Raises
+    SlimtuneError, before anything is written, for bad data, impossible sizes, an empty split, another split in the
+    manifest without `redo`, and files that would be replaced.
     """
     folder = out or Path(paths[0]).parent
     manifest_path = folder / manifest_name

@@ -70,11 +70,11 @@ def read_files(paths: Sequence[str], *, on_progress: Advance = ignore) -> list[S
 def items(
     files: Sequence[SourceFile], *, threshold: float = groups.THRESHOLD, on_progress: Advance = ignore
 ) -> list[SplitItem]:
-    """One item a question, in the order of the files.
+    """One item per question, in the order of the files.
 
-    Label: `meta.correct` of its first row, else the output where all such rows have at most MOST_LABELS different
-    ones. Source: `meta.source`, else the file's name. Group: one for the questions of one `meta.context`, for equal
-    questions and for near duplicates.
+    label: `meta.correct` of its first row, else its output if there are at most MOST_LABELS different ones. source:
+    `meta.source`, else the file's name. group: shared by questions with one `meta.context`, equal ones and near
+    duplicates.
     """
     rows = [(row, file.path.stem) for file in files for row in file.rows]
     union = groups.Union(len(rows))
