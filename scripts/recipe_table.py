@@ -15,7 +15,7 @@ from slimtune.data import loading
 from slimtune.models import hardware
 from slimtune.models import shapes as models
 from slimtune.plan import lengths, make
-from slimtune.plan.wish import Data
+from slimtune.plan.request import Data
 from slimtune.recipe import loading as recipes
 from slimtune.recipe.schema import EvaluateSection, Recipe
 from slimtune.run import prepare
@@ -91,7 +91,7 @@ def _memory(recipe: Recipe) -> str:
         if recipe.evaluate
         else (),
     )
-    plan = make.make(prepare.wish_of(recipe), known, shape, hardware.card(recipe.budget.vram_gb))
+    plan = make.make(prepare.request_of(recipe), known, shape, hardware.card(recipe.budget.vram_gb))
     assert plan.least_bytes is not None and plan.peak_bytes is not None  # a card has a memory plan
     card = f"{plan.peak_bytes / 2**30:.1f} GiB of a {recipe.budget.vram_gb:g} GB card"
     return f"{card}, {plan.least_bytes / 2**30:.1f} needed"

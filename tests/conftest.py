@@ -72,9 +72,9 @@ def a_plan():
     from slimtune.models import hardware
     from slimtune.models import shapes as models
     from slimtune.plan import lengths, make
-    from slimtune.plan.wish import Data
+    from slimtune.plan.request import Data
     from slimtune.recipe.schema import Recipe
-    from slimtune.run.prepare import wish_of
+    from slimtune.run.prepare import request_of
 
     def plan(**changes):
         recipe = Recipe.model_validate(
@@ -87,7 +87,7 @@ def a_plan():
         )
         cpu = hardware.Hardware("cpu", "test processor", 2**33, hardware.detect().bf16, 2, None)
         data = Data(lengths.Lengths((50,) * 10, (2,) * 10, True))
-        made = make.make(wish_of(recipe), data, models.find("Qwen3-0.6B"), cpu)
+        made = make.make(request_of(recipe), data, models.find("Qwen3-0.6B"), cpu)
         # One thread: a tiny model waits longer for a second one than it gains.
         return dataclasses.replace(made, **{"cpu_threads": 1, **changes})
 

@@ -65,7 +65,7 @@ def _draw(prepared: Prepared, path: Path) -> None:
         )
     picture.plot(
         path,
-        alternatives.bars(prepared.wish, prepared.data, prepared.shape, hardware, made),
+        alternatives.bars(prepared.request, prepared.data, prepared.shape, hardware, made),
         title=f"{prepared.recipe.name}: LoRA of {prepared.shape.name}, rank {made.lora_rank}",
         subtitle=alternatives.subtitle(made, hardware.name),
         budget_bytes=made.budget_bytes,

@@ -1,4 +1,4 @@
-"""Build the job for the search, and its budget, from wish, lengths, model shape and hardware."""
+"""Build the job for the search, and its budget, from request, lengths, model shape and hardware."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from slimtune.models.shapes import ModelShape, is_dynamic, is_prequantised
 from slimtune.plan import batching, search, speed
 from slimtune.plan.calibration import Calibration
 from slimtune.plan.memory import ram, vram
-from slimtune.plan.wish import Data, Wish
+from slimtune.plan.request import Data, PlanRequest
 
 _CPU_MICRO_BATCH = 8
 _CHECKPOINTING: dict[str | bool, vram.GradientCheckpointing] = {"unsloth": "unsloth", True: "true", False: "none"}
 
 
-def batchings(wish: Wish, data: Data, *, on_gpu: bool) -> list[batching.Batching]:
+def batchings(request: PlanRequest, data: Data, *, on_gpu: bool) -> list[batching.Batching]:
     """Every batching that the recipe leaves open: packed on a card, padded on a CPU."""
-    train, limit = wish.train, wish.longest_example
+    train, limit = request.train, request.longest_example
     kept, longest = data.kept(limit), data.longest(limit)
     if train.packing and on_gpu:
         return batching.packed(
@@ -33,7 +33,7 @@ def batchings(wish: Wish, data: Data, *, on_gpu: bool) -> list[batching.Batching
     return batching.padded(
         kept,
         longest=longest,
-        max_seq_length=wish.model.max_seq_length,
+        max_seq_length=request.model.max_seq_length,
         effective_batch_size=train.effective_batch_size,
         most=None if on_gpu else _CPU_MICRO_BATCH,
         micro=train.per_device_train_batch_size,
@@ -41,21 +41,23 @@ def batchings(wish: Wish, data: Data, *, on_gpu: bool) -> list[batching.Batching
     )
 
 
-def build(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware, calibration: Calibration) -> search.Job:
+def build(
+    request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware, calibration: Calibration
+) -> search.Job:
     """The job for a card. Raises SlimtuneError for settings that this model does not support."""
-    _check_knobs(wish, data, shape)
-    train, cost = wish.train, wish.cost
-    kept = data.kept(wish.longest_example)
+    _check_knobs(request, data, shape)
+    train, cost = request.train, request.cost
+    kept = data.kept(request.longest_example)
     return search.Job(
         shape=shape,
-        quantisation="nf4" if wish.model.load_in_4bit else "16bit",
-        rank=wish.lora.rank,
-        targets=wish.targets(shape),
+        quantisation="nf4" if request.model.load_in_4bit else "16bit",
+        rank=request.lora.rank,
+        targets=request.targets(shape),
         optimizer=train.optim,
         checkpointing=_CHECKPOINTING[train.gradient_checkpointing],
-        max_seq_length=wish.model.max_seq_length,
-        dynamic=is_dynamic(wish.model.base) and wish.model.load_in_4bit,
-        batchings=tuple(batchings(wish, data, on_gpu=True)),
+        max_seq_length=request.model.max_seq_length,
+        dynamic=is_dynamic(request.model.base) and request.model.load_in_4bit,
+        batchings=tuple(batchings(request, data, on_gpu=True)),
         longest_prompt=max(data.prompts, default=0),
         card=card_of(hardware),
         card_bytes=hardware.memory_bytes,
@@ -68,29 +70,29 @@ def build(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware, calibra
         calibration=calibration,
         fixed=search.Knobs(
             skip_layers=train.checkpoint_skip_layers,
-            offload_embedding=wish.model.offload_embedding,
+            offload_embedding=request.model.offload_embedding,
             double_buffer=train.double_buffer,
-            offload_layers=wish.model.offload_layers,
+            offload_layers=request.model.offload_layers,
         ),
     )
 
 
 def cpu_memory(
-    wish: Wish, data: Data, shape: ModelShape, hardware: Hardware, chosen: batching.Batching
+    request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware, chosen: batching.Batching
 ) -> vram.Breakdown:
     """The predicted peak resident set of a run on the CPU."""
     responses = max(data.train.supervised, default=0)
     return ram.predict(
         shape,
-        quantisation="nf4" if wish.model.load_in_4bit else "16bit",
+        quantisation="nf4" if request.model.load_in_4bit else "16bit",
         precision="bf16" if hardware.bf16 else "fp32",
-        rank=wish.lora.rank,
-        targets=wish.targets(shape),
+        rank=request.lora.rank,
+        targets=request.targets(shape),
         tokens=chosen.peak_tokens,
-        rows=chosen.micro * wish.cost.sequences,
+        rows=chosen.micro * request.cost.sequences,
         labelled_tokens=max(1, chosen.micro * responses),
-        gradient_checkpointing=_CHECKPOINTING[wish.train.gradient_checkpointing],
-        prequantised=is_prequantised(wish.model.base),
+        gradient_checkpointing=_CHECKPOINTING[request.train.gradient_checkpointing],
+        prequantised=is_prequantised(request.model.base),
     )
 
 
@@ -99,10 +101,10 @@ def card_of(hardware: Hardware) -> cards.Card:
     return cards.CARDS[hardware.card] if hardware.card else cards.typical(hardware.memory_bytes / GIB)
 
 
-def budget(wish: Wish, hardware: Hardware) -> tuple[int, list[str]]:
+def budget(request: PlanRequest, hardware: Hardware) -> tuple[int, list[str]]:
     """Bytes of the card that the run may use, and notes for the user."""
     there_gb = hardware.memory_bytes / GIB
-    wanted = wish.budget.vram_gb
+    wanted = request.budget.vram_gb
     allowed, notes = vram.budget_bytes(min(wanted or there_gb, there_gb)), []
     if wanted and wanted > 1.02 * there_gb:
         notes.append(f"budget.vram_gb is {wanted:g}, but the card has {there_gb:.1f} GiB. The plan is for the card.")
@@ -113,8 +115,8 @@ def budget(wish: Wish, hardware: Hardware) -> tuple[int, list[str]]:
     return min(allowed, free), notes
 
 
-def _check_knobs(wish: Wish, data: Data, shape: ModelShape) -> None:
-    train, model = wish.train, wish.model
+def _check_knobs(request: PlanRequest, data: Data, shape: ModelShape) -> None:
+    train, model = request.train, request.model
     problems = []
     if model.offload_embedding and shape.tied:
         problems.append(
@@ -130,7 +132,7 @@ def _check_knobs(wish: Wish, data: Data, shape: ModelShape) -> None:
     ):
         if value is not None and value > most:
             problems.append(Problem(f"{value} layers, but {shape.name} has {shape.layers}", name, f"at most {most}"))
-    longest = data.longest(wish.longest_example)
+    longest = data.longest(request.longest_example)
     if train.row_length is not None and not longest <= train.row_length <= model.max_seq_length:
         problems.append(
             Problem(

@@ -1,4 +1,4 @@
-"""Make a frozen Plan from a wish, lengths, a model's shape and the hardware, each value with its reason.
+"""Make a frozen Plan from a request, lengths, a model's shape and the hardware, each value with its reason.
 
 No torch and no weights: `slimtune plan` ends here. What the machine cannot do is decided only here; later, the trainer's
 effective settings are compared with this plan.
@@ -21,8 +21,8 @@ from slimtune.plan.batching import Batching
 from slimtune.plan.explain import advice
 from slimtune.plan.explain import reasons as explain
 from slimtune.plan.memory import phases, ram, vram
+from slimtune.plan.request import Data, PlanRequest
 from slimtune.plan.schedule import Schedule, schedule
-from slimtune.plan.wish import Data, Wish
 
 _CPU_SCORING_BATCH = 16
 
@@ -111,51 +111,51 @@ class Plan(LoadSettings):
         return {"settings": settings, "memory": memory, "estimate": estimate, "notes": list(self.notes)}
 
 
-def make(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware) -> Plan:
+def make(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware) -> Plan:
     """Plan a run.
 
     Raises SlimtuneError where examples are longer than the model or the recipe allows, or (exit code 3) where no
     plan fits the memory budget.
     """
-    _check_length(wish, data, shape)
+    _check_length(request, data, shape)
     because = {}
-    if wish.train.packing and not wish.cost.packs:
-        wish = dataclasses.replace(wish, train=wish.train.model_copy(update={"packing": False}))
-        because["packing"] = f"{wish.train.method} trains on padded batches"
-    made = (_on_card if hardware.kind == "cuda" else _on_cpu)(wish, data, shape, hardware)
+    if request.train.packing and not request.cost.packs:
+        request = dataclasses.replace(request, train=request.train.model_copy(update={"packing": False}))
+        because["packing"] = f"{request.train.method} trains on padded batches"
+    made = (_on_card if hardware.kind == "cuda" else _on_cpu)(request, data, shape, hardware)
     return dataclasses.replace(made, reasons=made.reasons | because)
 
 
-def _on_card(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware) -> Plan:
+def _on_card(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware) -> Plan:
     reasons: dict[str, str] = {}
     constants = calibration.current()
-    job = jobs.build(wish, data, shape, hardware, constants)
-    budget, notes = jobs.budget(wish, hardware)
+    job = jobs.build(request, data, shape, hardware, constants)
+    budget, notes = jobs.budget(request, hardware)
     choice = search.best(job, budget)
-    if choice is None and wish.budget.last_resorts:
+    if choice is None and request.budget.last_resorts:
         choice = search.best_with_last_resorts(job, budget)
     if choice is None:
-        raise advice.does_not_fit(wish, data, shape, hardware, job, budget)
+        raise advice.does_not_fit(request, data, shape, hardware, job, budget)
 
-    steps = schedule(wish.train, choice.batching, reasons, held_out=data.held_out is not None)
-    reasons.update(explain.choice(wish, data, job, choice, hardware, budget))
+    steps = schedule(request.train, choice.batching, reasons, held_out=data.held_out is not None)
+    reasons.update(explain.choice(request, data, job, choice, hardware, budget))
     notes += explain.notes(job, choice, hardware)
     # Unsloth keeps alpha / rank as it was where the rank had to go down, so that the adapter's scale stays.
-    alpha = wish.lora.alpha if choice.rank == job.rank else max(1, wish.lora.alpha * choice.rank // job.rank)
+    alpha = request.lora.alpha if choice.rank == job.rank else max(1, request.lora.alpha * choice.rank // job.rank)
     limit = budget - constants.context_bytes
     reasons["memory_limit_bytes"] = "limit of the allocator: the budget minus the CUDA context"
     return _plan(
-        wish,
+        request,
         data,
         hardware,
         choice.batching,
         steps,
         reasons,
         notes,
-        packing=wish.train.packing,
-        optim=wish.train.optim,
+        packing=request.train.packing,
+        optim=request.train.optim,
         lora_rank=choice.rank,
-        lora_targets=wish.targets(shape),
+        lora_targets=request.targets(shape),
         lora_alpha=alpha,
         offload_embedding=choice.offload_embedding,
         offload_layers=choice.offload_layers,
@@ -170,14 +170,14 @@ def _on_card(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware) -> P
         budget_bytes=budget,
         least_bytes=min(search.smallest(job).peak_bytes, choice.peak_bytes),
         longest_context=search.longest_context(job, budget),
-        estimate=_estimate(wish, data, job, choice, steps),
+        estimate=_estimate(request, data, job, choice, steps),
     )
 
 
-def _on_cpu(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware) -> Plan:
+def _on_cpu(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware) -> Plan:
     reasons: dict[str, str] = {}
-    batching = jobs.batchings(wish, data, on_gpu=False)[0]
-    memory = jobs.cpu_memory(wish, data, shape, hardware, batching)
+    batching = jobs.batchings(request, data, on_gpu=False)[0]
+    memory = jobs.cpu_memory(request, data, shape, hardware, batching)
     budget = vram.usable_bytes(hardware.memory_bytes)
     if memory.total_bytes > budget:
         raise fail(
@@ -187,21 +187,21 @@ def _on_cpu(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware) -> Pl
             fix="use a smaller model, or train.per_device_train_batch_size=1",
             exit_code=DOES_NOT_FIT,
         )
-    steps = schedule(wish.train, batching, reasons, held_out=data.held_out is not None)
-    reasons.update(explain.on_cpu(wish, batching))
+    steps = schedule(request.train, batching, reasons, held_out=data.held_out is not None)
+    reasons.update(explain.on_cpu(request, batching))
     notes = []
-    if wish.train.optim == "adamw_8bit":
+    if request.train.optim == "adamw_8bit":
         notes.append("On a CPU: torch's AdamW instead of 8-bit Adam.")
-    if wish.train.packing:
+    if request.train.packing:
         notes.append("On a CPU: padded batches instead of packing.")
-    if wish.model.load_in_4bit:
+    if request.model.load_in_4bit:
         # `SFTTrainer.__init__` of TRL 1.15 casts it; Unsloth takes that out of the trainer that it generates for CUDA.
         notes.append("On a CPU: the adapter of a 4-bit model trains in bfloat16, on a card in float32.")
     threads = cpu_threads(shape.total_parameters, hardware.cores)
     small = "a model this small gains nothing from a second thread"
     reasons["cpu_threads"] = small if threads == 1 else "every core"
     return _plan(
-        wish,
+        request,
         data,
         hardware,
         batching,
@@ -210,9 +210,9 @@ def _on_cpu(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware) -> Pl
         notes,
         packing=False,
         optim="adamw_torch_fused",
-        lora_rank=wish.lora.rank,
-        lora_targets=wish.targets(shape),
-        lora_alpha=wish.lora.alpha,
+        lora_rank=request.lora.rank,
+        lora_targets=request.targets(shape),
+        lora_alpha=request.lora.alpha,
         offload_embedding=False,
         offload_layers=0,
         checkpoint_skip_layers=0,
@@ -228,7 +228,7 @@ def _on_cpu(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware) -> Pl
 
 
 def _plan(
-    wish: Wish,
+    request: PlanRequest,
     data: Data,
     hardware: Hardware,
     batching: Batching,
@@ -238,7 +238,7 @@ def _plan(
     **chosen: Any,
 ) -> Plan:
     """The plan, from what was chosen and what the recipe fixes."""
-    model, lora, train = wish.model, wish.lora, wish.train
+    model, lora, train = request.model, request.lora, request.train
     reasons["device"] = hardware.name
     number_format, reasons["precision"] = precision(hardware)
     if not data.train.exact:
@@ -272,23 +272,26 @@ def _plan(
         save_steps=steps.save_steps,
         save_total_limit=train.save_total_limit,
         early_stopping_patience=train.early_stopping_patience if data.held_out else None,
-        seed=wish.seed,
-        report_to=wish.report_to,
+        seed=request.seed,
+        report_to=request.report_to,
         reasons=reasons,
         notes=tuple(notes),
         **chosen,
     )
 
 
-def _estimate(wish: Wish, data: Data, job: search.Job, choice: search.Choice, steps: Schedule) -> speed.Estimate:
+def _estimate(
+    request: PlanRequest, data: Data, job: search.Job, choice: search.Choice, steps: Schedule
+) -> speed.Estimate:
     """The time of training, of the evaluation losses, and of both rounds of questions."""
     micro_batches = min(
-        steps.total_steps * choice.batching.accumulation, math.ceil(choice.batching.micro_batches * wish.train.epochs)
+        steps.total_steps * choice.batching.accumulation,
+        math.ceil(choice.batching.micro_batches * request.train.epochs),
     )
-    if wish.train.max_steps is not None:
+    if request.train.max_steps is not None:
         micro_batches = steps.total_steps * choice.batching.accumulation
     held_out = data.held_out.total if data.held_out else 0
-    passes = 1 + wish.cost.extra_forwards
+    passes = 1 + request.cost.extra_forwards
     evaluation = speed.forward_seconds(
         job.shape,
         job.card,
@@ -300,7 +303,7 @@ def _estimate(wish: Wish, data: Data, job: search.Job, choice: search.Choice, st
     )
     efficiency, source = job.calibration.efficiency_of(job.card.key)
     train_seconds = micro_batches * choice.micro_batch_seconds
-    price = wish.budget.price_per_hour
+    price = request.budget.price_per_hour
     return speed.Estimate(
         tokens_per_second=choice.tokens_per_second,
         micro_batch_seconds=choice.micro_batch_seconds,
@@ -312,18 +315,18 @@ def _estimate(wish: Wish, data: Data, job: search.Job, choice: search.Choice, st
     )
 
 
-def _check_length(wish: Wish, data: Data, shape: ModelShape) -> None:
-    limit, lengths = wish.model.max_seq_length, data.train
+def _check_length(request: PlanRequest, data: Data, shape: ModelShape) -> None:
+    limit, lengths = request.model.max_seq_length, data.train
     if limit > shape.max_position_embeddings:
         raise fail(
             f"max_seq_length {limit} is more than the {shape.max_position_embeddings} positions of {shape.name}",
             where="model.max_seq_length",
             fix=f"set it to {shape.max_position_embeddings} or less",
         )
-    overlong = sum(count > wish.longest_example for count in lengths.tokens)
-    allowed = math.floor(wish.max_overlong * len(lengths.tokens))
+    overlong = sum(count > request.longest_example for count in lengths.tokens)
+    allowed = math.floor(request.max_overlong * len(lengths.tokens))
     if lengths.exact and overlong > allowed:
-        longest = math.ceil(lengths.longest / wish.cost.sequences)
+        longest = math.ceil(lengths.longest / request.cost.sequences)
         raise fail(
             f"{overlong} of {len(lengths.tokens)} examples are longer than max_seq_length {limit} "
             f"(longest: {longest} tokens). Truncation would cut off their answers.",

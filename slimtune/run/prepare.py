@@ -21,7 +21,7 @@ from slimtune.models import hardware as machines
 from slimtune.models import shapes as models
 from slimtune.plan import lengths, make
 from slimtune.plan.explain import suggestions
-from slimtune.plan.wish import Data, Wish
+from slimtune.plan.request import Data, PlanRequest
 from slimtune.recipe.schema import EvaluateSection, Recipe
 from slimtune.train import methods
 from slimtune.train.methods import Method
@@ -38,7 +38,7 @@ class _Read:
 
     recipe: Recipe
     method: Method
-    wish: Wish
+    request: PlanRequest
     train: tuple[Any, ...]
     held_out: tuple[Any, ...]
     test: tuple[Conversation, ...]
@@ -69,7 +69,7 @@ class Prepared(_Read):
     data: Data
     shape: models.ModelShape
     plan: make.Plan
-    facts: suggestions.Facts
+    facts: suggestions.PlanFacts
 
     def as_json(self) -> dict[str, Any]:
         """The plan with what it was made for."""
@@ -142,7 +142,7 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
     read = _Read(
         recipe=recipe,
         method=method,
-        wish=wish_of(recipe),
+        request=request_of(recipe),
         train=train.conversations,
         held_out=held_out.conversations if held_out else (),
         test=questions,
@@ -162,7 +162,7 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
 
 
 def _plan(read: _Read, folder: Path | None, shape: models.ModelShape, tokenizer: ChatTokenizer | None) -> Prepared:
-    method, wish = read.method, read.wish
+    method, request = read.method, read.request
     examples: Sequence[Any] = ()
     held_out: Sequence[Any] = ()
     with console.stderr().bar("Counting tokens") as progress:
@@ -176,7 +176,7 @@ def _plan(read: _Read, folder: Path | None, shape: models.ModelShape, tokenizer:
             held_out=count(held_out or read.held_out) if read.held_out else None,
             prompts=prompts.prompts,
         )
-    plan = make.make(wish, data, shape, read.hardware)
+    plan = make.make(request, data, shape, read.hardware)
     return Prepared(
         **{field.name: getattr(read, field.name) for field in dataclasses.fields(_Read)},
         folder=folder,
@@ -187,7 +187,7 @@ def _plan(read: _Read, folder: Path | None, shape: models.ModelShape, tokenizer:
         shape=shape,
         plan=dataclasses.replace(plan, notes=(*read.notes, *plan.notes)),
         facts=suggestions.facts_of(
-            wish,
+            request,
             Counter(map(suggestions.task_of, read.described)),
             sum(data.train.supervised),
             shape,
@@ -197,9 +197,9 @@ def _plan(read: _Read, folder: Path | None, shape: models.ModelShape, tokenizer:
     )
 
 
-def wish_of(recipe: Recipe) -> Wish:
+def request_of(recipe: Recipe) -> PlanRequest:
     """What of a recipe a plan is made from."""
-    return Wish(
+    return PlanRequest(
         model=recipe.model,
         lora=recipe.lora,
         train=recipe.train,

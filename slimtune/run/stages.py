@@ -123,7 +123,7 @@ def examples_within(prepared: Prepared, record: RunRecord) -> tuple[list[Any], l
 
     The plan has refused a run with more overlong ones than the recipe allows.
     """
-    limit, kept = prepared.wish.longest_example, []
+    limit, kept = prepared.request.longest_example, []
     for examples in (prepared.examples, prepared.held_out_examples):
         counts = prepared.method.lengths(examples).tokens
         left_out = [example.where for example, count in zip(examples, counts, strict=True) if count > limit]

@@ -9,17 +9,17 @@ from slimtune.models import hardware
 from slimtune.models import shapes as models
 from slimtune.plan import make
 from slimtune.plan.lengths import Lengths
-from slimtune.plan.wish import Data
+from slimtune.plan.request import Data
 from slimtune.recipe.schema import Recipe
-from slimtune.run.prepare import wish_of
+from slimtune.run.prepare import request_of
 
 CARD = hardware.card(10)
 CPU = hardware.Hardware("cpu", "a processor", 16 * 2**30, True, 8, None)
 QWEN3_8B = models.find("unsloth/Qwen3-8B-bnb-4bit")
 
 
-def wish(**sections):
-    return wish_of(_recipe(**sections))
+def request(**sections):
+    return request_of(_recipe(**sections))
 
 
 def _recipe(**sections):
@@ -28,7 +28,7 @@ def _recipe(**sections):
 
 def plan(lengths, where=CARD, shape=QWEN3_8B, **sections):
     held_out = lengths if "eval" in sections.get("data", {}) else None
-    return make.make(wish(**sections), Data(lengths, held_out), shape, where)
+    return make.make(request(**sections), Data(lengths, held_out), shape, where)
 
 
 def equal(count, tokens):
@@ -61,7 +61,7 @@ def test_what_the_recipe_fixes_is_kept():
 
 def test_rows_are_long_enough_for_held_out_examples():
     data = Data(equal(96, 100), held_out=Lengths((700,), (2,), exact=True))
-    made = make.make(wish(train={"effective_batch_size": 4}), data, QWEN3_8B, CARD)
+    made = make.make(request(train={"effective_batch_size": 4}), data, QWEN3_8B, CARD)
     assert made.row_length >= 700
 
 

@@ -25,9 +25,9 @@ from slimtune.data.records import Conversation, Message
 from slimtune.models import hardware
 from slimtune.models import shapes as models
 from slimtune.plan import lengths, make
-from slimtune.plan.wish import Data
+from slimtune.plan.request import Data
 from slimtune.recipe.schema import Recipe
-from slimtune.run.prepare import wish_of
+from slimtune.run.prepare import request_of
 from slimtune.train import audit as mask_audit
 from slimtune.train import trainer as trainers
 from slimtune.train.methods import sft
@@ -57,7 +57,7 @@ def main(folder, work):
     )
     data = Data(lengths.measure(conversations, tokenizer))
     shape = models.from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), "tiny")
-    plan = make.make(wish_of(recipe), data, shape, hardware.card(10))
+    plan = make.make(request_of(recipe), data, shape, hardware.card(10))
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")
     config = peft.LoraConfig(r=16, lora_alpha=32, target_modules=list(plan.lora_targets), task_type="CAUSAL_LM")
     model = peft.get_peft_model(model, config)

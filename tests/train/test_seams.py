@@ -14,7 +14,7 @@ from slimtune.data.chat_template import ChatTokenizer, Example
 from slimtune.data.records import Conversation, Message
 from slimtune.models import families
 from slimtune.plan.lengths import Lengths
-from slimtune.plan.wish import StepCost
+from slimtune.plan.request import StepCost
 from slimtune.recipe import loading as recipes
 from slimtune.run import prepare
 from slimtune.train import methods

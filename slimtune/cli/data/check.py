@@ -16,7 +16,7 @@ from slimtune.core.errors import BAD_INPUT, fail
 if TYPE_CHECKING:
     from slimtune.data.chat_template import ChatTokenizer
     from slimtune.datatools.check.check import Report
-    from slimtune.plan.explain.suggestions import Facts
+    from slimtune.plan.explain.suggestions import PlanFacts
     from slimtune.recipe.schema import Recipe
 
 
@@ -130,14 +130,14 @@ def _folder(name: str, settings: Recipe) -> Path | None:
     return base_model.locate(name, settings.model.revision if name == settings.model.base else None)
 
 
-def _facts(report: Report, settings: Recipe, name: str) -> Facts | None:
+def _facts(report: Report, settings: Recipe, name: str) -> PlanFacts | None:
     """The basis of the advice; None without rows, or for an unknown model."""
     from collections import Counter
 
     from slimtune.models import files as base_model
     from slimtune.models import shapes as models
     from slimtune.plan.explain import suggestions
-    from slimtune.run.prepare import wish_of
+    from slimtune.run.prepare import request_of
 
     weights = {source.path: source.weight for source in settings.data.train}
     tasks: Counter[suggestions.Task] = Counter()
@@ -149,4 +149,4 @@ def _facts(report: Report, settings: Recipe, name: str) -> Facts | None:
     if shape is None or not tasks.total():
         return None
     supervised = sum(sum(file.lengths.supervised) for file in report.files)
-    return suggestions.facts_of(wish_of(settings), tasks, supervised, shape)
+    return suggestions.facts_of(request_of(settings), tasks, supervised, shape)

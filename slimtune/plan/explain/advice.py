@@ -16,7 +16,7 @@ from slimtune.models import shapes as models
 from slimtune.models.hardware import Hardware
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import calibration, jobs, search
-from slimtune.plan.wish import Data, Wish
+from slimtune.plan.request import Data, PlanRequest
 
 CHANGES_SHOWN = 3
 _OPEN_TO_THE_PLAN = (
@@ -31,7 +31,7 @@ _SIZE = re.compile(r"^(?P<series>.+?)-(?P<size>\d+(\.\d+)?)b(?P<rest>.*)$", re.I
 
 
 @dataclass(frozen=True)
-class Change:
+class Remedy:
     """What makes the run fit. override: as written on the command line. peak_bytes: of the run with it, at least."""
 
     override: str
@@ -59,11 +59,11 @@ class _Idea:
 
 
 def does_not_fit(
-    wish: Wish, data: Data, shape: ModelShape, hardware: Hardware, job: search.Job, budget_bytes: int
+    request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware, job: search.Job, budget_bytes: int
 ) -> SlimtuneError:
     """The error (exit code 3) that says how much memory is missing and what would help."""
     needed = search.smallest(job).required_bytes
-    found = changes(wish, data, shape, hardware, needed)
+    found = changes(request, data, shape, hardware, needed)
     problems = [Problem(str(change), change.override) for change in found]
     if not problems:
         problems = [Problem("no single change makes it fit", "model.base", "use a much smaller model")]
@@ -75,16 +75,16 @@ def does_not_fit(
     )
 
 
-def changes(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware, needed_bytes: int) -> list[Change]:
+def changes(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware, needed_bytes: int) -> list[Remedy]:
     """The first few changes that make the run fit, cheapest first: what costs nothing, then time, quality, money.
 
     Single changes as far as there are any, then pairs of those that do not suffice alone. needed_bytes: what the run
     takes without any of them, from which the savings are counted.
     """
-    ideas = list(_ideas(wish, hardware))
+    ideas = list(_ideas(request, hardware))
     found, insufficient = [], []
     for idea in ideas:
-        change = _tried(idea, wish, data, shape, hardware, needed_bytes)
+        change = _tried(idea, request, data, shape, hardware, needed_bytes)
         if change is not None:
             found.append(change)
         else:
@@ -94,7 +94,7 @@ def changes(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware, neede
             break
         if first.values.keys() & second.values.keys() == {"model"} and first.shape and second.shape:
             continue  # two models at once
-        change = _tried(_both(first, second), wish, data, shape, hardware, needed_bytes)
+        change = _tried(_both(first, second), request, data, shape, hardware, needed_bytes)
         if change is not None:
             found.append(change)
     # One card is enough to be told of, as long as there is anything else.
@@ -104,11 +104,11 @@ def changes(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware, neede
 
 
 def _tried(
-    idea: _Idea, wish: Wish, data: Data, shape: ModelShape, hardware: Hardware, needed_bytes: int
-) -> Change | None:
+    idea: _Idea, request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware, needed_bytes: int
+) -> Remedy | None:
     """The change if the run fits with it."""
-    sections = {name: getattr(wish, name).model_copy(update=values) for name, values in idea.values.items()}
-    changed, other = dataclasses.replace(wish, **sections), idea.shape or shape
+    sections = {name: getattr(request, name).model_copy(update=values) for name, values in idea.values.items()}
+    changed, other = dataclasses.replace(request, **sections), idea.shape or shape
     if idea.card_gb:
         hardware = dataclasses.replace(hardware, memory_bytes=idea.card_gb * GIB, used_bytes=0)
     try:
@@ -122,12 +122,12 @@ def _tried(
     if chosen is None:
         return None
     meaning = idea.meaning
-    if chosen.offload_layers and wish.model.offload_layers is None:
+    if chosen.offload_layers and request.model.offload_layers is None:
         meaning += f" ({chosen.offload_layers} of {other.layers} layers in CPU memory"
         meaning += f", rank {chosen.rank})" if chosen.rank != job.rank else ")"
     # Free memory is spent on speed, so the saving is counted from the smallest form, not from the fastest.
     least = min(search.smallest(job).required_bytes, chosen.required_bytes)
-    return Change(idea.override, meaning, least, needed_bytes - least, budget)
+    return Remedy(idea.override, meaning, least, needed_bytes - least, budget)
 
 
 def _both(first: _Idea, second: _Idea) -> _Idea:
@@ -143,9 +143,9 @@ def _both(first: _Idea, second: _Idea) -> _Idea:
     )
 
 
-def _ideas(wish: Wish, hardware: Hardware) -> Iterator[_Idea]:
+def _ideas(request: PlanRequest, hardware: Hardware) -> Iterator[_Idea]:
     """Changes in the order of what they cost their user."""
-    model, train, lora = wish.model, wish.train, wish.lora
+    model, train, lora = request.model, request.train, request.lora
     # Nothing is lost by these.
     if not model.load_in_4bit:
         yield _Idea("model.load_in_4bit=true", "weights in 4 bit instead of 16", {"model": {"load_in_4bit": True}})
@@ -162,7 +162,7 @@ def _ideas(wish: Wish, hardware: Hardware) -> Iterator[_Idea]:
     if model.offload_embedding is False:
         yield _Idea("model.offload_embedding=null", "let the plan decide", {"model": {"offload_embedding": None}})
     # This costs time.
-    if not wish.budget.last_resorts:
+    if not request.budget.last_resorts:
         meaning = "allow slower training and a lower rank"
         yield _Idea("budget.last_resorts=true", meaning, {"budget": {"last_resorts": True}})
     # These cost quality.
@@ -176,7 +176,7 @@ def _ideas(wish: Wish, hardware: Hardware) -> Iterator[_Idea]:
     ]
     yield from smaller[:2]
     # This costs money.
-    now_gb = min(wish.budget.vram_gb or 1e9, hardware.memory_bytes / GIB)
+    now_gb = min(request.budget.vram_gb or 1e9, hardware.memory_bytes / GIB)
     for size in _CARD_SIZES:
         if size > 1.02 * now_gb:
             yield _Idea(f"budget.vram_gb={size}", f"a card with {size} GB", {"budget": {"vram_gb": size}}, card_gb=size)

@@ -7,16 +7,16 @@ from slimtune.models.shapes import ModelShape
 from slimtune.plan import batching, calibration, jobs, search
 from slimtune.plan.explain import picture
 from slimtune.plan.make import Plan
-from slimtune.plan.wish import Data, Wish
+from slimtune.plan.request import Data, PlanRequest
 
 _TOKENS = (1024, 2048, 4096, 8192)
 
 
-def bars(wish: Wish, data: Data, shape: ModelShape, hardware: Hardware, plan: Plan) -> list[picture.Bar]:
+def bars(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware, plan: Plan) -> list[picture.Bar]:
     """The plan's bar first, then the others by size. The plan must be one for a card."""
     assert plan.memory is not None
     assert plan.estimate is not None
-    job = jobs.build(wish, data, shape, hardware, calibration.current())
+    job = jobs.build(request, data, shape, hardware, calibration.current())
     drawn = [
         picture.Bar(
             f"The plan: {plan.micro_batch_tokens:,} tokens",

@@ -9,19 +9,19 @@ from slimtune.models.hardware import Hardware
 from slimtune.plan import jobs, packing, search
 from slimtune.plan.batching import Batching
 from slimtune.plan.memory import vram
-from slimtune.plan.wish import Data, Wish
+from slimtune.plan.request import Data, PlanRequest
 
 
 def choice(
-    wish: Wish, data: Data, job: search.Job, chosen: search.Choice, hardware: Hardware, budget_bytes: int
+    request: PlanRequest, data: Data, job: search.Job, chosen: search.Choice, hardware: Hardware, budget_bytes: int
 ) -> dict[str, str]:
     """The reason of every value that the search chose, by the plan's names."""
-    train, batching = wish.train, chosen.batching
+    train, batching = request.train, chosen.batching
     reasons = {
         "cpu_threads": "torch decides; the card does the work",
         "scoring_batch_size": "together no more tokens than a micro-batch",
         "per_device_eval_batch_size": "as in training",
-        **(_packed(wish, data, batching) if train.packing else _padded(wish, batching)),
+        **(_packed(request, data, batching) if train.packing else _padded(request, batching)),
     }
     if not train.packing and batching.micro > 1:
         reasons["packing"] = f"recipe; packed rows would compute {batching.filled:.0%} of the tokens"
@@ -39,7 +39,7 @@ def choice(
     }
     reasons["gradient_checkpointing"] = where[effective]
     reasons["checkpoint_skip_layers"] = _skipped(train.checkpoint_skip_layers, job, chosen, budget_bytes)
-    reasons["offload_embedding"] = _embedding(wish.model.offload_embedding, job, chosen)
+    reasons["offload_embedding"] = _embedding(request.model.offload_embedding, job, chosen)
     staging = vram.checkpoint_bytes(job.shape, batching.peak_tokens) / MIB
     if effective != "unsloth":
         reasons["double_buffer"] = "nothing is staged"
@@ -53,7 +53,7 @@ def choice(
     if chosen.offload_layers:
         reasons["offload_layers"] = (
             f"last resort: {swapped:.0f} MiB each, copied to the card twice per micro-batch"
-            if wish.model.offload_layers is None
+            if request.model.offload_layers is None
             else f"recipe; {swapped:.0f} MiB each"
         )
     else:
@@ -76,7 +76,7 @@ def notes(job: search.Job, chosen: search.Choice, hardware: Hardware) -> list[st
     return told
 
 
-def on_cpu(wish: Wish, batching: Batching) -> dict[str, str]:
+def on_cpu(request: PlanRequest, batching: Batching) -> dict[str, str]:
     """The reasons of a plan for a CPU."""
     reasons = {
         "optim": "8-bit Adam needs a GPU; a CPU uses torch's fused AdamW",
@@ -88,18 +88,18 @@ def on_cpu(wish: Wish, batching: Batching) -> dict[str, str]:
         "double_buffer": "nothing is staged on a CPU",
         "micro_batch_tokens": f"{batching.micro} examples of the longest length",
         "memory_limit_bytes": "a CPU run has no allocator to cap",
-        **_padded(wish, batching),
+        **_padded(request, batching),
     }
-    if wish.train.packing:
+    if request.train.packing:
         reasons["packing"] = "Unsloth's CPU backend cannot keep packed examples apart"
-    if wish.train.gradient_checkpointing == "unsloth":
+    if request.train.gradient_checkpointing == "unsloth":
         reasons["gradient_checkpointing"] = "ordinary checkpointing on a CPU"
     return reasons
 
 
-def _packed(wish: Wish, data: Data, batching: Batching) -> dict[str, str]:
-    train = wish.train
-    kept = data.kept(wish.longest_example)
+def _packed(request: PlanRequest, data: Data, batching: Batching) -> dict[str, str]:
+    train = request.train
+    kept = data.kept(request.longest_example)
     step_tokens = train.effective_batch_size * sum(kept) / len(kept)
     per_row, micro, times = batching.examples_per_row, batching.micro, batching.accumulation
     cut = f"{train.effective_batch_size} examples hold about {step_tokens:,.0f} tokens"
@@ -112,18 +112,18 @@ def _packed(wish: Wish, data: Data, batching: Batching) -> dict[str, str]:
         "gradient_accumulation_steps": (
             f"{per_row:.1f} examples a row × {micro} × {times} ≈ {train.effective_batch_size} a step"
         ),
-        "packing": str(packing.pack(kept, batching.row_length, _padded_instead(wish, data))),
+        "packing": str(packing.pack(kept, batching.row_length, _padded_instead(request, data))),
     }
 
 
-def _padded_instead(wish: Wish, data: Data) -> int:
+def _padded_instead(request: PlanRequest, data: Data) -> int:
     """Examples per micro-batch that the plan would choose without packing."""
-    unpacked = dataclasses.replace(wish, train=wish.train.model_copy(update={"packing": False}))
+    unpacked = dataclasses.replace(request, train=request.train.model_copy(update={"packing": False}))
     return jobs.batchings(unpacked, data, on_gpu=True)[0].micro
 
 
-def _padded(wish: Wish, batching: Batching) -> dict[str, str]:
-    train, micro, times = wish.train, batching.micro, batching.accumulation
+def _padded(request: PlanRequest, batching: Batching) -> dict[str, str]:
+    train, micro, times = request.train, batching.micro, batching.accumulation
     chosen = f"divides {train.effective_batch_size}; {batching.filled:.0%} of the places hold a token"
     return {
         "row_length": "longest example allowed; nothing is cut",

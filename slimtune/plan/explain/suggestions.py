@@ -9,14 +9,14 @@ from typing import Literal, cast
 
 from slimtune.data.records import Conversation
 from slimtune.models.shapes import ModelShape
-from slimtune.plan.wish import Wish
+from slimtune.plan.request import PlanRequest
 
 Task = Literal["direct", "cot", "code", "chat", "mixed"]
 """direct: a letter or a word at once. cot: an argument, then the answer. mixed: several of these."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Reference:
     """short: how a line names it. title, where: what to look it up by (an arXiv id or an address)."""
 
     short: str
@@ -24,20 +24,20 @@ class Source:
     where: str
 
 
-QLORA = Source("QLoRA", "QLoRA: Efficient Finetuning of Quantized LLMs", "arXiv:2305.14314")
-UNSLOTH = Source(
+QLORA = Reference("QLoRA", "QLoRA: Efficient Finetuning of Quantized LLMs", "arXiv:2305.14314")
+UNSLOTH = Reference(
     "Unsloth's guide",
     "LoRA fine-tuning Hyperparameters Guide",
     "https://unsloth.ai/docs/get-started/fine-tuning-llms-guide/lora-hyperparameters-guide",
 )
-REGRET = Source("LoRA Without Regret", "LoRA Without Regret", "https://thinkingmachines.ai/blog/lora/")
-TINKER = Source("Tinker's LoRA primer", "LoRA Primer", "https://tinker-docs.thinkingmachines.ai/tinker/lora-primer/")
-OPENAI = Source(
+REGRET = Reference("LoRA Without Regret", "LoRA Without Regret", "https://thinkingmachines.ai/blog/lora/")
+TINKER = Reference("Tinker's LoRA primer", "LoRA Primer", "https://tinker-docs.thinkingmachines.ai/tinker/lora-primer/")
+OPENAI = Reference(
     "OpenAI's guide",
     "Supervised fine-tuning",
     "https://developers.openai.com/docs/guides/distillation",
 )
-STATUTES = Source(
+STATUTES = Reference(
     "statutes-rags-FT",
     "A published attempt at 140 four-choice questions on Japanese law",
     "https://github.com/12080718/statutes-rags-FT",
@@ -45,7 +45,7 @@ STATUTES = Source(
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class PlanFacts:
     """What suggestions are drawn from.
 
     rows: training examples, as often as their weights say. supervised_tokens: of all of them, once. parameters: of the
@@ -78,7 +78,7 @@ class Suggestion:
     usual: str
     inside: bool
     because: str
-    sources: tuple[Source, ...]
+    sources: tuple[Reference, ...]
 
     def __str__(self) -> str:
         return f"{self.name} {number(self.value)}, usual is {self.usual}. {self.because} {_cited(self.sources)}"
@@ -103,7 +103,7 @@ _NOUNS: dict[Task, str] = {
 _SHORT = 8
 
 
-def suggest(facts: Facts) -> tuple[Suggestion, ...]:
+def suggest(facts: PlanFacts) -> tuple[Suggestion, ...]:
     """The usual range of each setting for which there is a source."""
     found = [_rows(facts), _passes(facts)]
     if facts.task == "direct" and facts.rows <= _FEW and facts.parameters >= _SMALLEST:
@@ -113,7 +113,7 @@ def suggest(facts: Facts) -> tuple[Suggestion, ...]:
     return tuple(found)
 
 
-def lines(facts: Facts, suggestions: Sequence[Suggestion]) -> list[str]:
+def lines(facts: PlanFacts, suggestions: Sequence[Suggestion]) -> list[str]:
     """What to print: whether all values are usual, a line for each that is not, and one line for the others."""
     inside, outside = ([one for one in suggestions if one.inside is wanted] for wanted in (True, False))
     place = "partly outside" if outside else "in"
@@ -131,7 +131,7 @@ def lines(facts: Facts, suggestions: Sequence[Suggestion]) -> list[str]:
     return said
 
 
-def _cited(sources: Sequence[Source]) -> str:
+def _cited(sources: Sequence[Reference]) -> str:
     return f"[{'; '.join(f'{source.short}, {source.where}' for source in sources)}]"
 
 
@@ -161,49 +161,49 @@ def task_of_all(counts: Mapping[Task, int]) -> Task:
 
 
 def facts_of(
-    wish: Wish,
+    request: PlanRequest,
     tasks: Mapping[Task, int],
     supervised_tokens: int,
     shape: ModelShape,
     *,
     rank: int | None = None,
     steps: int | None = None,
-) -> Facts:
-    """The facts of a wish and its training data.
+) -> PlanFacts:
+    """The facts of a request and its training data.
 
     tasks: examples of each task, as often as their weights say. rank, steps: of the plan where there is one; else the
-    wish's, and what the number of examples makes of it.
+    request's, and what the number of examples makes of it.
     """
-    train, rows = wish.train, sum(tasks.values())
-    rank = rank or wish.lora.rank
+    train, rows = request.train, sum(tasks.values())
+    rank = rank or request.lora.rank
     epochs = train.epochs if train.max_steps is None else train.max_steps * train.effective_batch_size / rows
-    return Facts(
+    return PlanFacts(
         rows=rows,
         supervised_tokens=supervised_tokens,
         task=task_of_all(tasks),
         parameters=shape.total_parameters,
-        adapter_parameters=shape.lora_parameters(rank, wish.targets(shape)),
+        adapter_parameters=shape.lora_parameters(rank, request.targets(shape)),
         rank=rank,
         learning_rate=train.learning_rate,
-        passes=epochs * max(1.0, wish.repeats),
+        passes=epochs * max(1.0, request.repeats),
         batch=train.effective_batch_size,
         steps=steps or math.ceil(epochs * rows / train.effective_batch_size),
     )
 
 
-def _rows(facts: Facts) -> Suggestion:
+def _rows(facts: PlanFacts) -> Suggestion:
     because = "Models improve visibly from 50 to 100 good examples"
     return Suggestion("examples", facts.rows, "50 or more", facts.rows >= 50, because, (OPENAI,))
 
 
-def _passes(facts: Facts) -> Suggestion:
+def _passes(facts: PlanFacts) -> Suggestion:
     because = "Further passes add little, and the model begins to memorise the examples"
     if facts.passes < 1:
         because = "Some examples are never read"
     return Suggestion("passes over the data", facts.passes, "1 to 3", 1 <= facts.passes <= 3, because, (UNSLOTH,))
 
 
-def _collapse(facts: Facts) -> Suggestion:
+def _collapse(facts: PlanFacts) -> Suggestion:
     """Passes and rate are weighed against each other as if half the rate allowed twice the passes: a rule of thumb."""
     limit = _COLLAPSED_PASSES * _COLLAPSED_RATE / facts.learning_rate
     because = (
@@ -217,7 +217,7 @@ def _collapse(facts: Facts) -> Suggestion:
     return Suggestion(name, facts.passes, f"fewer than {number(limit)}", inside, because, (STATUTES,))
 
 
-def _learning_rate(facts: Facts) -> Suggestion:
+def _learning_rate(facts: PlanFacts) -> Suggestion:
     rate, large = facts.learning_rate, facts.parameters > _LARGE
     high = 1e-4 if large else 2e-4
     because = f"Models {'above' if large else 'up to'} 13 billion parameters were trained at {number(high)}; "
@@ -228,7 +228,7 @@ def _learning_rate(facts: Facts) -> Suggestion:
     return Suggestion("learning rate", rate, f"5e-6 to {number(high)}", 5e-6 <= rate <= high, because, sources)
 
 
-def _rank(facts: Facts) -> Suggestion:
+def _rank(facts: PlanFacts) -> Suggestion:
     needed = math.ceil(facts.rank * facts.supervised_tokens / facts.adapter_parameters)
     if needed > facts.rank:
         because = (
@@ -241,6 +241,6 @@ def _rank(facts: Facts) -> Suggestion:
     )
 
 
-def _batch(facts: Facts) -> Suggestion:
+def _batch(facts: PlanFacts) -> Suggestion:
     because = "LoRA loses more than full fine-tuning from large batches, whatever its rank"
     return Suggestion("examples a step", facts.batch, "fewer than 32", facts.batch < 32, because, (REGRET,))

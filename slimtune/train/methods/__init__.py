@@ -17,7 +17,7 @@ from slimtune.core.errors import fail
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
 from slimtune.plan.lengths import Lengths
-from slimtune.plan.wish import StepCost
+from slimtune.plan.request import StepCost
 
 Batch = Mapping[str, Any]
 Counted = Callable[[int, int | None], None]

@@ -11,7 +11,7 @@ from slimtune.data.chat_template import ChatTokenizer, Example
 from slimtune.data.records import Conversation
 from slimtune.plan import lengths
 from slimtune.plan.make import Plan
-from slimtune.plan.wish import StepCost
+from slimtune.plan.request import StepCost
 from slimtune.train.methods import Batches, Counted, Method
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from slimtune.models import hardware
 from slimtune.models import shapes as models
 from slimtune.plan import make
 from slimtune.plan.lengths import Lengths
-from slimtune.plan.wish import Data
+from slimtune.plan.request import Data
 from slimtune.recipe.schema import Recipe
-from slimtune.run.prepare import wish_of
+from slimtune.run.prepare import request_of
 
 DATA = Data(Lengths((220,) * 98, (2,) * 98, exact=True), prompts=(200,) * 40)
 
@@ -22,7 +22,7 @@ def recipe(gb=10, base="unsloth/Qwen3-8B-bnb-4bit", **sections):
 
 def refused(made, data=DATA):
     with pytest.raises(SlimtuneError) as caught:
-        make.make(wish_of(made), data, models.find(made.model.base), hardware.card(made.budget.vram_gb))
+        make.make(request_of(made), data, models.find(made.model.base), hardware.card(made.budget.vram_gb))
     return caught.value
 
 
@@ -59,7 +59,9 @@ def test_each_of_three_changes_makes_it_fit(made):
     assert "GiB missing" in error.summary
     for problem in error.problems:
         changed = applied(made, problem.where)
-        plan = make.make(wish_of(changed), DATA, models.find(changed.model.base), hardware.card(changed.budget.vram_gb))
+        plan = make.make(
+            request_of(changed), DATA, models.find(changed.model.base), hardware.card(changed.budget.vram_gb)
+        )
         assert plan.peak_bytes <= plan.budget_bytes
         total = float(problem.what.split(" GiB in all")[0].split()[-1])
         assert total * 2**30 <= plan.budget_bytes * 1.001

@@ -11,13 +11,13 @@ from slimtune.core.console import Console
 from slimtune.data.records import Conversation, Message
 from slimtune.models import shapes as models
 from slimtune.plan.explain import suggestions
-from slimtune.plan.explain.suggestions import Facts, suggest, task_of, task_of_all
+from slimtune.plan.explain.suggestions import PlanFacts, suggest, task_of, task_of_all
 from slimtune.recipe import loading as recipes
 from slimtune.run import prepare, screen
 
 RECIPES = sorted(Path("recipes").glob("*.yaml"))
 # 140 questions answered with a letter and the end of the turn; Qwen3-8B, rank 16 on every linear layer.
-LETTERS = Facts(
+LETTERS = PlanFacts(
     rows=140, supervised_tokens=280, task="direct", parameters=8_190_735_360, adapter_parameters=43_646_976, rank=16,
     learning_rate=1e-4, passes=3, batch=8, steps=54,
 )  # fmt: skip
@@ -154,6 +154,6 @@ def test_passes_count_weights_and_steps():
 def test_facts_without_a_plan():
     recipe = recipes.load("recipes/direct.yaml")
     shape = models.find(recipe.model.base)
-    facts = suggestions.facts_of(prepare.wish_of(recipe), {"direct": 140}, 280, shape)
+    facts = suggestions.facts_of(prepare.request_of(recipe), {"direct": 140}, 280, shape)
     # 140 examples, 3 times, 8 a step: 52.5. 43,646,976 is the memory model's worked figure for rank 16.
     assert facts == dataclasses.replace(LETTERS, steps=53)

@@ -1,4 +1,4 @@
-"""What a plan is made from: what is wished for, and how long the examples are. No torch."""
+"""What a plan is made from: the recipe's sections, the cost of the method, the lengths of the examples. No torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StepCost:
 
 
 @dataclass(frozen=True)
-class Wish:
+class PlanRequest:
     """The recipe's sections that a plan follows, and what a step of its method costs.
 
     max_overlong: share of the examples that may be left out because they are longer than max_seq_length.
