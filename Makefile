@@ -24,7 +24,7 @@ fault: .venv/installed
 
 ## Every test that needs no GPU; then those that compute with a model again, in the other of the CPU's number formats.
 test-all: .venv/installed check
-	SLIMTUNE_TEST_COLD=1 $(BIN)/python -m pytest $(TWO) -m "not gpu"
+	SLIMTUNE_TEST_COLD=1 SLIMTUNE_HYPOTHESIS=thorough $(BIN)/python -m pytest $(TWO) -m "not gpu"
 	UNSLOTH_CPU_BF16=$$($(BIN)/python -c '$(OTHER)') $(BIN)/python -m pytest -m "unsloth and not gpu and not slow"
 
 check: .venv/installed

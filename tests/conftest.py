@@ -24,6 +24,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 import pytest
+from hypothesis import settings
+
+# Without a deadline: a busy machine is no error. `make test-all` tries more examples.
+settings.register_profile("quick", max_examples=50, deadline=None)
+settings.register_profile("thorough", max_examples=500, deadline=None)
+settings.load_profile(os.environ.get("SLIMTUNE_HYPOTHESIS", "quick"))
 
 
 @pytest.fixture(scope="session")
