@@ -1,6 +1,6 @@
-"""`slimtune doctor RUN`: what became of a run, which of its files are whole, and how to go on with it.
+"""`slimtune doctor RUN`: what happened to a run, which of its files are intact, and how to resume it.
 
-Nothing is changed: checkpoints are hashed, and nothing of them is loaded.
+The doctor changes nothing. It hashes checkpoints and loads nothing from them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from slimtune.core import run_lock, versions
 from slimtune.core.files import sha256_file
 from slimtune.core.findings import Finding, Level
-from slimtune.core.run_folder import as_dict, as_list, lines, mapping
+from slimtune.core.run_folder import as_dict, as_list, at, lines, mapping
 from slimtune.core.units import size_text
 from slimtune.run import resume
 from slimtune.train.safeguards import checkpoints
@@ -28,7 +28,7 @@ _WORTH_KNOWING = ("out_of_memory", "overfitting", "memory_differs", "checkpoint_
 
 
 def run(folder: Path) -> list[Finding]:
-    """What became of a run, which of its files are whole, and how to go on with it. Reads every checkpoint's bytes."""
+    """What happened to a run, which of its files are intact, and how to resume it. Reads every checkpoint's bytes."""
     directory = folder.resolve()
     if not (directory / "manifest.json").is_file():
         inside = (directory / "latest" / "manifest.json").is_file()
@@ -87,10 +87,9 @@ def _ending(manifest: dict[str, Any], events: Sequence[dict[str, Any]], live: bo
 
 
 def _lock(directory: Path) -> tuple[bool, list[Finding]]:
-    """Whether a process holds the run's folder, and what there is to say of the lock.
+    """Whether a process holds the run's folder, and the finding on its lock.
 
-    The kernel's lock is taken, shared, for a moment: where nobody holds it that changes nothing, but a run that
-    starts in this very moment would be refused once.
+    This takes the kernel's lock, shared, for a moment. A run that starts in this very moment would be refused once.
     """
     path = directory / run_lock.FILE
     try:
@@ -120,7 +119,7 @@ def _lock(directory: Path) -> tuple[bool, list[Finding]]:
 
 def _checkpoints(folder: Path, live: bool, complete: bool) -> tuple[list[Finding], int | None, int]:
     """A finding for each checkpoint, the newest valid one's step, and the bytes of the largest."""
-    # One that was set aside, and never replaced, gets its name back on resuming.
+    # Resuming gives a checkpoint that was set aside and never replaced its name back.
     paths = dict(checkpoints.by_step(folder, checkpoints.REPLACED)) | dict(checkpoints.by_step(folder))
     reasons = {step: checkpoints.verify(paths[step], f"checkpoint-{step}") for step in sorted(paths)}
     newest = max((step for step, reason in reasons.items() if reason is None), default=None)
@@ -172,7 +171,7 @@ def _adapter(folder: Path, complete: bool) -> Iterator[Finding]:
             if path.suffix == ".json":
                 json.loads(path.read_text(encoding="utf-8"))
             else:
-                # The header is read, which must agree with the file's size.
+                # This reads the header, which must agree with the file's size.
                 with safe_open(path, framework="numpy") as file:
                     tensors = len(file.keys())
         except (SafetensorError, ValueError) as error:
@@ -189,7 +188,7 @@ def _adapter(folder: Path, complete: bool) -> Iterator[Finding]:
 
 
 def _told(events: Sequence[dict[str, Any]]) -> Iterator[Finding]:
-    """What happened on the way, the same only once."""
+    """The events worth knowing, each distinct one once."""
     told = Counter(
         (str(event["event"]), str(event.get("message", ""))) for event in events if event.get("event") in _WORTH_KNOWING
     )
@@ -199,8 +198,8 @@ def _told(events: Sequence[dict[str, Any]]) -> Iterator[Finding]:
 
 
 def _changed_since(manifest: dict[str, Any]) -> Iterator[Finding]:
-    """What would make a resumed run another one: other data, which is refused, and other versions, which are not."""
-    recorded = as_dict(as_dict(manifest.get("hashes")).get("data"))
+    """Changes since the run began: with other data it cannot be resumed, with other versions it can."""
+    recorded = at(manifest, "hashes.data", {})
     for name, digest in recorded.items():
         path = Path(name)
         if not path.is_file():
@@ -217,20 +216,20 @@ def _changed_since(manifest: dict[str, Any]) -> Iterator[Finding]:
 def _no_room(directory: Path, needed: int) -> Iterator[Finding]:
     free = shutil.disk_usage(directory).free
     if free < needed:
-        what = f"{size_text(free)} are free, and the next checkpoint takes {size_text(needed)}"
+        what = f"{size_text(free)} are free, but the next checkpoint takes {size_text(needed)}"
         yield Finding("error", what, "make room, then resume")
     if not os.access(directory, os.W_OK | os.X_OK):
         yield Finding("error", f"{directory} cannot be written to", "make it writable, then resume")
 
 
 def _go_on(directory: Path, manifest: dict[str, Any], plan: dict[str, Any], newest: int | None) -> Finding:
-    """From where the run goes on, and with which command."""
-    total = as_dict(as_dict(plan.get("settings")).get("total_steps")).get("value")
-    runs = [path.parent.name for path in directory.parent.glob("*/manifest.json") if not path.parent.is_symlink()]
-    latest = directory.name == max(runs)
+    """Where the run continues, and with which command."""
+    total = at(plan, "settings.total_steps.value")
     since = "from the beginning" if newest is None else f"after step {newest} of {total} (checkpoint-{newest})"
-    instead = "" if latest else f"; it is not the latest run of its recipe (that is {max(runs)}), so name its folder"
-    wanted = "auto" if latest else str(directory)
+    wanted, instead = "auto", ""
+    latest = resume.latest_folder(directory.parent)
+    if latest is not None and latest.name != directory.name:
+        wanted = str(directory)
+        instead = f"; it is not the latest run of its recipe (that is {latest.name}), so name its folder"
     began = [str(part) for part in as_list(manifest.get("command"))] or ["train_unsloth.py"]
-    command = resume.command(began, wanted)
-    return Finding("ok", f"--resume {wanted} continues {since}{instead}", command)
+    return Finding("ok", f"--resume {wanted} continues {since}{instead}", resume.command(began, wanted))

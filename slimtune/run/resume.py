@@ -25,8 +25,14 @@ HARMLESS = ("about", "export", "run.report_to", "run.output_dir", "budget.price_
 
 def latest(output_dir: Path, name: str) -> RecordedRun | None:
     """The newest run of a recipe's name, finished or not; None where there is none."""
-    folders = [path.parent for path in (output_dir / name).glob("*/manifest.json") if not path.parent.is_symlink()]
-    return run_folder.read(max(folders, key=_age)) if folders else None
+    folder = latest_folder(output_dir / name)
+    return None if folder is None else run_folder.read(folder)
+
+
+def latest_folder(runs: Path) -> Path | None:
+    """The newest run's folder among the runs of one recipe; None where there is none."""
+    folders = [path.parent for path in runs.glob("*/manifest.json") if not path.parent.is_symlink()]
+    return max(folders, key=_age, default=None)
 
 
 def _age(folder: Path) -> tuple[str, int]:

@@ -389,6 +389,10 @@ def test_a_newer_run_is_what_auto_would_take(unfinished):
     write_json(unfinished.parent / "20261123T050000Z" / "manifest.json", {})
     last = doctor_run.run(unfinished)[-1]
     assert "it is not the latest run of its recipe (that is 20261123T050000Z)" in last.what
+    for number in (2, 10):  # runs of the same second
+        write_json(unfinished.parent / f"20261123T050000Z-{number}" / "manifest.json", {})
+    last = doctor_run.run(unfinished)[-1]
+    assert "(that is 20261123T050000Z-10)" in last.what
     assert shlex.split(last.fix)[-2:] == ["--resume", str(unfinished)]
 
 
@@ -506,7 +510,7 @@ def test_no_room_or_no_right_to_go_on(unfinished, monkeypatch):
     monkeypatch.setattr(doctor_run.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     monkeypatch.setattr(doctor_run.os, "access", lambda path, mode: False)
     findings = doctor_run.run(unfinished)
-    has(findings, "error", "0 MiB are free, and the next checkpoint takes", "make room")
+    has(findings, "error", "0 MiB are free, but the next checkpoint takes", "make room")
     has(findings, "error", "cannot be written to")
 
 

@@ -136,7 +136,7 @@ def as_markdown(result: Result, *, most: int = 30) -> str:
     if judged:
         blocks += ["## Judged by a model", "\n".join(f"- {_text(pairwise.sentence(one))}" for one in judged)]
     if result["flips"]:
-        blocks += ["## Where they part", _flips(result, names, most)]
+        blocks += ["## Where they differ", _flips(result, names, most)]
     return "\n\n".join(blocks) + "\n"
 
 

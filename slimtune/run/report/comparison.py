@@ -35,7 +35,8 @@ def as_html(result: Result) -> str:
         {
             "title": comparison_text.title(result),
             "tone": _TONES[pairs[0]["verdict"]] if len(pairs) == 1 else "plain",
-            "verdicts": [_verdict(pair) for pair in pairs],
+            "verdicts": pairs,
+            "tones": _TONES,
             "notes": result["notes"],
             "names": [
                 {
@@ -53,18 +54,13 @@ def as_html(result: Result) -> str:
             "histogram": _histogram(result),
             "matrix": comparison_text.matrix(result) if len(names) > 2 else [],
             "matrix_caption": comparison_text.matrix_caption(result),
-            "judged": [_judged(one) for one in result.get("judged", ())],
+            "judged": [(one, pairwise.sentence(one)) for one in result.get("judged", ())],
+            "most_judgements": _MOST_JUDGEMENTS,
             "parted": comparison_text.parted(result),
             "flips": [_flip(flip, kind_of(result)) for flip in result["flips"][:_MOST_FLIPS]],
             "more_flips": max(0, len(result["flips"]) - _MOST_FLIPS),
         },
     )
-
-
-def _verdict(pair: Mapping[str, Any]) -> dict[str, str]:
-    """The sentence, its first word apart: that one has the colour."""
-    word = pair["verdict"]
-    return {"word": word, "rest": pair["sentence"].removeprefix(word), "tone": _TONES[word]}
 
 
 def _shares(result: Result) -> dict[str, Any] | None:
@@ -127,71 +123,24 @@ def _placed(rows: Sequence[dict[str, Any]], scale: Scale) -> dict[str, Any]:
     return {"rows": placed, "texts": [(row["at"], row["y"], row["text"]) for row in placed]}
 
 
-def _histogram(result: Result) -> list[dict[str, Any]]:
-    """For each label how often it is gold and each contender's answer; bars are shares of all their own answers.
+def _histogram(result: Result) -> dict[str, Any]:
+    """The labels, and (name, colour, counts, sum of the counts) of gold and of each contender; none for other kinds.
 
     Contenders may have been asked in different numbers of orders, so that only shares can be compared.
+    `most`: the largest share.
     """
     if "labels" not in result:
-        return []
+        return {"labels": [], "columns": [], "most": 1}
     columns = [("gold", "var(--gold)", result["gold"])]
     columns += [
         (one["name"], _COLOURS[index % len(_COLOURS)], one["figures"]["histogram"])
         for index, one in enumerate(result["contenders"])
     ]
-    totals = [sum(counts.values()) or 1 for _, _, counts in columns]
-    most = max(
-        count / total for (_, _, counts), total in zip(columns, totals, strict=True) for count in counts.values()
-    )
-    return [
-        {
-            "label": label,
-            "bars": [
-                (name, colour, counts[label], round(100 * counts[label] / total / (most or 1), 1))
-                for (name, colour, counts), total in zip(columns, totals, strict=True)
-            ],
-        }
-        for label in result["labels"]
-    ]
+    summed = [(*column, sum(column[2].values()) or 1) for column in columns]
+    most = max(count / total for _, _, counts, total in summed for count in counts.values()) or 1
+    return {"labels": result["labels"], "columns": summed, "most": most}
 
 
 def _flip(flip: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
-    answers = flip["answers"]
-    return {
-        **flip,
-        "shown": [(kind.in_a_word(one), one.get("correct")) for one in answers],
-        "texts": [(number, one["text"]) for number, one in enumerate(answers, 1) if "text" in one],
-        "written": any("text" in one for one in answers),
-        "choices": [
-            {
-                "label": label,
-                "text": text,
-                "gold": label == flip["gold"],
-                "by": [number for number, one in enumerate(answers, 1) if one.get("predicted") == label],
-            }
-            for label, text in flip["choices"].items()
-        ],
-    }
-
-
-def _judged(one: Mapping[str, Any]) -> dict[str, Any]:
-    sentence = pairwise.sentence(one)
-    total = one["n"] or 1
-    return {
-        **one,
-        "word": one["verdict"],
-        "rest": sentence.removeprefix(one["verdict"]),
-        "tone": _TONES[one["verdict"]],
-        "bars": [
-            (name, one[name], round(100 * one[name] / total, 1), colour)
-            for name, colour in (
-                ("wins", "var(--good)"),
-                ("ties", "var(--base)"),
-                ("losses", "var(--bad)"),
-                ("unparsable", "var(--line)"),
-            )
-            if one[name]
-        ],
-        "shown": one["judgements"][:_MOST_JUDGEMENTS],
-        "more": max(0, len(one["judgements"]) - _MOST_JUDGEMENTS),
-    }
+    shown = [(kind.in_a_word(one), one.get("correct")) for one in flip["answers"]]
+    return {**flip, "shown": shown, "written": any("text" in one for one in flip["answers"])}

@@ -367,8 +367,8 @@ def test_markdown(three):
 
 def test_markdown_and_page_without_flips():
     result = compare([choice("one", range(5)), choice("two", range(5))])
-    assert "Where they part" not in as_markdown(result)
-    assert "Nowhere: they are right, and wrong, on the same items." in as_html(result)
+    assert "Where they differ" not in as_markdown(result)
+    assert "Nowhere: they are right and wrong on the same items." in as_html(result)
 
 
 @pytest.fixture
@@ -413,7 +413,7 @@ def test_the_page_is_self_contained_and_text_stays_text(three, judged):
 
 def test_the_page_shows_who_took_which_choice(three):
     html = as_html(three)
-    assert html.count("choices, and who took which") == 1
+    assert html.count("choices, and who picked which") == 1
     assert "Each against each" in html
     assert "always answering &#34;a&#34;, 25.0 %" in html
 
