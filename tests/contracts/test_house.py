@@ -4,22 +4,13 @@ import ast
 import graphlib
 
 import pytest
+from support.paths import ROOT
 from support.sources import FILES, PACKAGE, imports
 
 FOLDERS = {
-    "cli",
-    "run",
-    "serve",
-    "datatools",
-    "export",
-    "evaluate",
-    "train",
-    "plan",
-    "models",
-    "data",
-    "recipe",
-    "core",
+    *("cli", "run", "serve", "datatools", "export", "evaluate", "train", "plan", "models", "data", "recipe", "core")
 }
+LONGEST_FILE = 400
 
 
 def outside(*folders):
@@ -55,6 +46,11 @@ def test_only_core_cli_and_run_print():
             calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
             found |= {f"{name}:{node.lineno} prints" for node in calls if getattr(node.func, "id", "") == "print"}
     assert not found
+
+
+def test_no_file_is_longer_than_400_lines():
+    lengths = {name: len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in FILES}
+    assert not {name: length for name, length in lengths.items() if length > LONGEST_FILE}
 
 
 def test_modules_do_not_import_each_other_in_a_circle():
