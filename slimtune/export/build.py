@@ -276,8 +276,8 @@ def _write_modelfile(
     for change in composed.changes:
         on_progress.say(f"Modelfile: {change}")
     path = staged / "Modelfile"
-    modelfile.write(path, composed)
-    return composed.changes, compare(read_modelfile(path.read_text(encoding="utf-8")), composed.expected)
+    write_text(path, composed.text)
+    return composed.changes, compare(read_modelfile(path.read_text(encoding="utf-8")), composed.meant)
 
 
 def _in_mib(bar: Advance) -> Callable[[int, int], None]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +9,6 @@ from support.modelfiles import STOPS, parse_modelfile, write_modelfile
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.export.modelfile.modelfile_reader import (
-    Expected,
     Refused,
     compare,
     decoded,
@@ -21,10 +18,11 @@ from slimtune.export.modelfile.modelfile_reader import (
 )
 
 TEMPLATE = "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
-MEANT = Expected(
-    model="./law.gguf", template=TEMPLATE, system="短く答える。", stops=STOPS, num_ctx=2048, temperature=0.0, top_p=0.8,
-    top_k=20, repeat_penalty=1.0,
-)  # fmt: skip
+MEANT = {
+    "FROM": ["./law.gguf"], "TEMPLATE": [TEMPLATE], "SYSTEM": ["短く答える。"], "PARAMETER stop": list(STOPS),
+    "PARAMETER num_ctx": ["2048"], "PARAMETER temperature": ["0.0"], "PARAMETER top_p": ["0.8"],
+    "PARAMETER top_k": ["20"], "PARAMETER repeat_penalty": ["1.0"],
+}  # fmt: skip
 
 
 def written(folder, system: str | None = "短く答える。") -> str:
@@ -115,25 +113,29 @@ def test_a_written_file_is_what_was_meant(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
-        ('PARAMETER stop "<|im_end|>"\n', "", "the stop <|im_end|> is missing: the model would go on after its answer"),
+        ('PARAMETER stop "<|im_end|>"\n', "", "PARAMETER stop is '<|im_start|>', '<|endoftext|>', not '<|im_end|>',"),
         (
             'PARAMETER stop "<|im_end|>"\n',
             'PARAMETER stop "a"\nPARAMETER stop "<|im_end|>"\n',
-            "stop 'a' was not meant",
+            "PARAMETER stop is 'a', '<|im_end|>',",
         ),
-        ("FROM ./law.gguf", "FROM ./other.gguf", "FROM is './other.gguf'"),
-        ("<|im_end|>\n{{ end }}", "<|im_end|>{{ end }}", "TEMPLATE is another than training's: at character 70"),
-        ('SYSTEM """短く答える。"""', 'SYSTEM """長く"""', "SYSTEM is another"),
+        ("FROM ./law.gguf", "FROM ./other.gguf", "FROM is not what was meant, at character 3"),
+        ("<|im_end|>\n{{ end }}", "<|im_end|>{{ end }}", "TEMPLATE is not what was meant, at character 70"),
+        ('SYSTEM """短く答える。"""', 'SYSTEM """長く"""', "SYSTEM is not what was meant"),
         ('SYSTEM """短く答える。"""\n', "", "SYSTEM is missing"),
-        ("num_ctx 2048", "num_ctx 4096", "num_ctx is 4096, not 2048"),
+        (
+            "num_ctx 2048",
+            "num_ctx 4096",
+            "num_ctx is not what was meant, at character 1: '2048' expected, '4096' found",
+        ),
         ("PARAMETER temperature 0.0\n", "", "temperature is missing"),
-        ("top_p 0.8", "top_p 0.8\nPARAMETER top_p 0.9", "top_p is set 2 times"),
-        ("top_k 20", "top_k x", "top_k is x"),
-        ("repeat_penalty 1.0", "repeat_penalty 1.1", "repeat_penalty is 1.1"),
+        ("top_p 0.8", "top_p 0.8\nPARAMETER top_p 0.9", "top_p is '0.8', '0.9', not '0.8'"),
+        ("top_k 20", "top_k x", "top_k is not what was meant"),
+        ("repeat_penalty 1.0", "repeat_penalty 1.1", "repeat_penalty is not what was meant"),
         ("PARAMETER top_k 20", "PARAMETER top_k 20\nPARAMETER min_p 0.1", "min_p was not meant"),
-        ("FROM ./law.gguf", "FROM ./law.gguf\nRENDERER qwen3.5", "RENDERER is 'qwen3.5', not missing"),
-        ("FROM ./law.gguf", "FROM ./law.gguf\nADAPTER ./a.gguf", "ADAPTER is './a.gguf', not none"),
-        ("FROM ./law.gguf", "FROM ./law.gguf\nMESSAGE user hi", "MESSAGE was not meant"),
+        ("FROM ./law.gguf", "FROM ./law.gguf\nRENDERER qwen3.5", "RENDERER was not meant to be there: 'qwen3.5'"),
+        ("FROM ./law.gguf", "FROM ./law.gguf\nADAPTER ./a.gguf", "ADAPTER was not meant to be there: './a.gguf'"),
+        ("FROM ./law.gguf", "FROM ./law.gguf\nMESSAGE user hi", "MESSAGE user was not meant"),
     ],
 )
 def test_each_difference_has_a_message_of_its_own(old, new, what, tmp_path):
@@ -145,9 +147,9 @@ def test_each_difference_has_a_message_of_its_own(old, new, what, tmp_path):
 
 def test_other_stops_order_and_a_lost_space(tmp_path):
     text = written(tmp_path)
-    swapped = dataclasses.replace(MEANT, stops=STOPS[::-1])
-    assert "were meant to be" in compare(read_modelfile(text), swapped)[0].what
-    wide = dataclasses.replace(MEANT, system="短く　答える。")
+    swapped = MEANT | {"PARAMETER stop": STOPS[::-1]}
+    assert "PARAMETER stop is" in compare(read_modelfile(text), swapped)[0].what
+    wide = MEANT | {"SYSTEM": ["短く　答える。"]}
     assert compare(read_modelfile(text), wide)[0].what == (
         "SYSTEM lost U+3000 IDEOGRAPHIC SPACE (1×): Ollama's parser drops it"
     )
@@ -173,7 +175,8 @@ def test_written_and_read_is_what_was_meant(system, temperature, num_ctx, tmp_pa
         assert '"""' in str(error) or "the control token" in str(error)
         return
     read = read_modelfile(decoded((folder / "Modelfile").read_bytes()))
-    meant = dataclasses.replace(MEANT, num_ctx=num_ctx, temperature=temperature, system=read.system)
+    meant = MEANT | {"PARAMETER num_ctx": [str(num_ctx)], "PARAMETER temperature": [str(temperature)]}
+    meant["SYSTEM"] = [read.system] if read.system else []
     assert compare(read, meant) == [] and read.dropped == ()
     # Of the text itself nothing is lost but what cannot survive.
     kept = "".join(one for one in system if survives(one))

@@ -7,6 +7,7 @@ from typing import Any
 
 from support.chat_templates import chat_template
 
+from slimtune.core.files import write_text
 from slimtune.export.modelfile import modelfile
 from slimtune.export.modelfile.chat_templates import bake_chat_template
 from slimtune.export.modelfile.modelfile_reader import read_modelfile
@@ -23,7 +24,7 @@ def write_modelfile(path: Path, *, family: str, thinking: bool, **settings: Any)
         baked = bake_chat_template(chat_template(family), family=family, thinking=thinking)
         settings["chat_template"] = baked
     composed = modelfile.compose(family=family, thinking=thinking, **settings)
-    modelfile.write(path, composed)
+    write_text(path, composed.text)
     return composed.changes
 
 

@@ -14,31 +14,44 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.core.files import write_text
 from slimtune.export.gguf.gguf import FILE_NAME
 from slimtune.export.modelfile.chat_templates import OllamaTemplate, recognise
-from slimtune.export.modelfile.modelfile_reader import Expected, survives
+from slimtune.export.modelfile.modelfile_reader import character_name, survives
 from slimtune.models import families
 from slimtune.models.families import Family
+
+_ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "num_ctx": ("at least 1", lambda value: value >= 1),
+    "temperature": ("from 0 to 2", lambda value: 0 <= value <= 2),
+    "top_p": ("above 0, at most 1", lambda value: 0 < value <= 1),
+    "top_k": ("at least 0", lambda value: value >= 0),
+    "repeat_penalty": ("above 0, at most 2", lambda value: 0 < value <= 2),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """A Modelfile that is still to be written. changes: what had to be changed, as sentences. expected: what Ollama reads."""
+    """A Modelfile that is still to be written.
 
-    text: str
+    meant: the values of each instruction, as Ollama is to read them; see `compare`. changes: what had to be changed, as
+    sentences.
+    """
+
+    meant: Mapping[str, Sequence[str]]
     changes: list[str]
-    expected: Expected
+
+    @property
+    def text(self) -> str:
+        return "".join(f"{name} {_quoted(name, value)}\n" for name, values in self.meant.items() for value in values)
 
 
-def write(path: Path, composed: Composed) -> None:
-    """Write the file, whole or not at all."""
-    write_text(path, composed.text)
+def _quoted(name: str, value: str) -> str:
+    quote = {"TEMPLATE": '"""', "SYSTEM": '"""', "PARAMETER stop": '"'}.get(name, "")
+    return f"{quote}{value}{quote}"
 
 
 def compose(
@@ -72,7 +85,14 @@ def compose(
         changes += default_changes
     if "system" in template.trims:
         text = text.strip()
-    problems = _problems(gguf_name, text, template.turns.stops, num_ctx, temperature, top_p, top_k, repeat_penalty)
+    numbers = {
+        "num_ctx": num_ctx,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "repeat_penalty": repeat_penalty,
+    }
+    problems = _problems(gguf_name, text, template.turns.stops, numbers)
     if text and not template.takes_system:
         what = "the model's chat template takes no system prompt"
         problems.append(Problem(what, "data.system", "leave it out, or put its text into the questions"))
@@ -80,32 +100,15 @@ def compose(
         problems.append(Problem("the chat template writes a character that Ollama's parser drops", "export"))
     if problems:
         raise SlimtuneError(problems, summary="the Modelfile cannot be written")
-    rendered = row.rendered_by_ollama or {}
-    lines = [f"FROM ./{gguf_name}", f'TEMPLATE """{template.text}"""']
-    lines += [f"{name.upper()} {value}" for name, value in rendered.items()]
-    if text:
-        lines.append(f'SYSTEM """{text}"""')
-    lines += [f'PARAMETER stop "{stop}"' for stop in template.turns.stops]
-    lines += [
-        f"PARAMETER num_ctx {num_ctx}",
-        f"PARAMETER temperature {temperature}",
-        f"PARAMETER top_p {top_p}",
-        f"PARAMETER top_k {top_k}",
-        f"PARAMETER repeat_penalty {repeat_penalty}",
-    ]
-    expected = Expected(
-        model=f"./{gguf_name}",
-        template=template.text,
-        system=text or None,
-        stops=template.turns.stops,
-        num_ctx=num_ctx,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        repeat_penalty=repeat_penalty,
-        **rendered,
-    )
-    return Composed("\n".join(lines) + "\n", [*changes, *template.notes], expected)
+    meant = {
+        "FROM": [f"./{gguf_name}"],
+        "TEMPLATE": [template.text],
+        **{name.upper(): [value] for name, value in (row.rendered_by_ollama or {}).items()},
+        "SYSTEM": [text] if text else [],
+        "PARAMETER stop": template.turns.stops,
+        **{f"PARAMETER {name}": [str(value)] for name, value in numbers.items()},
+    }
+    return Composed(meant, [*changes, *template.notes])
 
 
 def _ollama_template(family: Family, thinking: bool, chat_template: str) -> OllamaTemplate:
@@ -119,16 +122,7 @@ def _ollama_template(family: Family, thinking: bool, chat_template: str) -> Olla
     return OllamaTemplate(family.turns, "{{ .Prompt }}", None, True, (), False, (note,))
 
 
-def _problems(
-    gguf_name: str,
-    system: str,
-    stops: Sequence[str],
-    num_ctx: int,
-    temperature: float,
-    top_p: float,
-    top_k: int,
-    repeat_penalty: float,
-) -> list[Problem]:
+def _problems(gguf_name: str, system: str, stops: Sequence[str], numbers: Mapping[str, float]) -> list[Problem]:
     problems = []
     if not FILE_NAME.fullmatch(gguf_name):
         fix = "letters, digits, '.', '_' and '-', ending in .gguf, without a folder"
@@ -139,15 +133,9 @@ def _problems(
     for token in stops:
         if token in system:
             problems.append(Problem(f"the system prompt holds the control token {token}", "data.system", "remove it"))
-    for name, value, allowed, good in (
-        ("num_ctx", num_ctx, "at least 1", num_ctx >= 1),
-        ("temperature", temperature, "from 0 to 2", 0 <= temperature <= 2),
-        ("top_p", top_p, "above 0, at most 1", 0 < top_p <= 1),
-        ("top_k", top_k, "at least 0", top_k >= 0),
-        ("repeat_penalty", repeat_penalty, "above 0, at most 2", 0 < repeat_penalty <= 2),
-    ):
-        if not good:
-            problems.append(Problem(f"{name} is {value}; it must be {allowed}", "export"))
+    for name, (allowed, good) in _ALLOWED.items():
+        if not good(numbers[name]):
+            problems.append(Problem(f"{name} is {numbers[name]}; it must be {allowed}", "export"))
     return problems
 
 
@@ -161,9 +149,8 @@ def _as_ollama_reads(text: str) -> tuple[str, list[str]]:
     for character, count in lost.items():
         space = unicodedata.category(character).startswith("Z")
         text = text.replace(character, " " if space else "")
-        name = f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip()
         became = "became a plain space" if space else "was left out"
-        changes.append(f"SYSTEM: {name} {became} ({count}×), because Ollama's parser drops it")
+        changes.append(f"SYSTEM: {character_name(character)} {became} ({count}×), because Ollama's parser drops it")
     composed = unicodedata.normalize("NFC", text)
     if composed != text:
         changes.append("SYSTEM: was composed (Unicode NFC), as training does it and llama.cpp does not")

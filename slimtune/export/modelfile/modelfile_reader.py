@@ -261,49 +261,31 @@ def _bad_parameter(name: str, value: str) -> str:
 # ---- what was meant -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """What a Modelfile is meant to hold; None where it must say nothing. stops: in their order."""
+def compare(read: Modelfile, meant: Mapping[str, Sequence[str]], where: str = "Modelfile") -> list[Problem]:
+    """A problem for each instruction that Ollama reads otherwise than meant.
 
-    model: str
-    template: str | None
-    system: str | None
-    stops: Sequence[str]
-    num_ctx: int | None
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    repeat_penalty: float | None
-    renderer: str | None = None
-    parser: str | None = None
-    requires: str | None = None
-    adapters: Sequence[str] = ()
+    meant: the values of each, such as {"FROM": ["./law.gguf"], "PARAMETER stop": [...]}; it has no others.
+    """
+    found: dict[str, list[str]] = {}
+    for one in read.instructions:
+        found.setdefault(f"{one.name.upper()} {one.key}".rstrip(), []).append(one.value)
+    told = [_difference(name, found.get(name, []), list(meant.get(name, ()))) for name in {**meant, **found}]
+    return [Problem(what, where) for what in told if what]
 
 
-def compare(parsed: Modelfile, expected: Expected, where: str = "Modelfile") -> list[Problem]:
-    """Each difference between what Ollama reads and what was meant, with a message of its own; nothing for none."""
-    told: list[str] = []
-    if parsed.models != (expected.model,):
-        told.append(f"FROM is {', '.join(map(repr, parsed.models))}, not {expected.model!r}: another model is served")
-    told += _text_differs("TEMPLATE", parsed.template, expected.template, "than training's", "is rendered by a guess")
-    told += _text_differs("SYSTEM", parsed.system, expected.system, "than what was meant", "has no system prompt")
-    told += _stops_differ(parsed.parameters.get("stop", ()), expected.stops)
-    numbers = {name: getattr(expected, name) for name in ("num_ctx", "temperature", "top_p", "top_k", "repeat_penalty")}
-    for name, meant in numbers.items():
-        told += _number_differs(name, parsed.parameters.get(name, ()), meant)
-    told += [
-        f"PARAMETER {name} was not meant to be there" for name in parsed.parameters if name not in {*numbers, "stop"}
-    ]
-    for name in ("renderer", "parser", "requires"):
-        found, meant = getattr(parsed, name), getattr(expected, name)
-        if found != meant:
-            told.append(f"{name.upper()} is {_or_missing(found)}, not {_or_missing(meant)}")
-    if parsed.adapters != tuple(expected.adapters):
-        told.append(f"ADAPTER is {_listed(parsed.adapters)}, not {_listed(expected.adapters)}")
-    for name, there in (("MESSAGE", parsed.messages), ("DRAFT", parsed.drafts)):
-        if there:
-            told.append(f"{name} was not meant to be there")
-    return [Problem(what, where) for what in told]
+def _difference(name: str, found: list[str], meant: list[str]) -> str:
+    if found == meant:
+        return ""
+    if not found:
+        return f"{name} is missing: {_listed(meant)} was meant"
+    if not meant:
+        return f"{name} was not meant to be there: {_listed(found)}"
+    if len(found) != 1 or len(meant) != 1:
+        return f"{name} is {_listed(found)}, not {_listed(meant)}"
+    gone = lost(meant[0], found[0])
+    if gone:
+        return f"{name} lost {gone}: Ollama's parser drops it"
+    return f"{name} is not what was meant, {first_difference(meant[0], found[0])}"
 
 
 def lost(expected: str, found: str) -> str:
@@ -327,42 +309,5 @@ def character_name(character: str) -> str:
     return f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip()
 
 
-def _text_differs(name: str, found: str | None, meant: str | None, than: str, without: str) -> list[str]:
-    if found == meant:
-        return []
-    if found is None:
-        return [f"{name} is missing: a conversation {without}"]
-    if meant is None:
-        return [f"{name} was not meant to be there: {found[:60]!r}"]
-    gone = lost(meant, found)
-    if gone:
-        return [f"{name} lost {gone}: Ollama's parser drops it"]
-    return [f"{name} is another {than}: {first_difference(meant, found)}"]
-
-
-def _stops_differ(found: Sequence[str], meant: Sequence[str]) -> list[str]:
-    told = [f"the stop {one} is missing: the model would go on after its answer" for one in meant if one not in found]
-    told += [f"the stop {one!r} was not meant to be there: answers end at it" for one in found if one not in meant]
-    if not told and list(found) != list(meant):
-        told.append(f"the stops are {_listed(found)}, and were meant to be {_listed(meant)}")
-    return told
-
-
-def _number_differs(name: str, found: Sequence[str], meant: float | None) -> list[str]:
-    if meant is None:
-        return [f"PARAMETER {name} was not meant to be there"] if found else []
-    if not found:
-        return [f"PARAMETER {name} is missing: Ollama's own default counts instead of {meant}"]
-    if len(found) > 1:
-        return [f"PARAMETER {name} is set {len(found)} times"]
-    if not _FRACTION.fullmatch(found[0]) or float(found[0]) != meant:
-        return [f"PARAMETER {name} is {found[0]}, not {meant}"]
-    return []
-
-
-def _or_missing(value: str | None) -> str:
-    return "missing" if value is None else repr(value)
-
-
 def _listed(values: Iterable[str]) -> str:
-    return ", ".join(map(repr, values)) or "none"
+    return ", ".join(repr(value[:60]) for value in values)
