@@ -30,6 +30,8 @@ from slimtune.data.records import Message, as_dicts
 
 _LOAD_SECONDS = 900
 _ENDING_SECONDS = 10
+_SMALL_BYTES = 64 * 2**20
+"""llama.cpp's threads wait for each other by spinning, which costs more than a model of this size gains from a second one."""
 _WHOLE_VOCABULARY, _LIKELIEST = 4096, 512
 
 
@@ -226,7 +228,7 @@ def start(
     """A server for the model in a GGUF file, loaded and ready.
 
     context_length: tokens of prompt and reply, for each of the `slots` requests that it answers at a time.
-    threads: None lets llama.cpp choose. flash_attention: used where it can be, which is llama.cpp's own default.
+    threads: None lets llama.cpp choose, and takes one for a file of less than 64 MiB. flash_attention: used where it can be, which is llama.cpp's own default.
     answer_seconds: the longest wait for an answer.
     Raises SlimtuneError where llama.cpp cannot load the file, with what it printed last.
     """
@@ -234,7 +236,7 @@ def start(
         "gguf": str(gguf),
         "n_ctx": context_length * slots,
         "n_parallel": slots,
-        "threads": threads,
+        "threads": threads or (1 if gguf.is_file() and gguf.stat().st_size < _SMALL_BYTES else None),
         "flash_attention": flash_attention,
     }
     messages = tempfile.TemporaryFile()  # noqa: SIM115  the server closes it
