@@ -125,7 +125,7 @@ def measure(path: Path, against: Sequence[str]) -> dict[str, Any]:
     tokenizer = ChatTokenizer(builtin.resolve("builtin:tiny-qwen3"))
     began, worked = time.perf_counter(), time.process_time()
     evaluation = contamination.read(against)
-    report = check.check([str(path)], check.Wish(tokenizer, "builtin:tiny-qwen3", 4096, evaluation=evaluation))
+    report = check.check([str(path)], check.CheckSettings(tokenizer, "builtin:tiny-qwen3", 4096, evaluation=evaluation))
     rendering.lines(report, limit=5)
     seconds = time.perf_counter() - began
     (file,) = report.files

@@ -206,7 +206,7 @@ class Chat:
         )
 
 
-Read = Callable[[str], str | None]
+NextLine = Callable[[str], str | None]
 """Takes a prompt, gives the next line without its end; None where there is no more."""
 
 
@@ -262,7 +262,7 @@ def run_script(conversation: Chat, given: Iterable[Entry]) -> None:
         conversation.answer(entry.text, stoppable=False)
 
 
-def next_entry(read: Read) -> Entry | None:
+def next_entry(read: NextLine) -> Entry | None:
     """The next message or command; None at the end. Blank lines are passed over.
 
     A message between two \"\"\" may have several lines. Raises SlimtuneError where the second is missing.
@@ -276,13 +276,13 @@ def next_entry(read: Read) -> Entry | None:
     return None
 
 
-def entries_of(read: Read) -> Iterator[Entry]:
+def entries_of(read: NextLine) -> Iterator[Entry]:
     """Every entry that is read, to the end."""
     while (entry := next_entry(read)) is not None:
         yield entry
 
 
-def piped() -> Read:
+def piped() -> NextLine:
     """Lines of standard input where that is no terminal. The reader raises SlimtuneError for what is not UTF-8."""
     lines = enumerate(sys.stdin.buffer, 1)
 
@@ -298,7 +298,7 @@ def piped() -> Read:
     return read
 
 
-def _several_lines(first: str, read: Read) -> str:
+def _several_lines(first: str, read: NextLine) -> str:
     lines = [first]
     while not lines[-1].rstrip().endswith(_SEVERAL_LINES):
         line = read("... ")

@@ -6,7 +6,7 @@ in which every 0 begins an example. This module is a `methods.Batches`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slimtune.models import backend  # noqa: F401  before torch: Unsloth patches what follows
@@ -15,12 +15,11 @@ import torch  # isort: skip
 
 from slimtune.core.errors import DOES_NOT_FIT, SlimtuneError, fail
 from slimtune.data.chat_template import IGNORE_INDEX, Example, as_key
+from slimtune.train.methods import Batch
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow
-
-Batch = Mapping[str, Any]
 
 _CHUNK = 1000
 

@@ -18,8 +18,8 @@ from slimtune.datatools.build.prompts import Language
 if TYPE_CHECKING:
     from slimtune.data.questions import Question
     from slimtune.datatools.build.teacher import Taught
-    from slimtune.datatools.build.training_rows import Built, Wish
-    from slimtune.datatools.retrieval.index import Index
+    from slimtune.datatools.build.training_rows import BuildSettings, Built
+    from slimtune.datatools.retrieval.index import PassageIndex
     from slimtune.datatools.writing import Written
 
 
@@ -84,7 +84,7 @@ def build(
     from slimtune.core import console
     from slimtune.datatools.build import columns as tables
     from slimtune.datatools.build import question_sources, training_rows
-    from slimtune.datatools.build.training_rows import Wish
+    from slimtune.datatools.build.training_rows import BuildSettings
     from slimtune.datatools.writing import write_rows
 
     _refuse_idle(
@@ -102,7 +102,7 @@ def build(
             where="--reasoning teacher",
             fix="--teacher http://localhost:11434/v1#qwen3:32b",
         )
-    wish = Wish(
+    wish = BuildSettings(
         mode=mode,
         context=context,
         top_k=top_k,
@@ -144,7 +144,9 @@ def _refuse_idle(options: dict[str, tuple[bool, bool, str]]) -> None:
         raise SlimtuneError(idle)
 
 
-def _index(corpus: str | None, questions: Sequence[Question], terms: Literal["ngram", "sudachi"], cache: bool) -> Index:
+def _index(
+    corpus: str | None, questions: Sequence[Question], terms: Literal["ngram", "sudachi"], cache: bool
+) -> PassageIndex:
     from slimtune.core import console
     from slimtune.core.errors import Problem
     from slimtune.data.problems import bad_data
@@ -175,7 +177,7 @@ def _cache_folder() -> Path:
 
 
 def _teacher(
-    text: str, wish: Wish, replies_path: Path, replies: int, tokens: int, opened: ExitStack
+    text: str, wish: BuildSettings, replies_path: Path, replies: int, tokens: int, opened: ExitStack
 ) -> Callable[[Sequence[Question]], Taught]:
     from slimtune.core import console
     from slimtune.datatools.build import teacher
@@ -207,7 +209,7 @@ def _teacher(
     return teach
 
 
-def _say(built: Built, written: Written, questions: int, wish: Wish) -> None:
+def _say(built: Built, written: Written, questions: int, wish: BuildSettings) -> None:
     from slimtune.core.units import plural
 
     for note in built.notes:

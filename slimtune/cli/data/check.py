@@ -73,7 +73,7 @@ def check(
     with console.stderr().bar("Reading evaluation files") as progress:
         compared = [*(against or []), *(path for path in held_out if path)]
         evaluation = contamination.read(compared, on_progress=progress)
-    wish = checking.Wish(
+    wish = checking.CheckSettings(
         tokenizer=tokenizer,
         model=name if name and tokenizer else "",
         max_seq_length=max_seq_length or settings.model.max_seq_length,

@@ -16,7 +16,7 @@ from slimtune.data.splitting import context_key
 from slimtune.datatools.build import arguments, examples, prompts, shuffling
 from slimtune.datatools.build.prompts import Language
 from slimtune.datatools.build.teacher import Taught
-from slimtune.datatools.retrieval.index import Hit, Index, recall
+from slimtune.datatools.retrieval.index import Hit, PassageIndex, recall
 
 Context = Literal["none", "gold", "retrieved"]
 Reasoning = Literal["column", "template", "teacher"]
@@ -26,7 +26,7 @@ _QUERIES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class BuildSettings:
     """What the rows should be.
 
     mode: `direct` answers with the label, `cot` reasons first. context: the text before the question. top_k: retrieved
@@ -60,9 +60,9 @@ class Built:
 
 def build(
     questions: Sequence[Question],
-    wish: Wish,
+    wish: BuildSettings,
     *,
-    index: Index | None = None,
+    index: PassageIndex | None = None,
     teach: Callable[[Sequence[Question]], Taught] | None = None,
     on_progress: Advance = ignore,
 ) -> Built:
@@ -108,7 +108,7 @@ def build(
     return Built(rows, gold_recall, without_gold, tuple(notes))
 
 
-def _refuse_incomplete(questions: Sequence[Question], wish: Wish) -> None:
+def _refuse_incomplete(questions: Sequence[Question], wish: BuildSettings) -> None:
     problems: dict[str, list[Problem]] = {}
     for question in questions:
         found = problems.setdefault(question.path, [])
@@ -129,7 +129,7 @@ def _refuse_incomplete(questions: Sequence[Question], wish: Wish) -> None:
 
 def _with_reasoning(
     questions: Sequence[Question],
-    wish: Wish,
+    wish: BuildSettings,
     teach: Callable[[Sequence[Question]], Taught] | None,
     notes: list[str],
     on_progress: Advance,
@@ -154,7 +154,9 @@ def _with_reasoning(
     return taught.questions, f"teacher:{taught.name}"
 
 
-def _examples(asked: Sequence[Question], origins: dict[str, str], wish: Wish, notes: list[str]) -> tuple[Question, ...]:
+def _examples(
+    asked: Sequence[Question], origins: dict[str, str], wish: BuildSettings, notes: list[str]
+) -> tuple[Question, ...]:
     if not wish.few_shot:
         return ()
     solved = examples.choose([one for one in asked if one.id not in origins], wish.few_shot, seed=wish.seed)
@@ -164,7 +166,9 @@ def _examples(asked: Sequence[Question], origins: dict[str, str], wish: Wish, no
     return tuple(solved)
 
 
-def _retrieve(questions: Sequence[Question], wish: Wish, index: Index | None, on_progress: Advance) -> list[list[Hit]]:
+def _retrieve(
+    questions: Sequence[Question], wish: BuildSettings, index: PassageIndex | None, on_progress: Advance
+) -> list[list[Hit]]:
     """For each question the best passages, as many as are wanted or measured; empty unless they are retrieved."""
     if wish.context != "retrieved":
         return []
@@ -179,13 +183,13 @@ def _retrieve(questions: Sequence[Question], wish: Wish, index: Index | None, on
     return hits
 
 
-def _recall(questions: Sequence[Question], hits: Sequence[Sequence[Hit]], wish: Wish) -> dict[int, float]:
+def _recall(questions: Sequence[Question], hits: Sequence[Sequence[Hit]], wish: BuildSettings) -> dict[int, float]:
     if not hits or not any(one.context for one in questions):
         return {}
     return recall(hits, [one.context for one in questions], sorted({*_RECALL_AT, wish.top_k}))
 
 
-def _passages(question: Question, found: Sequence[Hit], wish: Wish) -> list[tuple[str, str]]:
+def _passages(question: Question, found: Sequence[Hit], wish: BuildSettings) -> list[tuple[str, str]]:
     """Id and text of what the prompt shows, in its order; the gold context by itself has no id."""
     if wish.context == "none":
         return []
@@ -209,7 +213,7 @@ def _is_gold(text: str, question: Question) -> bool:
 
 def _row(
     question: Question,
-    wish: Wish,
+    wish: BuildSettings,
     passages: Sequence[tuple[str, str]],
     solved: Sequence[Question],
     origin: str | None,

@@ -47,7 +47,7 @@ class Frequent:
 
 
 @dataclass(slots=True)
-class Answers:
+class AnswerCounts:
     """Counts of one file.
 
     modes: rows of each `meta.mode`, "none" without one. tasks: rows of each task. free: rows whose output is no label.

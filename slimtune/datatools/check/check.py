@@ -15,7 +15,7 @@ from slimtune.data.reading import DataFile, distinct
 from slimtune.data.records import Conversation
 from slimtune.data.text import system_problems
 from slimtune.datatools.check import text
-from slimtune.datatools.check.answers import Answers
+from slimtune.datatools.check.answers import AnswerCounts
 from slimtune.datatools.check.contamination import Contamination, Evaluation
 from slimtune.datatools.check.likeness import Likeness
 from slimtune.datatools.check.token_lengths import TokenLengths
@@ -35,7 +35,7 @@ class FileFigures:
     rows: int
     sound: int
     other_mode: int
-    answers: Answers
+    answers: AnswerCounts
     lengths: TokenLengths
 
 
@@ -54,7 +54,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class CheckSettings:
     """format, system, mode: as the loader is told. secrets: also look for keys and personal numbers."""
 
     tokenizer: ChatTokenizer | None = None
@@ -67,7 +67,7 @@ class Wish:
     evaluation: Evaluation = field(default_factory=Evaluation)
 
 
-def check(paths: Sequence[str], wish: Wish, *, on_progress: Advance = ignore) -> Report:
+def check(paths: Sequence[str], wish: CheckSettings, *, on_progress: Advance = ignore) -> Report:
     """Check every file row by row, and look for repetitions across all of them.
 
     Of a JSONL row, some sixty bytes and its findings stay in memory. Other kinds of files are read whole.
@@ -95,10 +95,10 @@ def check(paths: Sequence[str], wish: Wish, *, on_progress: Advance = ignore) ->
 
 
 def _check_file(
-    source: DataFile, wish: Wish, likeness: Likeness, advance: Callable[[], None]
+    source: DataFile, wish: CheckSettings, likeness: Likeness, advance: Callable[[], None]
 ) -> tuple[FileFigures, list[Finding]]:
     path = source.path
-    modes, answers, languages = ModeFilter(path, wish.mode, source.problems), Answers(path), text.Languages()
+    modes, answers, languages = ModeFilter(path, wish.mode, source.problems), AnswerCounts(path), text.Languages()
     counted = TokenLengths(wish.tokenizer, wish.max_seq_length)
     contamination = Contamination(path, wish.evaluation)
     findings: list[Finding] = []
@@ -126,7 +126,7 @@ def _check_file(
 
 
 def _odd_rows(
-    conversations: Sequence[Conversation], wish: Wish, answers: Answers, languages: text.Languages
+    conversations: Sequence[Conversation], wish: CheckSettings, answers: AnswerCounts, languages: text.Languages
 ) -> list[Finding]:
     findings: list[Finding] = []
     for conversation in conversations:

@@ -40,7 +40,7 @@ class Hit:
 
 
 @dataclass(frozen=True, eq=False)
-class Index:
+class PassageIndex:
     """passages: what is searched, in the order that breaks ties. from_cache: whether the scores were on disk."""
 
     passages: tuple[Passage, ...]
@@ -64,7 +64,7 @@ class Index:
 
 def build(
     passages: Sequence[Passage], *, terms: TermKind = "ngram", cache: Path | None = None, on_progress: Advance = ignore
-) -> Index:
+) -> PassageIndex:
     """The index of the passages' titles and texts.
 
     cache: a folder with one index per set of passages, kind of terms and library versions; a damaged index is rebuilt
@@ -77,11 +77,11 @@ def build(
     folder = cache / _cache_name(passages, terms) if cache else None
     bm25 = _load(folder) if folder else None
     if bm25 is not None:
-        return Index(tuple(passages), True, split, bm25)
+        return PassageIndex(tuple(passages), True, split, bm25)
     bm25 = _count(passages, split, on_progress)
     if folder:
         _save(bm25, folder)
-    return Index(tuple(passages), False, split, bm25)
+    return PassageIndex(tuple(passages), False, split, bm25)
 
 
 def recall(hits: Sequence[Sequence[Hit]], gold: Sequence[str], ks: Iterable[int]) -> dict[int, float]:

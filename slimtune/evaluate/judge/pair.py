@@ -12,7 +12,7 @@ from slimtune.evaluate.judge.text import some
 from slimtune.evaluate.kinds.choice_figures import labels_in
 from slimtune.evaluate.kinds.kind import Answer, Answers
 
-Side = tuple[str, Answers]
+NamedAnswers = tuple[str, Answers]
 """A model's name and its answers."""
 
 # Without an answer, `predicted` is there and null.
@@ -25,7 +25,7 @@ SHARED_CONTEXT = "shared context"
 
 
 def pair(
-    sides: Sequence[Side], *, whole: bool = False, alike: bool = False, labels: Sequence[str] | None = None
+    sides: Sequence[NamedAnswers], *, whole: bool = False, alike: bool = False, labels: Sequence[str] | None = None
 ) -> list[list[Answer]]:
     """Each side's answers to the items that all sides answered, in the order of the first side.
 
@@ -37,7 +37,7 @@ def pair(
 
 
 def problems(
-    sides: Sequence[Side], *, whole: bool = False, alike: bool = False, labels: Sequence[str] | None = None
+    sides: Sequence[NamedAnswers], *, whole: bool = False, alike: bool = False, labels: Sequence[str] | None = None
 ) -> list[Problem]:
     """Why these answers cannot be compared. What is wrong with one side alone comes first, and alone.
 
@@ -83,7 +83,7 @@ def contaminated(contamination: dict[str, Any] | None, answers: Answers) -> dict
     }
 
 
-def _common(sides: Sequence[Side]) -> list[list[Answer]]:
+def _common(sides: Sequence[NamedAnswers]) -> list[list[Answer]]:
     by_id = [{answer["id"]: answer for answer in answers} for _, answers in sides]
     shared = [answer["id"] for answer in sides[0][1] if all(answer["id"] in rows for rows in by_id)]
     return [[rows[key] for key in shared] for rows in by_id]
@@ -114,7 +114,7 @@ def _own_problems(name: str, answers: Answers) -> list[Problem]:
     return found
 
 
-def _differences(first: Side, other: Side, *, whole: bool, alike: bool) -> list[Problem]:
+def _differences(first: NamedAnswers, other: NamedAnswers, *, whole: bool, alike: bool) -> list[Problem]:
     (name, answers), (other_name, other_answers) = first, other
     both_names = f"{other_name} and {name}"
     ours, theirs = ({answer["id"]: answer for answer in rows} for rows in (answers, other_answers))

@@ -23,9 +23,9 @@ from slimtune.evaluate.judge.contenders import Contender, question
 from slimtune.evaluate.judge.text import bounds, excerpt, p_value, percent
 from slimtune.evaluate.targets.target import Prompt, Reply, Sampling, Target
 
-Side = Literal["first", "second"]
+Position = Literal["first", "second"]
 Verdict = Literal["A", "B", "tie"]
-_ORDERS: tuple[tuple[Side, Side], ...] = (("first", "second"), ("second", "first"))
+_ORDERS: tuple[tuple[Position, Position], ...] = (("first", "second"), ("second", "first"))
 
 _INSTRUCTIONS = """\
 You compare two answers, A and B, to the same question. Judge what they say: is it correct, does it do what the question \
@@ -50,7 +50,7 @@ class _Pair:
 
     id: str
     question: str
-    texts: dict[Side, str]
+    texts: dict[Position, str]
     prompts: tuple[Prompt, ...]
     key: str
 
@@ -199,7 +199,7 @@ def _pairs(
 
 def _pair(item: Mapping[str, Any], first: str, second: str, judge_name: str) -> _Pair:
     asked = question(item)
-    texts: dict[Side, str] = {"first": first, "second": second}
+    texts: dict[Position, str] = {"first": first, "second": second}
     prompts = tuple(prompt(asked, item.get("reference") or "", (texts[a], texts[b])) for a, b in _ORDERS)
     told = [judge_name, *(message.content for one in prompts for message in one.messages)]
     key = hashlib.sha256("\0".join(told).encode()).hexdigest()

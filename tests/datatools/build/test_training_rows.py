@@ -6,7 +6,7 @@ from slimtune.core.errors import SlimtuneError
 from slimtune.data.questions import Question
 from slimtune.datatools.build import training_rows
 from slimtune.datatools.build.teacher import Taught
-from slimtune.datatools.build.training_rows import Wish
+from slimtune.datatools.build.training_rows import BuildSettings
 from slimtune.datatools.retrieval import corpus, index
 
 LAW = ("届出を要する書類は次のとおりとする", "公告は官報に掲載してする", "罰金は百万円以下とする", "期間は三十日とする")
@@ -30,7 +30,7 @@ def index_of(given):
 
 
 def test_a_direct_row_by_hand():
-    (row,) = training_rows.build([question(1)], Wish()).rows
+    (row,) = training_rows.build([question(1)], BuildSettings()).rows
     assert row == {
         "input": (
             "日本の法令に関する次の問題に答えてください。\n\n【問題】\n正しいのは何番か1\n\n"
@@ -52,13 +52,13 @@ def test_a_direct_row_by_hand():
 
 
 def test_the_gold_context_stands_before_the_question():
-    (row,) = training_rows.build([question(1)], Wish(context="gold")).rows
+    (row,) = training_rows.build([question(1)], BuildSettings(context="gold")).rows
     assert "【参照条文】\n〔1〕\n公告は官報に掲載してする。\n\n【問題】" in row["input"] and row["meta"]["rag"] is True
 
 
 def test_retrieved_passages_stand_in_the_order_of_their_scores():
     given = questions()
-    built = training_rows.build(given, Wish(context="retrieved", top_k=2), index=index_of(given))
+    built = training_rows.build(given, BuildSettings(context="retrieved", top_k=2), index=index_of(given))
     assert built.recall == {1: 1.0, 2: 1.0, 3: 1.0, 5: 1.0} and built.without_gold == 0
     for row in built.rows:
         assert len(row["meta"]["passages"]) == 2
@@ -71,32 +71,34 @@ def test_a_missed_gold_context_is_counted_and_can_be_put_in():
         corpus.Passage("more", "", "無関係", "x:2"),
     ]
     searched = index.build(passages)
-    wish = Wish(context="retrieved", top_k=2)
+    wish = BuildSettings(context="retrieved", top_k=2)
     built = training_rows.build([question(1)], wish, index=searched)
     assert built.without_gold == 1 and built.recall[5] == 0.0
     assert "〔1〕\n別の法\n正しいのは何番か1 公告は官報に\n\n〔2〕\n無関係" in built.rows[0]["input"]
-    mended = training_rows.build([question(1)], Wish(context="retrieved", top_k=2, ensure_gold=True), index=searched)
+    mended = training_rows.build(
+        [question(1)], BuildSettings(context="retrieved", top_k=2, ensure_gold=True), index=searched
+    )
     assert mended.without_gold == 0 and mended.rows[0]["meta"]["passages"] == ["other", "gold"]
     assert "〔2〕\n公告は官報に掲載してする。" in mended.rows[0]["input"]
 
 
 def test_cot_from_the_file_and_from_the_template():
-    (own,) = training_rows.build([question(1, reasoning="官報に載る。")], Wish(mode="cot")).rows
+    (own,) = training_rows.build([question(1, reasoning="官報に載る。")], BuildSettings(mode="cot")).rows
     assert own["output"] == "官報に載る。\n回答: b" and own["meta"]["reasoning"] == "column"
-    (made,) = training_rows.build([question(1)], Wish(mode="cot", reasoning="template")).rows
+    (made,) = training_rows.build([question(1)], BuildSettings(mode="cot", reasoning="template")).rows
     assert made["output"].startswith("届出法 第1条は「公告は官報に掲載してする。」としている。")
     assert made["output"].endswith("\n回答: b") and made["meta"]["reasoning"] == "template"
 
 
 def test_english_prompts():
-    (row,) = training_rows.build([question(1)], Wish(language="en", context="gold")).rows
+    (row,) = training_rows.build([question(1)], BuildSettings(language="en", context="gold")).rows
     assert row["input"].startswith("Answer the following multiple-choice question.\n\nPassages:\n[1]\n")
     assert row["meta"]["language"] == "en"
 
 
 def test_examples_are_solved_in_the_prompt_and_asked_no_more():
     given = questions(6)
-    built = training_rows.build(given, Wish(few_shot=2, shuffle_choices=1))
+    built = training_rows.build(given, BuildSettings(few_shot=2, shuffle_choices=1))
     shown = built.rows[0]["meta"]["few_shot"]
     assert len(shown) == 2 and len(built.rows) == 8
     for row in built.rows:
@@ -108,7 +110,7 @@ def test_examples_are_solved_in_the_prompt_and_asked_no_more():
 
 def test_copies_with_other_orders_know_their_question_and_find_the_same_passages():
     given = questions()
-    built = training_rows.build(given, Wish(context="retrieved", shuffle_choices=3), index=index_of(given))
+    built = training_rows.build(given, BuildSettings(context="retrieved", shuffle_choices=3), index=index_of(given))
     by_origin = {}
     for row in built.rows:
         meta = row["meta"]
@@ -121,7 +123,7 @@ def test_copies_with_other_orders_know_their_question_and_find_the_same_passages
 
 
 def test_a_template_argues_with_the_new_labels_of_a_copy():
-    built = training_rows.build([question(1)], Wish(mode="cot", reasoning="template", shuffle_choices=3))
+    built = training_rows.build([question(1)], BuildSettings(mode="cot", reasoning="template", shuffle_choices=3))
     for row in built.rows:
         assert f"選択肢{row['meta']['correct']}はこれに沿う。" in row["output"]
 
@@ -133,7 +135,7 @@ def test_what_the_teacher_could_not_answer_is_dropped_and_counted():
         kept = [replace(one, reasoning="先生の説明。") for one in given if one.id != "q0"]
         return Taught(kept, {"wrong answer": 1}, "big", 4, 0)
 
-    built = training_rows.build(questions(), Wish(mode="cot", reasoning="teacher"), teach=teach)
+    built = training_rows.build(questions(), BuildSettings(mode="cot", reasoning="teacher"), teach=teach)
     assert [row["meta"]["id"] for row in built.rows] == ["q1", "q2", "q3"]
     assert built.rows[0]["output"] == "先生の説明。\n回答: b" and built.rows[0]["meta"]["reasoning"] == "teacher:big"
     assert built.notes == ("1 question dropped, the teacher's reply: wrong answer",)
@@ -143,7 +145,7 @@ def test_a_teacher_without_a_usable_reply_is_an_error():
     with pytest.raises(SlimtuneError, match=r"no reply of the teacher can be used \(wrong answer: 4\)"):
         training_rows.build(
             questions(),
-            Wish(mode="cot", reasoning="teacher"),
+            BuildSettings(mode="cot", reasoning="teacher"),
             teach=lambda _: Taught([], {"wrong answer": 4}, "m", 4, 0),
         )
 
@@ -151,9 +153,9 @@ def test_a_teacher_without_a_usable_reply_is_an_error():
 @pytest.mark.parametrize(
     ("wish", "what"),
     [
-        (Wish(context="gold"), "has no context"),
-        (Wish(mode="cot"), "has no reasoning"),
-        (Wish(mode="cot", reasoning="template"), "has no context for the template to argue with"),
+        (BuildSettings(context="gold"), "has no context"),
+        (BuildSettings(mode="cot"), "has no reasoning"),
+        (BuildSettings(mode="cot", reasoning="template"), "has no context for the template to argue with"),
     ],
 )
 def test_what_is_missing_is_said_of_every_question(wish, what):

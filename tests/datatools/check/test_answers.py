@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from slimtune.data.records import Conversation, Message
-from slimtune.datatools.check.answers import Answers, Frequent
+from slimtune.datatools.check.answers import AnswerCounts, Frequent
 
 CHOICES = dict(zip("abcd", ["甲", "乙", "丙", "丁"], strict=True))
 
@@ -16,7 +16,7 @@ def row(output, *, line=1, **meta):
 
 
 def counted(rows):
-    answers = Answers("f.jsonl")
+    answers = AnswerCounts("f.jsonl")
     odd = [finding for one in rows for finding in answers.add(one)]
     return answers, odd
 
