@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from slimtune.plan.lengths import packed_rows
 from slimtune.plan.packing import padded_tokens
+from slimtune.recipe.schema import TrainSection
 
 _ROW_MULTIPLE = 64
 _PADDED_TOKENS = 4096
@@ -46,44 +47,28 @@ class Batching:
         return max(1, math.ceil(self.micro_batches / self.accumulation))
 
 
-def packed(
-    tokens: Sequence[int],
-    *,
-    longest: int,
-    max_seq_length: int,
-    effective_batch_size: int,
-    row_length: int | None = None,
-    micro: int | None = None,
-    accumulation: int | None = None,
-) -> list[Batching]:
+def packed(train: TrainSection, tokens: Sequence[int], *, longest: int, max_seq_length: int) -> list[Batching]:
     """Every sensible way to pack: from the whole step in one micro-batch down to one row that holds the longest example.
 
-    tokens: the lengths of the examples that are trained on. longest: of all examples, held-out ones included, since
-    a row that is too short would cut them. row_length, micro, accumulation: fixed by the recipe where given.
+    train: fixes the effective batch, and what else it names. tokens: the lengths of the training examples. longest: of
+    all examples, held-out ones included, since a row that is too short would cut them.
     """
+    micro, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps
+    effective_batch_size = train.effective_batch_size
     wanted = effective_batch_size * sum(tokens) / len(tokens)
     found: dict[tuple[int, int, int], Batching] = {}
     for rows_per_step in _rows_per_step(wanted, longest, max_seq_length, micro, accumulation):
-        length = row_length or min(max(wanted / rows_per_step, longest), max_seq_length)
+        length = train.row_length or min(max(wanted / rows_per_step, longest), max_seq_length)
         length = min(math.ceil(length / _ROW_MULTIPLE) * _ROW_MULTIPLE, max_seq_length)
         rows = packed_rows(tokens, length)
         per_row = len(tokens) / rows
         in_step = max(1, round(effective_batch_size / per_row))
         for size in [micro] if micro else _divisors(in_step):
             times = accumulation or max(1, round(effective_batch_size / (size * per_row)))
+            mean = sum(tokens) / math.ceil(rows / size)
+            peak, filled = min(size * length, sum(tokens)), sum(tokens) / (rows * length)
             found.setdefault(
-                (length, size, times),
-                Batching(
-                    row_length=length,
-                    micro=size,
-                    accumulation=times,
-                    rows=rows,
-                    peak_tokens=min(size * length, sum(tokens)),
-                    computed_tokens=sum(tokens) / math.ceil(rows / size),
-                    useful_tokens=sum(tokens) / math.ceil(rows / size),
-                    examples_per_row=per_row,
-                    filled=sum(tokens) / (rows * length),
-                ),
+                (length, size, times), Batching(length, size, times, rows, peak, mean, mean, per_row, filled)
             )
     return list(found.values())
 
@@ -103,37 +88,22 @@ def _rows_per_step(
 
 
 def padded(
-    tokens: Sequence[int],
-    *,
-    longest: int,
-    max_seq_length: int,
-    effective_batch_size: int,
-    most: int | None = None,
-    micro: int | None = None,
-    accumulation: int | None = None,
+    train: TrainSection, tokens: Sequence[int], *, longest: int, max_seq_length: int, most: int | None = None
 ) -> list[Batching]:
     """Padded micro-batches of every size that divides the effective batch; arguments as for `packed`.
 
     most: examples of a micro-batch at most; where not given, as many of the longest as 4,096 tokens hold.
     """
+    micro, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps
     most = most or max(1, _PADDED_TOKENS // longest)
-    sizes = [micro] if micro else [size for size in _divisors(effective_batch_size) if size <= most]
+    sizes = [micro] if micro else [size for size in _divisors(train.effective_batch_size) if size <= most]
     result = []
     for size in sizes:
         computed = size * padded_tokens(tokens, size) / len(tokens)
         useful = size * sum(tokens) / len(tokens)
+        times = accumulation or max(1, round(train.effective_batch_size / size))
         result.append(
-            Batching(
-                row_length=max_seq_length,
-                micro=size,
-                accumulation=accumulation or max(1, round(effective_batch_size / size)),
-                rows=len(tokens),
-                peak_tokens=size * longest,
-                computed_tokens=computed,
-                useful_tokens=useful,
-                examples_per_row=1.0,
-                filled=useful / computed,
-            )
+            Batching(max_seq_length, size, times, len(tokens), size * longest, computed, useful, 1.0, useful / computed)
         )
     return result
 

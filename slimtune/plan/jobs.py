@@ -21,24 +21,9 @@ def batchings(request: PlanRequest, data: Data, *, on_gpu: bool) -> list[batchin
     train, limit = request.train, request.longest_example
     kept, longest = data.kept(limit), data.longest(limit)
     if train.packing and on_gpu:
-        return batching.packed(
-            kept,
-            longest=longest,
-            max_seq_length=limit,
-            effective_batch_size=train.effective_batch_size,
-            row_length=train.row_length,
-            micro=train.per_device_train_batch_size,
-            accumulation=train.gradient_accumulation_steps,
-        )
-    return batching.padded(
-        kept,
-        longest=longest,
-        max_seq_length=request.model.max_seq_length,
-        effective_batch_size=train.effective_batch_size,
-        most=None if on_gpu else _CPU_MICRO_BATCH,
-        micro=train.per_device_train_batch_size,
-        accumulation=train.gradient_accumulation_steps,
-    )
+        return batching.packed(train, kept, longest=longest, max_seq_length=limit)
+    most = None if on_gpu else _CPU_MICRO_BATCH
+    return batching.padded(train, kept, longest=longest, max_seq_length=request.model.max_seq_length, most=most)
 
 
 def build(

@@ -6,12 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimtune.plan import batching
+from slimtune.recipe.schema import TrainSection
+
+
+def train(batch, micro=None, accumulation=None, row_length=None):
+    return TrainSection(
+        effective_batch_size=batch,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=accumulation,
+        row_length=row_length,
+    )
 
 
 def pack(tokens, longest=None, limit=2048, batch=8, **fixed):
-    return batching.packed(
-        tokens, longest=longest or max(tokens), max_seq_length=limit, effective_batch_size=batch, **fixed
-    )
+    return batching.packed(train(batch, **fixed), tokens, longest=longest or max(tokens), max_seq_length=limit)
 
 
 def test_a_step_in_one_row_or_in_several():
@@ -41,7 +49,7 @@ def test_fixed_values_are_kept():
 
 
 def test_padded_batches_divide_the_effective_batch():
-    ways = batching.padded([50, 100] * 20, longest=100, max_seq_length=512, effective_batch_size=12, most=8)
+    ways = batching.padded(train(12), [50, 100] * 20, longest=100, max_seq_length=512, most=8)
     assert [(way.micro, way.accumulation) for way in ways] == [(6, 2), (4, 3), (3, 4), (2, 6), (1, 12)]
     assert ways[-1].computed_tokens == ways[-1].useful_tokens == 75
     assert 75 * 6 < ways[0].computed_tokens <= 600  # six at a time: nearly always a long one among them
