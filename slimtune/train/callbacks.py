@@ -115,24 +115,21 @@ class OverfittingCallback(TrainerCallback):
 
 
 class MemoryCallback(TrainerCallback):
-    """Calls `begin()` before this process's first optimizer step and `end()` after it, for a memory figure of its own.
+    """Measures the memory of this process's first optimizer step apart, between `begin()` and `end()`.
 
     The first step of a resumed run counts too, because the optimizer's state is created in it.
     """
 
     def __init__(self, begin: Callable[[], None], end: Callable[[], None]):
-        self.begin, self.end = begin, end
-        self.begun = self.ended = False
+        self.due = [begin, end]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not self.begun:
-            self.begun = True
-            self.begin()
+        if len(self.due) == 2:
+            self.due.pop(0)()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.begun and not self.ended:
-            self.ended = True
-            self.end()
+        if len(self.due) == 1:
+            self.due.pop()()
 
 
 def clock(seconds: float) -> str:

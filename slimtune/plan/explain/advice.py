@@ -17,6 +17,7 @@ from slimtune.models.hardware import Hardware
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import calibration, jobs, search
 from slimtune.plan.request import Data, PlanRequest
+from slimtune.recipe import yaml_lines
 
 CHANGES_SHOWN = 3
 _OPEN_TO_THE_PLAN = (
@@ -49,13 +50,22 @@ class Remedy:
 
 @dataclass(frozen=True)
 class _Idea:
-    """A change to try: recipe values by section, and the model's shape or the card's size where they change."""
+    """A change to try: overrides as on the command line, and the model's shape or the card's size where they change."""
 
     override: str
     meaning: str
-    values: dict[str, dict[str, Any]]
     shape: ModelShape | None = None
     card_gb: int | None = None
+
+    @property
+    def values(self) -> dict[str, dict[str, Any]]:
+        """The overriding values by section."""
+        values: dict[str, dict[str, Any]] = {}
+        for part in self.override.split():
+            key, _, text = part.partition("=")
+            section, _, name = key.partition(".")
+            values.setdefault(section, {})[name] = yaml_lines.parse_value(text)
+        return values
 
 
 def does_not_fit(
@@ -81,14 +91,13 @@ def changes(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardw
     Single changes as far as there are any, then pairs of those that do not suffice alone. needed_bytes: what the run
     takes without any of them, from which the savings are counted.
     """
-    ideas = list(_ideas(request, hardware))
     found, insufficient = [], []
-    for idea in ideas:
+    for idea in _ideas(request, hardware):
         change = _tried(idea, request, data, shape, hardware, needed_bytes)
-        if change is not None:
-            found.append(change)
-        else:
+        if change is None:
             insufficient.append(idea)
+        else:
+            found.append(change)
     for first, second in itertools.combinations(insufficient, 2):
         if len(found) >= CHANGES_SHOWN:
             break
@@ -131,13 +140,9 @@ def _tried(
 
 
 def _both(first: _Idea, second: _Idea) -> _Idea:
-    values = {name: dict(part) for name, part in first.values.items()}
-    for name, part in second.values.items():
-        values[name] = {**values.get(name, {}), **part}
     return _Idea(
         f"{first.override} {second.override}",
         f"{first.meaning}, and {second.meaning}",
-        values,
         second.shape or first.shape,
         second.card_gb or first.card_gb,
     )
@@ -148,38 +153,34 @@ def _ideas(request: PlanRequest, hardware: Hardware) -> Iterator[_Idea]:
     model, train, lora = request.model, request.train, request.lora
     # Nothing is lost by these.
     if not model.load_in_4bit:
-        yield _Idea("model.load_in_4bit=true", "weights in 4 bit instead of 16", {"model": {"load_in_4bit": True}})
+        yield _Idea("model.load_in_4bit=true", "weights in 4 bit instead of 16")
     if models.is_dynamic(model.base):
         plain = re.sub("-unsloth-bnb-4bit$", "-bnb-4bit", model.base)
-        yield _Idea(f"model.base={plain}", "the plain 4-bit weights, 10 % smaller", {"model": {"base": plain}})
+        yield _Idea(f"model.base={plain}", "the plain 4-bit weights, 10 % smaller")
     if train.gradient_checkpointing != "unsloth":
-        meaning = "recompute activations from inputs in CPU memory"
-        yield _Idea("train.gradient_checkpointing=unsloth", meaning, {"train": {"gradient_checkpointing": "unsloth"}})
-    fixed = [name for name in _OPEN_TO_THE_PLAN if getattr(train, name) is not None]
+        yield _Idea("train.gradient_checkpointing=unsloth", "recompute activations from inputs in CPU memory")
+    fixed = [f"train.{name}=null" for name in _OPEN_TO_THE_PLAN if getattr(train, name) is not None]
     if fixed:
-        override = " ".join(f"train.{name}=null" for name in fixed)
-        yield _Idea(override, "let the plan decide", {"train": dict.fromkeys(fixed)})
+        yield _Idea(" ".join(fixed), "let the plan decide")
     if model.offload_embedding is False:
-        yield _Idea("model.offload_embedding=null", "let the plan decide", {"model": {"offload_embedding": None}})
+        yield _Idea("model.offload_embedding=null", "let the plan decide")
     # This costs time.
     if not request.budget.last_resorts:
-        meaning = "allow slower training and a lower rank"
-        yield _Idea("budget.last_resorts=true", meaning, {"budget": {"last_resorts": True}})
+        yield _Idea("budget.last_resorts=true", "allow slower training and a lower rank")
     # These cost quality.
     if lora.target == "full":
-        yield _Idea("lora.target=standard", "adapters on the attention only", {"lora": {"target": "standard"}})
+        yield _Idea("lora.target=standard", "adapters on the attention only")
     if lora.rank > 8:
-        yield _Idea("lora.rank=8", "an adapter that can learn less", {"lora": {"rank": 8}})
+        yield _Idea("lora.rank=8", "an adapter that can learn less")
     smaller = [
-        _Idea(f"model.base={name}", f"the {shape.name} instead", {"model": {"base": name}}, shape=shape)
-        for name, shape in _smaller_models(model.base)
+        _Idea(f"model.base={name}", f"the {shape.name} instead", shape) for name, shape in _smaller_models(model.base)
     ]
     yield from smaller[:2]
     # This costs money.
     now_gb = min(request.budget.vram_gb or 1e9, hardware.memory_bytes / GIB)
     for size in _CARD_SIZES:
         if size > 1.02 * now_gb:
-            yield _Idea(f"budget.vram_gb={size}", f"a card with {size} GB", {"budget": {"vram_gb": size}}, card_gb=size)
+            yield _Idea(f"budget.vram_gb={size}", f"a card with {size} GB", card_gb=size)
     yield from smaller[2:]
 
 
