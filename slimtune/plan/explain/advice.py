@@ -153,10 +153,10 @@ def _ideas(request: PlanRequest, hardware: Hardware) -> Iterator[_Idea]:
     model, train, lora = request.model, request.train, request.lora
     # Nothing is lost by these.
     if not model.load_in_4bit:
-        yield _Idea("model.load_in_4bit=true", "weights in 4 bit instead of 16")
+        yield _Idea("model.load_in_4bit=true", "load the weights in 4 bit")
     if models.is_dynamic(model.base):
         plain = re.sub("-unsloth-bnb-4bit$", "-bnb-4bit", model.base)
-        yield _Idea(f"model.base={plain}", "the plain 4-bit weights, 10 % smaller")
+        yield _Idea(f"model.base={plain}", "use the plain 4-bit weights, 10 % smaller")
     if train.gradient_checkpointing != "unsloth":
         yield _Idea("train.gradient_checkpointing=unsloth", "recompute activations from inputs in CPU memory")
     fixed = [f"train.{name}=null" for name in _OPEN_TO_THE_PLAN if getattr(train, name) is not None]
@@ -169,18 +169,16 @@ def _ideas(request: PlanRequest, hardware: Hardware) -> Iterator[_Idea]:
         yield _Idea("budget.last_resorts=true", "allow slower training and a lower rank")
     # These cost quality.
     if lora.target == "full":
-        yield _Idea("lora.target=standard", "adapters on the attention only")
+        yield _Idea("lora.target=standard", "put adapters on the attention only")
     if lora.rank > 8:
-        yield _Idea("lora.rank=8", "an adapter that can learn less")
-    smaller = [
-        _Idea(f"model.base={name}", f"the {shape.name} instead", shape) for name, shape in _smaller_models(model.base)
-    ]
+        yield _Idea("lora.rank=8", "train a smaller adapter, which can learn less")
+    smaller = [_Idea(f"model.base={name}", f"use {shape.name}", shape) for name, shape in _smaller_models(model.base)]
     yield from smaller[:2]
     # This costs money.
     now_gb = min(request.budget.vram_gb or 1e9, hardware.memory_bytes / GIB)
     for size in _CARD_SIZES:
         if size > 1.02 * now_gb:
-            yield _Idea(f"budget.vram_gb={size}", f"a card with {size} GB", card_gb=size)
+            yield _Idea(f"budget.vram_gb={size}", f"use a card with {size} GB", card_gb=size)
     yield from smaller[2:]
 
 
