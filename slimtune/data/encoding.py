@@ -18,13 +18,7 @@ _BYTE_ORDER_MARKS = {
 }
 # The escape to its first double-byte set: text in 7 bits, which is UTF-8 only in appearance.
 _ISO_2022_JP = b"\x1b$"
-_ICONV_NAMES = {
-    "cp932": "CP932",
-    "euc-jp": "EUC-JP",
-    "iso-2022-jp": "ISO-2022-JP",
-    "utf-16": "UTF-16",
-    "utf-32": "UTF-32",
-}
+_CONVERTIBLE = ("cp932", "euc-jp", "iso-2022-jp", "utf-16", "utf-32")
 
 
 def decode(data: bytes, path: str, problems: list[Problem]) -> tuple[str, frozenset[int]]:
@@ -77,9 +71,9 @@ def decode(data: bytes, path: str, problems: list[Problem]) -> tuple[str, frozen
 
 def _wrong_file(path: str, line: int, byte: int, value: int, encoding: str) -> Problem:
     what = f"the file is not UTF-8: byte {byte} of line {line} is 0x{value:02x}; {_described(encoding)}"
-    if encoding in _ICONV_NAMES:
+    if encoding in _CONVERTIBLE:
         target = shlex.quote(f"{path}.utf8")
-        fix = f"convert it: iconv -f {_ICONV_NAMES[encoding]} -t UTF-8 {shlex.quote(path)} > {target}"
+        fix = f"convert it: iconv -f {encoding.upper()} -t UTF-8 {shlex.quote(path)} > {target}"
     else:
         fix = "save the file as UTF-8"
     return Problem(what, f"{path}:{line}", fix)

@@ -37,25 +37,12 @@ _KNOWN: dict[FormatName, tuple[str, ...]] = {
     "alpaca": ("instruction", "input", "output", "system", "meta"),
     "input_output": ("input", "output", "system", "meta"),
 }
-_SHAREGPT_ROLES: dict[str, Role] = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-}
 _MESSAGE_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+_SHAREGPT_ROLES: dict[str, Role] = _MESSAGE_ROLES | {"human": "user", "gpt": "assistant"}
 # Keys that carry a part of the conversation: leaving them out would train on something else than the file says.
 _UNSUPPORTED = (
-    "tools",
-    "tool_calls",
-    "tool_call_id",
-    "function_call",
-    "reasoning_content",
-    "history",
-    "images",
-    "videos",
-    "audios",
+    *("tools", "tool_calls", "tool_call_id", "function_call", "reasoning_content", "history"),
+    *("images", "videos", "audios"),
 )
 
 _Report = Callable[[str, str], None]

@@ -27,6 +27,10 @@ class Written:
         return "unchanged" if self.unchanged else "written"
 
 
+def as_line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> Written:
     """One JSON object per line, UTF-8, keys in the order given; an iterator is written as it comes.
 
@@ -36,7 +40,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, overwrite: bool
     with staged(path) as partial:
         with partial.open("wb") as file:
             for row in rows:
-                line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+                line = as_line(row)
                 digest.update(line)
                 file.write(line)
                 count += 1

@@ -22,18 +22,8 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "id": ("id", "question_id", "qid", "問題番号", "番号"),
     "question": ("question", "問題文", "問題", "設問", "question_text"),
     "choices": ("choices", "options", "選択肢"),
-    "correct": (
-        "correct",
-        "answer",
-        "answerKey",
-        "answer_key",
-        "label",
-        "gold",
-        "正解",
-        "正答",
-        "答え",
-        "解答",
-        "output",
+    "correct": tuple(
+        ["correct", "answer", "answerKey", "answer_key", "label", "gold", "正解", "正答", "答え", "解答", "output"]
     ),
     "context": ("context", "コンテキスト", "参照条文", "条文", "passage", "statute"),
     "reasoning": ("reasoning", "rationale", "explanation", "cot", "解説", "理由", "根拠"),
@@ -135,21 +125,12 @@ def from_rows(
             draft.problems += [Problem(what, where, fix) for what, fix in choice_faults(draft.choices, correct)]
         problems += draft.problems
         if not draft.problems:
-            identifier = draft.texts.pop("id", "") or f"{PurePath(path).stem}-{draft.row.line}"
-            questions.append(
-                Question(
-                    id=identifier,
-                    source=draft.texts.get("source", ""),
-                    article=draft.texts.get("article", ""),
-                    context=draft.texts.get("context", ""),
-                    question=draft.texts["question"],
-                    choices=draft.choices,
-                    correct=correct,
-                    reasoning=draft.texts.get("reasoning", ""),
-                    path=path,
-                    line=draft.row.line,
-                )
-            )
+            identifier = draft.texts.get("id") or f"{PurePath(path).stem}-{draft.row.line}"
+            texts = {
+                name: draft.texts.get(name, "") for name in ("source", "article", "context", "question", "reasoning")
+            }
+            place = {"path": path, "line": draft.row.line}
+            questions.append(Question(identifier, choices=draft.choices, correct=correct, **texts, **place))
     return questions
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.files import sha256_file
 from slimtune.core.progress import Advance, ignore
 from slimtune.core.units import plural
 from slimtune.data import split_manifest
 from slimtune.data.duplicates.groups import THRESHOLD
 from slimtune.data.splitting import SPLITS, SplitItem, split_items
 from slimtune.datatools.split.split_questions import SourceFile, group_sizes, hashes, items, read_files
-from slimtune.datatools.writing import write_rows
+from slimtune.datatools.writing import as_line, write_rows
 
 Redo = Literal["no", "extend", "again"]
 # A split whose size is off by more than this share of what was asked is worth a sentence, and so is a group of more
@@ -104,10 +104,8 @@ def split_files(
 
 def _sizes(count: int, asked: Mapping[str, int | float]) -> dict[str, int]:
     """How many questions each split is to have. Raises SlimtuneError for sizes that leave nothing to train on."""
-    held_out = {
-        name: size if isinstance(size, int) else max(1, round(size * count)) if size else 0
-        for name, size in asked.items()
-    }
+    shares = {name: max(1, round(size * count)) if size else 0 for name, size in asked.items()}
+    held_out = {name: size if isinstance(size, int) else shares[name] for name, size in asked.items()}
     train = count - sum(held_out.values())
     if train < 1:
         wanted = f"{held_out['dev']:,} for dev and {held_out['test']:,} for test"
@@ -127,7 +125,7 @@ def _check_names(paths: Sequence[str], folder: Path) -> None:
     for target, origins in targets.items():
         if len(origins) > 1 and f".{SPLITS[0]}." in target.name:
             what = f"{' and '.join(origins)} would be written to one file"
-            problems.append(Problem(what, str(target), "name each file once, and give each a name of its own"))
+            problems.append(Problem(what, str(target), "name each file once, and give each its own name"))
         if target.resolve() in read:
             what = f"a part of {origins[0]} would replace this file, which is an input too"
             problems.append(Problem(what, read[target.resolve()], "name another folder with --out, or leave it out"))
@@ -151,7 +149,8 @@ def _render(
             if own:
                 name = f"{file.path.stem}.{split}.jsonl"
                 rows[name] = own
-                listed.append({"name": name, "split": split, "sha256": _sha256_of(own), "rows": len(own)})
+                sha256 = hashlib.sha256(b"".join(map(as_line, own))).hexdigest()
+                listed.append({"name": name, "split": split, "sha256": sha256, "rows": len(own)})
     splits = {}
     for split in SPLITS:
         members = sorted((one for one in questions if name_of[one.id] == split), key=lambda one: one.id)
@@ -176,10 +175,9 @@ def _check_targets(
         path = folder / entry["name"]
         if overwrite or not path.exists():
             continue
-        there = hashlib.sha256(path.read_bytes()).hexdigest()
-        if there not in (entry["sha256"], left.get(entry["name"])):
+        if sha256_file(path) not in (entry["sha256"], left.get(entry["name"])):
             fix = "name another folder with --out, or replace it with --overwrite"
-            problems.append(Problem("the file is there already and has other content", str(path), fix))
+            problems.append(Problem("the file exists already and has other content", str(path), fix))
     if problems:
         raise SlimtuneError(problems)
 
@@ -239,7 +237,7 @@ def _chain_notes(questions: Sequence[SplitItem], threshold: float) -> list[str]:
     if largest <= _LARGEST_SHARE * len(questions):
         return []
     what = f"{largest:,} of {plural(len(questions), 'question')} stay together"
-    return [f"{what}. If they are of one template, a --threshold above {threshold:g} parts them."]
+    return [f"{what}. If they share a template, a --threshold above {threshold:g} separates them."]
 
 
 def _largest(questions: Sequence[SplitItem]) -> str:
@@ -253,29 +251,14 @@ def _torn_notes(name_of: Mapping[str, str], questions: Sequence[SplitItem]) -> l
     for one in questions:
         homes.setdefault(one.group, set()).add(name_of[one.id])
     torn = sorted(group for group, names in homes.items() if len(names) > 1)
-    if not torn:
-        return []
-    return [
-        f"{_groups(len(torn))} of similar questions in more than one split now, among them the group of '{torn[0]}': "
-        "a new question is similar to old ones in both. --again splits all again."
-    ]
-
-
-def _groups(count: int) -> str:
-    return "1 group is" if count == 1 else f"{count:,} groups are"
+    what = f"in more than one split now: {plural(len(torn), 'group')} of similar questions, such as that of"
+    why = "A new question is similar to old ones in both. --again splits all again."
+    return [f"{what} '{torn[0]}'. {why}"] if torn else []
 
 
 def _left_over(earlier: Mapping[str, Any] | None, rows: Mapping[str, Any]) -> list[str]:
     names = [entry["name"] for entry in earlier["files"] if entry["name"] not in rows] if earlier else []
     return [f"{name} belongs to the earlier split and is no longer part of this one: remove it." for name in names]
-
-
-def _sha256_of(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Of the bytes that `writing.write_rows` writes."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()
 
 
 def _relative(path: Path, folder: Path) -> str:

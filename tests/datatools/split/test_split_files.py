@@ -130,12 +130,12 @@ def test_again_splits_anew_and_names_what_is_left_over(folder):
 
 def test_files_that_are_there_are_kept(folder):
     write(folder / "cot.test.jsonl", [row(1)])
-    told = refused(folder, "there already and has other content", paths(folder))
+    told = refused(folder, "exists already and has other content", paths(folder))
     assert str(folder / "cot.test.jsonl") in told
     assert split_files(paths(folder), test=10, overwrite=True).unchanged is False
     # What was changed by hand after the split is not replaced by --again either.
     write(folder / "cot.test.jsonl", [row(1)])
-    refused(folder, "there already", paths(folder), seed=4, redo="again")
+    refused(folder, "exists already", paths(folder), seed=4, redo="again")
 
 
 def test_no_file_is_written_over_one_that_is_read(folder):
