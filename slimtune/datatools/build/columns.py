@@ -22,8 +22,9 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "id": ("id", "question_id", "qid", "問題番号", "番号"),
     "question": ("question", "問題文", "問題", "設問", "question_text"),
     "choices": ("choices", "options", "選択肢"),
-    "correct": tuple(
-        ["correct", "answer", "answerKey", "answer_key", "label", "gold", "正解", "正答", "答え", "解答", "output"]
+    "correct": (
+        *("correct", "answer", "answerKey", "answer_key", "label", "gold"),
+        *("正解", "正答", "答え", "解答", "output"),
     ),
     "context": ("context", "コンテキスト", "参照条文", "条文", "passage", "statute"),
     "reasoning": ("reasoning", "rationale", "explanation", "cot", "解説", "理由", "根拠"),
@@ -126,11 +127,10 @@ def from_rows(
         problems += draft.problems
         if not draft.problems:
             identifier = draft.texts.get("id") or f"{PurePath(path).stem}-{draft.row.line}"
-            texts = {
-                name: draft.texts.get(name, "") for name in ("source", "article", "context", "question", "reasoning")
-            }
-            place = {"path": path, "line": draft.row.line}
-            questions.append(Question(identifier, choices=draft.choices, correct=correct, **texts, **place))
+            optional = ("source", "article", "context", "reasoning")
+            texts: dict[str, Any] = {name: draft.texts.get(name, "") for name in (*optional, "question")}
+            place: dict[str, Any] = {"path": path, "line": draft.row.line}
+            questions.append(Question(id=identifier, choices=draft.choices, correct=correct, **texts, **place))
     return questions
 
 
