@@ -219,6 +219,7 @@ evaluation.evaluate(evaluation.Request(spec, test_evaluation.Settings(), data={d
 """
 
 
+@pytest.mark.fault
 def test_killed_at_item_90_of_140_only_the_rest_is_asked_and_the_totals_are_the_same(tmp_path):
     data = tmp_path / "questions.jsonl"
     lines = [(ROOT / f"data/quickstart/{name}.jsonl").read_text("utf-8").splitlines() for name in ("test", "dev")]
