@@ -66,3 +66,19 @@ def test_modules_do_not_import_each_other_in_a_circle():
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_a_name_in_capitals_means_one_thing():
+    """Classes and type aliases of the package; those with an underscore are private to their file."""
+    files = {}
+    for name, tree in FILES.items():
+        classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+        aliases = {
+            node.targets[0].id
+            for node in tree.body
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+        for word in classes | {alias for alias in aliases if alias[0].isupper() and not alias.isupper()}:
+            if not word.startswith("_"):
+                files.setdefault(word, []).append(name)
+    assert not {word: names for word, names in files.items() if len(names) > 1}

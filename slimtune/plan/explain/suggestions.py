@@ -16,7 +16,7 @@ Task = Literal["direct", "cot", "code", "chat", "mixed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class Citation:
     """short: how a line names it. title, where: what to look it up by (an arXiv id or an address)."""
 
     short: str
@@ -24,20 +24,20 @@ class Reference:
     where: str
 
 
-QLORA = Reference("QLoRA", "QLoRA: Efficient Finetuning of Quantized LLMs", "arXiv:2305.14314")
-UNSLOTH = Reference(
+QLORA = Citation("QLoRA", "QLoRA: Efficient Finetuning of Quantized LLMs", "arXiv:2305.14314")
+UNSLOTH = Citation(
     "Unsloth's guide",
     "LoRA fine-tuning Hyperparameters Guide",
     "https://unsloth.ai/docs/get-started/fine-tuning-llms-guide/lora-hyperparameters-guide",
 )
-REGRET = Reference("LoRA Without Regret", "LoRA Without Regret", "https://thinkingmachines.ai/blog/lora/")
-TINKER = Reference("Tinker's LoRA primer", "LoRA Primer", "https://tinker-docs.thinkingmachines.ai/tinker/lora-primer/")
-OPENAI = Reference(
+REGRET = Citation("LoRA Without Regret", "LoRA Without Regret", "https://thinkingmachines.ai/blog/lora/")
+TINKER = Citation("Tinker's LoRA primer", "LoRA Primer", "https://tinker-docs.thinkingmachines.ai/tinker/lora-primer/")
+OPENAI = Citation(
     "OpenAI's guide",
     "Supervised fine-tuning",
     "https://developers.openai.com/docs/guides/distillation",
 )
-STATUTES = Reference(
+STATUTES = Citation(
     "statutes-rags-FT",
     "A published attempt at 140 four-choice questions on Japanese law",
     "https://github.com/12080718/statutes-rags-FT",
@@ -78,7 +78,7 @@ class Suggestion:
     usual: str
     inside: bool
     because: str
-    sources: tuple[Reference, ...]
+    sources: tuple[Citation, ...]
 
     def __str__(self) -> str:
         return f"{self.name} {number(self.value)}, usual is {self.usual}. {self.because} {_cited(self.sources)}"
@@ -131,7 +131,7 @@ def lines(facts: PlanFacts, suggestions: Sequence[Suggestion]) -> list[str]:
     return said
 
 
-def _cited(sources: Sequence[Reference]) -> str:
+def _cited(sources: Sequence[Citation]) -> str:
     return f"[{'; '.join(f'{source.short}, {source.where}' for source in sources)}]"
 
 

@@ -20,10 +20,12 @@ _GROUPS = (
     ("gained", "wrong before, right after", False, True),
 )
 
-Row = dict[str, Any]
+StoredRow = dict[str, Any]
 
 
-def flipped(base: Sequence[Row], tuned: Sequence[Row], items: Sequence[Row], most: int = MOST_SHOWN) -> dict[str, Any]:
+def flipped(
+    base: Sequence[StoredRow], tuned: Sequence[StoredRow], items: Sequence[StoredRow], most: int = MOST_SHOWN
+) -> dict[str, Any]:
     """The items of which only one of the two answers is right: `lost` before `gained`, at most `most` in all.
 
     base, tuned: the rows of eval/base.jsonl and eval/tuned.jsonl; perplexities are neither right nor wrong.
@@ -42,7 +44,7 @@ def flipped(base: Sequence[Row], tuned: Sequence[Row], items: Sequence[Row], mos
     return {"answered": bool(pairs), "prompts": bool(prompts), "groups": groups}
 
 
-def _item(base: Row, tuned: Row, item: Row) -> dict[str, Any]:
+def _item(base: StoredRow, tuned: StoredRow, item: StoredRow) -> dict[str, Any]:
     free = tuned.get("kind") == "generation"  # a free reply, even where the file has choices
     gold = "" if free else str(tuned.get("gold") or item.get("gold") or "")
     choices = {} if free else as_dict(item.get("choices"))
@@ -75,13 +77,13 @@ def _item(base: Row, tuned: Row, item: Row) -> dict[str, Any]:
     }
 
 
-def _right(row: Row) -> bool | None:
+def _right(row: StoredRow) -> bool | None:
     """Whether the answer is right: the letter, or a free reply that equals its reference."""
     value = row.get("exact") if row.get("kind") == "generation" else row.get("correct")
     return value if isinstance(value, bool) else None
 
 
-def _answer(row: Row) -> str:
+def _answer(row: StoredRow) -> str:
     """In a word or two: the letter with its probability, or how close a free reply comes."""
     if row.get("kind") == "generation":
         return known(row.get("chrf"), "chrF {:.0f}".format, "reply")
@@ -91,7 +93,7 @@ def _answer(row: Row) -> str:
     return f"{predicted} {known(_shares(row).get(str(predicted)), percent, '')}".rstrip()
 
 
-def _shares(row: Row) -> dict[str, float]:
+def _shares(row: StoredRow) -> dict[str, float]:
     """The probabilities of the labels, which add up to 1; empty for an answer without any."""
     logprobs = {str(label): value for label, value in as_dict(row.get("logprobs")).items() if number(value) is not None}
     return statistics.probabilities(logprobs) or {}

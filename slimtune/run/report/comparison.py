@@ -7,7 +7,7 @@ from typing import Any
 
 from slimtune.core import pages
 from slimtune.evaluate.judge import comparison_text, pairwise
-from slimtune.evaluate.judge.comparison_text import against_reference, kind_of
+from slimtune.evaluate.judge.comparison_text import Result, against_reference, kind_of
 from slimtune.evaluate.judge.difference import readable
 from slimtune.evaluate.judge.text import percent, signed
 from slimtune.evaluate.kinds.kind import Kind
@@ -18,8 +18,6 @@ _COLOURS = ("var(--base)", "var(--tuned)", "#d9822b", "#8e62d0", "#17a08c", "#d0
 _TONES = {"better": "good", "worse": "bad", "cannot tell": "unsure"}
 _MOST_FLIPS = 200
 _MOST_JUDGEMENTS = 50
-
-Result = Mapping[str, Any]
 
 
 def as_html(result: Result) -> str:
