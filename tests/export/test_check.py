@@ -134,7 +134,7 @@ def test_silent_fallbacks_are_counted(tmp_path):
     mixed = gguf(tmp_path / "a.gguf", ("Q4_K", None), ("Q5_0", None), ("Q8_0", None), **{"general.file_type": 15})
     only(mixed, "warning", "says Q4_K_M, but of 3 matrices 1 Q5_0, 1 Q8_0")
     none = gguf(tmp_path / "b.gguf", ("Q5_0", None), **{"general.file_type": 15})
-    only(none, "error", "none of its matrices is: 1 Q5_0")
+    only(none, "error", "none of its matrices has that type: 1 Q5_0")
     assert alarms(gguf(tmp_path / "c.gguf", ("Q4_K", None), **{"general.file_type": 15})) == []
 
 
@@ -182,25 +182,25 @@ def test_a_good_modelfile_gives_notes_alone(tmp_path):
     ("changed", "level", "what", "line"),
     [
         ({"template": None}, "warning", "no TEMPLATE: Ollama from 0.30", 0),
-        ({"template": GO.replace("<|im_end|>\n", "<|im_end|>")}, "error", "12 of 12 conversations otherwise", 2),
+        ({"template": GO.replace("<|im_end|>\n", "<|im_end|>")}, "error", "12 of 12 conversations differently", 2),
         ({"template": GO.replace("\n", "\r\n")}, "error", None, 2),
         ({"stops": STOPS[1:]}, "warning", "the stop <|im_end|> is missing", 7),
         ({"num_ctx": None}, "warning", "num_ctx is not set", 0),
-        ({"num_ctx": 1024}, "error", "num_ctx is 1024, and the model was trained with 512", 9),
-        ({"top_k": None, "top_p": None}, "warning", "top_p (Ollama takes 0.9), top_k (Ollama takes 40)", 1),
+        ({"num_ctx": 1024}, "error", "num_ctx is 1024, but the model was trained with 512", 9),
+        ({"top_k": None, "top_p": None}, "warning", "top_p (Ollama uses 0.9), top_k (Ollama uses 40)", 1),
         ({"temperature": 1.5}, "warning", "temperature 1.5", 10),
         ({"repeat_penalty": None}, "warning", "repeat_penalty is not set", 1),
         ({"repeat_penalty": 1.2}, "warning", "repeat_penalty 1.2", 13),
         ({"rest": 'SYSTEM """あ　い"""'}, "warning", "U+3000 IDEOGRAPHIC SPACE is dropped", 14),
         ({"rest": "SYSTEM か\u3099"}, "warning", "composed form", 14),
-        ({"rest": "SYSTEM a <|im_end|> b"}, "error", "SYSTEM holds <|im_end|>", 14),
+        ({"rest": "SYSTEM a <|im_end|> b"}, "error", "SYSTEM contains <|im_end|>", 14),
         ({"rest": "RENDERER qwen3.5\nPARSER qwen3.5"}, "warning", "without REQUIRES", 14),
         ({"rest": "RENDERER qwen3.5\nREQUIRES 0.17.6"}, "warning", "RENDERER without PARSER", 14),
-        ({"rest": "PARAMETER mirostat 1"}, "warning", "mirostat does nothing", 14),
+        ({"rest": "PARAMETER mirostat 1"}, "warning", "mirostat has no effect", 14),
         ({"rest": "PARAMETER tempreature 1"}, "error", "tempreature is not known", 14),
         ({"rest": "PARAMETER top_k 20"}, "warning", "top_k is set 2 times", 14),
-        ({"rest": "ADAPTER ./no.gguf"}, "error", "no.gguf is not there", 14),
-        ({"rest": "ADAPTER ./Modelfile"}, "error", "is no GGUF", 14),
+        ({"rest": "ADAPTER ./no.gguf"}, "error", "no.gguf does not exist", 14),
+        ({"rest": "ADAPTER ./Modelfile"}, "error", "is not a GGUF", 14),
         ({"rest": "ADAPTER ./law.gguf"}, "error", "a whole model", 14),
     ],
 )
@@ -217,12 +217,12 @@ def test_what_a_modelfile_gets_wrong(changed, level, what, line, tmp_path):
 @pytest.mark.parametrize(
     ("start", "level", "what"),
     [
-        ("FROM ./no.gguf", "error", "is not there"),
-        ("FROM qwen3:8b", "note", "a model of Ollama's"),
+        ("FROM ./no.gguf", "error", "does not exist"),
+        ("FROM qwen3:8b", "note", "an Ollama model"),
         ("FROM hf.co/someone/something", "note", "on the hub"),
         ("FROM .", "warning", "is a folder"),
         ("FROM ../x/law.gguf", "warning", "outside the Modelfile's folder"),
-        ("FROM ./law.gguf\nFROM ./law.gguf", "warning", "FROM is there 2 times"),
+        ("FROM ./law.gguf\nFROM ./law.gguf", "warning", "FROM appears 2 times"),
     ],
 )
 def test_from(start, level, what, tmp_path):
@@ -232,7 +232,7 @@ def test_from(start, level, what, tmp_path):
     assert any(one.level == level and what in one.what for one in found), render(found)
     absolute = check_file(modelfile(tmp_path / "x", start=f"FROM {tmp_path}/x/law.gguf"))
     assert [one.what for one in absolute if one.level == "warning"] == [
-        f"{tmp_path}/x/law.gguf is a place on one machine: the Modelfile works nowhere else"
+        f"{tmp_path}/x/law.gguf is a path of this machine: the Modelfile works nowhere else"
     ]
 
 
@@ -240,7 +240,7 @@ def test_an_adapter_for_another_architecture_and_over_quantised_weights(tmp_path
     gguf(tmp_path / "law.gguf", ("Q4_K", None), **{"general.file_type": 15})
     gguf(tmp_path / "lora.gguf", **{"general.type": "adapter", "general.architecture": "llama"})
     told = [one.what for one in alarms(modelfile(tmp_path, rest="ADAPTER ./lora.gguf"))]
-    assert len(told) == 2 and "for llama, and FROM is qwen3" in told[0] and "weights that are Q4_K_M" in told[1]
+    assert len(told) == 2 and "for llama, and FROM is qwen3" in told[0] and "added to Q4_K_M weights" in told[1]
 
 
 def test_no_template_anywhere_and_a_stop_that_saves(tmp_path):
@@ -253,7 +253,7 @@ def test_no_template_anywhere_and_a_stop_that_saves(tmp_path):
 
 def test_a_refused_modelfile_is_told_with_its_line(tmp_path):
     (tmp_path / "Modelfile").write_text('FROM x\nSYSTEM """open\n')
-    assert only(tmp_path / "Modelfile", "error", "Ollama refuses it").where.endswith("Modelfile:2")
+    assert only(tmp_path / "Modelfile", "error", "Ollama refuses the file").where.endswith("Modelfile:2")
 
 
 # ---- templates ------------------------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ def test_the_converter_takes_the_card_into_the_gguf(build_base, tmp_path):
         tmp_path / "Modelfile", gguf_name="law.gguf", family="qwen3", thinking=True, system=None, num_ctx=512,
         chat_template=template,
     )  # fmt: skip
-    assert [one.what[:18] for one in alarms(tmp_path / "Modelfile")] == ["its chat template "]
+    assert [one.what[:18] for one in alarms(tmp_path / "Modelfile")] == ["the chat template "]
 
 
 def test_the_command_prints_a_plain_list(tmp_path):
@@ -358,7 +358,7 @@ def test_the_command_prints_a_plain_list(tmp_path):
     assert good.code == 0 and good.stdout.endswith("0 errors, 0 warnings\n")
     bad = command_line.run("export", "--check", modelfile(tmp_path, num_ctx=1024, stops=STOPS[1:]))
     assert bad.code == 1 and bad.stdout.endswith("1 error, 1 warning\n")
-    assert bad.stdout.startswith("error ") and "num_ctx is 1024, and the model was trained with 512" in bad.stdout
+    assert bad.stdout.startswith("error ") and "num_ctx is 1024, but the model was trained with 512" in bad.stdout
     missing = command_line.run("export", "--check", tmp_path / "none")
     assert missing.code == 2 and "no such file" in missing.stderr
     nothing = command_line.run("export")

@@ -1,4 +1,4 @@
-"""What is wrong with a GGUF file, whoever made it; and whether one that was made here says what was meant."""
+"""Find what is wrong with a GGUF file from any source, and compare an exported one with what was meant."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _PROBE = ({"role": "user", "content": "u"}, {"role": "assistant", "content": "\u
 
 
 def check_gguf(path: Path, *, deep: bool = False, stops: Sequence[str] = ()) -> list[Finding]:
-    """Everything that was seen. deep: search every byte of the 16- and 32-bit tensors for NaN and infinity.
+    """Return every finding. deep: search every byte of the 16- and 32-bit tensors for NaN and infinity.
 
     stops: of the Modelfile that it is served with, which can end an answer that the file itself does not.
     """
@@ -54,7 +54,7 @@ def check_gguf(path: Path, *, deep: bool = False, stops: Sequence[str] = ()) -> 
         return [Finding("error", one.what, one.fix, one.where) for one in error.problems]
     found = [*_size(gguf), *_types(gguf), *_numbers(gguf, None if deep else LOOKED_AT)]
     if gguf.text("general.type") == "adapter":
-        what = "this is a LoRA adapter, not a model: the rest is its base model's"
+        what = "this is a LoRA adapter, not a model: its base model was not checked"
         found.append(Finding("note", what, "use it as ADAPTER, FROM the model that it was trained on"))
     else:
         found += [*_named(gguf), *_template(gguf, stops), *_tokens(gguf), *_context(gguf)]
@@ -133,8 +133,8 @@ def _other_template(found: str | None, meant: str) -> list[str]:
     if found == meant:
         return []
     if found is None:
-        return ["there is no chat template in it"]
-    return [f"its chat template is another than training's: {first_difference(meant, found)}"]
+        return ["the file has no chat template"]
+    return [f"the chat template is not training's: {first_difference(meant, found)}"]
 
 
 def _other_types(gguf: Gguf, meant: Mapping[str, int] | Collection[str]) -> list[str]:
@@ -152,20 +152,18 @@ def _other_types(gguf: Gguf, meant: Mapping[str, int] | Collection[str]) -> list
 
 def _size(gguf: Gguf) -> list[Finding]:
     unknown = Counter(tensor.type for tensor in gguf.tensors if tensor.bytes is None)
-    found = [Finding("note", f"{_counted(unknown)}: their size is not known here")] if unknown else []
+    found = [Finding("note", f"{_counted(unknown)}: the size of these types is not known")] if unknown else []
     ends = [(gguf.data_start + tensor.offset + (tensor.bytes or 0), tensor) for tensor in gguf.tensors]
     beyond = [tensor for end, tensor in ends if end > gguf.size]
     if beyond:
         lacking = size_text(max(end for end, _ in ends) - gguf.size)
-        what = f"the file is cut off: {len(beyond)} of {len(ends)} tensors lie beyond its end ({lacking} are missing)"
+        what = f"the file is cut off: {len(beyond)} of {len(ends)} tensors are past its end ({lacking} missing)"
         found.append(Finding("error", what, "copy or download it again"))
     if not ends:
-        found.append(Finding("error", "there are no tensors in it", _CONVERT_AGAIN))
+        found.append(Finding("error", "the file has no tensors", _CONVERT_AGAIN))
     twice = [name for name, count in Counter(tensor.name for tensor in gguf.tensors).items() if count > 1]
     if twice:
-        found.append(
-            Finding("error", f"{len(twice)} tensors are in it twice ({twice[0]!r} is the first)", _CONVERT_AGAIN)
-        )
+        found.append(Finding("error", f"{len(twice)} tensors are stored twice, first {twice[0]!r}", _CONVERT_AGAIN))
     return found
 
 
@@ -175,19 +173,15 @@ def _types(gguf: Gguf) -> list[Finding]:
     number = gguf.number("general.file_type")
     if number is None or number not in FILE_TYPES:
         if gguf.text("general.type") != "adapter":
-            what = (
-                "says no file type" if number is None else f"is of file type {number}, whose types are not known here"
-            )
+            what = "does not state its file type" if number is None else f"has the unknown file type {number}"
             found.append(Finding("note", f"the file {what}"))
         return found
     name, meant = FILE_TYPES[number]
     # Some matrices stay F32 in every file, such as the router of a mixture of experts.
     others = {kind: count for kind, count in matrices.items() if kind not in meant and kind != "F32"}
     if others and not meant & matrices.keys():
-        what = f"the file says {name}, but none of its matrices is: {_counted(others)}"
-        found.append(
-            Finding("error", what, f"quantise it again from the 16-bit file, or name it after what it is, not {name}")
-        )
+        what = f"the file says {name}, but none of its matrices has that type: {_counted(others)}"
+        found.append(Finding("error", what, "quantise the 16-bit file again, or name this one after its real type"))
     elif others:
         what = f"the file says {name}, but of {sum(matrices.values())} matrices {_counted(others)}: rows that do not fit a K-quant's blocks of 256, or a mixture of someone's own"
         found.append(Finding("warning", what, "compare its answers with the 16-bit file's before relying on it"))
@@ -221,7 +215,7 @@ def _numbers(gguf: Gguf, limit: int | None) -> list[Finding]:
     found = []
     if broken:
         what = f"{len(broken)} tensors hold NaN or infinity ({broken[0]!r} is the first)"
-        found.append(Finding("error", what, "look at the training's loss; a bf16 or q8_0 file keeps what f16 cannot"))
+        found.append(Finding("error", what, "check the training loss; bf16 and q8_0 hold values that f16 cannot"))
     if looked < total:
         what = f"searched for NaN and infinity: the first {size_text(looked)} of {size_text(total)} in 16 and 32 bits"
         found.append(Finding("note", what))
@@ -231,37 +225,35 @@ def _numbers(gguf: Gguf, limit: int | None) -> list[Finding]:
 def _named(gguf: Gguf) -> Iterator[Finding]:
     architecture = gguf.text("general.architecture")
     if not architecture:
-        yield Finding("error", "general.architecture is missing, so nothing can load it", _CONVERT_AGAIN)
+        yield Finding("error", "general.architecture is missing: no program can load the file", _CONVERT_AGAIN)
     for key, lost in (
-        ("general.name", "lists show no name"),
-        ("general.license", "nobody can tell how it may be used"),
+        ("general.name", "programs show no name"),
+        ("general.license", "the terms of use are unknown"),
     ):
         if not gguf.text(key):
             yield Finding("warning", f"{key} is missing: {lost}", _FROM_CARD)
     if not any(key.startswith("general.base_model.0.") for key in gguf.metadata):
-        yield Finding("warning", "the base model is not named in it (general.base_model.0.*)", _FROM_CARD)
+        yield Finding("warning", "the base model is not named (general.base_model.0.*)", _FROM_CARD)
     if not gguf.texts("general.languages"):
         yield Finding("note", "general.languages is missing", _FROM_CARD)
     told = [gguf.text("general.name"), architecture, gguf.text("general.license")]
-    yield Finding("note", ", ".join(one for one in told if one) or "nothing is said of what it is")
+    yield Finding("note", ", ".join(one for one in told if one) or "the file has no name, architecture or license")
 
 
 def _template(gguf: Gguf, stops: Sequence[str]) -> Iterator[Finding]:
     template = gguf.text("tokenizer.chat_template")
     if not template:
-        what = "there is no chat template in it: Ollama sends the bare question unless the Modelfile has a TEMPLATE"
+        what = "the file has no chat template: without a TEMPLATE, Ollama sends the bare question"
         yield Finding("warning", what, "save the tokenizer with its chat template, and convert it again")
         return
     if can_think(template):
-        what = (
-            "its chat template can think, so Ollama thinks by default: a model tuned without thinking answers nonsense"
-        )
+        what = "the chat template can think, so Ollama thinks by default; a model trained without thinking then answers nonsense"
         yield Finding(
-            "warning", what, "if it was tuned without, ask with think=false, or export it with slimtune export"
+            "warning", what, "if it was trained without thinking, ask with think=false, or use slimtune export"
         )
     ends, eos = end_of_turn(template), eos_text(gguf)
     if ends is None:
-        yield Finding("warning", "its chat template does not render a plain conversation here", "try it in llama.cpp")
+        yield Finding("warning", "the chat template does not render a plain conversation", "try it in llama.cpp")
         return
     if eos is None:
         return
@@ -272,15 +264,15 @@ def _template(gguf: Gguf, stops: Sequence[str]) -> Iterator[Finding]:
         if any(ends.startswith(stop) for stop in stops if stop):
             yield Finding("warning", f"{what}; only the Modelfile's stop ends an answer", fix)
         else:
-            yield Finding("error", f"{what}: it goes on after its answer", fix)
+            yield Finding("error", f"{what}: the model continues after its answer", fix)
 
 
 def _tokens(gguf: Gguf) -> Iterator[Finding]:
     if eos_text(gguf) is None:
-        what = "no token that ends generation (tokenizer.ggml.eos_token_id): it goes on until the context is full"
+        what = "there is no token that ends generation (tokenizer.ggml.eos_token_id): the model fills the context"
         yield Finding("error", what, _CONVERT_AGAIN)
     if gguf.text("tokenizer.ggml.model") == "gpt2" and gguf.text("tokenizer.ggml.pre") in (None, "", "default"):
-        what = "its pre-tokenizer is not named (tokenizer.ggml.pre): llama.cpp splits text by a guess, and gets other tokens"
+        what = "the pre-tokenizer is not named (tokenizer.ggml.pre): llama.cpp guesses, and makes other tokens"
         yield Finding("error", what, "convert it again with a newer llama.cpp")
     begins = gguf.metadata.get("tokenizer.ggml.add_bos_token") is True
     bos, template = _token(gguf, "tokenizer.ggml.bos_token_id"), gguf.text("tokenizer.chat_template") or ""
@@ -298,9 +290,9 @@ def _tokens(gguf: Gguf) -> Iterator[Finding]:
 def _context(gguf: Gguf) -> Iterator[Finding]:
     length = context_length(gguf)
     if length is None:
-        yield Finding("warning", "the context that it was trained with is missing (context_length)", _CONVERT_AGAIN)
+        yield Finding("warning", "the training context is missing (context_length)", _CONVERT_AGAIN)
     else:
-        yield Finding("note", f"trained with a context of {length} tokens")
+        yield Finding("note", f"training context: {length} tokens")
 
 
 def context_length(gguf: Gguf) -> int | None:

@@ -1,4 +1,4 @@
-"""What is wrong with a Modelfile, whoever wrote it: what Ollama would refuse, and what serves another thing than was trained."""
+"""Find what is wrong with a Modelfile from any source: what Ollama refuses, and what differs from training."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Checked:
 
 
 def check_file(path: Path, *, deep: bool = False) -> list[Finding]:
-    """Everything that was seen in a Modelfile or GGUF; a Modelfile brings what is seen in the GGUF that it names.
+    """Return the findings of a Modelfile or GGUF, worst first; a Modelfile includes those of the GGUF that it names.
 
     deep: search all weights that are not quantised for NaN and infinity, instead of the first 256 MiB.
     Raises SlimtuneError where there is no such file, or it is neither.
@@ -69,15 +69,15 @@ def check_file(path: Path, *, deep: bool = False) -> list[Finding]:
 
 
 def check_modelfile(path: Path, *, deep: bool = False) -> list[Finding]:
-    """Everything that was seen, in the GGUF that FROM names as well. deep: as in check_gguf.
+    """Return every finding, including those of the GGUF that FROM names. deep: as in check_gguf.
 
-    Only the first fault of its grammar is told, as Ollama stops there.
+    Of the grammar only the first fault is reported, since Ollama stops there.
     """
     try:
         read = read_modelfile(decoded(path.read_bytes()))
     except Refused as error:
         where = f"{path}:{error.line}" if error.line else str(path)
-        return [Finding("error", f"Ollama refuses it: {error.what}", "correct it", where)]
+        return [Finding("error", f"Ollama refuses the file: {error.what}", "correct it", where)]
     model = _file(path, read.models[-1])
     gguf, of_gguf = None, list[Finding]()
     if model is not None and model.is_file():
@@ -87,7 +87,9 @@ def check_modelfile(path: Path, *, deep: bool = False) -> list[Finding]:
         except SlimtuneError:
             gguf = None  # check_gguf has said why
     one = _Checked(path, read, model, gguf)
-    found = [Finding("error", f"Ollama refuses it: {what}", "", f"{path}:{line}") for line, what in refusals(read)]
+    found = [
+        Finding("error", f"Ollama refuses the file: {what}", "", f"{path}:{line}") for line, what in refusals(read)
+    ]
     parts = (_dropped, _from, _adapters, _templates, _stops, _context, _sampling, _texts, _renderer)
     return [*found, *(finding for part in parts for finding in part(one)), *of_gguf]
 
@@ -112,30 +114,30 @@ def _dropped(one: _Checked) -> Iterator[Finding]:
         what = (
             f"{character_name(character)} is dropped by Ollama's parser ({count}×{f', in {within}' if within else ''})"
         )
-        fix = "write a plain space: without one the words around it become one" if space else "leave it out"
+        fix = "write a plain space, so that the words around it stay apart" if space else "leave it out"
         yield Finding("warning", what, fix, f"{one.path}:{line}")
 
 
 def _from(one: _Checked) -> Iterator[Finding]:
     name = one.read.models[-1]
     if len(one.read.models) > 1:
-        what = f"FROM is there {len(one.read.models)} times: Ollama joins the files or takes the last"
-        yield one.at("warning", "from", what, "leave one")
+        what = f"FROM appears {len(one.read.models)} times: Ollama joins the files or uses the last"
+        yield one.at("warning", "from", what, "keep one")
     if one.model is None and not name:
         yield one.at("error", "from", "FROM names nothing", "name a GGUF beside the Modelfile: FROM ./model.gguf")
     elif one.model is None and _HUB.match(name):
-        yield one.at("note", "from", f"{name} is on the hub: it is downloaded, and what is in it was not looked at")
+        yield one.at("note", "from", f"{name} is on the hub: Ollama downloads it, and it was not checked")
     elif one.model is None and _like_a_path(name):
-        what = f"{name} is not there, so Ollama takes it for a model's name and finds none"
+        what = f"{name} does not exist: Ollama takes it for the name of a model and finds none"
         yield one.at("error", "from", what, "put the file beside the Modelfile, and write FROM ./FILE.gguf")
     elif one.model is None:
-        what = f"{name} is a model of Ollama's, from which all that is not said here comes; it was not looked at"
+        what = f"{name} is an Ollama model: it supplies what this file leaves out, and was not checked"
         yield one.at("note", "from", what)
     elif one.model.is_dir():
-        what = f"{name} is a folder: Ollama converts its weights itself, for a few architectures alone"
-        yield one.at("warning", "from", what, "convert it to a GGUF, and name that")
+        what = f"{name} is a folder: Ollama converts its weights itself, which works for few architectures"
+        yield one.at("warning", "from", what, "convert it to a GGUF and name that file")
     if name.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", name):
-        what = f"{name} is a place on one machine: the Modelfile works nowhere else"
+        what = f"{name} is a path of this machine: the Modelfile works nowhere else"
         yield one.at("warning", "from", what, "put the file beside the Modelfile, and write FROM ./FILE.gguf")
     elif ".." in name.replace("\\", "/").split("/"):
         yield one.at(
@@ -146,21 +148,21 @@ def _from(one: _Checked) -> Iterator[Finding]:
 def _adapters(one: _Checked) -> Iterator[Finding]:
     names = one.read.adapters
     if len(names) > 1:
-        yield one.at("warning", "adapter", f"ADAPTER is there {len(names)} times: Ollama takes the last", "leave one")
+        yield one.at("warning", "adapter", f"ADAPTER appears {len(names)} times: Ollama uses the last", "keep one")
     for name in names[-1:]:
         file = _file(one.path, name)
         if file is None:
-            yield one.at("error", "adapter", f"the ADAPTER {name} is not there", "put it beside the Modelfile")
+            yield one.at("error", "adapter", f"the ADAPTER {name} does not exist", "put it beside the Modelfile")
             continue
         fix = "convert it: slimtune export --lora-gguf"
         if file.is_dir():
-            what = f"the ADAPTER {name} is a folder, which Ollama converts for a few architectures alone"
+            what = f"the ADAPTER {name} is a folder: Ollama converts it itself, which works for few architectures"
             yield one.at("error", "adapter", what, fix)
             continue
         try:
             adapter = read_gguf(file)
         except SlimtuneError as error:
-            yield one.at("error", "adapter", f"the ADAPTER {name} is no GGUF: {error.problems[0].what}", fix)
+            yield one.at("error", "adapter", f"the ADAPTER {name} is not a GGUF: {error.problems[0].what}", fix)
             continue
         if adapter.text("general.type") != "adapter":
             yield one.at("error", "adapter", f"the ADAPTER {name} is a whole model, not an adapter", "name it in FROM")
@@ -171,8 +173,8 @@ def _adapters(one: _Checked) -> Iterator[Finding]:
                 yield one.at("error", "adapter", what, "name the model that it was trained on in FROM")
             kind = one.gguf.number("general.file_type")
             if kind in _QUANTISED:
-                called = FILE_TYPES[kind][0] if kind in FILE_TYPES else "smaller than 16 bits"
-                what = f"the ADAPTER is added to weights that are {called}: not those that it was trained or judged on"
+                called = FILE_TYPES[kind][0] if kind in FILE_TYPES else "quantised"
+                what = f"the ADAPTER is added to {called} weights, not to those that it was trained and judged with"
                 yield one.at(
                     "warning", "adapter", what, "merge it into the 16-bit weights, then quantise: slimtune export"
                 )
@@ -189,11 +191,11 @@ def _templates(one: _Checked) -> Iterator[Finding]:
         return
     assert template is not None
     if _THINKING_FIELD.search(template):
-        what = "TEMPLATE can think, so Ollama thinks by default: a model tuned without thinking answers nonsense"
-        yield one.at("warning", "template", what, "if it was tuned without, take the thinking out of TEMPLATE")
+        what = "TEMPLATE can think, so Ollama thinks by default; a model trained without thinking then answers nonsense"
+        yield one.at("warning", "template", what, "if it was trained without thinking, remove it from TEMPLATE")
     if "\r" in template:
-        what = "TEMPLATE has Windows line ends, which go into every prompt as they are"
-        yield one.at("error", "template", what, "save the Modelfile with plain line ends (LF)")
+        what = "TEMPLATE has Windows line ends, which become part of every prompt"
+        yield one.at("error", "template", what, "save the Modelfile with Unix line ends (LF)")
     if jinja:
         line = one.read.line("template")
         for found in compare_templates(template, jinja, one.read.system or ""):
@@ -201,15 +203,15 @@ def _templates(one: _Checked) -> Iterator[Finding]:
 
 
 def _no_template(one: _Checked, jinja: str | None) -> Iterator[Finding]:
-    fix = "write the TEMPLATE of training: slimtune export does"
+    fix = "add the TEMPLATE that training used; slimtune export writes it"
     if jinja:
-        what = "no TEMPLATE: Ollama from 0.30 on takes the GGUF's chat template, an older one sends the bare question"
+        what = "no TEMPLATE: Ollama from 0.30 uses the GGUF's chat template, and older versions send the bare question"
         yield one.at("warning", "template", what, fix)
     elif one.gguf is not None:
-        what = "no TEMPLATE, and no chat template in the GGUF: the model gets the bare question, without the turns it knows"
+        what = "no TEMPLATE, and no chat template in the GGUF: the model gets the bare question, without turns"
         yield one.at("error", "template", what, fix)
     elif one.model is None:
-        yield one.at("note", "template", "no TEMPLATE: that of the model in FROM counts")
+        yield one.at("note", "template", "no TEMPLATE: the model in FROM supplies it")
 
 
 def _stops(one: _Checked) -> Iterator[Finding]:
@@ -228,7 +230,7 @@ def _stops(one: _Checked) -> Iterator[Finding]:
         if stop in stops:
             continue
         matters = stop == turns.stops[0] and eos != stop
-        what = f"the stop {stop} is missing: the model may go on after its answer"
+        what = f"the stop {stop} is missing: the model may continue after its answer"
         yield one.at("error" if matters else "warning", "parameter", what, f'PARAMETER stop "{stop}"', key="stop")
 
 
@@ -236,40 +238,40 @@ def _context(one: _Checked) -> Iterator[Finding]:
     stated = _number(one, "num_ctx")
     trained = context_length(one.gguf) if one.gguf else None
     if stated is None:
-        what = f"num_ctx is not set: on a small card Ollama cuts every conversation down to {DEFAULT_CONTEXT} tokens"
+        what = f"num_ctx is not set: on a small card Ollama cuts every conversation to {DEFAULT_CONTEXT} tokens"
         yield one.at("warning", "parameter", what, "PARAMETER num_ctx TOKENS, as many as training had", key="num_ctx")
     elif trained is not None and stated > trained:
-        what = f"num_ctx is {stated:.0f}, and the model was trained with {trained}: beyond that it answers nonsense"
+        what = f"num_ctx is {stated:.0f}, but the model was trained with {trained}: beyond that it answers nonsense"
         yield one.at("error", "parameter", what, f"PARAMETER num_ctx {trained}", key="num_ctx")
 
 
 def _sampling(one: _Checked) -> Iterator[Finding]:
     missing = {name: value for name, value in _DEFAULTS.items() if name not in one.read.parameters}
     if missing and one.gguf is not None:
-        told = ", ".join(f"{name} (Ollama takes {value})" for name, value in missing.items())
+        told = ", ".join(f"{name} (Ollama uses {value})" for name, value in missing.items())
         fix = "PARAMETER temperature 0 for one right answer; for reasoning 0.6, top_p 0.95, top_k 20"
-        yield one.at("warning", "from", f"the sampling is not set: {told}", fix)
+        yield one.at("warning", "from", f"sampling is not set: {told}", fix)
     temperature = _number(one, "temperature")
     if temperature is not None and temperature >= 1:
-        what = f"temperature {temperature:g} draws answers nearly at random, which is not for questions with a right answer"
+        what = f"temperature {temperature:g} makes answers nearly random, which does not suit questions with one right answer"
         yield one.at("warning", "parameter", what, "PARAMETER temperature 0, or 0.6 for reasoning", key="temperature")
     penalty = _number(one, "repeat_penalty")
     if penalty is None and one.gguf is not None:
-        what = f"repeat_penalty is not set: Ollama takes {_DEFAULT_REPEAT_PENALTY}, against words that the question had"
+        what = (
+            f"repeat_penalty is not set: Ollama uses {_DEFAULT_REPEAT_PENALTY}, which suppresses words of the question"
+        )
         yield one.at("warning", "from", what, "PARAMETER repeat_penalty 1.0")
     elif penalty is not None and penalty != 1:
-        what = (
-            f"repeat_penalty {penalty:g} makes words of the question less likely in the answer, unlike any judging here"
-        )
+        what = f"repeat_penalty {penalty:g} suppresses words of the question, unlike evaluation"
         yield one.at("warning", "parameter", what, "PARAMETER repeat_penalty 1.0", key="repeat_penalty")
     for name, values in one.read.parameters.items():
         if name in DEPRECATED:
             yield one.at(
-                "warning", "parameter", f"PARAMETER {name} does nothing in newer Ollama", "leave it out", key=name
+                "warning", "parameter", f"PARAMETER {name} has no effect in newer Ollama", "leave it out", key=name
             )
         elif name != "stop" and len(values) > 1:
-            what = f"PARAMETER {name} is set {len(values)} times: the last counts"
-            yield one.at("warning", "parameter", what, "leave one", key=name)
+            what = f"PARAMETER {name} is set {len(values)} times: Ollama uses the last"
+            yield one.at("warning", "parameter", what, "keep one", key=name)
 
 
 def _number(one: _Checked, name: str) -> float | None:
@@ -290,22 +292,20 @@ def _texts(one: _Checked) -> Iterator[Finding]:
         name, where = instruction.name.upper(), f"{one.path}:{instruction.line}"
         if instruction.name != "template":
             for token in sorted(set(control.findall(instruction.value))):
-                what = f"{name} holds {token}, which the model reads as the control token itself"
+                what = f"{name} contains {token}, which the model reads as a control token"
                 yield Finding("error", what, "leave it out", where)
         if unicodedata.normalize("NFC", instruction.value) != instruction.value:
-            what = (
-                f"{name} is not in Unicode's composed form (NFC): llama.cpp makes other tokens of it than training did"
-            )
+            what = f"{name} is not in Unicode's composed form (NFC): llama.cpp tokenises it differently from training"
             yield Finding("warning", what, "normalise the text to NFC", where)
 
 
 def _renderer(one: _Checked) -> Iterator[Finding]:
     renderer, parser = one.read.renderer, one.read.parser
     if (renderer or parser) and not one.read.requires:
-        what = "RENDERER or PARSER without REQUIRES: an Ollama that does not know them serves the model all the same"
-        fix = "REQUIRES and the first version that knows them, such as 0.17.6"
+        what = "RENDERER or PARSER without REQUIRES: an Ollama that does not know them serves the model anyway"
+        fix = "add REQUIRES with the first version that knows them, such as 0.17.6"
         yield one.at("warning", "renderer" if renderer else "parser", what, fix)
     if bool(renderer) != bool(parser):
         there, missing = ("RENDERER", "PARSER") if renderer else ("PARSER", "RENDERER")
-        what = f"{there} without {missing}: prompt and answer are not read in the same way"
+        what = f"{there} without {missing}: prompt and answer follow different formats"
         yield one.at("warning", there.lower(), what, f"{missing} {renderer or parser}")

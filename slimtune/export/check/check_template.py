@@ -11,8 +11,8 @@ from slimtune.export.check.check_gguf import can_think
 from slimtune.export.modelfile import go_template
 from slimtune.export.modelfile.modelfile_reader import first_difference
 
-_NEWER = "Ollama from 0.30 on takes the GGUF's template where that can do more"
-_SAME = "write the TEMPLATE so that it renders what the GGUF's template does, which training used"
+_NEWER = "Ollama from 0.30 prefers the GGUF's template where that has more capabilities"
+_SAME = "make TEMPLATE render what the GGUF's template does, which training used"
 
 
 def _turns(*contents: str, system: str = "") -> tuple[dict[str, str], ...]:
@@ -46,7 +46,7 @@ def compare_templates(template: str, jinja: str, system: str) -> list[Finding]:
     try:
         served = [go_template.render(template, probe, system) for probe in PROBES]
     except go_template.NotUnderstood as reason:
-        return [Finding("note", f"TEMPLATE was not compared with the GGUF's, because it uses {reason}")]
+        return [Finding("note", f"TEMPLATE was not compared with the GGUF's chat template, because it uses {reason}")]
     try:
         # Ollama lets a template that can think do so, where the client says nothing.
         trained = [_jinja(jinja, probe, system, thinks) for probe in PROBES]
@@ -60,18 +60,16 @@ def compare_templates(template: str, jinja: str, system: str) -> list[Finding]:
         AttributeError,
         RecursionError,
     ) as error:
-        what = f"TEMPLATE was not compared with the GGUF's, which does not render here: {_one_line(error)}"
+        what = f"TEMPLATE was not compared with the GGUF's chat template, which does not render: {_one_line(error)}"
         return [Finding("note", what)]
     if served == trained:
         return [Finding("note", f"TEMPLATE renders {len(PROBES)} conversations as the GGUF's chat template does")]
     if served == closed:
-        what = (
-            f"TEMPLATE is the GGUF's with thinking off, and {_NEWER}: it thinks where a client does not say otherwise"
-        )
-        return [Finding("error", what, "bake a chat template without thinking into the GGUF: slimtune export does")]
+        what = f"TEMPLATE is the GGUF's template with thinking off, but {_NEWER}: the model thinks unless the client turns it off"
+        return [Finding("error", what, "put a chat template without thinking into the GGUF; slimtune export does")]
     different = [i for i, (one, two) in enumerate(zip(trained, served, strict=True)) if one != two]
     first = different[0]
-    what = f"TEMPLATE renders {len(different)} of {len(PROBES)} conversations otherwise than the GGUF's chat template"
+    what = f"TEMPLATE renders {len(different)} of {len(PROBES)} conversations differently from the GGUF's chat template"
     shown = first_difference(trained[first], served[first])
     without = [i for i in different if PROBES[i][0]["role"] != "system"]
     if len(without) == len(different) and not system:
