@@ -1,9 +1,9 @@
 """Which worker of pytest-xdist runs which test. Hooks of pytest, imported by tests/conftest.py.
 
 Importing Unsloth takes 25 seconds of a processor, so tests that need it carry the mark `unsloth` and all run in the first
-worker. A test without that mark that imports Unsloth fails and says so. Tests with the mark `fault` share a process that forks
-disturbed runs, so they stay together too. All other tests of a file stay together in a worker,
-as the fixtures of a module are made once a worker.
+worker. A test without that mark that imports Unsloth fails and says so. Tests with the mark `fault` share a process that
+forks disturbed runs, so they stay together too. All other tests of a file stay together in a worker, as the fixtures of a
+module are made once a worker.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ FIRST = "gw0"
 """The worker that imports Unsloth."""
 _imported: list[str] = []
 """Empty until this process has imported Unsloth."""
-_MARKED = re.compile(r"mark\.unsloth\b")
+_MARKED = re.compile(r"^pytestmark = pytest\.mark\.unsloth$", re.MULTILINE)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Import Unsloth before the tests are collected where one of them needs it: it patches what is imported after it."""
+    """Import Unsloth before the tests are collected where a whole file needs it: it patches what is imported after it."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     controls = worker is None and getattr(config.option, "numprocesses", None)
     if worker in (None, FIRST) and not controls and _needs_unsloth(config):
