@@ -41,7 +41,7 @@ class Entry:
 
 @dataclass
 class _Said:
-    """A reply as far as it has come."""
+    """A reply so far."""
 
     text: str = ""
     thought: str = ""
@@ -207,7 +207,7 @@ class Chat:
 
 
 NextLine = Callable[[str], str | None]
-"""Takes a prompt, gives the next line without its end; None where there is no more."""
+"""Shows a prompt and returns the next line without its end; None at the end of the input."""
 
 
 def talk(conversation: Chat) -> None:
@@ -283,7 +283,7 @@ def entries_of(read: NextLine) -> Iterator[Entry]:
 
 
 def piped() -> NextLine:
-    """Lines of standard input where that is no terminal. The reader raises SlimtuneError for what is not UTF-8."""
+    """A reader of standard input that is not a terminal. It raises SlimtuneError for a line that is not UTF-8."""
     lines = enumerate(sys.stdin.buffer, 1)
 
     def read(prompt: str) -> str | None:

@@ -1,7 +1,6 @@
 """The merged model in stock transformers, in a process of its own: what the GGUF is compared with.
 
-A crash there is an error here and not the end of the run, its log stays out of the way, and transformers is not the one
-that a trainer has patched.
+A crash of the worker is an error message here, its log stays off the screen, and Unsloth has not patched its transformers.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _SHARE_OF_MEMORY = 0.5
 
 @dataclass(frozen=True, slots=True)
 class MergedAnswer:
-    """ids: the greedy continuation, up to and including an end token.
+    """ids: the greedy answer, up to and including an end token.
 
     steps: for each of them the likeliest tokens then, id to natural log-probability: the first step's 512 (or the whole
     of a small vocabulary), 16 later on; empty where nobody could be asked. nll: of the reference, where there was one.

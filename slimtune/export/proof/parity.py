@@ -153,7 +153,7 @@ def divergence(reference: Mapping[int, float], other: Mapping[int, float]) -> fl
     common = reference.keys() & other.keys()
     total = sum(math.exp(reference[token]) * (reference[token] - other[token]) for token in common)
     rests = [max(0.0, 1 - sum(math.exp(told[token]) for token in common)) for told in (reference, other)]
-    # Below what adding up 512 rounded numbers leaves, there is no rest.
+    # A smaller rest is the rounding error of adding up 512 numbers.
     if rests[0] > 1e-6:
         total += rests[0] * math.log(rests[0] / max(rests[1], 1e-6))
     return max(0.0, total)

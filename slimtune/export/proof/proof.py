@@ -182,7 +182,7 @@ def _prove_file(
     *,
     render: bool,
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """What llama.cpp makes of one file, and what of it forbids the export. render: also compare made-up conversations."""
+    """What llama.cpp makes of one file, and what of it forbids the export. render: also compare generated conversations."""
     on_progress.say(f"comparing {path.name} with the {reference.what}")
     golden, asked, exact = subject.golden, subject.asked, kind in EXACT
     longest = max(len(item.prompt_ids) for item in golden) + reference.length

@@ -78,7 +78,7 @@ def address(value: str | None) -> str:
     """The server's URL from the value of OLLAMA_HOST: a host, host:port or URL; http://127.0.0.1:11434 without one.
 
     As in Ollama, a URL without a port means the scheme's own (80, 443). An address to listen on everywhere (0.0.0.0,
-    ::, :8080) means this machine. Raises SlimtuneError for what is no address, or holds a password.
+    ::, :8080) means this machine. Raises SlimtuneError for an address that is not valid, or that holds a password.
     """
     text = (value or "").strip().strip("\"'").strip()
     scheme, is_url, rest = text.partition("://")

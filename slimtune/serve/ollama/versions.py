@@ -66,7 +66,7 @@ def older(text: str, than: str) -> bool | None:
 
 
 def warnings(version: str) -> list[str]:
-    """What a person should know of this version, a sentence each; a version that cannot be read is one of them."""
+    """What is wrong with this version of Ollama, a sentence each; also that a version cannot be read."""
     if number(version) is None:
         return [f"Ollama calls itself version '{version}', so its faults are not known"]
     return [
