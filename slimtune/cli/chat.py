@@ -1,4 +1,4 @@
-"""The command that talks: chat. Nothing heavy before it is needed."""
+"""`slimtune chat`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from slimtune.core import run_folder
 from slimtune.core.errors import fail
@@ -19,48 +19,38 @@ if TYPE_CHECKING:
 
 
 def chat(
-    target: Annotated[
-        str, typer.Argument(help="A run's folder, e.g. outputs/direct/latest, a .gguf, or a Modelfile's folder.")
-    ],
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Ask base and tuned model the same messages; a run needs no export.")
-    ] = False,
+    target: Annotated[str, Argument(help="A run, e.g. outputs/direct/latest, a .gguf, or a Modelfile's folder.")],
+    compare: Annotated[bool, Option("--compare", help="Compare base and tuned model; a run needs no export.")] = False,
     base: Annotated[
-        Path | None, typer.Option("--base", metavar="BASE.gguf", help="Compare with this file, both in llama.cpp.")
+        Path | None, Option("--base", metavar="BASE.gguf", help="Compare with this file, both in llama.cpp.")
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", "-p", help="Answer this message and end; repeat the option for further messages."),
+        Option("--prompt", "-p", help="Answer this message and exit. Repeatable."),
     ] = None,
     system: Annotated[
-        str | None, typer.Option("--system", help='System prompt instead of the Modelfile\'s; "" for none.')
+        str | None, Option("--system", help='Replace the Modelfile\'s system prompt; "" for none.')
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0, max=2, help="0 always takes the likeliest token.")
+        float | None, Option("--temperature", min=0, max=2, help="0 always takes the likeliest token.")
     ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", min=1, help="Longest reply, in tokens.")
-    ] = None,
+    max_new_tokens: Annotated[int | None, Option("--max-new-tokens", min=1, help="Longest reply, in tokens.")] = None,
     max_length: Annotated[
-        int | None, typer.Option("--max-length", min=64, help="Context in tokens, replies included.")
+        int | None, Option("--max-length", min=64, help="Context in tokens, replies included.")
     ] = None,
     thinking: Annotated[
-        bool | None,
-        typer.Option("--thinking/--no-thinking", help="Turn the model's thinking on or off; the template decides."),
+        bool | None, Option("--thinking/--no-thinking", help="Turn thinking on or off. Default: as the template does.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Random seed, for replies that can be repeated.")
-    ] = None,
+    seed: Annotated[int | None, Option("--seed", min=0, help="Random seed, for repeatable replies.")] = None,
     threads: Annotated[
-        int | None,
-        typer.Option("--threads", min=1, help="Threads of llama.cpp; use fewer where the processor is busy."),
+        int | None, Option("--threads", min=1, help="Threads of llama.cpp; use fewer on a busy machine.")
     ] = None,
 ) -> None:
     """Talk to a run's export or a GGUF as Ollama would run it, or compare it with its base.
 
-    Without a terminal each line of standard input is a message of one conversation (/reset begins another, three
-    quotation marks enclose several lines). Standard output then has the replies alone; with --compare a JSON object
-    a message.
+    Without a terminal, each line of standard input is a message of one conversation. /reset starts a new one, and three
+    quotation marks enclose several lines. Standard output then has only the replies; with --compare, one JSON object
+    per message.
     """
     from slimtune.cli import chat_loop as loop
     from slimtune.cli.chat_screen import Screen

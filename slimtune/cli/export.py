@@ -1,4 +1,4 @@
-"""The command that ships: export. Nothing heavy before it is needed."""
+"""`slimtune export`."""
 
 from __future__ import annotations
 
@@ -7,48 +7,38 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from slimtune.core.errors import fail
 from slimtune.recipe.names import GGUF_TYPES, MergeBase
 
 
 def export(
-    target: Annotated[
-        Path | None, typer.Argument(help="A run's folder, e.g. outputs/direct/latest, or an adapter's.")
-    ] = None,
-    gguf: Annotated[
-        str | None, typer.Option("--gguf", help="GGUF types instead of the recipe's, e.g. q4_k_m,q8_0.")
-    ] = None,
-    lora_gguf: Annotated[bool, typer.Option("--lora-gguf", help="Also export the adapter alone as a GGUF.")] = False,
-    merged: Annotated[Path | None, typer.Option("--merged", help="Folder for the merged weights.")] = None,
+    target: Annotated[Path | None, Argument(help="A run, e.g. outputs/direct/latest, or an adapter folder.")] = None,
+    gguf: Annotated[str | None, Option("--gguf", help="GGUF types instead of the recipe's, e.g. q4_k_m,q8_0.")] = None,
+    lora_gguf: Annotated[bool, Option("--lora-gguf", help="Also export the adapter alone as a GGUF.")] = False,
+    merged: Annotated[Path | None, Option("--merged", help="Folder for the merged weights.")] = None,
     merge_base: Annotated[
         Literal[MergeBase, "auto"] | None,
-        typer.Option("--merge-base", help="Weights that the adapter is merged into; auto measures both."),
+        Option("--merge-base", help="Base to merge the adapter into; auto measures both."),
     ] = None,
-    ollama: Annotated[str | None, typer.Option("--ollama", help="The model's name in Ollama.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Export whatever the verdict is; the run records it.")] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Replace an existing export once the new one is proven.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Adapter only: the folder to create.")] = None,
-    data: Annotated[str | None, typer.Option("--data", help="Adapter only: held-out rows to compare on.")] = None,
-    system: Annotated[
-        str | None, typer.Option("--system", help="Adapter only: the system prompt of its training.")
-    ] = None,
+    ollama: Annotated[str | None, Option("--ollama", help="The model's name in Ollama.")] = None,
+    force: Annotated[bool, Option("--force", help="Export whatever the verdict is; the run records it.")] = False,
+    fresh: Annotated[bool, Option("--fresh", help="Replace an existing export once the new one is proven.")] = False,
+    out: Annotated[Path | None, Option("--out", help="Adapter only: the folder to create.")] = None,
+    data: Annotated[str | None, Option("--data", help="Adapter only: held-out rows to compare on.")] = None,
+    system: Annotated[str | None, Option("--system", help="Adapter only: the system prompt of its training.")] = None,
     load_in_4bit: Annotated[
-        bool | None,
-        typer.Option("--load-in-4bit/--load-in-16bit", help="Adapter only: how its base was loaded for training."),
+        bool | None, Option("--load-in-4bit/--load-in-16bit", help="Adapter only: as its base was trained.")
     ] = None,
     thinking: Annotated[
-        bool | None,
-        typer.Option("--thinking/--no-thinking", help="Adapter only: whether it was trained with a thinking block."),
+        bool | None, Option("--thinking/--no-thinking", help="Adapter only: trained with thinking or not.")
     ] = None,
     max_length: Annotated[
-        int | None, typer.Option("--max-length", min=64, help="Adapter only: tokens of prompt and reply.")
+        int | None, Option("--max-length", min=64, help="Adapter only: longest prompt plus reply.")
     ] = None,
     check: Annotated[
-        Path | None,
-        typer.Option("--check", metavar="FILE", help="Only check a Modelfile or GGUF, whoever made it."),
+        Path | None, Option("--check", metavar="FILE", help="Only check a Modelfile or GGUF, whoever made it.")
     ] = None,
 ) -> None:
     """Export an adapter: merged weights, GGUF, Modelfile, and the proof that they are the model that was trained.

@@ -1,4 +1,4 @@
-"""The commands that hand an export to Ollama: create, check. Nothing heavy before it is needed."""
+"""`slimtune ollama create` and `slimtune ollama check`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from slimtune.cli.options import CONTEXT
 
@@ -13,18 +14,18 @@ if TYPE_CHECKING:
     from slimtune.core.console import Console
     from slimtune.serve.ollama.create import Replayed
 
-RunArgument = Annotated[Path, typer.Argument(help="An exported run's folder, e.g. outputs/direct/latest.")]
-NameOption = Annotated[str | None, typer.Option("--name", help="The model's name in Ollama, instead of the recipe's.")]
+RunArgument = Annotated[Path, Argument(help="An exported run, e.g. outputs/direct/latest.")]
+NameOption = Annotated[str | None, Option("--name", help="The model's name in Ollama, instead of the recipe's.")]
 
 
 def create(
     run: RunArgument,
     name: NameOption = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace a model of that name that is there.")] = False,
+    replace: Annotated[bool, Option("--replace", help="Replace an existing model of that name.")] = False,
 ) -> None:
-    """Create a run's export in Ollama, and see that it answers there as the merged model does.
+    """Create a run's export in Ollama, and check that it answers there like the merged model.
 
-    Exit code 1 where it does not, 2 where there is no Ollama or no whole export.
+    Exit code 1 if it does not, 2 if there is no Ollama or no complete export.
     """
     from slimtune.core.console import Console
     from slimtune.serve.ollama import create as creating
@@ -34,7 +35,7 @@ def create(
 
 
 def check(run: RunArgument, name: NameOption = None) -> None:
-    """Put the golden prompts once more to the model that `create` made, e.g. after an update of Ollama."""
+    """Ask the model that `create` made the golden prompts again, for example after an update of Ollama."""
     from slimtune.core.console import Console
     from slimtune.serve.ollama import create as creating
 
@@ -43,7 +44,7 @@ def check(run: RunArgument, name: NameOption = None) -> None:
 
 
 def _show(replayed: Replayed, console: Console) -> None:
-    """The answers, where they are written, and how to go on. Raises SlimtuneError, exit code 1, where they differ."""
+    """Show the answers, their file and the next command. Raises SlimtuneError (exit code 1) if they differ."""
     from slimtune.serve.ollama import replay
 
     console.table("Ollama's answers beside the merged model's", replay.table(replayed.found, replayed.export.needed))
@@ -55,7 +56,7 @@ def _show(replayed: Replayed, console: Console) -> None:
 ollama = typer.Typer(
     no_args_is_help=True,
     context_settings=CONTEXT,
-    help="Create an exported run in Ollama, and check that it answers there as it should.",
+    help="Create an exported run in Ollama, and check its answers there.",
 )
 ollama.command()(create)
 ollama.command()(check)
