@@ -24,6 +24,13 @@ from slimtune.plan.make import Plan
 from slimtune.train import callbacks
 from slimtune.train.methods import Method
 
+# Settings that the plan and the training arguments call by the same name.
+_SHARED = (
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+    *("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm"),
+    *("logging_steps", "save_steps", "save_total_limit", "seed"),
+)
+
 
 def build(
     method: Method,
@@ -67,36 +74,26 @@ def arguments(plan: Plan, directory: Path) -> dict[str, Any]:
     # Transformers 5 takes tensorboard's folder from the environment alone (integrations/integration_utils.py).
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory / "tensorboard")
     return {
+        **{name: getattr(plan, name) for name in _SHARED},
         "output_dir": str(directory / "checkpoints"),
-        "per_device_train_batch_size": plan.per_device_train_batch_size,
-        "per_device_eval_batch_size": plan.per_device_eval_batch_size,
-        "gradient_accumulation_steps": plan.gradient_accumulation_steps,
         "num_train_epochs": plan.epochs,
         "max_steps": plan.max_steps or -1,
-        "learning_rate": plan.learning_rate,
         "lr_scheduler_type": plan.lr_scheduler_type,
-        "warmup_steps": plan.warmup_steps,
-        "weight_decay": plan.weight_decay,
-        "max_grad_norm": plan.max_grad_norm,
         "optim": plan.optim,
         "bf16": plan.precision == "bf16",
         "fp16": plan.precision == "fp16",
         "gradient_checkpointing": bool(plan.gradient_checkpointing),
-        "logging_steps": plan.logging_steps,
         "logging_first_step": True,
         # A NaN must be seen, not averaged away.
         "logging_nan_inf_filter": False,
         "eval_strategy": "steps" if plan.eval_steps else "no",
         "eval_steps": plan.eval_steps,
         "save_strategy": "steps",
-        "save_steps": plan.save_steps,
-        "save_total_limit": plan.save_total_limit,
         "load_best_model_at_end": plan.eval_steps is not None,
         "metric_for_best_model": "eval_loss" if plan.eval_steps else None,
         "greater_is_better": False if plan.eval_steps else None,
         "prediction_loss_only": True,
         "include_num_input_tokens_seen": "non_padding",
-        "seed": plan.seed,
         "data_seed": plan.seed,
         "report_to": list(plan.report_to) or "none",
         "run_name": f"{directory.parent.name}-{directory.name}",
@@ -147,6 +144,7 @@ def effective_settings(trainer: Any) -> dict[str, Any]:
     swapped = getattr(getattr(inner, "_unsloth_block_swap", None), "indices", ())
     precision = "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "fp32"
     return {
+        **{name: getattr(arguments, name) for name in _SHARED},
         "precision": precision,
         "cpu_threads": torch.get_num_threads() if arguments.device.type == "cpu" and arguments.use_cpu else None,
         "offload_embedding": embedding.weight.device != head.weight.device,
@@ -154,22 +152,11 @@ def effective_settings(trainer: Any) -> dict[str, Any]:
         "checkpoint_skip_layers": len(kept),
         "packing": bool(getattr(arguments, "packing", False)),
         "row_length": arguments.max_length,
-        "per_device_train_batch_size": arguments.per_device_train_batch_size,
-        "per_device_eval_batch_size": arguments.per_device_eval_batch_size,
-        "gradient_accumulation_steps": arguments.gradient_accumulation_steps,
         "epochs": arguments.num_train_epochs,
         "max_steps": arguments.max_steps if arguments.max_steps > 0 else None,
         "optim": str(getattr(arguments.optim, "value", arguments.optim)),
-        "learning_rate": arguments.learning_rate,
         "lr_scheduler_type": str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)),
-        "warmup_steps": arguments.warmup_steps,
-        "weight_decay": arguments.weight_decay,
-        "max_grad_norm": arguments.max_grad_norm,
-        "logging_steps": arguments.logging_steps,
         "eval_steps": arguments.eval_steps if arguments.eval_strategy != "no" else None,
-        "save_steps": arguments.save_steps,
-        "save_total_limit": arguments.save_total_limit,
-        "seed": arguments.seed,
         "lora_rank": lora.r,
         "lora_alpha": lora.lora_alpha,
         "lora_dropout": lora.lora_dropout,
