@@ -91,10 +91,11 @@ def calibration_error(answers: Answers) -> float | None:
 METRICS = (
     Metric("label_mass", "label mass", label_mass, percent),
     Metric("greedy_agreement", "agrees with greedy text", greedy_agreement, percent),
-    Metric("position_bias", "position bias", position_bias, percent),
     Metric("brier", "Brier score", brier, "{:.3f}".format),
     Metric("calibration_error", "calibration error", calibration_error, percent),
 )
+POSITION_BIAS = Metric("position_bias", "position bias", position_bias, percent)
+"""Shown where the choices were asked in several orders."""
 
 
 def figures(answers: Answers, labels: Sequence[str]) -> Figures:
@@ -135,17 +136,12 @@ def table(frame: dict[str, Any], sides: Sequence[Figures]) -> list[TableRow]:
         ),
     ]
     if any(side["unanswered"] for side in sides):
-        rows.append(
-            (
-                "no answer",
-                *(statuses(side) or "none" if "statuses" in side else str(side["unanswered"]) for side in sides),
-            )
-        )
-    rows += [("majority baseline", *(majority for _ in sides)), *metric_rows(METRICS[:2], sides)]
+        rows.append(("no answer", *map(_no_answer, sides)))
+    rows += [("majority baseline", *(majority for _ in sides)), *metric_rows(METRICS, sides)]
     if permutations := sides[-1].get("permutations"):
         rows.append((f"right in all {permutations['count']} orders (mean)", *map(_all_orders, sides)))
-        rows += metric_rows(METRICS[2:3], sides)
-    return rows + metric_rows(METRICS[3:], sides)
+        rows += metric_rows([POSITION_BIAS], sides)
+    return rows
 
 
 def statuses(side: Figures) -> str:
@@ -159,6 +155,10 @@ def recall(answers: Answers, labels: Sequence[str]) -> dict[str, float | None]:
 
 def _accuracy(side: Figures) -> str:
     return percent(side["accuracy"]) + (f" ({bounds(side['interval'])})" if "interval" in side else "")
+
+
+def _no_answer(side: Figures) -> str:
+    return statuses(side) or "none" if "statuses" in side else str(side["unanswered"])
 
 
 def _all_orders(side: Figures) -> str:

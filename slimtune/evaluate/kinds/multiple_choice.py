@@ -36,7 +36,7 @@ class MultipleChoice(Kind):
     test = "exact McNemar"
     score, score_name = "correct", ""
     most_apart = None
-    metrics = choice_figures.METRICS
+    metrics = (*choice_figures.METRICS, choice_figures.POSITION_BIAS)
 
     def check(self, item: Item) -> Problem | None:
         if item.gold:
