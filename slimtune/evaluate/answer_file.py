@@ -50,7 +50,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def parse(content: bytes, path: Path) -> list[dict[str, Any]]:
     rows = []
-    # Not splitlines: U+2028 in a reply is no end of a line.
+    # Not splitlines: U+2028 in a reply does not end a line.
     for number, line in enumerate(content.decode("utf-8").removesuffix("\n").split("\n") if content else (), 1):
         try:
             row = json.loads(line)

@@ -52,7 +52,10 @@ def check(
     Raises SlimtuneError for a threshold outside (0, 1].
     """
     if not 0 < threshold <= 1:
-        raise fail(f"{threshold:g} is no threshold of similarity", fix="above 0 and at most 1; 0.8 by default")
+        raise fail(
+            f"{threshold:g} is not a valid similarity threshold",
+            fix="use a value above 0 and at most 1; the default is 0.8",
+        )
     rows = list({(row.path, row.line, row.messages): row for row in train}.values())
     items = overlap.read_items(test)
     entries: list[dict[str, Any]] = []

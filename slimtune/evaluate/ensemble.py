@@ -197,7 +197,7 @@ def table(
 def _vote(answers: Sequence[tuple[Answer, float]]) -> Answer:
     votes = _votes(answers)
     if not votes:
-        # Members that failed in the same way say how; else all that is known is that there is no answer.
+        # Where all members failed in the same way, that is the status; else only "unknown" is true of all.
         statuses = {row.get("status", "unknown") for row, _ in answers}
         status = statuses.pop() if len(statuses) == 1 else "unknown"
         return {"predicted": None, "status": status, "rule": "vote", "votes": {}, "tied": False}

@@ -35,9 +35,9 @@ RECORD = "evaluation.json"
 class Request:
     """What to evaluate and on what.
 
-    data: a held-out file; None takes the run's own. system: for a model that is no run. train: files that the model was
-    tuned on, to look for the items in; None takes the run's own. out: the folder of the results; None makes one up
-    from the names. fresh: begin anew where the folder holds an evaluation already. alone: the tuned model without
+    data: a held-out file; None takes the run's own. system: prompt for a model that is not a run. train: files that the model was
+    tuned on, to look for the items in; None takes the run's own. out: the folder of the results; None derives one
+    from the names. fresh: replace an evaluation that the folder holds already. alone: the tuned model without
     its base, and so without a verdict.
     """
 
@@ -56,7 +56,7 @@ class Request:
 def evaluate(request: Request, on_progress: OnProgress) -> Path:
     """Ask the target every item and write the results; returns their folder.
 
-    Raises SlimtuneError for a target that cannot be opened or cannot do what is asked, and for data that are no items.
+    Raises SlimtuneError for a target that cannot be opened or cannot do what is asked, and for data that cannot be items.
     """
     request = with_the_runs_own(request)
     found = conversations(request)
@@ -82,7 +82,7 @@ def evaluate(request: Request, on_progress: OnProgress) -> Path:
 
 
 def run_evaluates(spec: Spec) -> dict[str, Any]:
-    """What a run's recipe evaluates, for whoever asks it again without saying how; {} for anything else."""
+    """The `evaluate` section of a run's recipe, as the default; {} for anything but a run."""
     return (run_folder.read(Path(spec.place)).recipe.get("evaluate") or {}) if spec.kind == "run" else {}
 
 

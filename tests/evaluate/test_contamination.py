@@ -422,7 +422,7 @@ def test_progress_ends_at_the_number_of_rows():
 
 @pytest.mark.parametrize("threshold", [0, -1, 1.01])
 def test_an_impossible_threshold_is_an_error(threshold):
-    with pytest.raises(SlimtuneError, match="no threshold of similarity"):
+    with pytest.raises(SlimtuneError, match="not a valid similarity threshold"):
         contamination.check(TRAIN, TEST, threshold=threshold)
 
 

@@ -224,8 +224,8 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_is_written(tmp_pat
         ("6", "'response' is null, not a string"),
         ("7", "unknown mode 'fast'"),
         ("8", "unknown mode 7"),
-        ("8", "these are no labels: x, y"),
-        ("9", "these are no labels: 1"),
+        ("8", "these are not valid labels: x, y"),
+        ("9", "these are not valid labels: 1"),
         ("10", "a row of kind generation has no answer to read"),
         ("11", "the row was scored by the letters' probabilities"),
         ("12", "the key 'text' occurs twice in one object"),
@@ -252,7 +252,7 @@ def test_wrong_wishes(tmp_path):
         rescore.rescore(tmp_path / "other.jsonl")
     with pytest.raises(SlimtuneError, match="unknown mode 'fast'"):
         rescore.rescore(path, mode="fast")
-    with pytest.raises(SlimtuneError, match="these are no labels: 1"):
+    with pytest.raises(SlimtuneError, match="these are not valid labels: 1"):
         rescore.rescore(path, labels=1)
     with pytest.raises(SlimtuneError, match="cannot be written"):
         rescore.rescore(path, output=path / "folder.jsonl")

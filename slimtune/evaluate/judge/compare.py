@@ -1,6 +1,6 @@
-"""Two or more contenders on the same items: which is better, by how much, how sure, and on which items they part.
+"""Two or more contenders on the same items: which is better, by how much, how sure, and on which items they differ.
 
-What is compared may be models, prompts or ways to combine answers: whatever left answers behind.
+Models, prompts and ways to combine answers can be compared: all that is needed is their answers.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def read(place: Path) -> Contender:
 
 
 def distinct(contenders: Sequence[Contender]) -> list[Contender]:
-    """The contenders with names of their own: one that is used twice is told with its place."""
+    """The contenders under distinct names: a name that occurs twice gets its place added."""
     names = Counter(contender.name for contender in contenders)
     return [
         replace(contender, name=f"{contender.name} ({contender.place})")

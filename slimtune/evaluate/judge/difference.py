@@ -60,7 +60,7 @@ def decide(kind: Kind, found: Mapping[str, Any], n: int, alpha: float, p: float)
 
 
 def items_needed(kind: Kind, change: Change, alpha: float) -> int | None:
-    """How many items it would take to tell the observed difference, were it real; None where there is none."""
+    """How many items could confirm the observed difference, if it is real; None where there is no difference."""
     if kind.test != "exact McNemar":
         return statistics.items_needed_for_mean(change.values, change.sizes, alpha=alpha)
     lost, gained = change.right.count((True, False)), change.right.count((False, True))

@@ -1,4 +1,4 @@
-"""Which answers of two or more models belong together, and which of them the training data gave away."""
+"""Which answers of two or more models belong together, and which items are in the training data."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which of two free-form answers is better, as another model sees it.
 
-A judge favours what it reads first, so that it is asked twice about every item, with the answers in either order, and
-only a win in both counts. How often it sided with the first answer is told with the result.
+A judge favours what it reads first. It is therefore asked twice about every item, with the answers in either order, and
+only a win in both counts. The result says how often it preferred the answer shown first.
 Source: L. Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, NeurIPS 2023, section 3.4.
 """
 

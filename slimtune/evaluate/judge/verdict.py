@@ -26,7 +26,7 @@ def judge(
     labels: the possible answers of multiple choice in their order; by default all that occur.
     alpha: level of the two-sided tests; the interval of the difference covers 1 - alpha.
     contamination: the content of `eval/contamination.json`; None if it was not checked.
-    resamples: of the bootstrap behind the interval.
+    resamples: of the bootstrap for the interval.
 
     The difference is as in `difference.measure`, tuned minus base. `verdict` is the first that holds of
     - "collapsed": the tuned model gives one answer to nearly everything. Its share is ≥ COLLAPSE_SHARE and exceeds what
@@ -82,7 +82,7 @@ def judge(
 
 
 def _where_both_answered(kind: Kind, base: Answers, tuned: Answers) -> dict[str, Any] | None:
-    """The score without the questions that either model left open; None if there are no such questions."""
+    """The score without the questions that either model left unanswered; None if there are no such questions."""
     pairs = list(zip(base, tuned, strict=True))
     both = [pair for pair in pairs if all(answer["predicted"] is not None for answer in pair)]
     return _score(kind, both) if len(both) < len(pairs) else None
@@ -118,7 +118,7 @@ def _sentence(kind: Kind, result: dict[str, Any], failure: str) -> str:
     clean = ""
     if result["verdict"] == "contaminated":
         part = result["contamination"]["clean"]
-        rest = "none is left to judge by"
+        rest = "no other item is left to judge"
         if part:
             change = f"{kind.score_name}{kind.shown(part, 'base')} → {kind.shown(part, 'tuned')}"
             rest = f"on the other {part['n']}: {change} ({difference.tested(kind, part)})"

@@ -103,7 +103,7 @@ def figures(answers: Answers, labels: Sequence[str]) -> Figures:
 
     histogram, recall: of the labels as they were displayed, each permutation counted. labels: their order.
     permutations: how many orders of the choices were asked, the mean accuracy over them, and the share of questions
-    that are right in all of them. calibration: the table behind calibration_error.
+    that are right in all of them. calibration: the table from which calibration_error is computed.
     """
     correct = sum(map(is_correct, answers))
     predicted = Counter(label for answer in answers for _, label in displayed(answer))

@@ -43,7 +43,7 @@ class Item:
         return tuple(self.choices)
 
     def as_json(self) -> dict[str, Any]:
-        """The item as a line of items.jsonl: what was asked, for whoever shows the answers later."""
+        """The item as a line of items.jsonl: what was asked, so that the answers can be shown later."""
         return {
             "id": self.id,
             "where": self.where,

@@ -1,4 +1,4 @@
-"""The same question with its choices in another order: whoever answers by position is found out. No torch."""
+"""Ask the same question with its choices in another order, to detect answers by position. No torch."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def check(items: Sequence[Item]) -> None:
 
 
 def _spans(item: Item, text: str) -> list[tuple[int, int]]:
-    """Where each choice's text stands, in the order of the labels: behind its label, one after the other.
+    """Where each choice's text stands, in the order of the labels: after its label, one after the other.
 
     The last such sequence counts: an example question or a statute may come before.
     """

@@ -36,7 +36,7 @@ def positions(mark: str) -> list[int]:
 
 
 def position(name: str) -> int | None:
-    """0 for "a", "A", "1" and "ア", 1 for "b" …, up to the tenth; None for what is no label's name. Half width only."""
+    """0 for "a", "A", "1" and "ア", 1 for "b" …, up to the tenth; None for any other text. Half width only."""
     if name.isascii() and name.isdecimal():
         return int(name) - 1 if 1 <= int(name) <= 10 else None
     if len(name) != 1:

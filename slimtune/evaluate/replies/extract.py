@@ -4,7 +4,7 @@ A reply is folded to one width (`reply_text`), its labels become marks (`answer_
 the places where it commits itself to one. In **direct** mode the first committed answer counts, as it does for a
 reader of the first token's probabilities: an explanation, a correction or an invented next question cannot change it.
 In **cot** mode the last answer marker before any invented next question counts; without a marker, the last sentence
-that concludes, or a last line that is only a label; a label in the middle of the reasoning is no answer.
+that concludes, or a last line that is only a label; a label in the middle of the reasoning is not an answer.
 
 | rule | fires on |
 |---|---|
@@ -71,7 +71,7 @@ def extract(text: str, *, mode: Mode, labels: int | Sequence[str] = 4, truncated
     """The answer that a careful reader takes from a reply.
 
     labels: how many (a, b, c …), or the labels in order, in any writing that a reply may use: A B C, 1 2 3, ア イ ウ.
-    truncated: the reply was cut off. Linear in the length of the text. Raises SlimtuneError for labels that are none.
+    truncated: the reply was cut off. Linear in the length of the text. Raises SlimtuneError for invalid labels.
     """
     names = label_names(labels)
     index, rule = _find(text, mode, len(names))
@@ -89,7 +89,7 @@ def label_names(labels: int | Sequence[str]) -> tuple[str, ...]:
     if not 2 <= wanted <= len(LABELS) or not in_order:
         shown = labels if isinstance(labels, int) else ", ".join(map(str, names)) or "(none)"
         raise fail(
-            f"these are no labels: {shown}",
+            f"these are not valid labels: {shown}",
             where="labels",
             fix="2 to 10 of a b c …, in order; A B C, 1 2 3 or ア イ ウ too",
         )
@@ -180,7 +180,7 @@ _REFUSAL = re.compile(
     ),
     re.IGNORECASE | re.MULTILINE,
 )
-# What is told of a reply without an answer: the first of these that holds for one of its parts.
+# The reason given for a reply without an answer: the first of these that holds for one of its parts.
 _WEIGHT = ("several labels", "all labels listed", "label out of range", "refusal", "instruction echo", "no label")
 
 

@@ -179,9 +179,9 @@ class Part:
 
 
 def parts(text: str) -> Iterator[Part]:
-    """The parts of a folded reply in which its answer may stand, in order; whoever finds it reads no further.
+    """The parts of a folded reply in which its answer may stand, in order; a reader stops at the first part with an answer.
 
-    Nothing is yielded from behind a hard boundary, unless the reply begins with one and so repeats its whole prompt.
+    Nothing after a hard boundary is yielded, unless the reply begins with one and so repeats its whole prompt.
     """
     start, fresh, repeats_prompt = 0, True, False
     for boundary in _BOUNDARY.finditer(text):

@@ -57,7 +57,7 @@ class _Choice(BaseModel):
 
     @property
     def first_token(self) -> list[Told]:
-        """What may come first, as far as told; empty without log-probabilities."""
+        """The likeliest first tokens; empty without log-probabilities."""
         tokens = (self.logprobs and self.logprobs.content) or []
         return [Told(t.token, t.logprob, t.id) for token in tokens[:1] for t in token.top_logprobs or [token]]
 
@@ -88,7 +88,7 @@ def open_api(
     one answer, the loading of the model included. thinking: sent as `chat_template_kwargs.enable_thinking`, which vLLM
     and llama-server know; None sends nothing, since some servers refuse fields that they do not know, and Ollama
     ignores this one.
-    Raises SlimtuneError for an address that is none, a server that is not reachable or not OpenAI-compatible, a model
+    Raises SlimtuneError for an invalid address, a server that is not reachable or not OpenAI-compatible, a model
     that it does not have, and a key that it does not accept.
     """
     server = JsonServer(base_url(url), api_key=api_key, timeout_seconds=timeout)
@@ -119,7 +119,7 @@ def open_api(
 def base_url(url: str) -> str:
     """The address before "/chat/completions": as given where its path names a version, else with /v1.
 
-    Raises SlimtuneError for what is no plain http or https URL, and for one with a password in it.
+    Raises SlimtuneError for anything but a plain http or https URL, and for one with a password in it.
     """
     example = "e.g. http://localhost:11434/v1"
     shown = re.sub(r"//[^/]*@", "//…@", url)
@@ -179,7 +179,7 @@ class ApiTarget:
     def score(self, prompts: Sequence[Prompt]) -> list[Letters]:
         """From the likeliest tokens that the server tells, usually 20; labels without one among them are `bounded`.
 
-        Raises SlimtuneError where the server tells no log-probabilities, or gives no answer in the end.
+        Raises SlimtuneError where the server returns no log-probabilities, or gives no answer.
         """
         if self._scoring is None:
             raise fail(
@@ -193,7 +193,7 @@ class ApiTarget:
         """Reply number i of a prompt is asked for with seed `sampling.seed + i`; stop_at_answer is not possible here.
 
         A request that gets no answer in the end is a Reply with an error. Raises SlimtuneError where no request could
-        get one any more: nobody listens, the key is no longer accepted, or the model is gone.
+        get one any more: no server listens, the key is no longer accepted, or the model is gone.
         """
         requests = [(prompt, sampling.seed + index) for prompt in prompts for index in range(sampling.replies)]
         replies = iter(self._at_once(lambda request: self._reply(request[0], request[1], sampling), requests))
@@ -210,7 +210,7 @@ class ApiTarget:
         """Not known: a server does not tell how it tokenises a prompt."""
 
     def likelihood(self, prompts: Sequence[Prompt], references: Sequence[str]) -> list[Likelihood]:
-        """Raises SlimtuneError always: chat servers tell no probabilities of given text."""
+        """Raises SlimtuneError always: chat servers return no probabilities of given text."""
         raise fail(
             f"the perplexity of {self._facts.name} cannot be measured: servers return no probabilities of given text",
             fix="evaluate a run, an adapter, or a Hugging Face model instead",
@@ -288,7 +288,7 @@ def _probe(server: JsonServer, request: dict[str, Any]) -> tuple[_Completion, in
 def _whole_token(probed: _Completion) -> dict[str, Any]:
     """For llama-server, which tells tokens' ids: a bias towards any token that is whole characters.
 
-    Of a token that ends within a character it would give no log-probabilities, and those it gives are before the bias.
+    It returns no log-probabilities for a token that ends within a character; those it returns are from before the bias.
     """
     told = probed.choices[0].first_token
     whole = next((token for token in told if token.id is not None and token.text.strip().isalnum()), None)
@@ -296,7 +296,7 @@ def _whole_token(probed: _Completion) -> dict[str, Any]:
 
 
 def _model_names(server: JsonServer) -> list[str]:
-    """The models that the server lists; empty where it lists none. Raises SlimtuneError where nobody answers."""
+    """The models that the server lists; empty where it lists none. Raises SlimtuneError where no server answers."""
     try:
         listed = server.get("/models")
     except NoAnswerError as error:

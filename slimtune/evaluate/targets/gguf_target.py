@@ -55,8 +55,8 @@ def open_gguf(
     key-value cache has batch_size × context_length positions. threads: None lets llama.cpp choose. thinking: the
     template's `enable_thinking`; None leaves it to the template, as Ollama does, and templates that Slimtune exports
     do not ask for it. flash_attention: as Ollama does; on a CPU it adds up in 16 bits, and errs twice as much as the 16-bit
-    cache. Of a split GGUF, `path` is the first file.
-    Raises SlimtuneError where the file is no GGUF, has no chat template, or cannot be loaded.
+    cache. For a split GGUF, `path` is the first file.
+    Raises SlimtuneError where the file is not a GGUF, has no chat template, or cannot be loaded.
     """
     header = read_gguf(path)
     if header.text("general.type") == "adapter":
@@ -123,7 +123,7 @@ class GgufTarget:
     def score(self, prompts: Sequence[Prompt]) -> list[Letters]:
         """Prompts with a long common beginning are computed one after the other in one slot, which keeps it.
 
-        Of a vocabulary of more than 4,096 tokens llama.cpp tells the likeliest 512; a label without one among them is
+        For a vocabulary of more than 4,096 tokens llama.cpp returns the likeliest 512; a label without one among them is
         `bounded`. Raises SlimtuneError for prompts that leave no room for an answer, labels that no single token
         spells, and where llama.cpp fails.
         """
@@ -183,7 +183,7 @@ class GgufTarget:
         return self._server.render(messages, self._thinking if thinking is None else thinking)
 
     def likelihood(self, prompts: Sequence[Prompt], references: Sequence[str]) -> list[Likelihood]:
-        """Raises SlimtuneError always: llama.cpp's server tells no probabilities of given text."""
+        """Raises SlimtuneError always: llama.cpp's server returns no probabilities of given text."""
         raise fail(
             f"the perplexity of {self._path.name} cannot be measured: llama.cpp returns no probabilities of given text",
             fix="evaluate the run, its adapter, or the Hugging Face folder that the GGUF was made from",

@@ -29,7 +29,7 @@ _QUOTED = 300
 class NoAnswerError(Exception):
     """The server gave no usable answer; its text says why, in the server's words where it has some.
 
-    status: of the response, None where there was none. gone: nobody listens at the address. passing: it may answer
+    status: of the response, None where there was none. gone: no server listens at the address. passing: it may answer
     later, in `retry_after` seconds if it says so.
     """
 
@@ -94,7 +94,7 @@ class JsonServer:
         return self._attempt("POST", path, body)
 
     def close(self) -> None:
-        """Ends the waiting between attempts, too."""
+        """Also ends the waiting between attempts."""
         self._closed.set()
         self._http.close()
 

@@ -35,7 +35,7 @@ from slimtune.evaluate.targets.text_stops import AnswerLineStop
 from slimtune.evaluate.targets.told_tokens import single_tokens
 from slimtune.models import families
 
-# Of what is free under the limit, what a batch's key-value cache may take; the rest is for what attention needs.
+# Share of the free memory under the limit for a batch's key-value cache; attention needs the rest.
 _SHARE_FOR_CACHE = 0.5
 # Rows of hidden states that pass through the head at once when likelihoods are computed.
 _HEAD_ROWS = 256
@@ -80,7 +80,7 @@ class LocalTarget:
         return self._facts
 
     def close(self) -> None:
-        """The model belongs to whoever loaded it."""
+        """Nothing to do: the caller owns the model."""
 
     @contextlib.contextmanager
     def expecting(self, prompts: Sequence[Prompt]) -> Iterator[None]:
@@ -291,7 +291,7 @@ class LocalTarget:
         texts = [self.tokenizer.render(prompt.messages, add_generation_prompt=True) for prompt in prompts]
         first, last = min(texts), max(texts)  # what these have in common, all have
         shared = self.tokenizer.encode(first[: common_length(first, last, len(first))])
-        # A text's last token may be another one where the text goes on.
+        # The last token of a text may differ when the text continues.
         ids = shared[: common_length(shared, self.tokenizer.encode(first), len(shared) - 1)]
         return ids if len(ids) >= FEWEST_OF_ALL else []
 
@@ -363,5 +363,5 @@ def _sha256(ids: Sequence[int]) -> str:
 
 
 def _seed(seed: int, rows: Sequence[Sequence[int]]) -> int:
-    """Of a batch: another one for other prompts, so that a resumed evaluation draws what the first would have drawn."""
+    """The seed of a batch depends on its prompts, so a resumed evaluation samples the same replies."""
     return int.from_bytes(hashlib.sha256(repr((seed, rows)).encode()).digest()[:4], "big")

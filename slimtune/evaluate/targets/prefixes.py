@@ -23,7 +23,7 @@ class Group:
 def group_by_prefix(rows: Sequence[Sequence[int]]) -> list[Group]:
     """Neighbours with a long common beginning, each group to be computed from one key-value cache, and all the others.
 
-    A question's permutations stand next to each other and differ only behind its text; a prompt that would shorten a
+    A question's permutations stand next to each other and differ only after its text; a prompt that would shorten a
     group's common part by more than a fifth begins a new one. Every row keeps at least one token of its own.
     """
     groups: list[Group] = []

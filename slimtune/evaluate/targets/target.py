@@ -24,7 +24,7 @@ class Letters:
     """What a model gives the labels as its first token.
 
     logprobs: natural log of the probability of each label, summed over the tokens that spell it (see `spells`).
-    bounded: labels of which a server told no token; their value is an upper bound, the smallest that it did tell.
+    bounded: labels without a token in the server's list; their value is an upper bound, the smallest value in the list.
     greedy_text: the likeliest token of all, as text; greedy_token: its id where known.
     prompt_sha256: of the prompt's token ids where they are known.
     """

@@ -39,7 +39,7 @@ class Spec:
 def parse(text: str, model: str | None = None) -> Spec:
     """A run's folder, an adapter's, a model's (or its hub id, or builtin:NAME), a .gguf, or URL#MODEL.
 
-    model: for a URL that does not name it. Raises SlimtuneError for what is none of these.
+    model: for a URL that does not name it. Raises SlimtuneError for anything else.
     """
     if text.startswith(("http://", "https://")):
         url, _, named = text.partition("#")

@@ -15,7 +15,7 @@ def in_threads(
 ) -> list[_Got]:
     """`ask` of each, `count` at a time, in the order of `given`; the first one's exception where any fail.
 
-    interrupt: called on Ctrl-C to end what the threads wait for, since nobody else does.
+    interrupt: called on Ctrl-C to end the requests that the threads wait for.
     """
     pool = ThreadPoolExecutor(count)
     try:

@@ -23,7 +23,7 @@ _MOST_JUDGEMENTS = 50
 def as_html(result: Result) -> str:
     """The page of `compare.compare`'s result.
 
-    result: may have `judged`, a list of `pairwise.judge`'s results, which are then shown, too.
+    result: may have `judged`, a list of `pairwise.judge`'s results, which are then also shown.
     """
     names = [one["name"] for one in result["contenders"]]
     pairs = against_reference(result)

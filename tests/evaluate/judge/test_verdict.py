@@ -242,7 +242,7 @@ def test_one_contaminated_question_of_one():
     result = verdict.judge(items("a", "b"), items("a", "a"), contamination=contamination(near_duplicate=[0, 7]))
     assert result["contamination"]["clean"] is None
     assert result["sentence"].startswith(
-        "contaminated: 1 of 1 test questions is in the training data (1 near duplicate); none is left to judge by"
+        "contaminated: 1 of 1 test questions is in the training data (1 near duplicate); no other item is left to judge"
     )
 
 
