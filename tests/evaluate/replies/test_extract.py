@@ -88,7 +88,7 @@ def test_answers_are_named_as_the_labels_are():
     "labels", [1, 11, 0, [], ["a"], ["b", "a"], ["a", "x"], ["a", "a"], ["yes", "no"], "abcdefghijk"]
 )
 def test_what_are_no_labels(labels):
-    with pytest.raises(SlimtuneError, match="no labels"):
+    with pytest.raises(SlimtuneError, match="not valid labels"):
         extract("a", mode="direct", labels=labels)
 
 
