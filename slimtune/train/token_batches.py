@@ -9,10 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from slimtune.models import backend  # noqa: F401  before torch: Unsloth patches what follows
-
-import torch  # isort: skip
-
 from slimtune.core.errors import DOES_NOT_FIT, SlimtuneError, fail
 from slimtune.data.chat_template import IGNORE_INDEX, Example, as_key
 from slimtune.train.methods import Batch
@@ -122,8 +118,8 @@ def example_lengths(batch: Batch) -> list[int]:
     if not _is_packed(batch):
         if "attention_mask" not in batch:
             return [width] * rows
-        seen = batch["attention_mask"] != 0
-        return (seen * torch.arange(1, width + 1, device=seen.device)).amax(1).tolist()
+        masks = batch["attention_mask"].tolist()
+        return [max((place for place, seen in enumerate(mask, 1) if seen), default=0) for mask in masks]
     if rows != 1:
         raise _cannot_cut(f"{rows} packed rows")
     if "packed_seq_lengths" in batch:  # as unsloth/utils/packing.py adds it
@@ -137,6 +133,8 @@ def _is_packed(batch: Batch) -> bool:
 
 
 def _slice(batch: Batch, rows: slice, columns: slice, examples: slice) -> dict[str, Any]:
+    import torch
+
     shape = batch["input_ids"].shape
     piece = {}
     for name, value in batch.items():
