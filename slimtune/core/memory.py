@@ -80,7 +80,7 @@ class Meter:
         """Open a phase whose end is somewhere else in the code. Raises ValueError if it is open already."""
         if name in self._open:
             raise ValueError(f"phase '{name}' has begun already")
-        # The counters start anew here; whoever encloses this phase must not lose what they have shown so far.
+        # The counters restart here; an enclosing phase must keep its figures so far.
         self._keep_peaks()
         self._open.append(name)
         self.phases.setdefault(name, {})

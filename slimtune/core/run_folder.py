@@ -27,7 +27,7 @@ class RecordedRun:
 
 
 def read(directory: Path) -> RecordedRun:
-    """The run in a folder. Raises SlimtuneError where it holds none, or one whose records are broken."""
+    """The run in a folder. Raises SlimtuneError if there is none, or if its records are broken."""
     try:
         return RecordedRun(
             directory,

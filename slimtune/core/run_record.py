@@ -148,7 +148,7 @@ def _make_new(directory: Path) -> Path:
 
 def _point_latest(link: Path, directory: Path) -> None:
     if link.exists() and not link.is_symlink():
-        raise OSError(17, "'latest' is there and is no link", str(link))
+        raise OSError(17, "'latest' exists and is not a link", str(link))
     temporary = link.with_name(f".latest.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(directory.name, target_is_directory=True)

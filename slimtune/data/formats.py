@@ -126,7 +126,7 @@ def convert_rows(
 def convert(
     row: Row, name: FormatName, *, path: str, system: str | None = None, problems: list[Problem]
 ) -> Converted | None:
-    """The row as a `Conversation`, with `system` in front if the row has no system prompt of its own.
+    """The row as a `Conversation`, with `system` in front if the row has no system prompt.
 
     Everything that is wrong with it goes into `problems` as "path:line" with the field; then the result is None.
     """

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _HUB_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<split>.+))?", re.ASCII)
-# A table's cell cannot hold an object, so these columns may hold JSON text; and an empty cell there is no value.
+# A table's cell cannot be an object, so these columns may contain JSON text; an empty cell there means no value.
 _JSON_COLUMNS = ("meta", "messages", "conversations")
 _OPTIONAL_COLUMNS = (*_JSON_COLUMNS, "system")
 
@@ -52,7 +52,7 @@ def read_rows(path: str, problems: list[Problem]) -> list[Row]:
     known = len(problems)
     rows = _read_text(path, data, problems)
     if not rows and len(problems) == known:
-        problems.append(Problem("the file holds no rows", path, "write at least one example into it"))
+        problems.append(Problem("the file has no rows", path, "write at least one example into it"))
     return rows
 
 
@@ -95,7 +95,7 @@ def _no_such_file(file: Path, path: str) -> Problem:
     if file.is_dir():
         inside = sorted(f"{entry}" for entry in file.iterdir() if entry.suffix in _DATA_SUFFIXES)
         return Problem(
-            "this is a folder, not a file", path, f"name a file: {', '.join(inside[:5]) or 'it holds no data'}"
+            "this is a folder, not a file", path, f"name a file: {', '.join(inside[:5]) or 'it contains no data'}"
         )
     parent = file.parent
     if not parent.is_dir():
@@ -217,11 +217,11 @@ def _read_hub(path: str, problems: list[Problem]) -> list[Row]:
         fix = (
             f"offline: on a machine with a network run datasets.load_dataset('{name}', split='{split}')"
             f".to_json('{name.rpartition('/')[2]}.jsonl', force_ascii=False), bring the file and name its path instead"
-            f" (and if '{path}' was meant as a file: there is no such file)"
+            f" (if you meant '{path}' as a file: it does not exist)"
         )
         raise SlimtuneError(Problem(f"the Hugging Face hub cannot be reached: {error}", path, fix)) from error
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
-        fix = f"check id and split at https://huggingface.co/datasets/{name} (if it is a file: there is no such file)"
+        fix = f"check id and split at https://huggingface.co/datasets/{name} (if you meant a file: it does not exist)"
         raise SlimtuneError(Problem(f"the data set cannot be loaded: {reason}", path, fix)) from error
     return _arrow_rows(table, path, problems)

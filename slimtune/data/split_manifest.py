@@ -5,7 +5,7 @@
      "splits": {"train": {"count", "labels", "sources", "ids": {id: SHA-256 of the question's rows}}, …},
      "groups": {"count", "largest"}}
 
-Paths are relative to the folder of the manifest. There is no time in it: the same split gives the same bytes.
+Paths are relative to the folder of the manifest. It contains no time: the same split gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _KEYS = ("version", "seed", "sizes", "threshold", "inputs", "files", "splits", "
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """The manifest, None where there is none. Raises SlimtuneError for a file that is no manifest of `data split`."""
+    """The manifest, or None without one. Raises SlimtuneError for a file that `data split` did not write."""
     if not path.is_file():
         return None
     found = _parsed(path)
@@ -77,7 +77,7 @@ def recorded(hashes: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def notes(splits: Iterable[Mapping[str, Any]], trained_on: Iterable[str]) -> list[str]:
-    """What a plan says of `recorded` files: one that has changed, or a held-out one that is trained on."""
+    """Notes for the plan on `recorded` files: one that has changed, or a held-out one that is trained on."""
     training = set(trained_on)
     said = []
     for one in splits:
@@ -89,7 +89,7 @@ def notes(splits: Iterable[Mapping[str, Any]], trained_on: Iterable[str]) -> lis
 
 
 def _parsed(path: Path) -> dict[str, Any] | None:
-    """The manifest; None for any other file, such as one that an earlier form of the manifest is in."""
+    """The manifest; None for any other file, and for an older format."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 SPLITS = ("train", "dev", "test")
-# How much a deviation counts: sizes are to be met exactly, and the labels before the sources.
+# Weight of a deviation: sizes come first, then labels, then sources.
 _WEIGHTS = {"all": 4.0, "label": 2.0, "source": 1.0, "label and source": 1.0}
 _Feature = tuple[str, str]
 
@@ -21,7 +21,7 @@ _MOST_KINDS = 300
 
 @dataclass(frozen=True, slots=True)
 class SplitItem:
-    """What is to be placed, once for each id. Items with equal group keys stay together. label, source: "" for none."""
+    """What is placed, one for each id. Items with equal group keys stay together. label, source: "" for none."""
 
     id: str
     label: str
@@ -77,7 +77,7 @@ def split_items(
 ) -> dict[str, str]:
     """The name of the split of each item, by id.
 
-    sizes: how many items each split is to have, all of them together. placed: id to split of items that stay where
+    sizes: how many items each split should have. placed: id to split of items that stay where
     they are; a group with such items goes to the split that has most of them (of equals the last in SPLITS, so that
     what is like a test question is not trained on).
 

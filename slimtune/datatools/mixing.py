@@ -101,13 +101,13 @@ def _unknown(name: str, sources: list[str]) -> Problem:
 
 
 def _check_enough(of_task: int, task: int, of_general: int, common: int, general: str | None) -> None:
-    """Raise SlimtuneError where there are fewer rows than the mixture is to have."""
+    """Raise SlimtuneError if there are fewer rows than the mixture needs."""
     problems = []
     if task < of_task:
-        what = f"{of_task:,} rows are to come from the files, and weights and caps leave {task:,}"
+        what = f"{of_task:,} rows must come from the files, but weights and caps leave {task:,}"
         problems.append(Problem(what, "--rows", "ask for fewer rows, or add files"))
     if common < of_general:
-        what = f"{of_general:,} rows are to come from {general}, and it has {common:,}"
+        what = f"{of_general:,} rows must come from {general}, but it has {common:,}"
         problems.append(Problem(what, "--rows", "ask for fewer rows, or for a smaller --general-share"))
     if problems:
         raise SlimtuneError(problems)

@@ -51,11 +51,11 @@ def test_the_size_of_the_whole_mixture(files):
     smaller = mix([(task, 1.0)], general=general, share=0.2, rows=15, seed=1)
     assert {one.where for one in smaller.conversations} < {one.where for one in mixture.conversations}
     assert mix([(task, 1.0)], rows=40, seed=1).used == {task: 40}
-    with pytest.raises(SlimtuneError, match="50 rows are to come from the files, and weights and caps leave 40"):
+    with pytest.raises(SlimtuneError, match="50 rows must come from the files, but weights and caps leave 40"):
         mix([(task, 1.0)], rows=50, seed=1)
     with pytest.raises(SlimtuneError) as caught:
         mix([(task, 1.0)], general=general, share=0.5, rows=90, cap=20, seed=1)
     assert [problem.what.split(",")[0] for problem in caught.value.problems] == [
-        "45 rows are to come from the files",
-        f"45 rows are to come from {general}",
+        "45 rows must come from the files",
+        f"45 rows must come from {general}",
     ]

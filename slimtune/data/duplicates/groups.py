@@ -43,7 +43,7 @@ class Union:
         self._parents[high] = low
 
     def join_equal(self, keys: Sequence[object]) -> None:
-        """One set for the numbers whose keys are equal; None is no key."""
+        """Join the numbers whose keys are equal; None stands for no key."""
         first: dict[object, int] = {}
         for number, key in enumerate(keys):
             if key is not None:

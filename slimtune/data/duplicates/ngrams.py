@@ -129,7 +129,7 @@ def _incidence(texts: Sequence[Sequence[str]], n: int, found: Hashes) -> sparse.
 
 
 def _places(found: Hashes, grams: Hashes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """For each n-gram its place in the sorted `found`, and whether it is there at all."""
+    """For each n-gram its place in the sorted `found`, and whether `found` has it."""
     if not len(found):
         return np.zeros(len(grams), np.int64), np.zeros(len(grams), bool)
     places = np.minimum(np.searchsorted(found, grams), len(found) - 1)

@@ -20,9 +20,9 @@ from slimtune.data.duplicates.similarity import PASSAGE_LETTERS
 from slimtune.data.records import Conversation
 from slimtune.data.splitting import context_key
 
-# What more than about 9 % of the rows have (there the weight is 0.5) is no passage of two of them.
+# A text that more than about 9 % of the rows have (weight 0.5) does not count as a passage.
 _PASSAGE_WEIGHT = 0.5
-# So many training rows show well enough which n-grams are common.
+# Training rows that are sampled to see which n-grams are common.
 _SAMPLE = 5000
 _BATCH_CHARACTERS = 400_000
 # The training rows that have most of an item are kept, if they have at least this share of its n-grams' weight.

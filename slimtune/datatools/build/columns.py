@@ -1,4 +1,4 @@
-"""Questions from tables of any making: which column holds what, and the ways in which choices and answers are written."""
+"""Questions from any table: which column is which field, and how choices and answers are written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slimtune.evaluate.replies.extract import label_position
 
 FIELDS = ("id", "question", "choices", "correct", "context", "reasoning", "source", "article")
 _REQUIRED = ("question", "choices", "correct")
-# The names that such columns have in published sets and in people's tables; the first that is there is taken.
+# Usual column names in published data sets and in people's tables; the first match is used.
 _USUAL: dict[str, tuple[str, ...]] = {
     "id": ("id", "question_id", "qid", "問題番号", "番号"),
     "question": ("question", "問題文", "問題", "設問", "question_text"),

@@ -25,7 +25,7 @@ def is_lawqa(row: Row) -> bool:
 
 
 def from_rows(rows: Iterable[Row], path: str, problems: list[Problem]) -> list[Question]:
-    """The questions of rows; what is wrong with the others is added to `problems`. There is no reasoning in them.
+    """The questions of rows; what is wrong with the others is added to `problems`. They have no reasoning.
 
     id: ファイル名, with "-2", "-3" … where one is repeated. source: the law with which ファイル名 begins. article: the first
     one in the context's headings ("第5条"), or "".

@@ -1,7 +1,7 @@
 """Reasoning from a larger model behind an OpenAI-compatible server, kept only where it comes to the right answer.
 
-Rejection sampling as in STaR (Zelikman et al. 2022, arXiv:2203.14465), without its hints: the teacher is not told what is
-right. It sees each question with the context that decides it, also where the rows will have no context.
+Rejection sampling as in STaR (Zelikman et al. 2022, arXiv:2203.14465), without its hints: the teacher does not know
+the answer. It always sees the context of a question, even if the rows will have none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SAMPLED = 0.7
 """Temperature of several replies to one question; a single one is greedy."""
 _BATCHES = 4
 """How many of the target's batches are asked for at once, and kept on disk together."""
-# The line that a teacher ends on is put there anew, in the words of the prompt.
+# The teacher's last line is replaced by an answer line in the words of the prompt.
 _ANSWER_LINE = re.compile(
     r"\n[ \t]*[*#>【\[(（「]*(?:最終)?(?:回答|答え|解答|正解|answer|final answer)[^\n]{0,40}\s*$", re.IGNORECASE
 )

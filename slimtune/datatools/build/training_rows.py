@@ -144,7 +144,7 @@ def _with_reasoning(
             on_progress(len(argued), len(questions))
         return argued, "template"
     if teach is None:
-        raise fail("there is no teacher", where="--reasoning teacher", fix="name one with --teacher URL#MODEL")
+        raise fail("no teacher is named", where="--reasoning teacher", fix="name one with --teacher URL#MODEL")
     taught = teach(questions)
     if not taught.questions:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in taught.dropped.items())
@@ -173,7 +173,7 @@ def _retrieve(
     if wish.context != "retrieved":
         return []
     if index is None:
-        raise fail("there is no corpus to search", where="--context retrieved", fix="name one with --corpus")
+        raise fail("no corpus is named", where="--context retrieved", fix="name one with --corpus")
     # Choices too: they hold the words of the law. Sorted, so that copies with shuffled choices ask the same.
     queries = ["\n".join([one.question, *sorted(one.choices.values())]) for one in questions]
     hits: list[list[Hit]] = []

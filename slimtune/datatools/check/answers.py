@@ -13,8 +13,8 @@ from slimtune.evaluate.replies.extract import extract, label_position
 from slimtune.plan.explain import suggestions
 
 MIN_ROWS = 20
-# A label is too frequent if it is so much more frequent than the others together would make it, and chance is no reason:
-# three standard errors happen once in two hundred files with four labels.
+# A label is too frequent if it exceeds its even share by this factor and by three standard errors: by chance, that
+# happens in one of two hundred files with four labels.
 _TIMES_ITS_SHARE, _STANDARD_ERRORS = 1.5, 3.0
 # A sentence in every fifth output is a canned one, a word in every second, too. Where most outputs are words, these may
 # be classes, of which one is common.
@@ -67,9 +67,9 @@ class AnswerCounts:
 
     @property
     def labels(self) -> Counter[str]:
-        """Of each label how many rows have it as `meta.correct`; or as their output, where most rows have no other.
+        """How many rows have each label as `meta.correct`, or as their output if most outputs are labels.
 
-        Labels of choices that are never right are there, with 0.
+        Labels of choices that are never right count 0.
         """
         counts = Counter(dict.fromkeys(self._choices, 0))
         counts.update(self._right)

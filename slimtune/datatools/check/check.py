@@ -55,7 +55,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
-    """format, system, mode: as the loader is told. secrets: also look for keys and personal numbers."""
+    """format, system, mode: as for the loader. secrets: also look for keys and personal numbers."""
 
     tokenizer: ChatTokenizer | None = None
     model: str = ""

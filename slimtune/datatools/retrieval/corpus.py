@@ -67,7 +67,7 @@ def read(path: str, problems: list[Problem]) -> list[Passage]:
         problems.append(Problem(what, path, f"name a folder or a file of {', '.join(SUFFIXES)}"))
         return []
     if not named:
-        problems.append(Problem("the folder holds no passages", path, f"put files of {', '.join(SUFFIXES)} into it"))
+        problems.append(Problem("the folder has no passages", path, f"put files of {', '.join(SUFFIXES)} into it"))
         return []
     found = [passage for file, name in named for passage in _read_file(file, name, problems)]
     passages = [passage for passage in found if _is_sound(passage, problems)]
@@ -95,7 +95,7 @@ def _read_file(file: Path, name: str, problems: list[Problem]) -> list[Passage]:
         articles = law_xml.read_articles(text, path, problems)
         passages = [Passage(f"{name}#{part.number}", part.title, part.text, f"{path}:{part.line}") for part in articles]
     if not passages and len(problems) == known:
-        problems.append(Problem("the file holds no passages", path, "write text into it, or take it out of the corpus"))
+        problems.append(Problem("the file has no passages", path, "write text into it, or remove it from the corpus"))
     return passages
 
 

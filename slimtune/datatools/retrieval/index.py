@@ -162,7 +162,7 @@ def _load(folder: Path) -> Any | None:
         import bm25s
 
         return bm25s.BM25.load(folder, load_corpus=False, allow_pickle=False, show_progress=False)
-    log.warning("The index in %s is damaged, so it is made anew.", folder)
+    log.warning("The index in %s is damaged; it is rebuilt.", folder)
     shutil.rmtree(folder)
     return None
 

@@ -37,7 +37,7 @@ class _Refused(Exception):
 def read_articles(text: str, path: str, problems: list[Problem]) -> list[Article]:
     """The articles of the main provisions; a law that has none is one article with the number "main".
 
-    Ruby readings are dropped. A file that is no such XML, or that has a DOCTYPE, is added to `problems`.
+    Ruby readings are dropped. A file in another format, or with a DOCTYPE, is added to `problems`.
     """
     try:
         root = _parse(text)
@@ -53,7 +53,7 @@ def read_articles(text: str, path: str, problems: list[Problem]) -> list[Article
     main = law.find("LawBody/MainProvision") if law is not None else None
     if law is None or main is None:
         fix = "take the law's XML from e-Gov (Law, LawBody, MainProvision)"
-        problems.append(Problem("this is no law XML: it has no main provisions", f"{path}:1", fix))
+        problems.append(Problem("not a law XML: it has no main provisions", f"{path}:1", fix))
         return []
     law_title = _content(law.find("LawBody/LawTitle"))
     parts = list(_outermost(main, "Article"))

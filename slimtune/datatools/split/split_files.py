@@ -103,7 +103,7 @@ def split_files(
 
 
 def _sizes(count: int, asked: Mapping[str, int | float]) -> dict[str, int]:
-    """How many questions each split is to have. Raises SlimtuneError for sizes that leave nothing to train on."""
+    """Questions per split. Raises SlimtuneError for sizes that leave nothing to train on."""
     shares = {name: max(1, round(size * count)) if size else 0 for name, size in asked.items()}
     held_out = {name: size if isinstance(size, int) else shares[name] for name, size in asked.items()}
     train = count - sum(held_out.values())

@@ -52,7 +52,7 @@ def read_files(paths: Sequence[str], *, on_progress: Advance = ignore) -> list[S
     for path in paths:
         found = problems.setdefault(path, [])
         if is_hub_id(path):
-            what = "there is no such file, and a data set of the hub cannot be split"
+            what = "no such file; a data set on the hub cannot be split"
             found.append(Problem(what, path, "save it as a file first, for example with `data import`"))
             continue
         file = DataFile(path, problems=found)

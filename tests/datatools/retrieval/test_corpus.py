@@ -110,7 +110,7 @@ def test_xml_that_is_broken_or_no_law_is_named_with_its_line(tmp_path: Path) -> 
     (tmp_path / "b.xml").write_text("<html/>", encoding="utf-8")
     assert problems_of(tmp_path) == [
         "/a.xml:2 broken XML at column 12: mismatched tag",
-        "/b.xml:1 this is no law XML: it has no main provisions",
+        "/b.xml:1 not a law XML: it has no main provisions",
     ]
 
 
@@ -136,7 +136,7 @@ def test_all_problems_of_a_folder_are_reported_together(tmp_path: Path) -> None:
     assert "/a.jsonl:4 unknown key 'body'" in found
     assert "/a.jsonl:5 'text' is a number, not a string" in found
     assert f"/a.jsonl:2 the id 'x' is used twice: {file}:1 and {file}:2" in found
-    assert "/c.md the file holds no passages" in found
+    assert "/c.md the file has no passages" in found
     assert any(line.startswith("/b.md:1 the file is not UTF-8") for line in found)
     assert len(found) == 7
 
@@ -148,6 +148,6 @@ def test_a_text_with_a_control_token_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_corpus_is_said(tmp_path: Path) -> None:
     assert problems_of(tmp_path / "missing") == [" no such file or folder"]
-    assert problems_of(tmp_path) == [" the folder holds no passages"]
+    assert problems_of(tmp_path) == [" the folder has no passages"]
     (tmp_path / "a.txt").write_text("x", encoding="utf-8")
     assert problems_of(tmp_path / "a.txt") == [" a corpus cannot be read from this kind of file"]

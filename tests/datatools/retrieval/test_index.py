@@ -105,7 +105,7 @@ def test_a_damaged_cache_is_made_anew_and_that_is_said(
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger=indexes.__name__):
         mended = build(PETS, cache=tmp_path)
-    assert caplog.messages == [f"The index in {folder} is damaged, so it is made anew."]
+    assert caplog.messages == [f"The index in {folder} is damaged; it is rebuilt."]
     assert not mended.from_cache
     assert mended.search(["dog cat"], 4) == expected
     assert build(PETS, cache=tmp_path).from_cache

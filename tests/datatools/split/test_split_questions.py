@@ -73,4 +73,4 @@ def test_every_problem_of_every_file_at_once(tmp_path):
         read_files([bad, good, str(tmp_path / "none.jsonl"), "org/name"])
     told = str(caught.value)
     assert "bad.jsonl:2: 'output' (assistant) is empty" in told
-    assert "none.jsonl: no such file" in told and "org/name: there is no such file, and a data set of the hub" in told
+    assert "none.jsonl: no such file" in told and "org/name: no such file; a data set on the hub" in told
