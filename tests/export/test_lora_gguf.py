@@ -68,7 +68,7 @@ def test_llama_cpp_with_it_on_the_base_answers_as_peft_does(adapter, tmp_path):
 
 def test_a_scaling_that_llama_cpp_does_not_know_is_refused(adapter, tmp_path):
     base, folder, _ = adapter(use_rslora=True)
-    with pytest.raises(SlimtuneError, match=r"llama.cpp would scale 14 modules otherwise"):
+    with pytest.raises(SlimtuneError, match=r"llama.cpp would scale 14 modules differently"):
         lora_gguf.convert(folder, base, tmp_path / "law.lora.gguf")
     with pytest.raises(SlimtuneError, match="cannot be the name of a GGUF"):
         lora_gguf.convert(folder, base, tmp_path / "a name.gguf")

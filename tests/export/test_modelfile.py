@@ -222,5 +222,5 @@ def test_every_bad_value_is_named_at_once(tmp_path):
 def test_the_reader_drops_what_ollama_drops_and_refuses_what_is_no_instruction():
     text = '# a comment\nFROM ./x.gguf\nsystem "one　line"\nPARAMETER stop "a b"\nPARAMETER stop c\n'
     assert parse_modelfile(text) == {"from": "./x.gguf", "system": "oneline", "parameters": {"stop": ["a b", "c"]}}
-    with pytest.raises(ValueError, match="no instruction"):
+    with pytest.raises(ValueError, match="not an instruction"):
         parse_modelfile("FROM x\n???\n")

@@ -207,7 +207,7 @@ def test_every_wrong_value_of_a_modelfile_is_said_at_once(tmp_path):
     with pytest.raises(SlimtuneError, match="PARAMETER top_p is nan"):
         found(place)
     (place / "export" / "Modelfile").write_text("FROM ./law.q8_0.gguf\n???\n", encoding="utf-8")
-    with pytest.raises(SlimtuneError, match=r"not a Modelfile: .*'\?+' begins no instruction"):
+    with pytest.raises(SlimtuneError, match=r"not a Modelfile: .*'\?+' is not an instruction"):
         found(place)
 
 

@@ -1,4 +1,4 @@
-"""A merged model folder becomes a GGUF through llama.cpp's own converter, as installed: no cloning, no compiling."""
+"""Convert a merged model folder to a GGUF with the installed llama.cpp converter: nothing is cloned or compiled."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class GgufRecord:
 
 
 def export_bytes(parameters: int, kinds: Sequence[str], merges: int = 1) -> int:
-    """Bytes on disk of a whole export at its largest: merged 16-bit weights, a GGUF of each kind, and the bf16 one that
-    K-quants are made of. merges: 2 where two bases are measured."""
+    """The most bytes that an export takes on disk: merged 16-bit weights, a GGUF of each kind, and the bf16 GGUF that
+    K-quants are made from. merges: 2 where two bases are measured."""
     made = {*kinds, "bf16"} if any("_k" in kind for kind in kinds) else set(kinds)
     return int(parameters * (merges * BYTES_PER_PARAMETER["bf16"] + sum(BYTES_PER_PARAMETER[kind] for kind in made)))
 
@@ -63,7 +63,7 @@ def export_bytes(parameters: int, kinds: Sequence[str], merges: int = 1) -> int:
 def progress_of(
     partial: Path, expected: int, on_progress: Callable[[int, int], None] | None
 ) -> Callable[[], None] | None:
-    """What reports how far a file that is being written is, by its size."""
+    """A function that reports the progress of a file by its size."""
     if on_progress is None:
         return None
 
@@ -121,7 +121,7 @@ def convert(
         )
         if report["not_finite"]:
             first = report["not_finite"][0]
-            what = f"{len(report['not_finite'])} tensors hold values that {outtype} cannot ({first!r} is the first)"
+            what = f"{len(report['not_finite'])} tensors have values that {outtype} cannot hold, first {first!r}"
             raise fail(what, where=str(model_dir), fix="export as bf16 or q8_0")
     size = out_path.stat().st_size
     if on_progress:

@@ -1,4 +1,4 @@
-"""The adapter alone as a GGUF, for whoever serves several adapters on one base: llama.cpp's own converter, values compared."""
+"""Convert an adapter alone to a GGUF, to serve several adapters on one base. Every value is compared with the adapter's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LoraGgufRecord:
 
 
 def convert(adapter_dir: Path, base_dir: Path, out_path: Path) -> LoraGgufRecord:
-    """Write the adapter as `out_path`. base_dir: the folder of its base, of which only the configuration is read.
+    """Write the adapter as `out_path`. base_dir: the folder of its base; only the configuration is read.
 
     Raises SlimtuneError for a name that is not plain, an adapter whose scaling llama.cpp cannot express, and whatever
     the converter complains about.
@@ -41,9 +41,7 @@ def convert(adapter_dir: Path, base_dir: Path, out_path: Path) -> LoraGgufRecord
     # llama.cpp knows one alpha, and divides it by each module's rank.
     foreign = [name for name, lora in loras.items() if abs(lora.scaling - alpha / lora.rank) > 1e-6 * lora.scaling]
     if foreign:
-        what = (
-            f"llama.cpp would scale {len(foreign)} modules otherwise ({foreign[0]!r} is the first): rsLoRA or patterns"
-        )
+        what = f"llama.cpp would scale {len(foreign)} modules differently, first {foreign[0]!r}: rsLoRA or patterns"
         raise SlimtuneError(Problem(what, str(adapter_dir), "ship merged weights: leave lora_gguf out"))
     with staged(out_path) as partial:
         report = child.run_script(

@@ -1,4 +1,4 @@
-"""A 16-bit GGUF becomes a smaller one, without a compiler.
+"""Quantise a 16-bit GGUF without a compiler.
 
 Two routes, in this order: a `llama-quantize` of the user's (named by $SLIMTUNE_LLAMA_QUANTIZE or on the PATH), and llama.cpp's
 own routine in the xllamacpp wheel (run_quantiser.py). Both write the same bytes for the same version of llama.cpp.
@@ -79,12 +79,12 @@ def quantise(
 
 
 def find_program() -> str | None:
-    """The user's llama-quantize. Raises SlimtuneError where the environment names one that is not there."""
+    """The user's llama-quantize, or None. Raises SlimtuneError where the environment names one that does not exist."""
     named = os.environ.get(PROGRAM_VARIABLE)
     if not named:
         return shutil.which("llama-quantize")
     if not (Path(named).is_file() and os.access(named, os.X_OK)):
-        raise fail("no program to run", where=f"{PROGRAM_VARIABLE}={named}", fix="name llama-quantize, or unset it")
+        raise fail("no such program", where=f"{PROGRAM_VARIABLE}={named}", fix="name llama-quantize, or unset it")
     return named
 
 

@@ -1,9 +1,8 @@
-"""Runs llama.cpp's `convert_hf_to_gguf.py` with one function widened, then says what came out. Started by gguf.py.
+"""Run llama.cpp's `convert_hf_to_gguf.py` with one function extended, and report the result. Started by gguf.py.
 
-Why: the converter names a tokenizer's pre-tokenizer by a hash of the ids that a test string gets, so it knows only
-vocabularies on its list and stops at any other, although llama.cpp reads merges and tokens from the GGUF and needs of
-the pre-tokenizer no more than how text is split. For a hash that is not on the list, the tokenizer itself is asked:
-if it splits at the byte level with a regular expression that llama.cpp has, it has llama.cpp's name for that; anything
+Why: the converter identifies a pre-tokenizer by a hash of the ids of a test string, so it stops at any vocabulary that is
+not on its list. But llama.cpp reads merges and tokens from the GGUF; of the pre-tokenizer it only needs to know how text is
+split. For a hash that is not on the list, the tokenizer's own file decides: if it splits at the byte level with a regular expression that llama.cpp has, it has llama.cpp's name for that; anything
 else stays an error.
 
 This file is a script of its own process: it imports nothing of slimtune, and llama.cpp's folder is on its path.

@@ -1,4 +1,4 @@
-"""Runs llama.cpp's `convert_lora_to_gguf.py`, then compares every value written with the adapter's. Started by lora_gguf.py.
+"""Run llama.cpp's `convert_lora_to_gguf.py` and compare every value with the adapter's. Started by lora_gguf.py.
 
 This file is a script of its own process: it imports nothing of slimtune, and llama.cpp's folder is on its path.
 Arguments: the converter's own. Standard output: one JSON object.
@@ -34,7 +34,7 @@ def describe(out: str, adapter: Path, base: Path) -> dict[str, Any]:
             if not numpy.array_equal(tensors.pop(name).data, stored.get_tensor(key).float().numpy()):
                 raise ValueError(f"{name!r} does not hold the adapter's values")
     if tensors:
-        raise ValueError(f"{sorted(tensors)[0]!r} is not of the adapter")
+        raise ValueError(f"{sorted(tensors)[0]!r} is not in the adapter")
     return {
         "architecture": architecture,
         "type": reader.get_field("general.type").contents(),

@@ -1,4 +1,4 @@
-"""Quantises a 16-bit GGUF without a compiler: llama.cpp's own routine from a prebuilt library, llama.cpp's own mixture.
+"""Quantise a 16-bit GGUF without a compiler: llama.cpp's routine from a prebuilt library, with llama.cpp's mixture of types.
 
     PYTHONPATH=…/gguf-py python run_quantiser.py SOURCE OUT KIND LIBRARY
     PYTHONPATH=…/gguf-py python run_quantiser.py --check SOURCE OUT KIND      # only compares the types of what is there
@@ -70,7 +70,7 @@ def target_types(tensors: Mapping[str, Sequence[int]], kind: str, layers: int) -
         if shape[0] % BLOCKS[wanted]:
             wanted = FALLBACKS.get(wanted, wanted)
         if shape[0] % BLOCKS[wanted]:
-            raise ValueError(f"{name!r} has rows of {shape[0]}, no multiple of {BLOCKS[wanted]}")
+            raise ValueError(f"{name!r} has rows of {shape[0]}, which is not a multiple of {BLOCKS[wanted]}")
         chosen[name] = wanted
     return chosen
 
@@ -126,7 +126,7 @@ def as_float32(data: Any, kind: str) -> Any:
     if kind == "BF16":
         return (data.reshape(-1).view(numpy.uint16).astype(numpy.uint32) << 16).view(numpy.float32)
     if kind not in ("F16", "F32"):
-        raise ValueError(f"a tensor of type {kind} is quantised already: start from a 16-bit GGUF")
+        raise ValueError(f"a tensor of type {kind} is already quantised: use a 16-bit GGUF")
     return numpy.ascontiguousarray(data.reshape(-1), numpy.float32)
 
 
@@ -161,7 +161,7 @@ def write(source: str, out: str, kind: str, library: str) -> dict[str, Any]:
 
 
 def in_order(pool: ThreadPoolExecutor, work: Callable[..., Any], pieces: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-    """`work` of each piece, in their order; only a few pieces exist at a time, where `pool.map` would make them all."""
+    """Yield `work` of each piece in order, with only a few pieces in memory; `pool.map` would make them all at once."""
     waiting: deque[Any] = deque()
     for piece in pieces:
         waiting.append(pool.submit(work, *piece))
@@ -172,7 +172,7 @@ def in_order(pool: ThreadPoolExecutor, work: Callable[..., Any], pieces: Iterabl
 
 
 def check(source: str, out: str, kind: str) -> dict[str, Any]:
-    """As `write`, of a file that another program has written. Raises ValueError for a tensor of an unexpected type."""
+    """As `write`, for a file that another program wrote. Raises ValueError for a tensor of an unexpected type."""
     import gguf
 
     before, after = gguf.GGUFReader(source), gguf.GGUFReader(out)
@@ -185,7 +185,7 @@ def check(source: str, out: str, kind: str) -> dict[str, Any]:
     expected = {name: types[name] or stored[name] for name in stored}
     for name in sorted(expected.keys() | found.keys(), key=place):
         if expected.get(name) != found.get(name):
-            raise ValueError(f"{name!r} is {found.get(name)}, and a {kind} file has {expected.get(name)} there")
+            raise ValueError(f"{name!r} is {found.get(name)}, but a {kind} file needs {expected.get(name)}")
     return _report(architecture, types, found, kind)
 
 
@@ -228,7 +228,7 @@ def _write_head(
     sizes: dict[str, int],
     kind: str,
 ) -> None:
-    """Magic, version, metadata as in the source but for what the quantisation changes, and where each tensor will be."""
+    """Write magic, version, the source's metadata with what quantisation changes, and the place of each tensor."""
     from gguf import GGMLQuantizationType
 
     dropped = (*_REPLACED_KEYS, *_SPLIT_KEYS)

@@ -1,4 +1,4 @@
-"""A PEFT LoRA adapter as its files describe it: which modules it changes, by which tensors, scaled by how much."""
+"""Read a PEFT LoRA adapter from its files: which modules it changes, with which tensors and which scaling."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Merging a LoRA adapter into its base, tensor by tensor, without ever loading the model.
+"""Merge a LoRA adapter into its base, tensor by tensor, without loading the model.
 
 What is written is the function that was trained: W = dequantise(base) + scaling · B·A, added in fp32, rounded once and
 never re-quantised. Where the base was 4-bit during training, *every* linear layer that was quantised is written as its
 dequantised NF4 values, LoRA target or not: the original 16-bit weights plus the delta would be another function
-(`merge_base="16bit"` writes that one for whoever wants it; the parity check says how far it is).
+(`merge_base="16bit"` writes that one; the parity check measures the distance).
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def _check_kind_of_base(
     quantise = load_in_4bit and merge_base == "dequantised" and not packed
     if quantise and families.quantised_at_load(config) is None:
         fix = "train on a pre-quantised checkpoint of this model, or merge with merge_base: 16bit"
-        what = f"which layers of a {config.get('model_type')!r} model are quantised at load is not known here"
+        what = f"Slimtune does not know which layers of a {config.get('model_type')!r} model are quantised at load"
         raise fail(what, where=where, fix=fix)
 
 
@@ -229,14 +229,14 @@ def _plan(base_dir: Path, config: dict, base: OpenTensors, loras: dict[str, Lora
         outputs.append(_Output(name, shape, source, lora))
     for module in unused:
         fix = (
-            "it is tied to the embeddings: leave lm_head out of the LoRA targets"
+            "lm_head is tied to the embeddings: leave it out of the LoRA targets"
             if module == "lm_head" and tied
             else ""
         )
         what = f"the adapter changes {module!r}, which this base does not have"
         problems.append(Problem(what, str(base_dir), fix or "merge with the base that was trained on"))
     if problems:
-        raise SlimtuneError(problems, summary="adapter and base do not fit together")
+        raise SlimtuneError(problems, summary="the adapter does not fit the base")
     return outputs
 
 
@@ -260,7 +260,7 @@ def _merged_weight(
     device: str,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """The finished tensor in `dtype`; one that stays as it is comes as the file's own pages, not as a copy."""
+    """The finished tensor in `dtype`; an unchanged one is the file's own pages, not a copy."""
     stored, lora = base.load(output.name), output.lora
     if output.source == "stored" and lora is None and stored.dtype == dtype:
         _check_finite(stored, stored, output.name)
@@ -284,7 +284,7 @@ def _merged_weight(
 
 
 def _groups_of_rows(shape: tuple[int, ...], block: int) -> list[Rows]:
-    """Groups of equal size but for a row; one of all where the tensor is small, or rows do not begin with a block."""
+    """Groups of rows of about equal size; a single group where the tensor is small or rows do not begin with a block."""
     count = math.ceil(math.prod(shape) / _PIECE_VALUES)
     if count <= 1 or shape[0] == 1 or math.prod(shape[1:]) % block:
         return [...]
@@ -299,7 +299,7 @@ def _check_finite(cast: torch.Tensor, weight: torch.Tensor, name: str) -> None:
     if not all(bound.isfinite() for bound in torch.aminmax(cast)):
         low, high = (bound.item() for bound in torch.aminmax(weight))
         largest = max(-low, high)
-        fix = "export with dtype bfloat16" if math.isfinite(largest) else "the base itself is broken; fetch it again"
+        fix = "export with dtype bfloat16" if math.isfinite(largest) else "the base is damaged; download it again"
         raise fail(f"{name!r} reaches {largest:g}, which {cast.dtype} cannot hold", fix=fix)
 
 
@@ -335,7 +335,7 @@ def _write_config(folder: Path, config: dict, dtype: str) -> None:
 
 
 def _copy_companions(adapter_dir: Path, base_dir: Path, folder: Path, chat_template: str | None) -> None:
-    """Tokenizer and template from one place, never mixed: the adapter's where it has them, as training used them."""
+    """Copy tokenizer and template from one place, never mixed: from the adapter where it has them, as training used them."""
     source = adapter_dir if (adapter_dir / "tokenizer_config.json").is_file() else base_dir
     for name in _TOKENIZER_FILES:
         if (source / name).is_file():

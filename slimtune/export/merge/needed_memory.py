@@ -1,4 +1,4 @@
-"""What a process needs of the machine's memory while it works: no system keeps that peak itself."""
+"""Measure the memory that a process needs while it works; no system records that peak."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LOOK_SECONDS = 0.02
 
 
 class MemoryWatch:
-    """Bytes that this process needs at first, and at most within the block: no system keeps that peak itself."""
+    """Bytes that this process needs at the start of the block, and its peak within it."""
 
     def __init__(self) -> None:
         self.first, self.source = needed_bytes()
@@ -35,7 +35,7 @@ class MemoryWatch:
 
 
 def needed_bytes() -> tuple[int, str]:
-    """What this process holds now, and what was counted: "anonymous memory" (with what is swapped out), or the "resident set" where that is not told."""
+    """Bytes that this process holds now, and what was counted: "anonymous memory" (with swap), or else the "resident set"."""
     if _STATUS.exists():
         lines = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="utf-8").splitlines())
         if "RssAnon" in lines:

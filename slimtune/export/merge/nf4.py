@@ -1,4 +1,4 @@
-"""4-bit weights as bitsandbytes packs them: which there are, read from a checkpoint or made as the loader makes them."""
+"""4-bit weights as bitsandbytes packs them: read from a checkpoint, or made as the loader makes them."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ def _notes(jinja: str, fit: _Fit, trimmed: Sequence[str]) -> tuple[str, ...]:
             "they agree where messages have none there"
         )
     if "strftime_now" in jinja:
-        notes.append("TEMPLATE: the chat template writes the day's date; the TEMPLATE keeps the export's")
+        notes.append("TEMPLATE: the chat template writes today's date; the TEMPLATE keeps the date of the export")
     if not fit[3]:
         notes.append("TEMPLATE: the chat template takes no system prompt, and a conversation with one is refused")
     return tuple(notes)

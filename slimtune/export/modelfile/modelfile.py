@@ -5,7 +5,7 @@ more capabilities, and before that a GGUF without a TEMPLATE got the bare prompt
 Go template cannot write JSON as Jinja's tojson does.
 
 Qwen3.5 is the exception: Ollama renders and parses it with code of its own, which RENDERER and PARSER name. That code does
-not run here, so nothing is proven about the prompt that Ollama makes; the GGUF's Jinja is compared as everywhere else.
+not run here, so the prompt that Ollama makes is not proven. The GGUF's Jinja is compared as for every other family.
 
 The format: https://docs.ollama.com/modelfile and parser/parser.go of github.com/ollama/ollama.
 """
@@ -117,7 +117,7 @@ def _ollama_template(family: Family, thinking: bool, chat_template: str) -> Olla
         raise fail(f"{family.title} has no thinking to turn on", where="model.thinking", fix="set it to false")
     if not (family.rendered_by_ollama and family.turns):
         return recognise(chat_template, thinking=thinking)
-    asks = "" if thinking else ", so a client has to ask with think=false for what was trained"
+    asks = "" if thinking else ", so clients must send think=false to get what was trained"
     note = f"TEMPLATE: Ollama's own code writes the prompt for {family.title}{asks}; it is not compared with training's"
     return OllamaTemplate(family.turns, "{{ .Prompt }}", None, True, (), False, (note,))
 

@@ -1,4 +1,4 @@
-"""A Modelfile as Ollama reads it, and whether it holds what was meant.
+"""Read a Modelfile as Ollama reads it, and compare it with what was meant.
 
 The grammar: https://docs.ollama.com/modelfile and parser/parser.go of github.com/ollama/ollama. Its reader goes through the
 file one character at a time; what is odd below is odd there. A value ends at the first line end at which its quotes are
@@ -42,7 +42,7 @@ _GO_TRUTH = frozenset(["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FA
 
 
 class Refused(ValueError):
-    """What Ollama's parser stops at. line: 1 for the first; 0 where the fault is of the whole file."""
+    """A fault at which Ollama's parser stops. line: 1 for the first, 0 where the whole file is at fault."""
 
     def __init__(self, what: str, line: int):
         super().__init__(f"line {line}: {what}" if line else what)
@@ -167,7 +167,7 @@ def _read(text: str) -> tuple[list[Instruction], list[Dropped]]:
             buffer = []
         elif state == "name":
             if not _is_letter(character):
-                raise Refused(f"{''.join(buffer)[:40]!r} begins no instruction", begun)
+                raise Refused(f"{''.join(buffer)[:40]!r} is not an instruction", begun)
             buffer.append(character)
         elif state in ("parameter", "message") and character in " \t":
             key = "".join(buffer)
@@ -176,7 +176,7 @@ def _read(text: str) -> tuple[list[Instruction], list[Dropped]]:
             state, buffer = "value", []
         elif state in ("parameter", "message"):
             if not (_is_letter(character) or (state == "parameter" and character in "0123456789_")):
-                raise Refused(f"{state.upper()} {''.join(buffer)} breaks off", begun)
+                raise Refused(f"{state.upper()} {''.join(buffer)} is incomplete", begun)
             buffer.append(character)
         elif state == "value":
             value = _unquoted("".join(buffer)) if character in "\r\n" else None
@@ -193,7 +193,7 @@ def _read(text: str) -> tuple[list[Instruction], list[Dropped]]:
     if state == "value":
         value = _unquoted("".join(buffer))
         if value is None:
-            raise Refused(f"the quotes that {name.upper()} opens are not closed at the end of a line", begun)
+            raise Refused(f"the quotes of {name.upper()} are not closed at the end of a line", begun)
         instructions.append(_made(name, key, value, begun))
     elif state not in ("between", "comment"):
         raise Refused("the file ends in the middle of an instruction", begun)
@@ -202,7 +202,7 @@ def _read(text: str) -> tuple[list[Instruction], list[Dropped]]:
 
 def _instruction(word: str, line: int) -> str:
     if word.lower() not in INSTRUCTIONS:
-        raise Refused(f"{word[:40]!r} is no instruction", line)
+        raise Refused(f"{word[:40]!r} is not an instruction", line)
     return word.lower()
 
 
@@ -232,7 +232,7 @@ def _unquoted(value: str) -> str | None:
 
 
 def refusals(read: Modelfile) -> list[tuple[int, str]]:
-    """(line, what) of everything that reads well, and that `ollama create` refuses nevertheless. Files are not looked at."""
+    """(line, what) of everything that can be read but that `ollama create` refuses. Files are not checked."""
     found = []
     for one in read.instructions:
         if one.name == "parameter":
@@ -240,7 +240,7 @@ def refusals(read: Modelfile) -> list[tuple[int, str]]:
             if what:
                 found.append((one.line, what))
         elif one.name == "requires" and not _VERSION.fullmatch(one.value):
-            found.append((one.line, f"REQUIRES {one.value!r} is no version such as 0.17.6"))
+            found.append((one.line, f"REQUIRES {one.value!r} is not a version such as 0.17.6"))
     return found
 
 
