@@ -12,7 +12,6 @@ from typing import Any
 from benchmarks.acceptance_cases import shape_of
 from slimtune.models.cards import Card
 from slimtune.plan import speed
-from slimtune.plan.memory import vram
 
 Measurement = Mapping[str, Any]
 
@@ -103,7 +102,7 @@ def efficiencies(cases: Sequence[Mapping[str, Any]], card: Card) -> Iterator[flo
 def efficiency_of(model: str, entry: Measurement, card: Card) -> float:
     """`slimtune.plan.speed.micro_batch_seconds` solved for the efficiency: FLOPs over the time beside dequantisation."""
     shape, plan, measured = shape_of(model), entry["plan"], entry["speed"]
-    flops = vram.flops_per_token(shape, rank=plan["lora_rank"], targets=plan["lora_targets"], **entry["work"])
+    flops = speed.flops_per_token(shape, rank=plan["lora_rank"], targets=plan["lora_targets"], **entry["work"])
     seconds = measured["seconds_per_micro_batch"] - speed.dequantisation_seconds(shape, card, "nf4", 1.0)
     return measured["tokens_per_micro_batch"] * flops / (seconds * card.tflops * 1e12)
 

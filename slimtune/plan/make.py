@@ -17,12 +17,11 @@ from slimtune.models.hardware import Hardware, cpu_threads, precision
 from slimtune.models.settings import LoadSettings
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import calibration, jobs, search, speed
-from slimtune.plan.batching import Batching
+from slimtune.plan.batching import Batching, Schedule, schedule
 from slimtune.plan.explain import advice
 from slimtune.plan.explain import reasons as explain
-from slimtune.plan.memory import phases, ram, vram
+from slimtune.plan.memory import ram, vram
 from slimtune.plan.request import Data, PlanRequest
-from slimtune.plan.schedule import Schedule, schedule
 
 _CPU_SCORING_BATCH = 16
 
@@ -166,7 +165,7 @@ def _on_card(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hard
         memory_limit_bytes=limit,
         memory=choice.memory,
         phases=choice.phases,
-        predicted=phases.comparable(choice.memory),
+        predicted=vram.comparable(choice.memory),
         budget_bytes=budget,
         least_bytes=min(search.smallest(job).peak_bytes, choice.peak_bytes),
         longest_context=search.longest_context(job, budget),

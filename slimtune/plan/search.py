@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from slimtune.models.cards import Card
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import speed
-from slimtune.plan.batching import Batching
+from slimtune.plan.batching import Batching, single
 from slimtune.plan.calibration import Calibration
-from slimtune.plan.memory import phases, vram
+from slimtune.plan.memory import vram
 
 # Prefer a plan with fewer knobs turned to one that is faster by less than this.
 SIMPLER_WITHIN = 0.01
@@ -135,10 +135,10 @@ def longest_context(job: Job, budget_bytes: int) -> int:
     """
 
     def fits(tokens: int) -> bool:
-        alone = Batching(tokens, 1, 1, 1, tokens, tokens, tokens, 1.0, 1.0)
         longer = dataclasses.replace(job, max_seq_length=tokens, longest_prompt=tokens)
         return any(
-            evaluate(longer, alone, 0, offload, double, job.fixed.offload_layers or 0).required_bytes <= budget_bytes
+            evaluate(longer, single(tokens), 0, offload, double, job.fixed.offload_layers or 0).required_bytes
+            <= budget_bytes
             for offload, double in _placements(job)
         )
 
@@ -195,7 +195,7 @@ def evaluate(
         offload_layers=offload_layers,
         rank=job.rank,
         memory=memory,
-        phases=phases.peaks(
+        phases=vram.phases(
             job.shape,
             memory,
             offload_embedding=offload_embedding,

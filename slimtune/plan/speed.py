@@ -1,8 +1,7 @@
 """Predict the seconds of a micro-batch and of a run, and what the run costs. Pure arithmetic.
 
-A step is bound by the card's arithmetic. On top come the fixed cost of each micro-batch (dequantising every weight) and
-the transfers from the host that nothing hides. Source: vram-model's limits, the
-code of Unsloth 2026.10.9; the efficiency is measured, or assumed and then said to be.
+The card's arithmetic bounds a step. On top come dequantising every weight once a micro-batch, and the transfers from the
+host that nothing hides. Source: the code of Unsloth 2026.10.9; the efficiency is measured, or assumed and said to be.
 """
 
 from __future__ import annotations
@@ -16,10 +15,8 @@ from slimtune.models.shapes import ModelShape
 from slimtune.plan.calibration import Calibration
 from slimtune.plan.memory import vram
 
-# Python's and the launches' share of a decoder layer in forward, recomputation and backward: what remains of a step's
-# time when the tensors are tiny. Assumed.
+# A decoder layer's forward, recomputation and backward where the tensors are tiny: Python and launches. Assumed.
 LAYER_SECONDS = 0.002
-_DEQUANTISED_BYTES = 2  # written in 16 bit
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ def micro_batch_seconds(
     """Seconds of forward, recomputation and backward of one micro-batch of `tokens`, padding included."""
     kept = shape.layers if checkpointing == "none" else skip_layers
     recomputed = (shape.layers - kept) / shape.layers
-    flops = vram.flops_per_token(
+    flops = flops_per_token(
         shape,
         rank=rank,
         targets=targets,
@@ -88,23 +85,19 @@ def micro_batch_seconds(
     )
     efficiency, _ = calibration.efficiency_of(card.key)
     arithmetic = tokens * flops / (card.tflops * 1e12 * efficiency)
-    computed = max(
-        arithmetic + dequantisation_seconds(shape, card, quantisation, recomputed), _launch(shape, recomputed)
-    )
+    launching = shape.layers * LAYER_SECONDS * (2 + recomputed) / 3
+    computed = max(arithmetic + dequantisation_seconds(shape, card, quantisation, recomputed), launching)
 
-    # A fetched layer is used by the forward pass, and once more by recomputation and backward together; fetching
-    # hides behind computing as far as that lasts.
+    # The forward pass fetches a layer, and recomputation and backward together once more, while computing lasts.
     fetched = 2 * offload_layers * vram.swapped_layer_bytes(shape, quantisation) / calibration.host_bytes_per_second
-    exposed = 0.0
-    if offload_embedding:
-        exposed += vram.checkpoint_bytes(shape, round(tokens)) / calibration.host_bytes_per_second
-    if checkpointing == "unsloth" and not double_buffer:
-        reloaded = (shape.layers - kept) * vram.checkpoint_bytes(shape, round(tokens))
-        exposed += reloaded / calibration.host_bytes_per_second
+    # Transfers that nothing hides: the embedded tokens, and checkpoints that only one buffer waits for.
+    exposed = 1 if offload_embedding else 0
+    exposed += shape.layers - kept if checkpointing == "unsloth" and not double_buffer else 0
+    waited = exposed * vram.checkpoint_bytes(shape, round(tokens)) / calibration.host_bytes_per_second
     again = work.extra_forwards * forward_seconds(
         shape, card, calibration, tokens=tokens, batches=1, quantisation=quantisation
     )
-    return max(computed, fetched) + exposed + again
+    return max(computed, fetched) + waited + again
 
 
 def dequantisation_seconds(shape: ModelShape, card: Card, quantisation: vram.Quantisation, recomputed: float) -> float:
@@ -115,12 +108,8 @@ def dequantisation_seconds(shape: ModelShape, card: Card, quantisation: vram.Qua
     if quantisation == "16bit":
         return 0.0
     passes = 2 + recomputed
-    moved = vram.linear_weights(shape, quantisation) + _DEQUANTISED_BYTES * shape.linear_parameters
+    moved = vram.linear_weights(shape, quantisation) + 2 * shape.linear_parameters
     return passes * moved / card.bandwidth
-
-
-def _launch(shape: ModelShape, recomputed: float) -> float:
-    return shape.layers * LAYER_SECONDS * (2 + recomputed) / 3
 
 
 def forward_seconds(
@@ -137,3 +126,27 @@ def forward_seconds(
     arithmetic = tokens * 2 * shape.linear_parameters / (card.tflops * 1e12 * efficiency)
     moving = batches * dequantisation_seconds(shape, card, quantisation, 0.0) / 2
     return max(arithmetic + moving, batches * shape.layers * LAYER_SECONDS / 3)
+
+
+def flops_per_token(
+    shape: ModelShape,
+    *,
+    rank: int,
+    targets: Collection[str],
+    sequence_length: float,
+    labelled_share: float = 1.0,
+    recomputed_share: float = 1.0,
+) -> float:
+    """FLOPs of one trained token: 6·P + 4·V·H·f + 9·Hq·T·L + 8·P_lora with every layer recomputed.
+
+    Letters as in `vram`. sequence_length: T, the mean length of an example (packed examples do not see each other).
+    labelled_share: f, only labelled tokens pass the head. recomputed_share: of the layers.
+    Counting: 2·P forward, 2·P recomputed, 2·P for the input's gradient, none for frozen weights; attention is
+    causal, so half of 4·Hq·T forward, and its backward costs 2.5 forwards.
+    """
+    again = 2 * recomputed_share
+    linears = (4 + again) * shape.linear_parameters
+    head = 4 * shape.vocab_size * shape.hidden_size * labelled_share
+    attention = (7 + again) * shape.query_size * sequence_length * shape.layers
+    adapter = (6 + again) * shape.lora_parameters(rank, targets)
+    return linears + head + attention + adapter

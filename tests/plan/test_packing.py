@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimtune.plan.packing import Packing, pack, padded_tokens
+from slimtune.plan.batching import Packing, padded_tokens
+from slimtune.plan.batching import compare_packing as pack
 
 
 def batches(order, size):

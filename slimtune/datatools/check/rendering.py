@@ -10,7 +10,7 @@ from typing import Any
 from slimtune.core.findings import LEVELS, Finding
 from slimtune.core.units import plural
 from slimtune.datatools.check.check import FileFigures, Report
-from slimtune.plan import packing
+from slimtune.plan import batching
 from slimtune.plan.explain.suggestions import Suggestion
 
 _PADDED_BATCH = 8
@@ -84,7 +84,7 @@ def _figures(file: FileFigures, report: Report) -> list[str]:
         named = ", ".join(f"{name} {length:,}" for name, length in spread.items())
         said.append(f"  tokens   {named}; {sum(file.lengths.tokens):,} in all ({counted})")
         said.append(f"  length   {_cut(file)}")
-        filled = packing.pack(file.lengths.tokens, report.max_seq_length, _PADDED_BATCH)
+        filled = batching.compare_packing(file.lengths.tokens, report.max_seq_length, _PADDED_BATCH)
         said += [f"  packing  {filled}"] if filled else []
     shares = label_shares(file)
     if shares:
@@ -132,7 +132,7 @@ def _kind(alike: Sequence[Finding], limit: int) -> list[str]:
 
 def _file_json(file: FileFigures, report: Report) -> dict[str, Any]:
     count, share = file.lengths.cut()
-    filled = packing.pack(file.lengths.tokens, report.max_seq_length, _PADDED_BATCH)
+    filled = batching.compare_packing(file.lengths.tokens, report.max_seq_length, _PADDED_BATCH)
     return {
         "path": file.path,
         "format": file.format or None,

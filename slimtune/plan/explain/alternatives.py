@@ -26,8 +26,7 @@ def bars(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware
         )
     ]
     for tokens in _TOKENS:
-        full = batching.Batching(tokens, 1, 1, 1, tokens, tokens, tokens, 1.0, 1.0)
-        plain = search.evaluate(job, full, 0, False, True, 0)
+        plain = search.evaluate(job, batching.single(tokens), 0, False, True, 0)
         rate = f"all recomputed, {plain.tokens_per_second:,.0f} tok/s"
         drawn.append(picture.Bar(f"{tokens:,} tokens", plain.memory.items, remark=rate))
     return drawn

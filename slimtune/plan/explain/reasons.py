@@ -6,8 +6,8 @@ import dataclasses
 
 from slimtune.core.units import GIB, MIB
 from slimtune.models.hardware import Hardware
-from slimtune.plan import jobs, packing, search
-from slimtune.plan.batching import Batching
+from slimtune.plan import jobs, search
+from slimtune.plan.batching import Batching, compare_packing
 from slimtune.plan.memory import vram
 from slimtune.plan.request import Data, PlanRequest
 
@@ -112,7 +112,7 @@ def _packed(request: PlanRequest, data: Data, batching: Batching) -> dict[str, s
         "gradient_accumulation_steps": (
             f"{per_row:.1f} examples a row × {micro} × {times} ≈ {train.effective_batch_size} a step"
         ),
-        "packing": str(packing.pack(kept, batching.row_length, _padded_instead(request, data))),
+        "packing": str(compare_packing(kept, batching.row_length, _padded_instead(request, data))),
     }
 
 

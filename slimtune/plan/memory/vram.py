@@ -1,12 +1,11 @@
-"""Where the memory of a LoRA training step goes, in bytes, and how many FLOPs a token costs. Pure arithmetic.
+"""Predict where the card's memory goes, in bytes: a LoRA training step by term, a run by phase. Pure arithmetic.
 
-Each term is a function whose docstring says which code of Unsloth 2026.10.9, bitsandbytes or PyTorch it is derived
-from. Letters in formulas: N tokens of a micro-batch, H hidden size, I intermediate size, L layers, V vocabulary,
-Hq query features (heads · head_dim), Hk key features (kv_heads · head_dim), P parameters of the decoder's linears,
-P_lora those of the adapter.
+Each term is a function whose docstring names its source in Unsloth 2026.10.9, bitsandbytes or PyTorch. Letters in
+formulas: N tokens of a micro-batch, H hidden size, I intermediate size, L layers, V vocabulary, Hq query features
+(heads · head_dim), Hk key features (kv_heads · head_dim), P parameters of the decoder's linears, P_lora of the adapter.
 
-A step's peak is what stays on the card all the time plus the largest of the passing peaks (MLP backward, attention
-backward, cross entropy, optimizer step), which never coincide.
+A step's peak is what always stays on the card plus the largest of the passing peaks (MLP backward, attention backward,
+cross entropy, optimizer step), which never coincide.
 """
 
 from __future__ import annotations
@@ -65,11 +64,10 @@ FORMULAS = {
 
 @dataclass(frozen=True)
 class Breakdown:
-    """A predicted peak, term by term, in bytes; the names are those of `FORMULAS`, terms of no bytes are left out.
+    """A predicted peak in bytes, by the terms of `FORMULAS`.
 
-    items: what is on the card at the peak; their sum is the prediction. The largest passing peak is among them.
-    passing: every passing peak, largest first; only the first counts.
-    cpu_items: what the run keeps in the computer's own memory instead of on the card.
+    items: what is there at the peak, the largest passing peak included. passing: every passing peak, largest first.
+    cpu_items: what a run on a card keeps in the computer's memory instead.
     """
 
     items: dict[str, int]
@@ -102,13 +100,11 @@ def predict(
 ) -> Breakdown:
     """The peak memory of one training step, attributed.
 
-    tokens: tokens of a micro-batch (packed length, or rows · padded length). rank, targets: of the LoRA adapter.
-    skip_layers: decoder layers that keep their activations (Unsloth's checkpoint_skip_layers).
-    max_seq_length: as the model is loaded with; `tokens` where not given. Decides whether checkpoints are offloaded.
-    double_buffer: two staging buffers for offloaded checkpoints; Unsloth takes the second one only while 512 MiB of the
-    card are free. offload_layers: decoder layers whose frozen weights stay in the computer's memory.
-    dynamic: the weights are Unsloth's dynamic 4-bit ones. tiled_loss: see `takes_tiled_loss`.
-    context_bytes, fragmentation: those of calibration.json where not given.
+    tokens: places of a micro-batch, padding included. rank, targets: of the LoRA adapter. skip_layers: decoder layers that
+    keep their activations. max_seq_length: decides whether checkpoints are offloaded; `tokens` where not given.
+    double_buffer: two staging buffers for offloaded checkpoints; Unsloth takes the second only while 512 MiB are free.
+    offload_layers: decoder layers whose frozen weights stay in the computer's memory. dynamic: Unsloth's dynamic 4-bit
+    weights. tiled_loss: see `takes_tiled_loss`. context_bytes, fragmentation: calibration.json's where not given.
     Raises SlimtuneError for numbers that describe no run.
     """
     if tokens < 1:
@@ -126,20 +122,12 @@ def predict(
     kept_layers = shape.layers if checkpointing == "none" else skip_layers
     layer = layer_activations(shape, tokens, fused_mlp=fused_mlp, lora_on_down="down_proj" in targets)
     checkpoint = checkpoint_bytes(shape, tokens)
-
-    # Skipped layers are evenly spaced, the last one always among them (`skip_checkpointing` in models/_utils.py).
-    # Its activations are there while the loss is computed; its own backward counts them and then frees them.
-    kept_before_last = max(kept_layers - 1, 0) * layer
-    last_kept = layer if kept_layers else 0
-
+    checkpoints = (shape.layers - kept_layers) * checkpoint
     swapped = swapped_layer_bytes(shape, quantisation)
     base = linear_weights(shape, quantisation)
     embeddings = embedding_weights(shape, offloaded=offload_embedding)
     surplus = round(DYNAMIC_SURPLUS * (base + embeddings)) if dynamic else 0
-    staging = (2 if double_buffer else 1) * checkpoint if checkpointing == "unsloth" else 0
-    on_card = (shape.layers - kept_layers) * checkpoint if checkpointing == "true" else 0
-    in_ram = (shape.layers - kept_layers) * checkpoint if checkpointing == "unsloth" else 0
-
+    offloads = checkpointing == "unsloth"
     allocated = {
         "linear weights": base - offload_layers * swapped,
         "layer slots": min(LAYER_SLOTS, offload_layers) * swapped,
@@ -150,15 +138,17 @@ def predict(
         "LoRA gradients": 4 * lora,
         "optimizer state": optimizer_state(lora, optimizer),
         "dequantisation buffer": dequantisation_buffer(shape, fused, quantisation),
-        "checkpoint staging": staging,
-        "checkpoints": on_card,
-        "kept activations": kept_before_last,
+        "checkpoint staging": (2 if double_buffer else 1) * checkpoint if offloads else 0,
+        "checkpoints": checkpoints if checkpointing == "true" else 0,
+        # Skipped layers are evenly spaced, the last one always among them (`skip_checkpointing` in models/_utils.py).
+        # Its activations are there while the loss is computed; its own backward counts them and then frees them.
+        "kept activations": max(kept_layers - 1, 0) * layer,
         "RoPE tables": rope_tables(shape),
     }
     passing = {
         "MLP backward": mlp_backward(shape, tokens, layer, quantisation, fused_mlp),
         "attention backward": attention_backward(shape, tokens),
-        "cross entropy": cross_entropy(shape, tokens, tiled=tiled_loss) + last_kept,
+        "cross entropy": cross_entropy(shape, tokens, tiled=tiled_loss) + (layer if kept_layers else 0),
         "optimizer step": optimizer_step(lora, optimizer),
     }
     largest = max(passing, key=passing.__getitem__)
@@ -166,18 +156,70 @@ def predict(
     measured = calibration.current()
     gaps = round((measured.fragmentation if fragmentation is None else fragmentation) * sum(allocated.values()))
     context = measured.context_bytes if context_bytes is None else context_bytes
-    on_the_card = allocated | {"fragmentation": gaps, "CUDA context": context}
-    offloaded = embedding_weights(shape, offloaded=False) - embeddings
-    return Breakdown(
-        items=_present(on_the_card),
-        passing=dict(sorted(passing.items(), key=lambda term: -term[1])),
-        cpu_items=_present({"checkpoints": in_ram, "embeddings": offloaded, "layers": offload_layers * swapped}),
-    )
+    offloaded = {
+        "checkpoints": checkpoints if offloads else 0,
+        "embeddings": embedding_weights(shape, offloaded=False) - embeddings,
+        "layers": offload_layers * swapped,
+    }
+    return breakdown(allocated | {"fragmentation": gaps, "CUDA context": context}, passing, offloaded)
 
 
-def _present(terms: dict[str, int]) -> dict[str, int]:
-    """The terms that take any memory."""
-    return {name: size for name, size in terms.items() if size}
+def breakdown(items: dict[str, int], passing: dict[str, int], cpu_items: dict[str, int]) -> Breakdown:
+    """Leave out terms of no bytes and sort the passing peaks."""
+    items, cpu_items = ({name: size for name, size in terms.items() if size} for terms in (items, cpu_items))
+    return Breakdown(items, dict(sorted(passing.items(), key=lambda term: -term[1])), cpu_items)
+
+
+def phases(
+    shape: ModelShape, memory: Breakdown, *, offload_embedding: bool, scoring_tokens: int, scoring_batch: int
+) -> dict[str, int]:
+    """Predicted peak bytes of each phase of a run, the CUDA context included.
+
+    Training is the widest phase by design. Loading can be wider: an embedding that will live in the computer's memory is
+    first loaded onto the card (`offload_input_embedding` runs after the load in `models/llama.py`).
+    evaluate: a forward pass over `scoring_tokens` (padded), with the logits of one position for each of `scoring_batch`
+    prompts. export: what Unsloth's buffers and the context still hold; merging happens in the computer's memory.
+    """
+    item = memory.items.get
+    context, adapter = item("CUDA context", 0), item("LoRA weights", 0)
+    buffer, staging = item("dequantisation buffer", 0), item("checkpoint staging", 0)
+    loaded = weights(memory) + adapter + context
+    passed_through = 2 * shape.vocab_size * shape.hidden_size if offload_embedding and not shape.tied else 0
+    # A layer's forward without gradients, the MLP being the widest place. 3H: residual, normalised input, output. 3I:
+    # gate, up and their product. A prompt's logits are there in 16 bit, in fp32 and as log-probabilities: 10·V. Derived,
+    # not measured.
+    forward = 2 * scoring_tokens * (3 * shape.hidden_size + 3 * shape.intermediate_size)
+    forward += loaded + buffer + item("RoPE tables", 0) + 10 * scoring_batch * shape.vocab_size
+    return {
+        "load": loaded + passed_through,
+        "evaluate_base": forward,
+        "first_step": memory.total_bytes,
+        "train": memory.total_bytes,
+        "evaluate_tuned": forward + item("LoRA gradients", 0) + item("optimizer state", 0) + staging,
+        "export": buffer + staging + context,
+    }
+
+
+def weights(memory: Breakdown) -> int:
+    """Bytes of the base model's weights on the card."""
+    terms = ("linear weights", "layer slots", "dynamic surplus", "embeddings", "norms and biases")
+    return sum(memory.items.get(name, 0) for name in terms)
+
+
+def comparable(memory: Breakdown) -> dict[str, int]:
+    """The predictions that a run on a card can measure, under the names of the measurements."""
+    item = memory.items.get
+    context = item("CUDA context", 0)
+    reserved = memory.total_bytes - context
+    return {
+        "weights": weights(memory),
+        "LoRA weights": item("LoRA weights", 0),
+        "optimizer state": item("optimizer state", 0),
+        "peak allocated": reserved - item("fragmentation", 0),
+        "peak reserved": reserved,
+        "CUDA context": context,
+        "peak on the card": memory.total_bytes,
+    }
 
 
 def linear_weights(shape: ModelShape, quantisation: Quantisation) -> int:
@@ -193,10 +235,7 @@ def linear_weights(shape: ModelShape, quantisation: Quantisation) -> int:
 
 
 def swapped_layer_bytes(shape: ModelShape, quantisation: Quantisation) -> int:
-    """What leaves the card with one layer: its frozen linears, without the quantisation's scales, which stay.
-
-    (`_swappable` in `unsloth_zoo/block_swap.py` takes parameters only; absmax and code book are none.)
-    """
+    """What leaves the card with one layer: its frozen linears. The quantisation's scales stay (unsloth_zoo/block_swap.py)."""
     return round((0.5 if quantisation == "nf4" else 2) * shape.linear_parameters_per_layer)
 
 
@@ -242,11 +281,8 @@ def dequantisation_buffer(shape: ModelShape, fused: Collection[str], quantisatio
 def effective_checkpointing(
     wanted: GradientCheckpointing, tokens: int, hidden_size: int, max_seq_length: int | None
 ) -> GradientCheckpointing:
-    """What "unsloth" checkpointing turns into: "true" for short sequences and for small checkpoints.
-
-    Below max_seq_length 512 offloading is off (`models/_utils.py`); a checkpoint of up to 2 MiB stays where it
-    is (`gradient_checkpointing.py`, MINIMUM_SIZE).
-    """
+    """What "unsloth" checkpointing turns into: "true" below max_seq_length 512 (`models/_utils.py`) and for checkpoints
+    of up to 2 MiB (`gradient_checkpointing.py`, MINIMUM_SIZE)."""
     too_short = (tokens if max_seq_length is None else max_seq_length) < OFFLOAD_MIN_LENGTH
     too_small = 2 * tokens * hidden_size <= OFFLOAD_MIN_BYTES
     return "true" if wanted == "unsloth" and (too_short or too_small) else wanted
@@ -274,9 +310,8 @@ def layer_activations(shape: ModelShape, tokens: int, *, fused_mlp: bool, lora_o
 def mlp_backward(shape: ModelShape, tokens: int, layer: int, quantisation: Quantisation, fused_mlp: bool) -> int:
     """The MLP's backward within a recomputed layer: 2·N·(5H + 3Hq + 3Hk + 3I) + 4·N·heads + scratch.
 
-    That is the layer's activations (`layer_activations`), the incoming gradient (H), the gradient of the inner product
-    (I) and the dequantised weight, 2·H·I, beside the kept buffer (`fast_lora.LoRA_MLP.backward`). PyTorch's own
-    backward holds three inner gradients instead of one (not measured).
+    Beside the layer's activations: the incoming gradient (H), that of the inner product (I) and the dequantised weight,
+    2·H·I (`fast_lora.LoRA_MLP.backward`). PyTorch's own backward holds three inner gradients (not measured).
     """
     scratch = 0 if quantisation == "16bit" else 2 * shape.hidden_size * shape.intermediate_size
     inner = 1 if fused_mlp else 3
@@ -313,23 +348,17 @@ def cross_entropy(shape: ModelShape, tokens: int, *, tiled: bool = True) -> int:
 
 
 def takes_tiled_loss(card_bytes: int, compute_capability: tuple[int, int], tokens: int) -> bool:
-    """Whether the loss runs tile by tile: Ampere or newer, and a card of at most 24.5 GiB or 4,096 labelled tokens.
-
-    (`_flash_ce_ok` and `_flash_min_rows` in `fused_losses/fused_linear.py`.)
-    """
+    """Whether the loss runs tile by tile: Ampere or newer, and a card of at most 24.5 GiB or 4,096 labelled tokens
+    (`_flash_ce_ok` and `_flash_min_rows` in `fused_losses/fused_linear.py`)."""
     return compute_capability >= (8, 0) and (card_bytes <= LOSS_SMALL_CARD_BYTES or tokens >= LOSS_ROWS)
 
 
 def _power_of_two_below(number: int) -> int:
-    """The largest power of two that is not above `number`; 1 for anything below 2."""
     return 2 ** (max(number, 1).bit_length() - 1)
 
 
 def rope_tables(shape: ModelShape) -> int:
-    """Cosine and sine in 16 bit for every position: 4·max_position_embeddings·head_dim.
-
-    Given positions (packed batches have them) all rows are built (`LlamaModel_fast_forward`).
-    """
+    """Cosine and sine in 16 bit for every position (`LlamaModel_fast_forward`): 4·max_position_embeddings·head_dim."""
     return 4 * shape.max_position_embeddings * shape.head_dim
 
 
@@ -346,28 +375,3 @@ def usable_bytes(free_bytes: int) -> int:
 def budget_bytes(vram_gb: float) -> int:
     """What a plan may use of a card sold with `vram_gb` GB. 10 GB -> 9.12 GiB."""
     return usable_bytes(visible_bytes(vram_gb))
-
-
-def flops_per_token(
-    shape: ModelShape,
-    *,
-    rank: int,
-    targets: Collection[str],
-    sequence_length: float,
-    labelled_share: float = 1.0,
-    recomputed_share: float = 1.0,
-) -> float:
-    """FLOPs of one trained token: 6·P + 4·V·H·f + 9·Hq·T·L + 8·P_lora with every layer recomputed.
-
-    sequence_length: T, the mean length of an example (packed examples do not see each other).
-    labelled_share: f, only labelled tokens pass the head. recomputed_share: of the layers; a layer that keeps its
-    activations saves its second forward: 2 of the 6, 2 of the 9 and 2 of the 8.
-    Counting: 2·P forward, 2·P recomputed, 2·P for the input's gradient, none for frozen weights; attention is
-    causal, so half of 4·Hq·T forward, and its backward costs 2.5 forwards.
-    """
-    again = 2 * recomputed_share
-    linears = (4 + again) * shape.linear_parameters
-    head = 4 * shape.vocab_size * shape.hidden_size * labelled_share
-    attention = (7 + again) * shape.query_size * sequence_length * shape.layers
-    adapter = (6 + again) * shape.lora_parameters(rank, targets)
-    return linears + head + attention + adapter

@@ -14,6 +14,7 @@ from slimtune.core.errors import SlimtuneError
 from slimtune.core.units import GIB, MIB
 from slimtune.models.families import TARGETS
 from slimtune.models.shapes import ModelShape, known
+from slimtune.plan import speed
 from slimtune.plan.memory import vram
 from slimtune.plan.memory.vram import predict
 
@@ -226,14 +227,14 @@ def test_budget_of_a_10_gb_card():
 
 
 def test_flops_per_token():
-    flops = vram.flops_per_token(QWEN3_8B, rank=16, targets=FULL, sequence_length=2048)
+    flops = speed.flops_per_token(QWEN3_8B, rank=16, targets=FULL, sequence_length=2048)
     assert flops == pytest.approx(47.2e9, rel=0.001)
     assert 59.5e12 / flops == pytest.approx(1260, rel=0.001)
     # No labels: the head is free. Nothing recomputed: a third of the linears' work is saved.
-    unlabelled = vram.flops_per_token(QWEN3_8B, rank=16, targets=FULL, sequence_length=0, labelled_share=0)
+    unlabelled = speed.flops_per_token(QWEN3_8B, rank=16, targets=FULL, sequence_length=0, labelled_share=0)
     lora = QWEN3_8B.lora_parameters(16, FULL)
     assert unlabelled == 6 * QWEN3_8B.linear_parameters + 8 * lora
-    once = vram.flops_per_token(
+    once = speed.flops_per_token(
         QWEN3_8B, rank=16, targets=FULL, sequence_length=0, labelled_share=0, recomputed_share=0
     )
     assert once == 4 * QWEN3_8B.linear_parameters + 6 * lora
