@@ -16,6 +16,7 @@ from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, read_lines, type_name
 from slimtune.data.problems import bad_data
 from slimtune.data.records import Mode
+from slimtune.evaluate import kinds
 from slimtune.evaluate.judge.text import count, percent
 from slimtune.evaluate.kinds import choice_asking
 from slimtune.evaluate.replies.extract import Extraction, extract, label_names, label_position
@@ -205,8 +206,9 @@ def _faults(row: Mapping[str, Any], names: Sequence[str]) -> list[Problem]:
     """What keeps the row's answer from being read."""
     faults = []
     voters = _orders(row) or _with_text(row, "replies")
-    if row.get("kind") in ("perplexity", "generation"):
-        faults.append(Problem(f"a row of kind {row['kind']} has no answer to read", fix="rescore multiple choice only"))
+    kind = kinds.KINDS.get(kinds.name_of(row))
+    if kind is not None and not kind.has_choices:
+        faults.append(Problem(f"a row of kind {kind.name} has no answer to read", fix="rescore multiple choice only"))
     elif row.get("rule") == "letters":
         fix = "there was no reply: the answer is the likeliest letter already; leave the row out"
         faults.append(Problem("the row was scored by the letters' probabilities", fix=fix))

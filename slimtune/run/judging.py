@@ -71,7 +71,7 @@ def items_of(
     items = reading.read(conversations, settings.kind)
     problems = []
     for item in items:
-        if settings.kind == "perplexity":
+        if kinds.named(settings.kind).ability(settings) == "likelihood":
             needed = sum(map(len, tokenizer.prompt_and_response_ids(item.prompt, item.reference)))
         else:
             needed = len(tokenizer.prompt_ids(item.prompt)) + kinds.room(settings)
