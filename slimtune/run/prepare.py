@@ -48,11 +48,6 @@ class _Read:
     hardware: machines.Hardware
     notes: tuple[str, ...]
 
-    @property
-    def described(self) -> tuple[Conversation, ...]:
-        """The training records, as far as they are conversations."""
-        return tuple(map(self.method.as_conversation, self.train))
-
 
 @dataclasses.dataclass(frozen=True)
 class Prepared(_Read):
@@ -99,8 +94,10 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
 
 
 def after_download(prepared: Prepared) -> Prepared:
-    """The same with the base's own tokenizer, which is on this machine now: examples are encoded, and the plan is made
-    anew. Nothing is read again."""
+    """Encode the examples with the base's own tokenizer, which is on this machine now, and plan again.
+
+    The data are neither read nor compared again.
+    """
     return _plan(prepared, *_base_of(prepared.recipe))
 
 
@@ -118,15 +115,14 @@ def _base_of(recipe: Recipe) -> tuple[Path | None, models.ModelShape, ChatTokeni
 
 def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card | None) -> _Read:
     data, evaluate = recipe.data, recipe.evaluate
-    given = {"system": data.system, "format": data.format, "seed": recipe.run.seed}
+    given: dict[str, Any] = {"system": data.system, "format": data.format, "seed": recipe.run.seed}
     train = method.read([(source.path, source.weight) for source in data.train], mode=data.mode, **given)
     held_out = method.read([(data.eval, 1.0)], mode=data.mode, **given) if data.eval else None
-    test = (
-        loading.load_conversations([(evaluate.data, 1.0)], mode=test_mode(evaluate), **given)  # type: ignore[arg-type]
-        if evaluate
-        else None
-    )
-    questions = tuple(items.first(test.conversations, evaluate.max_items, evaluate.data)) if test and evaluate else ()
+    questions: tuple[Conversation, ...] = ()
+    test = overlap = None
+    if evaluate:
+        test = loading.load_conversations([(evaluate.data, 1.0)], mode=test_mode(evaluate), **given)
+        questions = tuple(items.first(test.conversations, evaluate.max_items, evaluate.data))
     files = [file for loaded in (train, held_out, test) if loaded for file in loaded.files]
     hashes = {file.path: file.sha256 for file in files if file.sha256}
     splits = split_manifest.recorded(hashes)
@@ -139,7 +135,12 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
     if hardware.kind == "cpu" and assume_card and recipe.budget.vram_gb:
         hardware = machines.card(recipe.budget.vram_gb)
         notes.append(f"This machine has no GPU. The plan is for a {hardware.name}.")
-    read = _Read(
+    if questions:
+        from slimtune.evaluate import contamination  # numpy: not for a plan without a test
+
+        overlap = contamination.check([method.as_conversation(record) for record in train.conversations], questions)
+        notes += _leak(len(contamination.contaminated_ids(overlap)), len(questions))
+    return _Read(
         recipe=recipe,
         method=method,
         request=request_of(recipe),
@@ -148,17 +149,10 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
         test=questions,
         data_hashes=hashes,
         data_splits=tuple(splits),
-        contamination=None,
+        contamination=overlap,
         hardware=hardware,
-        notes=(),
+        notes=tuple(notes),
     )
-    if questions:
-        from slimtune.evaluate import contamination  # numpy: not for a plan without a test
-
-        overlap = contamination.check(read.described, questions)
-        notes += _leak(len(contamination.contaminated_ids(overlap)), len(questions))
-        read = dataclasses.replace(read, contamination=overlap)
-    return dataclasses.replace(read, notes=tuple(notes))
 
 
 def _plan(read: _Read, folder: Path | None, shape: models.ModelShape, tokenizer: ChatTokenizer | None) -> Prepared:
@@ -188,7 +182,7 @@ def _plan(read: _Read, folder: Path | None, shape: models.ModelShape, tokenizer:
         plan=dataclasses.replace(plan, notes=(*read.notes, *plan.notes)),
         facts=suggestions.facts_of(
             request,
-            Counter(map(suggestions.task_of, read.described)),
+            Counter(suggestions.task_of(method.as_conversation(record)) for record in read.train),
             sum(data.train.supervised),
             shape,
             rank=plan.lora_rank,
