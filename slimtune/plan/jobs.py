@@ -44,7 +44,8 @@ def build(
         dynamic=is_dynamic(request.model.base) and request.model.load_in_4bit,
         batchings=tuple(batchings(request, data, on_gpu=True)),
         longest_prompt=max(data.prompts, default=0),
-        card=card_of(hardware),
+        # A card that is not in the table counts as a typical one of its size.
+        card=cards.CARDS[hardware.card] if hardware.card else cards.typical(hardware.memory_bytes / GIB),
         card_bytes=hardware.memory_bytes,
         compute_capability=hardware.compute_capability or (8, 0),
         work=speed.Work(
@@ -81,11 +82,6 @@ def cpu_memory(
     )
 
 
-def card_of(hardware: Hardware) -> cards.Card:
-    """The card in the table, or a typical one of the same size."""
-    return cards.CARDS[hardware.card] if hardware.card else cards.typical(hardware.memory_bytes / GIB)
-
-
 def budget(request: PlanRequest, hardware: Hardware) -> tuple[int, list[str]]:
     """Bytes of the card that the run may use, and notes for the user."""
     there_gb = hardware.memory_bytes / GIB
@@ -104,13 +100,11 @@ def _check_knobs(request: PlanRequest, data: Data, shape: ModelShape) -> None:
     train, model = request.train, request.model
     problems = []
     if model.offload_embedding and shape.tied:
-        problems.append(
-            Problem(f"{shape.name} has one matrix for embedding and head", "model.offload_embedding", "leave it out")
-        )
+        what = f"{shape.name} has one matrix for embedding and head"
+        problems.append(Problem(what, "model.offload_embedding", "leave it out"))
     if model.offload_layers and train.gradient_checkpointing != "unsloth":
-        problems.append(
-            Problem("offloaded layers need gradient checkpointing", "train.gradient_checkpointing", "set it to unsloth")
-        )
+        what = "offloaded layers need gradient checkpointing"
+        problems.append(Problem(what, "train.gradient_checkpointing", "set it to unsloth"))
     for name, value, most in (
         ("model.offload_layers", model.offload_layers, shape.layers - 1),
         ("train.checkpoint_skip_layers", train.checkpoint_skip_layers, shape.layers - (model.offload_layers or 0)),
@@ -119,13 +113,8 @@ def _check_knobs(request: PlanRequest, data: Data, shape: ModelShape) -> None:
             problems.append(Problem(f"{value} layers, but {shape.name} has {shape.layers}", name, f"at most {most}"))
     longest = data.longest(request.longest_example)
     if train.row_length is not None and not longest <= train.row_length <= model.max_seq_length:
-        problems.append(
-            Problem(
-                f"{train.row_length} tokens a row, but the longest example has {longest} and max_seq_length is "
-                f"{model.max_seq_length}",
-                "train.row_length",
-                f"from {longest} to {model.max_seq_length}",
-            )
-        )
+        what = f"{train.row_length} tokens a row, but the longest example has {longest} and max_seq_length is "
+        what += f"{model.max_seq_length}"
+        problems.append(Problem(what, "train.row_length", f"from {longest} to {model.max_seq_length}"))
     if problems:
         raise SlimtuneError(problems, summary="This model does not support these settings")

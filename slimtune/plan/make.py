@@ -25,15 +25,20 @@ from slimtune.plan.request import Data, PlanRequest
 
 _CPU_SCORING_BATCH = 16
 
+# Settings of the recipe's sections that a plan takes over unchanged, under the same name.
+_FROM_MODEL = {"base", "revision", "load_in_4bit", "max_seq_length", "thinking"}
+_FROM_TRAIN = {"method", "gradient_checkpointing", "epochs", "max_steps", "learning_rate", "lr_scheduler_type"}
+_FROM_TRAIN |= {"weight_decay", "max_grad_norm", "save_total_limit"}
+
 
 @dataclass(frozen=True)
 class Plan(LoadSettings):
     """What the machine will do. Lengths are tokens, sizes are bytes, intervals are optimizer steps.
 
     Up to `reasons` the fields are settings, each with its reason; after it come predictions. micro_batch_tokens: places
-    of the largest micro-batch. memory: the predicted peak of a training step, by term; phases: predicted peaks by phase;
-    predicted: what the run will measure, under the same names. least_bytes: what the run would need if speed did not
-    matter. estimate: of the run's time. least_bytes, longest_context and estimate are None on a CPU.
+    of the largest micro-batch. memory: a training step's peak by term; phases: peaks by phase; predicted: what the run
+    will measure. least_bytes: what the run would need if speed did not matter. least_bytes, longest_context and estimate
+    are None on a CPU.
     """
 
     base: str
@@ -85,13 +90,10 @@ class Plan(LoadSettings):
 
     def as_json(self) -> dict[str, Any]:
         """The content of plan.json."""
-        settings = {
-            name: {
-                "value": list(value) if isinstance(value, tuple) else value,
-                "reason": self.reasons.get(name, "recipe"),
-            }
-            for name, value in self.settings.items()
-        }
+        settings = {}
+        for name, value in self.settings.items():
+            plain = list(value) if isinstance(value, tuple) else value
+            settings[name] = {"value": plain, "reason": self.reasons.get(name, "recipe")}
         memory = None
         if self.memory is not None:
             memory = {
@@ -117,64 +119,85 @@ def make(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware
     plan fits the memory budget.
     """
     _check_length(request, data, shape)
-    because = {}
-    if request.train.packing and not request.cost.packs:
+    packs = request.cost.packs or not request.train.packing
+    if not packs:
         request = dataclasses.replace(request, train=request.train.model_copy(update={"packing": False}))
-        because["packing"] = f"{request.train.method} trains on padded batches"
-    made = (_on_card if hardware.kind == "cuda" else _on_cpu)(request, data, shape, hardware)
-    return dataclasses.replace(made, reasons=made.reasons | because)
-
-
-def _on_card(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware) -> Plan:
+    train = request.train
     reasons: dict[str, str] = {}
+    choose = _on_card if hardware.kind == "cuda" else _on_cpu
+    batching, steps, notes, chosen = choose(request, data, shape, hardware, reasons)
+    if not packs:
+        reasons["packing"] = f"{train.method} trains on padded batches"
+    reasons["device"] = hardware.name
+    number_format, reasons["precision"] = precision(hardware)
+    if not data.train.exact:
+        notes.append("The model's tokenizer is not on this machine yet. Lengths are estimated from characters.")
+    return Plan(
+        **request.model.model_dump(include=_FROM_MODEL),
+        **train.model_dump(include=_FROM_TRAIN),
+        **dataclasses.asdict(steps),
+        **chosen,
+        device=hardware.kind,
+        precision=number_format,
+        lora_dropout=request.lora.dropout,
+        lora_targets=request.targets(shape),
+        row_length=batching.row_length,
+        per_device_train_batch_size=batching.micro,
+        per_device_eval_batch_size=batching.micro,
+        gradient_accumulation_steps=batching.accumulation,
+        micro_batch_tokens=batching.peak_tokens,
+        early_stopping_patience=train.early_stopping_patience if data.held_out else None,
+        seed=request.seed,
+        report_to=request.report_to,
+        reasons=reasons,
+        notes=tuple(notes),
+    )
+
+
+_Chosen = tuple[Batching, Schedule, list[str], dict[str, Any]]
+"""Batching, schedule, notes, and the values of the plan's other fields that depend on the kind of machine."""
+
+
+def _on_card(
+    request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware, reasons: dict[str, str]
+) -> _Chosen:
     constants = calibration.current()
     job = jobs.build(request, data, shape, hardware, constants)
     budget, notes = jobs.budget(request, hardware)
-    choice = search.best(job, budget)
-    if choice is None and request.budget.last_resorts:
-        choice = search.best_with_last_resorts(job, budget)
+    choice = search.best(job, budget, last_resorts=request.budget.last_resorts)
     if choice is None:
         raise advice.does_not_fit(request, data, shape, hardware, job, budget)
 
     steps = schedule(request.train, choice.batching, reasons, held_out=data.held_out is not None)
     reasons.update(explain.choice(request, data, job, choice, hardware, budget))
-    notes += explain.notes(job, choice, hardware)
-    # Unsloth keeps alpha / rank as it was where the rank had to go down, so that the adapter's scale stays.
-    alpha = request.lora.alpha if choice.rank == job.rank else max(1, request.lora.alpha * choice.rank // job.rank)
-    limit = budget - constants.context_bytes
     reasons["memory_limit_bytes"] = "limit of the allocator: the budget minus the CUDA context"
-    return _plan(
-        request,
-        data,
-        hardware,
-        choice.batching,
-        steps,
-        reasons,
-        notes,
-        packing=request.train.packing,
-        optim=request.train.optim,
-        lora_rank=choice.rank,
-        lora_targets=request.targets(shape),
-        lora_alpha=alpha,
-        offload_embedding=choice.offload_embedding,
-        offload_layers=choice.offload_layers,
-        checkpoint_skip_layers=choice.skip_layers,
-        double_buffer=choice.double_buffer,
-        scoring_batch_size=choice.scoring_batch,
-        cpu_threads=None,
-        memory_limit_bytes=limit,
-        memory=choice.memory,
-        phases=choice.phases,
-        predicted=vram.comparable(choice.memory),
-        budget_bytes=budget,
-        least_bytes=min(search.smallest(job).peak_bytes, choice.peak_bytes),
-        longest_context=search.longest_context(job, budget),
-        estimate=_estimate(request, data, job, choice, steps),
-    )
+    chosen = {
+        "packing": request.train.packing,
+        "optim": request.train.optim,
+        "lora_rank": choice.rank,
+        # The adapter's scale, alpha / rank, stays where the rank had to go down.
+        "lora_alpha": max(1, request.lora.alpha * choice.rank // job.rank),
+        "offload_embedding": choice.offload_embedding,
+        "offload_layers": choice.offload_layers,
+        "checkpoint_skip_layers": choice.skip_layers,
+        "double_buffer": choice.double_buffer,
+        "scoring_batch_size": choice.scoring_batch,
+        "cpu_threads": None,
+        "memory_limit_bytes": budget - constants.context_bytes,
+        "memory": choice.memory,
+        "phases": choice.phases,
+        "predicted": vram.comparable(choice.memory),
+        "budget_bytes": budget,
+        "least_bytes": min(search.smallest(job).peak_bytes, choice.peak_bytes),
+        "longest_context": search.longest_context(job, budget),
+        "estimate": _estimate(request, data, job, choice, steps),
+    }
+    return choice.batching, steps, notes + explain.notes(job, choice, hardware), chosen
 
 
-def _on_cpu(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware) -> Plan:
-    reasons: dict[str, str] = {}
+def _on_cpu(
+    request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware, reasons: dict[str, str]
+) -> _Chosen:
     batching = jobs.batchings(request, data, on_gpu=False)[0]
     memory = jobs.cpu_memory(request, data, shape, hardware, batching)
     budget = vram.usable_bytes(hardware.memory_bytes)
@@ -199,92 +222,33 @@ def _on_cpu(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardw
     threads = cpu_threads(shape.total_parameters, hardware.cores)
     small = "a model this small gains nothing from a second thread"
     reasons["cpu_threads"] = small if threads == 1 else "every core"
-    return _plan(
-        request,
-        data,
-        hardware,
-        batching,
-        steps,
-        reasons,
-        notes,
-        packing=False,
-        optim="adamw_torch_fused",
-        lora_rank=request.lora.rank,
-        lora_targets=request.targets(shape),
-        lora_alpha=request.lora.alpha,
-        offload_embedding=False,
-        offload_layers=0,
-        checkpoint_skip_layers=0,
-        double_buffer=False,
-        scoring_batch_size=_CPU_SCORING_BATCH,
-        cpu_threads=threads,
-        memory_limit_bytes=None,
-        memory=memory,
-        phases=ram.phases(memory),
-        predicted=ram.comparable(memory),
-        budget_bytes=budget,
-    )
-
-
-def _plan(
-    request: PlanRequest,
-    data: Data,
-    hardware: Hardware,
-    batching: Batching,
-    steps: Schedule,
-    reasons: dict[str, str],
-    notes: list[str],
-    **chosen: Any,
-) -> Plan:
-    """The plan, from what was chosen and what the recipe fixes."""
-    model, lora, train = request.model, request.lora, request.train
-    reasons["device"] = hardware.name
-    number_format, reasons["precision"] = precision(hardware)
-    if not data.train.exact:
-        notes.append("The model's tokenizer is not on this machine yet. Lengths are estimated from characters.")
-    return Plan(
-        device=hardware.kind,
-        precision=number_format,
-        base=model.base,
-        revision=model.revision,
-        load_in_4bit=model.load_in_4bit,
-        max_seq_length=model.max_seq_length,
-        thinking=model.thinking,
-        method=train.method,
-        lora_dropout=lora.dropout,
-        gradient_checkpointing=train.gradient_checkpointing,
-        row_length=batching.row_length,
-        per_device_train_batch_size=batching.micro,
-        per_device_eval_batch_size=batching.micro,
-        gradient_accumulation_steps=batching.accumulation,
-        micro_batch_tokens=batching.peak_tokens,
-        epochs=train.epochs,
-        max_steps=train.max_steps,
-        learning_rate=train.learning_rate,
-        lr_scheduler_type=train.lr_scheduler_type,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        save_total_limit=train.save_total_limit,
-        early_stopping_patience=train.early_stopping_patience if data.held_out else None,
-        seed=request.seed,
-        report_to=request.report_to,
-        **dataclasses.asdict(steps),
-        reasons=reasons,
-        notes=tuple(notes),
-        **chosen,
-    )
+    chosen = {
+        "packing": False,
+        "optim": "adamw_torch_fused",
+        "lora_rank": request.lora.rank,
+        "lora_alpha": request.lora.alpha,
+        "offload_embedding": False,
+        "offload_layers": 0,
+        "checkpoint_skip_layers": 0,
+        "double_buffer": False,
+        "scoring_batch_size": _CPU_SCORING_BATCH,
+        "cpu_threads": threads,
+        "memory_limit_bytes": None,
+        "memory": memory,
+        "phases": ram.phases(memory),
+        "predicted": ram.comparable(memory),
+        "budget_bytes": budget,
+    }
+    return batching, steps, notes, chosen
 
 
 def _estimate(
     request: PlanRequest, data: Data, job: search.Job, choice: search.Choice, steps: Schedule
 ) -> speed.Estimate:
     """The time of training, of the evaluation losses, and of both rounds of questions."""
-    micro_batches = min(
-        steps.total_steps * choice.batching.accumulation,
-        math.ceil(choice.batching.micro_batches * request.train.epochs),
-    )
-    if request.train.max_steps is not None:
-        micro_batches = steps.total_steps * choice.batching.accumulation
+    micro_batches = steps.total_steps * choice.batching.accumulation
+    if request.train.max_steps is None:
+        micro_batches = min(micro_batches, math.ceil(choice.batching.micro_batches * request.train.epochs))
     held_out = data.held_out.total if data.held_out else 0
     passes = 1 + request.cost.extra_forwards
     evaluation = speed.forward_seconds(

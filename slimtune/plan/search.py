@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from slimtune.models.cards import Card
 from slimtune.models.shapes import ModelShape
@@ -59,8 +60,8 @@ class Job:
 class Choice:
     """One way to run a job, with its prediction.
 
-    phases: peak bytes by phase; peak_bytes: the largest of them. margin_bytes: what the budget must offer beyond
-    that, because the prediction of kept activations has the fewest measurements behind it.
+    phases: peak bytes by phase; peak_bytes: the largest. margin_bytes: what the budget must offer beyond that, because
+    few measurements back the prediction of kept activations; required_bytes: both. tokens_per_second: without padding.
     """
 
     batching: Batching
@@ -81,12 +82,10 @@ class Choice:
 
     @property
     def required_bytes(self) -> int:
-        """What a budget has to offer."""
         return self.peak_bytes + self.margin_bytes
 
     @property
     def tokens_per_second(self) -> float:
-        """The examples' own tokens a second, padding not counted."""
         return self.batching.useful_tokens / self.micro_batch_seconds
 
     @property
@@ -94,26 +93,24 @@ class Choice:
         return sum([self.skip_layers > 0, self.offload_embedding, not self.double_buffer, self.offload_layers > 0])
 
 
-def best(job: Job, budget_bytes: int) -> Choice | None:
-    """The fastest choice within the budget, or a simpler one that is nearly as fast; None where nothing fits."""
-    fitting = [
-        choice
-        for batching in job.batchings
-        for offload, double in _placements(job)
-        if (choice := _filled_up(job, batching, offload, double, budget_bytes)) is not None
-    ]
-    return _preferred(fitting)
+def best(job: Job, budget_bytes: int, *, last_resorts: bool = False) -> Choice | None:
+    """The fastest choice within the budget, or a simpler one that is nearly as fast; None where nothing fits.
 
-
-def best_with_last_resorts(job: Job, budget_bytes: int) -> Choice | None:
-    """As `best`, but with as few layers off the card as it takes, and if that is not enough, with a lower rank."""
+    last_resorts: where nothing else fits, take as few layers off the card as needed, then also lower the rank.
+    """
+    found = _best(job, budget_bytes)
     rank = job.rank
-    while True:
+    while found is None and last_resorts and rank >= min(job.rank, _LOWEST_RANK):
         lower = dataclasses.replace(job, rank=rank)
-        found = best(lower, budget_bytes) or _with_layers_off(lower, budget_bytes)
-        if found or rank // 2 < _LOWEST_RANK:
-            return found
+        found = _best(lower, budget_bytes) or _with_layers_off(lower, budget_bytes)
         rank //= 2
+    return found
+
+
+def _best(job: Job, budget_bytes: int) -> Choice | None:
+    ways = ((batching, *placement) for batching in job.batchings for placement in _placements(job))
+    tried = (_filled_up(job, batching, offload, double, budget_bytes) for batching, offload, double in ways)
+    return _preferred([choice for choice in tried if choice])
 
 
 def smallest(job: Job) -> Choice:
@@ -149,19 +146,21 @@ def evaluate(
     job: Job, batching: Batching, skip_layers: int, offload_embedding: bool, double_buffer: bool, offload_layers: int
 ) -> Choice:
     """Memory and speed of one choice."""
+    adapter: dict[str, Any] = {"quantisation": job.quantisation, "rank": job.rank, "targets": job.targets}
+    knobs: dict[str, Any] = {
+        "skip_layers": skip_layers,
+        "offload_embedding": offload_embedding,
+        "double_buffer": double_buffer,
+        "offload_layers": offload_layers,
+    }
     memory = vram.predict(
         job.shape,
-        quantisation=job.quantisation,
-        rank=job.rank,
-        targets=job.targets,
+        **adapter,
+        **knobs,
         tokens=batching.peak_tokens,
         optimizer=job.optimizer,
         gradient_checkpointing=job.checkpointing,
-        skip_layers=skip_layers,
         max_seq_length=job.max_seq_length,
-        offload_embedding=offload_embedding,
-        double_buffer=double_buffer,
-        offload_layers=offload_layers,
         dynamic=job.dynamic,
         tiled_loss=vram.takes_tiled_loss(job.card_bytes, job.compute_capability, batching.peak_tokens),
         context_bytes=job.calibration.context_bytes,
@@ -175,24 +174,16 @@ def evaluate(
         job.card,
         job.calibration,
         job.work,
+        **adapter,
+        **knobs,
         tokens=batching.computed_tokens,
-        rank=job.rank,
-        targets=job.targets,
-        quantisation=job.quantisation,
         checkpointing=checkpointing,
-        skip_layers=skip_layers,
-        offload_embedding=offload_embedding,
-        double_buffer=double_buffer,
-        offload_layers=offload_layers,
     )
     # Questions are asked in batches that hold no more tokens than a micro-batch, so that asking is never the peak.
     scored = max(1, min(_PROMPTS_SCORED_AT_ONCE, batching.peak_tokens // max(1, job.longest_prompt)))
     return Choice(
+        **knobs,
         batching=batching,
-        skip_layers=skip_layers,
-        offload_embedding=offload_embedding,
-        double_buffer=double_buffer,
-        offload_layers=offload_layers,
         rank=job.rank,
         memory=memory,
         phases=vram.phases(
@@ -238,18 +229,17 @@ def _with_layers_off(job: Job, budget_bytes: int) -> Choice | None:
     if job.checkpointing != "unsloth" or job.fixed.skip_layers:
         return None
     most = job.shape.layers - 1
-    fitting = []
-    for batching in job.batchings:
-        for offload, double in _placements(job):
 
-            def spare(
-                on_card: int, batching: Batching = batching, offload: bool = offload, double: bool = double
-            ) -> Choice:
-                return evaluate(job, batching, 0, offload, double, most - on_card)
+    def with_fewest_off(batching: Batching, offload: bool, double: bool) -> Choice | None:
+        def with_layers(on_card: int) -> Choice:
+            return evaluate(job, batching, 0, offload, double, most - on_card)
 
-            if spare(0).required_bytes <= budget_bytes:
-                fitting.append(spare(_largest(most, lambda on_card: spare(on_card).required_bytes <= budget_bytes)))
-    return _preferred(fitting)
+        most_on_card = _largest(most, lambda on_card: with_layers(on_card).required_bytes <= budget_bytes)
+        found = with_layers(most_on_card)
+        return found if found.required_bytes <= budget_bytes else None
+
+    tried = (with_fewest_off(batching, *placement) for batching in job.batchings for placement in _placements(job))
+    return _preferred([choice for choice in tried if choice])
 
 
 def _preferred(choices: list[Choice]) -> Choice | None:

@@ -10,6 +10,7 @@ from slimtune.models import cards, families
 from slimtune.models import shapes as models
 from slimtune.plan import batching, calibration, search, speed
 from slimtune.plan.memory import vram
+from slimtune.recipe.schema import TrainSection
 
 WORK = speed.Work(sequence_length=200, labelled_share=0.02)
 ASSUMED = dataclasses.replace(
@@ -23,7 +24,8 @@ ASSUMED = dataclasses.replace(
 
 def job(name="Qwen3-8B", tokens=(200,) * 200, card="rtx3080", **changes):
     like = cards.CARDS[card]
-    ways = batching.packed(tokens, longest=max(tokens), max_seq_length=2048, effective_batch_size=16)
+    train = TrainSection(per_device_train_batch_size=None, gradient_accumulation_steps=None, effective_batch_size=16)
+    ways = batching.packed(train, tokens, longest=max(tokens), max_seq_length=2048)
     made = search.Job(
         shape=models.known()[name],
         quantisation="nf4",
@@ -98,14 +100,14 @@ def test_loading_counts_where_the_embedding_passes_through_the_card():
 def test_layers_leave_the_card_only_as_a_last_resort_and_as_few_as_it_takes():
     budget = vram.budget_bytes(5)
     assert search.best(job(), budget) is None
-    found = search.best_with_last_resorts(job(), budget)
+    found = search.best(job(), budget, last_resorts=True)
     assert found.rank == 16 and found.required_bytes <= budget
     one_less = search.evaluate(
         job(), found.batching, 0, found.offload_embedding, found.double_buffer, found.offload_layers - 1
     )
     assert one_less.required_bytes > budget
-    assert search.best_with_last_resorts(job(), vram.budget_bytes(10)) == search.best(job(), vram.budget_bytes(10))
-    assert search.best_with_last_resorts(job(), GIB) is None
+    assert search.best(job(), vram.budget_bytes(10), last_resorts=True) == search.best(job(), vram.budget_bytes(10))
+    assert search.best(job(), GIB, last_resorts=True) is None
 
 
 def test_the_longest_context_is_the_last_that_fits():

@@ -20,13 +20,8 @@ from slimtune.plan.request import Data, PlanRequest
 from slimtune.recipe import yaml_lines
 
 CHANGES_SHOWN = 3
-_OPEN_TO_THE_PLAN = (
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "row_length",
-    "checkpoint_skip_layers",
-    "double_buffer",
-)
+_BATCH_SETTINGS = ("per_device_train_batch_size", "gradient_accumulation_steps", "row_length")
+_OPEN_TO_THE_PLAN = (*_BATCH_SETTINGS, "checkpoint_skip_layers", "double_buffer")
 _CARD_SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80, 141)
 _SIZE = re.compile(r"^(?P<series>.+?)-(?P<size>\d+(\.\d+)?)b(?P<rest>.*)$", re.IGNORECASE)
 
@@ -93,18 +88,22 @@ def changes(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardw
     """
     found, insufficient = [], []
     for idea in _ideas(request, hardware):
-        change = _tried(idea, request, data, shape, hardware, needed_bytes)
-        if change is None:
-            insufficient.append(idea)
-        else:
+        if change := _tried(idea, request, data, shape, hardware, needed_bytes):
             found.append(change)
+        else:
+            insufficient.append(idea)
     for first, second in itertools.combinations(insufficient, 2):
         if len(found) >= CHANGES_SHOWN:
             break
         if first.values.keys() & second.values.keys() == {"model"} and first.shape and second.shape:
             continue  # two models at once
-        change = _tried(_both(first, second), request, data, shape, hardware, needed_bytes)
-        if change is not None:
+        both = _Idea(
+            f"{first.override} {second.override}",
+            f"{first.meaning}, and {second.meaning}",
+            second.shape or first.shape,
+            second.card_gb or first.card_gb,
+        )
+        if change := _tried(both, request, data, shape, hardware, needed_bytes):
             found.append(change)
     # One card is enough to be told of, as long as there is anything else.
     cards = [change for change in found if change.override.startswith("budget.vram_gb=")]
@@ -125,9 +124,7 @@ def _tried(
     except SlimtuneError:
         return None  # a knob that the recipe sets does not suit this variant
     budget, _ = jobs.budget(changed, hardware)
-    chosen = search.best(job, budget)
-    if chosen is None and changed.budget.last_resorts:
-        chosen = search.best_with_last_resorts(job, budget)
+    chosen = search.best(job, budget, last_resorts=changed.budget.last_resorts)
     if chosen is None:
         return None
     meaning = idea.meaning
@@ -137,15 +134,6 @@ def _tried(
     # Free memory is spent on speed, so the saving is counted from the smallest form, not from the fastest.
     least = min(search.smallest(job).required_bytes, chosen.required_bytes)
     return Remedy(idea.override, meaning, least, needed_bytes - least, budget)
-
-
-def _both(first: _Idea, second: _Idea) -> _Idea:
-    return _Idea(
-        f"{first.override} {second.override}",
-        f"{first.meaning}, and {second.meaning}",
-        second.shape or first.shape,
-        second.card_gb or first.card_gb,
-    )
 
 
 def _ideas(request: PlanRequest, hardware: Hardware) -> Iterator[_Idea]:
