@@ -34,11 +34,7 @@ class _Silent:
     def step(self, text: str) -> None:
         pass
 
-    def say(self, text: str) -> None:
-        pass
-
-    def warn(self, text: str) -> None:
-        pass
+    say = warn = step
 
     @contextmanager
     def bar(self, label: str) -> Iterator[Advance]:

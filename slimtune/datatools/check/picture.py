@@ -45,9 +45,7 @@ def _lengths(axes: Axes, report: Report) -> None:
     counted = [file for file in report.files[:_SHOWN_FILES] if file.lengths.tokens]
     axes.set_title("How long the examples are", loc="left", fontsize=12)
     if not counted:
-        axes.text(0.5, 0.5, "no example could be read", ha="center", transform=axes.transAxes, color=_INK)
-        axes.set_axis_off()
-        return
+        return _nothing(axes, "no example could be read")
     longest = max(max(file.lengths.tokens) for file in counted)
     bins = 40
     alone = len(counted) == 1
@@ -82,9 +80,7 @@ def _labels(axes: Axes, report: Report) -> None:
     named = [(file, shares) for file, shares in named if shares]
     axes.set_title("Right answers", loc="left", fontsize=12)
     if not named:
-        axes.text(0.5, 0.5, "no row has a labelled answer", ha="center", transform=axes.transAxes, color=_INK)
-        axes.set_axis_off()
-        return
+        return _nothing(axes, "no row has a labelled answer")
     labels = sorted({label for _, shares in named for label in shares})
     width = 0.8 / len(named)
     for number, (file, shares) in enumerate(named):
@@ -106,9 +102,7 @@ def _findings(axes: Axes, report: Report) -> None:
     axes.set_title("Findings", loc="left", fontsize=12)
     counts = Counter((finding.level, finding.code) for finding in report.findings)
     if not counts:
-        axes.text(0.5, 0.5, "nothing found", ha="center", transform=axes.transAxes, color=_INK)
-        axes.set_axis_off()
-        return
+        return _nothing(axes, "nothing found")
     ordered = sorted(counts.items(), key=lambda one: (LEVELS.index(one[0][0]), -one[1]))
     shown = ordered[:_SHOWN_CODES]
     places = range(len(shown))
@@ -120,8 +114,13 @@ def _findings(axes: Axes, report: Report) -> None:
     axes.set_xlim(0, 1.15 * max(counts.values()))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     more = f"; {len(ordered) - len(shown)} more kinds" if len(ordered) > len(shown) else ""
-    axes.set_xlabel(f"red: refused; orange: trains, hardly as meant; grey: note{more}", fontsize=9)
+    axes.set_xlabel(f"red: refused; orange: trains, but probably not as meant; grey: note{more}", fontsize=9)
     _plain(axes)
+
+
+def _nothing(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes, color=_INK)
+    axes.set_axis_off()
 
 
 def _plain(axes: Axes) -> None:
