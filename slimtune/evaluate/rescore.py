@@ -35,7 +35,7 @@ class Summary:
     """What became of a file of replies.
 
     rows: as they were written. statuses, rules, answers: how many rows have each, the commonest first; answers in the
-    order of the labels. changed: rows that said otherwise before. known: rows whose right answer is known; of these,
+    order of the labels. changed: rows whose values changed. known: rows whose right answer is known; of these,
     `answered` have an answer and `correct` the right one.
     """
 
