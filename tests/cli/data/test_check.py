@@ -82,7 +82,7 @@ def test_a_recipe_gives_files_model_length_and_evaluation_set(tmp_path):
 def test_without_a_model_lengths_are_estimated_and_that_is_said():
     outcome = check("data/quickstart/train.jsonl")
     assert "estimated from characters" in outcome.stdout
-    assert "What others use for 400 direct answers" in outcome.stdout
+    assert "Your settings are in the usual range for 400 direct answers" in outcome.stdout
     assert "Values: the defaults of a recipe. Model: unsloth/Qwen3-8B-bnb-4bit" in outcome.stdout
     assert as_json("data/quickstart/train.jsonl")["files"][0]["tokens"]["exact"] is False
 
