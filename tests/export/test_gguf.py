@@ -149,7 +149,9 @@ def test_architectures_that_could_bring_their_own_code(build_base, tmp_path):
     shutil.copytree(build_base("qwen3", tied=True), model)
     config = json.loads((model / "config.json").read_text()) | {"architectures": ["SomethingForCausalLM"]}
     (model / "config.json").write_text(json.dumps(config))
-    with pytest.raises(SlimtuneError, match=r"SomethingForCausalLM.*cannot be exported as GGUF; known: Qwen2ForCausalLM"):
+    with pytest.raises(
+        SlimtuneError, match=r"SomethingForCausalLM.*cannot be exported as GGUF; known: Qwen2ForCausalLM"
+    ):
         convert(model, tmp_path / "x.gguf", outtype="f16", name="x")
 
 
