@@ -16,7 +16,7 @@ quickstart: .venv/installed
 
 ## Style, types, layers and the tests that people run: under six minutes on two cores.
 test: .venv/installed check
-	$(BIN)/python -m pytest $(TWO)
+	$(BIN)/python -m pytest $(TWO) --ignore=tests/contracts
 
 ## Runs that are killed or disturbed, and resumed.
 fault: .venv/installed
@@ -24,7 +24,7 @@ fault: .venv/installed
 
 ## Every test that needs no GPU; then those that compute with a model again, in the other of the CPU's number formats.
 test-all: .venv/installed check
-	SLIMTUNE_TEST_COLD=1 SLIMTUNE_HYPOTHESIS=thorough $(BIN)/python -m pytest $(TWO) -m "not gpu"
+	SLIMTUNE_TEST_COLD=1 SLIMTUNE_HYPOTHESIS=thorough $(BIN)/python -m pytest $(TWO) -m "not gpu" --ignore=tests/contracts
 	UNSLOTH_CPU_BF16=$$($(BIN)/python -c '$(OTHER)') $(BIN)/python -m pytest -m "unsloth and not gpu and not slow"
 
 check: .venv/installed
@@ -32,6 +32,7 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q $(TWO) tests/contracts
 
 ## On a machine with a CUDA card: predicted and measured memory, speed, packing; see benchmarks/README.md.
 gpu: .venv/installed
