@@ -17,6 +17,8 @@ EVIL = "<script>alert(1)</script>"
 RUN_ID = "20261122T050000Z"
 GOLD = "abcd" * 30
 LOST = 116
+_drawn: list[bytes] = []
+"""The picture of the loss, the same for every run and drawn once."""
 _NEXT = {"a": "b", "b": "c", "c": "d", "d": "a"}
 _STATUTE = (
     "民法\n第五条　未成年者が法律行為をするには、その法定代理人の同意を得なければならない。ただし、単に権利を得、又は義務を"
@@ -65,7 +67,10 @@ def write(folder: Path, *, contaminated: bool = False) -> Path:
     _json(run / "mask_audit.json", _mask_audit())
     _jsonl(run / "events.jsonl", _events())
     _jsonl(run / "metrics.jsonl", _metrics())
-    loss_curve.plot(run / "metrics.jsonl", run / "loss_curve.png", title=f"direct - {RUN_ID}")
+    if not _drawn:
+        loss_curve.plot(run / "metrics.jsonl", run / "loss_curve.png", title=f"direct - {RUN_ID}")
+        _drawn.append((run / "loss_curve.png").read_bytes())
+    (run / "loss_curve.png").write_bytes(_drawn[0])
     base, tuned = items(right=range(0, 120, 4)[:30], mass=0.31), items(right=range(115), mass=0.998)
     base[1]["predicted"], base[2]["predicted"] = "b", "c"
     base = [{**item, "correct": item["predicted"] == item["gold"]} for item in base]
