@@ -135,6 +135,7 @@ def test_force_exports_it_and_is_recorded(stopped):
         shipping.export_again(run, Console(file=io.StringIO()), force=True, fresh=False)
 
 
+@pytest.mark.slow
 def test_other_types_than_the_recipe_s_can_be_asked_for(stopped):
     run, _ = stopped("always_a")
     screen = io.StringIO()
@@ -177,6 +178,7 @@ def test_the_adapter_alone_is_the_run(good, tmp_path):
     assert load(folder, "figures.json")["correct"] == load(run, "eval/verdict.json")["tuned"]["correct"]
 
 
+@pytest.mark.slow
 def test_the_gguf_answers_as_the_merged_model_item_by_item(good, tmp_path):
     run, _ = good
     (gguf,) = (run / "export").glob("*.f16.gguf")
