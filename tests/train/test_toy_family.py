@@ -14,7 +14,7 @@ def test_a_toy_family_is_planned_trained_audited_and_judged(tmp_path, toy_family
     import io
 
     from slimtune.core.console import Console
-    from slimtune.recipe import schema
+    from slimtune.recipe import loading
     from slimtune.run import pipeline
 
     monkeypatch.chdir(ROOT)
@@ -32,7 +32,7 @@ def test_a_toy_family_is_planned_trained_audited_and_judged(tmp_path, toy_family
         "run": {"output_dir": str(tmp_path / "outputs")},
     }
     recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    run = pipeline.run(schema.load(recipe), Console(file=io.StringIO()))
+    run = pipeline.run(loading.load(recipe), Console(file=io.StringIO()))
     manifest = json.loads((run / "manifest.json").read_text("utf-8"))
     assert manifest["complete"]
     settings = json.loads((run / "plan.json").read_text("utf-8"))["settings"]

@@ -411,7 +411,7 @@ def test_evaluation_out_of_memory(build, examples):
     events, limits = survive(trainer)
     run, expected = finished(trainer), finished(calm)
     assert [(step, details["phase"], details["remedy"]) for step, _, details in events] == [(2, "evaluation", "cut")]
-    assert "the loss is still the mean over the same tokens" in events[0][1]
+    assert "The loss is still the mean over the same tokens" in events[0][1]
     assert (limits.training_tokens, limits.evaluation_tokens) == (None, seen[0] // 2)
     for name in ("eval_loss", "eval_entropy", "eval_mean_token_accuracy", "eval_num_tokens"):
         values = [[entry[name] for entry in which.evaluations] for which in (run, expected)]
