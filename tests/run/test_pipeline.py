@@ -150,7 +150,6 @@ def test_the_screen_shows_the_story(finished):
     places = [screen.index(text) for text in order]
     assert places == sorted(places)
     assert str(run) in screen
-    assert "Training, steps" in screen
 
 
 def test_the_log_is_filled_in_and_its_last_heading_is_left_to_the_researcher(finished):
