@@ -1,8 +1,7 @@
 """The only file that imports Unsloth, and it does so before TRL, Transformers and PEFT.
 
-Unsloth replaces parts of those libraries while it is being imported; whoever needs a model or a trainer takes
-it from here. Every other third-party quirk that we work around is listed here too, each with its reason, the
-versions it was seen in and the condition under which it can go.
+Unsloth replaces parts of those libraries while it is imported; take models and trainers from here. Each third-party
+quirk that we work around is here too, with its reason, the versions it was seen in and when it can go.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ os.environ.pop("UNSLOTH_GC_KEEP_LAYERS", None)
 _banner = io.StringIO()
 with contextlib.redirect_stdout(_banner):
     import unsloth
-    from unsloth import FastLanguageModel
+    from unsloth import FastLanguageModel as FastLanguageModel
 # What Unsloth prints at import (device, threads, precision) belongs into the log of a run, not on its screen.
 for _line in _banner.getvalue().splitlines():
     log.info("unsloth: %s", _line)
@@ -46,21 +45,10 @@ for _line in _banner.getvalue().splitlines():
 # Transformers' own weight-loading bar says nothing that the plan has not said.
 import datasets  # noqa: E402
 import transformers  # noqa: E402
-import trl  # noqa: E402
+import trl as trl  # noqa: E402
 
 datasets.disable_progress_bars()
 transformers.logging.disable_progress_bar()
-
-__all__ = [
-    "FastLanguageModel",
-    "chat_template",
-    "device_type",
-    "generating",
-    "quiet",
-    "set_double_buffer",
-    "train_on_responses_only",
-    "trl",
-]
 
 
 @contextlib.contextmanager
@@ -77,7 +65,7 @@ def quiet() -> Iterator[None]:
 
 
 def set_double_buffer(on: bool) -> None:
-    """Two staging buffers for offloaded checkpoints, or one; to be called before the model is loaded.
+    """Two staging buffers for offloaded checkpoints, or one. Call it before the model is loaded.
 
     Unsloth reads it from the environment once. Left unset it looks at the whole card's free memory, not at the cap.
     Seen in 2026.10.9 (unsloth_zoo/gradient_checkpointing.py); can go when it is an argument.
@@ -87,10 +75,10 @@ def set_double_buffer(on: bool) -> None:
 
 @contextlib.contextmanager
 def generating(model: Any) -> Iterator[None]:
-    """A model that Unsloth loaded, ready to generate; afterwards as ready to train as it was.
+    """Prepare Unsloth's model to generate; afterwards it is as ready to train as before.
 
-    Unsloth's generate() turns gradient checkpointing off and the KV cache on, and undoes that only for a model that it
-    found in training mode. A base model asked before the training would leave the training without checkpointing.
+    Unsloth's generate() turns gradient checkpointing off and the KV cache on, and undoes that only for a model in
+    training mode: asking a base model first would leave the training without checkpointing.
     Seen in 2026.10.9 (models/llama.py unsloth_fast_generate, for_inference); can go when generate() restores both itself.
     """
     was_training = model.training
@@ -110,11 +98,7 @@ def device_type() -> str:
 
 
 def chat_template(family: str) -> str:
-    """The Jinja chat template that Unsloth ships for a model family.
-
-    family: a key of Unsloth's table, such as "qwen2.5" or "qwen3".
-    Raises KeyError for an unknown family.
-    """
+    """The Jinja chat template that Unsloth ships for a key of its table ("qwen3"). Raises KeyError for an unknown one."""
     from unsloth.chat_templates import CHAT_TEMPLATES, DEFAULT_SYSTEM_MESSAGE
 
     template = CHAT_TEMPLATES[family][0]
@@ -129,10 +113,5 @@ def train_on_responses_only(tokenizer: Any, instruction_part: str, response_part
 
     mask = from_templates or from_zoo
     with quiet():
-        return mask(
-            None,
-            instruction_part=instruction_part,
-            response_part=response_part,
-            tokenizer=tokenizer,
-            return_function=True,
-        )
+        parts = {"instruction_part": instruction_part, "response_part": response_part}
+        return mask(None, **parts, tokenizer=tokenizer, return_function=True)

@@ -81,10 +81,10 @@ _TYPICAL = [
 def find(name: str) -> Card:
     """The card of a name as people write it: "rtx3080", "RTX 3080", "3080". Raises SlimtuneError for an unknown one."""
     wanted = re.sub(r"(nvidia|geforce|[\s_])", "", name.lower())
-    for key in (wanted, f"rtx{wanted}"):
-        for card in CARDS.values():
-            if card.key.replace("-", "") == key.replace("-", ""):
-                return card
+    plain = {key.replace("-", ""): card for key, card in CARDS.items()}
+    for key in (wanted.replace("-", ""), f"rtx{wanted.replace('-', '')}"):
+        if key in plain:
+            return plain[key]
     near = difflib.get_close_matches(wanted, CARDS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise fail(f"unknown card '{name}'", where="--gpu", fix=f"{hint}known: {', '.join(CARDS)}")
@@ -96,7 +96,7 @@ def typical(vram_gb: float) -> Card:
 
 
 def recognise(product: str, memory_bytes: int) -> Card | None:
-    """The card of the table that nvidia-smi's product name and memory belong to; None for one that is not in it.
+    """The card of the table with nvidia-smi's product name and memory, else None.
 
     "NVIDIA GeForce RTX 3080" with 10 GiB is `rtx3080`; the 12 GB one, another chip, is none.
     """

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from slimtune.core.errors import fail
 from slimtune.models import builtin
@@ -73,9 +73,8 @@ def fetch(base: str, revision: str | None = None) -> Path:
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise fail(
-            f"'{base}' is neither on this machine nor reachable ({reason})", where="model.base", fix=offline
-        ) from None
+        what = f"'{base}' is neither on this machine nor reachable ({reason})"
+        raise fail(what, where="model.base", fix=offline) from None
 
 
 def has_weights(folder: Path) -> bool:
@@ -88,16 +87,11 @@ def has_weights(folder: Path) -> bool:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return config
+    return cast(dict[str, Any], json.loads((folder / "config.json").read_text(encoding="utf-8")))
 
 
 def sixteen_bit_twin(model: str) -> str | None:
-    """The repository with the 16-bit weights that a pre-quantised one was made from, by Unsloth's own name map.
-
-    Returns None where the map has no entry (a local folder, or a name that Unsloth does not know).
-    """
+    """The repository with the 16-bit weights that a pre-quantised one was made from; None if Unsloth's map has none."""
     maps = _name_maps()
     name = model.lower()
     # A plain "-bnb-4bit" repository is listed as a sibling of the dynamic "-unsloth-bnb-4bit" one.
@@ -108,10 +102,7 @@ def sixteen_bit_twin(model: str) -> str | None:
 
 @functools.cache
 def _name_maps() -> Any:
-    """Unsloth's table of repositories, loaded as a file of its own: importing Unsloth for it would take 20 seconds.
-
-    Seen in 2026.10.9 (unsloth/models/mapper.py).
-    """
+    """Unsloth's table of repositories (unsloth/models/mapper.py, 2026.10.9), without Unsloth's 20 seconds of import."""
     package = importlib.util.find_spec("unsloth")
     path = Path(package.origin).with_name("models") / "mapper.py" if package and package.origin else None
     spec = importlib.util.spec_from_file_location("slimtune_unsloth_name_maps", path) if path else None
@@ -124,9 +115,7 @@ def _name_maps() -> Any:
 
 def require_disk_space(folder: Path, needed_bytes: int, purpose: str) -> None:
     """Raise SlimtuneError where the disk that holds `folder` has less than `needed_bytes` free."""
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         raise fail(

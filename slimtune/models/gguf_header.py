@@ -1,7 +1,7 @@
-"""What a GGUF file holds, without loading it and without gguf-py: metadata, and every tensor's name, shape, type and place.
+"""Read a GGUF file's metadata, and every tensor's name, shape, type and place. Format: docs/gguf.md of ggml-org/ggml.
 
-A file from elsewhere is doubted: a count or a length that the file cannot have is an error at once. gguf-py reads the whole
-vocabulary, which takes seconds. The format: docs/gguf.md of github.com/ggml-org/ggml.
+A file from elsewhere is doubted: a count or a length that it cannot have is an error at once. gguf-py is not used because
+it reads the whole vocabulary, which takes seconds.
 """
 
 from __future__ import annotations

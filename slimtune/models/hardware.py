@@ -25,10 +25,9 @@ _SMALL_MODEL = 50_000_000  # parameters; below, a second thread costs more than 
 class Hardware:
     """Where a run will train.
 
-    memory_bytes: the card's whole memory, or the computer's on a CPU. bf16: in hardware.
-    cores: CPU cores that this process may use. compute_capability: of the card, None on a CPU.
-    card: its key in `cards.CARDS`, None for a CPU or a card that is not in that table.
-    used_bytes: of the memory, what other programs held when it was looked at; 0 for an assumed card.
+    memory_bytes: the card's whole memory, or the computer's on a CPU. bf16: in hardware. cores: CPU cores that this
+    process may use. card: its key in `cards.CARDS`, None where it is not in that table. used_bytes: held by other
+    programs when it was looked at; 0 for an assumed card.
     """
 
     kind: Literal["cuda", "cpu"]
@@ -42,10 +41,9 @@ class Hardware:
 
 
 def detect() -> Hardware:
-    """The first CUDA card that this process may see, else the CPU.
+    """The first CUDA card that this process may see (CUDA_VISIBLE_DEVICES), else the CPU.
 
-    Honours CUDA_VISIBLE_DEVICES (empty or -1: no card; otherwise its first entry). A card that cannot be asked (no
-    nvidia-smi, no driver, an answer without figures) counts as none; the reason goes to the log.
+    A card that nvidia-smi gives no figures of counts as none; the reason goes to the log.
     """
     return _cuda_card() or _cpu()
 
@@ -91,18 +89,10 @@ def _cuda_card() -> Hardware | None:
     except ValueError:
         log.warning("nvidia-smi reports no memory size, so no CUDA card is used: %r", answer.stdout)
         return None
-    full_name = ", ".join([name, *more])
+    full_name, found = ", ".join([name, *more]), (major, minor)
     known = cards.recognise(full_name, memory)
-    return Hardware(
-        "cuda",
-        full_name,
-        memory,
-        (major, minor) >= AMPERE,
-        _cores(),
-        (major, minor),
-        known.key if known else None,
-        used_bytes,
-    )
+    key = known.key if known else None
+    return Hardware("cuda", full_name, memory, found >= AMPERE, _cores(), found, key, used_bytes)
 
 
 def _cpu() -> Hardware:
@@ -130,7 +120,7 @@ def cpu_bf16(flags: frozenset[str], machine: str) -> bool:
 
 
 def _cpu_facts(path: Path) -> dict[str, str]:
-    """The first processor's block of /proc/cpuinfo, keys in lower case; empty where there is no such file."""
+    """The first processor's facts in /proc/cpuinfo, keys in lower case; empty where there is no such file."""
     if not path.exists():
         return {}
     first_block = path.read_text(encoding="utf-8", errors="replace").strip().split("\n\n")[0]
@@ -142,17 +132,13 @@ def _system_memory(path: Path) -> int:
     """The computer's memory in bytes, from /proc/meminfo (MemTotal, in KiB), else from the operating system."""
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key == "MemTotal":
-                return int(value.split()[0]) * KIB
+            if line.startswith("MemTotal:"):
+                return int(line.split()[1]) * KIB
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_threads(parameters: int, cores: int) -> int:

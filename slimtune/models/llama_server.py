@@ -1,8 +1,8 @@
 """llama.cpp's server, as xllamacpp embeds it (the engine of Ollama ≥ 0.30), in a process of its own.
 
 A failed assertion of llama.cpp aborts its process, its threads do not always end, and it prints to standard output. In a
-process of its own a crash is an error message, and closing always works. The server listens on the loopback interface
-alone and asks for a key that is new for each start. It ends with this process, even with a killed one.
+process of its own a crash is an error message, and closing always works. The server listens on the loopback interface,
+asks for a new key at each start, and ends with this process, even with a killed one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import tempfile
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 import httpx
@@ -86,10 +85,7 @@ class LlamaServer:
         return tokens
 
     def render(self, messages: Sequence[Message], thinking: bool | None = None) -> str:
-        """The messages in the GGUF's own template, generation prompt included.
-
-        thinking: the template's `enable_thinking`; None leaves it to the template.
-        """
+        """The messages in the GGUF's own template, generation prompt included. thinking: its `enable_thinking`, if set."""
         text: str = self.post("/apply-template", chat_body(messages, thinking))["prompt"]
         return text
 
@@ -121,10 +117,8 @@ class LlamaServer:
         return told_tokens(self.model()["n_vocab"])
 
     def model(self) -> dict[str, Any]:
-        """What the server says of its model: n_vocab, n_params, ftype, n_ctx_train, and n_ctx, the context of each slot.
-
-        n_ctx is rounded up from what was asked for, and cut down to n_ctx_train.
-        """
+        """What the server says of its model: n_vocab, n_params, ftype, n_ctx_train, and n_ctx, the context of each slot
+        (rounded up from what was asked for, and cut down to n_ctx_train)."""
         meta: dict[str, Any] = self._ask("GET", "/v1/models")["data"][0]["meta"]
         return meta
 
@@ -144,9 +138,7 @@ class LlamaServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _begin(self, settings: dict[str, Any]) -> None:
@@ -227,9 +219,8 @@ def start(
 ) -> LlamaServer:
     """A server for the model in a GGUF file, loaded and ready.
 
-    context_length: tokens of prompt and reply, for each of the `slots` requests that it answers at a time.
-    threads: None lets llama.cpp choose, and takes one for a file of less than 64 MiB. flash_attention: used where it can be, which is llama.cpp's own default.
-    answer_seconds: the longest wait for an answer.
+    context_length: tokens of prompt and reply, for each of the `slots` requests that it answers at a time. threads: None
+    lets llama.cpp choose, and takes one for a file of less than 64 MiB. flash_attention: used where it can be.
     Raises SlimtuneError where llama.cpp cannot load the file, with what it printed last.
     """
     settings = {

@@ -14,9 +14,9 @@ TORCH_NAMES: dict[str, TorchDtype] = {"bf16": "bfloat16", "fp16": "float16", "fp
 class LoadSettings:
     """Lengths are tokens. device: "cuda" or "cpu". precision: "bf16", "fp16" or "fp32". cpu_threads: None leaves it to torch.
 
-    memory_limit_bytes: cap of the card's allocator, None on a CPU. offload_embedding, offload_layers: frozen weights
-    kept in the computer's memory. checkpoint_skip_layers: layers whose activations are kept instead of recomputed.
-    double_buffer: two staging buffers for checkpoints that go to the computer's memory.
+    memory_limit_bytes: cap of the card's allocator, None on a CPU. offload_embedding, offload_layers: frozen weights kept
+    in the computer's memory. checkpoint_skip_layers: layers that keep their activations. double_buffer: two staging
+    buffers for checkpoints that go to the computer's memory.
     """
 
     device: str

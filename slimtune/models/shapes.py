@@ -1,11 +1,11 @@
 """The shapes of the models that Slimtune can plan for: enough to count parameters, nothing loaded.
 
-A shape comes from a family's table of published models or from a model's own `config.json`. The parameter counts follow
-from it exactly; `slimtune.plan.memory.vram` turns them into bytes.
+A shape comes from a family's table of published models or from a model's own `config.json`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Collection, Mapping
@@ -15,7 +15,7 @@ from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.models import families, files
-from slimtune.models.families import Family, Size
+from slimtune.models.families import Family
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,7 @@ class ModelShape:
     """The sizes of a dense decoder of the Llama kind: RMSNorm, grouped-query attention, SwiGLU.
 
     name: the published name without organisation ("Qwen3-8B"). family: a row's name (models/families/rows.py).
-    tied: the output head is the input embedding.
-    qk_norm: query and key heads are normalised; qkv_bias: q, k and v have a bias.
+    tied: the output head is the input embedding. qk_norm: query and key heads are normalised. qkv_bias: q, k, v have one.
     """
 
     name: str
@@ -118,40 +117,26 @@ def known() -> dict[str, ModelShape]:
 
 @functools.cache
 def _known(rows: tuple[Family, ...]) -> dict[str, ModelShape]:
-    return {name: _published(family, size, name) for family in rows for size in family.sizes for name in size.names}
-
-
-def _published(family: Family, size: Size, name: str) -> ModelShape:
-    return ModelShape(
-        name=name,
-        family=family.name,
-        hidden_size=size.hidden,
-        intermediate_size=size.intermediate,
-        layers=size.layers,
-        heads=size.heads,
-        kv_heads=size.kv_heads,
-        head_dim=size.head_dim or size.hidden // size.heads,
-        vocab_size=size.vocabulary,
-        tied=size.tied,
-        qk_norm=family.qk_norm,
-        qkv_bias=family.qkv_bias,
-        max_position_embeddings=size.positions,
-    )
+    found: dict[str, ModelShape] = {}
+    for family in rows:
+        for size in family.sizes:
+            sizes = dataclasses.asdict(size) | {"head_dim": size.head_dim or size.hidden_size // size.heads}
+            of_family: dict[str, Any] = {"family": family.name, "qk_norm": family.qk_norm, "qkv_bias": family.qkv_bias}
+            found |= {name: ModelShape(name=name, **of_family, **sizes) for name in sizes.pop("names")}
+    return found
 
 
 _FOUR_BIT = re.compile(r"(?P<dynamic>-unsloth)?-bnb-4bit$", re.IGNORECASE)
 
 
 def _repository(name: str) -> str:
-    """The last part of "organisation/repository" or of a path, as written."""
     return name.rstrip("/").rsplit("/", 1)[-1]
 
 
 def find(name: str) -> ModelShape | None:
     """The shape of a published model by repository name or folder name, in any case; None for every other name.
 
-    The whole name must match, apart from the organisation and the suffix of a bitsandbytes 4-bit repository:
-    a name that is merely similar ("Qwen3-8B-something", "Qwen2.5-VL-7B") may have another shape.
+    The whole name must match, but for organisation and 4-bit suffix: "Qwen3-8B-something" may have another shape.
     """
     key = _FOUR_BIT.sub("", _repository(name)).lower()
     return next((shape for published, shape in known().items() if published.lower() == key), None)
@@ -161,9 +146,8 @@ def is_dynamic(name: str) -> bool:
     """Whether a repository holds Unsloth's dynamic 4-bit weights: some linears left in 16 bit, about 10 % larger."""
     repository = _repository(name).lower()
     found = _FOUR_BIT.search(repository)
-    if not (found and found["dynamic"]):
-        return False
-    return not any(repository[: found.start()] in family.never_dynamic for family in families.rows())
+    plain = [published for family in families.rows() for published in family.never_dynamic]
+    return bool(found and found["dynamic"] and repository[: found.start()] not in plain)
 
 
 def is_prequantised(name: str) -> bool:
@@ -191,9 +175,8 @@ def of_base(base: str, folder: Path | None) -> ModelShape:
 
 
 def from_config(config: Mapping[str, Any], name: str) -> ModelShape:
-    """The shape that a model's `config.json` describes.
+    """The shape that a parsed `config.json` describes. name: what messages call the model, and the shape's name.
 
-    config: the parsed file. name: what messages call the model, and the shape's name.
     Where the file is silent: as many key-value heads as heads, an untied head, and the family's head_dim and positions,
     as in the configuration classes of transformers.
     Raises SlimtuneError for an unsupported `model_type` and for missing or impossible sizes, all at once.

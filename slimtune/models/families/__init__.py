@@ -1,10 +1,7 @@
 """The model families: a row of the table in rows.py holds everything in which one family differs from the next.
 
-No other folder names a family or a control token: the plan takes shapes and LoRA targets from the row, reading data takes
-the control tokens, masking and asking take the end tokens, the merge takes the quantised layers, and the export takes
-turns, thinking style and llama.cpp's names.
-
-A row with `trains=False` is known but not trained: the plan refuses it by name, and the export recognises its turns.
+No other folder names a family or a control token. A row with `trains=False` is known but not trained: the plan refuses
+it by name, and the export recognises its turns.
 """
 
 from __future__ import annotations
@@ -27,10 +24,7 @@ _rows: dict[str, Family] = {}
 
 
 def register(family: Family) -> None:
-    """Add a family, for example one of a program that uses Slimtune.
-
-    Raises ValueError where the name is taken, or where the family trains and has no turns.
-    """
+    """Add a family. Raises ValueError where the name is taken, or where the family trains and has no turns."""
     if family.name in _rows:
         raise ValueError(f"the family {family.name!r} is registered already")
     if family.trains and not family.turns:
@@ -74,7 +68,7 @@ def turns() -> tuple[Turns, ...]:
 def of_config(config: Mapping[str, Any], name: str) -> Family:
     """The family that trains a model with this config.json. name: what messages call the model.
 
-    Raises SlimtuneError, naming the supported families, for a `model_type` that none of them has.
+    Raises SlimtuneError for a `model_type` that none of them has.
     """
     kind = config.get("model_type")
     found = [family for family in rows() if kind in family.model_types]
@@ -97,11 +91,8 @@ def quantised_at_load(config: Mapping[str, Any]) -> str | None:
 
 
 def of_architectures(architectures: Sequence[str], where: str) -> Family:
-    """The family of a config.json's `architectures`, where llama.cpp's converter may be given it.
-
-    The converter would run a model folder's own Python for some architectures; for these it does not.
-    Raises SlimtuneError for any other.
-    """
+    """The family of a config.json's `architectures`. Raises SlimtuneError for one that llama.cpp's converter may not be
+    given: for some it would run the model folder's own Python."""
     for family in rows():
         if len(architectures) == 1 and architectures[0] in family.architectures:
             return family
@@ -110,10 +101,7 @@ def of_architectures(architectures: Sequence[str], where: str) -> Family:
 
 
 def require_named(base: str) -> None:
-    """Raise SlimtuneError where the name of a repository says that its family is not supported.
-
-    For a base whose config.json is not on this machine. An unknown name passes.
-    """
+    """Raise SlimtuneError where a repository's name says that its family is not supported; an unknown name passes."""
     repository = base.rstrip("/").rsplit("/", 1)[-1].lower()
     for family in sorted(rows(), key=lambda family: family.trains):  # "qwen3-30b-a3b" also begins like a Qwen3
         if re.match(family.named, repository):
@@ -127,9 +115,8 @@ def require_template(family: Family, tokenizer: ChatTokenizer, base: str) -> Non
     try:
         end = tokenizer.end_of_turn_text
     except SlimtuneError as error:
-        raise _refused(
-            f"the chat template of '{base}' cannot be used: {error.problems[0].what}", "model.base"
-        ) from error
+        what = f"the chat template of '{base}' cannot be used: {error.problems[0].what}"
+        raise _refused(what, "model.base") from error
     if end != family.stops[0]:
         what = f"the chat template of '{base}' ends a turn with {end}, where {family.title} have {family.stops[0]}"
         raise _refused(what, "model.base")

@@ -15,8 +15,8 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
 }
 """The presets of `lora.target` in a dense decoder of the Llama kind."""
 
-# Every nn.Linear of such a decoder's layers. Embeddings, norms and lm_head keep their 16 bits: lm_head is in Unsloth's
-# and in transformers' list of modules to skip.
+# Every nn.Linear of such a decoder's layers. Embeddings, norms and lm_head keep their 16 bits: Unsloth and transformers
+# skip lm_head.
 QUANTISED = r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.weight"
 
 
@@ -48,7 +48,7 @@ class Thinking:
     """How a family writes its thoughts.
 
     opens, closes: the tags. empty: what the generation prompt adds where thinking is off. without: the Jinja that renders
-    as the family's own does with thinking off; None where `switch_off`, put in front of the family's own, does it.
+    as the family's own does with thinking off; None: put `switch_off` in front of the family's own.
     """
 
     opens: str = "<think>"
@@ -63,14 +63,14 @@ class Size:
     """Published models of one shape, as their config.json has it. head_dim: None for hidden / heads."""
 
     names: tuple[str, ...]
-    hidden: int
-    intermediate: int
+    hidden_size: int
+    intermediate_size: int
     layers: int
     heads: int
     kv_heads: int
-    vocabulary: int
+    vocab_size: int
     tied: bool
-    positions: int
+    max_position_embeddings: int
     head_dim: int | None = None
 
 
@@ -78,21 +78,21 @@ class Size:
 class Family:
     """One family of models.
 
-    name: the key, in lower case. title: for messages. model_types: of config.json. named: a regular expression that the
-    names of its repositories begin with, in lower case. turns: of its chat template; None where they do not have that form,
-    which a family that trains must have, and `marks` then says what opens a question, opens an answer and ends one. trains: whether Slimtune trains it.
-    default_system: what its template says where a conversation brings no system message. controls: tokens of its
-    vocabulary that steer the model and are not written <|…|>.
+    name: the key, in lower case. title: for messages. model_types: of config.json. named: a regular expression for the
+    start of its repositories' names, in lower case. trains: whether Slimtune trains it. turns: of its chat template, which
+    a family that trains must have; where None, `marks` says what opens a question, opens an answer and ends one.
+    default_system: what its template says without a system message. controls: further tokens that steer the model and are
+    not written <|…|>.
 
-    Shape, where config.json is silent: head_dim (None: hidden / heads), positions. qk_norm: query and key heads are
-    normalised; qkv_bias: q, k and v have a bias. lora_targets: the presets of `lora.target`. quantised: a regular
-    expression for the weights that loading in 4 bit quantises; None where that is not known. sizes: the published
-    models. never_dynamic: repositories whose dynamic 4-bit weights Unsloth replaces by the plain ones.
+    Shape, where config.json is silent: head_dim (None: hidden / heads), positions. qk_norm, qkv_bias: as in `ModelShape`.
+    lora_targets: the presets of `lora.target`. quantised: a regular expression for the weights that loading in 4 bit
+    quantises, if known. sizes: published models. never_dynamic: repositories whose dynamic 4-bit weights Unsloth replaces
+    by the plain ones.
 
-    Export: architectures that llama.cpp's converter may be given, and its options for them; gguf_architectures: what the
-    GGUF calls them; begins_text: whether training puts a beginning-of-text token before a prompt. split: the regular
-    expression that its tokenizer splits text with, pre_tokenizer: llama.cpp's name for it. rendered_by_ollama: the
-    Modelfile's instructions where Ollama renders the prompt with code of its own.
+    Export: architectures that llama.cpp's converter may be given, and its options; gguf_architectures: their names in
+    GGUF; begins_text: whether a beginning-of-text token precedes a prompt. split: the regular expression that its
+    tokenizer splits text with, pre_tokenizer: llama.cpp's name for it. rendered_by_ollama: the Modelfile's instructions
+    where Ollama renders the prompt with code of its own.
     """
 
     name: str
