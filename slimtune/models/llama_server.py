@@ -90,10 +90,7 @@ class LlamaServer:
         return text
 
     def first_tokens(self, ids: Sequence[int], **more: Any) -> list[dict[str, Any]]:
-        """The likeliest tokens after a prompt, each {"id", "token", "logprob"}: 512, or all of at most 4,096.
-
-        more: further settings of the request.
-        """
+        """The likeliest tokens after a prompt, each {"id", "token", "logprob"}: 512, or all of at most 4,096."""
         body = {
             "prompt": list(ids),
             "n_predict": 1,

@@ -1,7 +1,7 @@
-"""Measured constants of the predictions, from one data file that names the source of each group.
+"""Measured constants of the predictions, from calibration.json, which names the source of each group.
 
-`calibration.json` lies beside this file. `benchmarks/gpu_acceptance.py --write-calibration` measures and writes the
-parts "card" and "speed" on a CUDA machine, `benchmarks/cpu_memory.py --write-calibration` the part "computer".
+`benchmarks/gpu_acceptance.py --write-calibration` measures and writes the parts "card" and "speed" on a CUDA machine,
+`benchmarks/cpu_memory.py --write-calibration` the part "computer".
 """
 
 from __future__ import annotations
@@ -18,16 +18,13 @@ ANY_CARD = "any card"
 
 @dataclass(frozen=True)
 class Calibration:
-    """The constants, in bytes, shares and bytes per second.
-
-    context_bytes: CUDA context, cuBLAS workspaces and loaded kernels, outside PyTorch's allocator.
+    """context_bytes: CUDA context, cuBLAS workspaces and loaded kernels, outside PyTorch's allocator.
     fragmentation: what the allocator reserves beyond what it hands out, as a share of the latter.
     activation_margin: how much larger than predicted kept activations may be, as long as nobody has measured them.
     efficiency: card -> the share of its arithmetic peak that a training step reaches; `ANY_CARD` for all others.
     host_bytes_per_second: between the computer's memory and the card.
     runtime_bytes: resident memory of Python with every library that training loads, without a model.
     heap_gaps: what freed tensors leave unusable in a CPU run's heap, as a multiple of what all layers save.
-    card_source, speed_source, computer_source: how each group came about.
     """
 
     card_source: str
@@ -57,7 +54,6 @@ def read(path: Path = FILE) -> Calibration:
 
 @functools.cache
 def current() -> Calibration:
-    """The constants that come with the package."""
     return read()
 
 

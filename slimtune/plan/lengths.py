@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from slimtune.data.chat_template import ChatTokenizer, Example
+from slimtune.data.chat_template import Example
 from slimtune.data.records import Conversation
 
 _TOKENS_PER_WIDE_CHARACTER = 0.85
@@ -16,10 +16,9 @@ _TOKENS_PER_TURN = 6
 
 @dataclass(frozen=True)
 class Lengths:
-    """Token counts of the examples, in the data's order.
+    """Token counts in the data's order. tokens: whole examples. supervised: their responses. prompts: the rest.
 
-    tokens: whole examples. supervised: their responses. exact: False where no tokenizer was at hand and the counts
-    were estimated from characters.
+    exact: False where no tokenizer was at hand and the counts were estimated from characters.
     """
 
     tokens: tuple[int, ...]
@@ -28,16 +27,11 @@ class Lengths:
 
     @property
     def prompts(self) -> tuple[int, ...]:
-        """The examples without their responses."""
         return tuple(whole - response for whole, response in zip(self.tokens, self.supervised, strict=True))
 
     @property
     def total(self) -> int:
         return sum(self.tokens)
-
-    @property
-    def mean(self) -> float:
-        return self.total / len(self.tokens)
 
     @property
     def longest(self) -> int:
@@ -51,11 +45,8 @@ def of(examples: Iterable[Example]) -> Lengths:
 
 
 def estimate(conversations: Sequence[Conversation]) -> Lengths:
-    """Estimate lengths from characters: Japanese about 0.85 tokens a character in Qwen's vocabulary, Latin script about 0.3.
-
-    The factors are a little higher than what Qwen's tokenizer gives for statutes and English prose, so that a plan errs
-    on the safe side. The run itself counts tokens.
-    """
+    """Estimate lengths from characters, a little higher than Qwen's tokenizer counts statutes and English prose, so that
+    a plan errs on the safe side. The run itself counts tokens."""
     tokens, supervised = [], []
     for conversation in conversations:
         counts = [_estimate_text(message.content) + _TOKENS_PER_TURN for message in conversation.messages]
@@ -71,10 +62,7 @@ def _estimate_text(text: str) -> int:
 
 
 def packed_rows(tokens: Sequence[int], row_length: int) -> int:
-    """Rows that best-fit decreasing packing needs: TRL's "bfd" strategy (trl.data_utils.pack_dataset).
-
-    Every example must fit a row; the plan refuses longer ones before.
-    """
+    """Rows that TRL's "bfd" strategy (best-fit decreasing, trl.data_utils.pack_dataset) needs. Every example fits a row."""
     space: list[int] = []  # free tokens of the open rows, sorted
     rows = 0
     for length in sorted(tokens, reverse=True):
@@ -87,15 +75,3 @@ def packed_rows(tokens: Sequence[int], row_length: int) -> int:
         if left:
             bisect.insort(space, left)
     return rows
-
-
-def measure(
-    conversations: Sequence[Conversation],
-    tokenizer: ChatTokenizer,
-    on_progress: Callable[[int, int | None], None] | None = None,
-) -> Lengths:
-    """Count lengths with the model's own tokenizer and chat template.
-
-    on_progress: called with the conversations counted and how many there are.
-    """
-    return of(tokenizer.examples_of(conversations, on_progress))

@@ -16,8 +16,7 @@ class StepCost:
     """What a training step of a method asks for beyond one forward and backward pass over each example.
 
     sequences: rows of the model's batch that one example takes, padded to the same length: 2 for a chosen and a rejected
-    reply. An example of L places may then hold sequences of L / sequences tokens at most.
-    extra_forwards: forward passes without gradients over the same tokens: 1 for a reference model's log-probabilities.
+    reply. extra_forwards: passes without gradients over the same tokens: 1 for a reference model's log-probabilities.
     packs: whether several examples can share a row.
     """
 
@@ -57,17 +56,14 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class Data:
-    """What a plan has to know of the data: lengths in tokens.
-
-    train: of the training examples. held_out: of those for the evaluation loss, or None. prompts: of the questions.
-    """
+    """Lengths in tokens. held_out: of the examples for the evaluation loss, or None. prompts: of the questions."""
 
     train: Lengths
     held_out: Lengths | None = None
     prompts: Sequence[int] = ()
 
     def kept(self, limit: int) -> list[int]:
-        """The training examples of at most `limit` tokens; one of the limit's length where none is."""
+        """The training examples of at most `limit` tokens; where none is, one of that length."""
         return [count for count in self.train.tokens if count <= limit] or [limit]
 
     def longest(self, limit: int) -> int:

@@ -1,7 +1,7 @@
 """Find the fastest way to run a job within a memory budget: predict every batching with every knob and compare.
 
-Knobs that only move or keep data are turned freely. Knobs that cost much time or change what is learned (offloaded
-layers, a lower rank) are last resorts, which the recipe must allow.
+Knobs that cost much time or change what is learned (offloaded layers, a lower rank) are last resorts, which the recipe
+must allow.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class Choice:
     double_buffer: bool
     offload_layers: int
     rank: int
+    checkpointing: vram.GradientCheckpointing
     memory: vram.Breakdown
     phases: dict[str, int]
     margin_bytes: int
@@ -114,7 +115,7 @@ def _best(job: Job, budget_bytes: int) -> Choice | None:
 
 
 def smallest(job: Job) -> Choice:
-    """The choice that needs the least memory without last resorts: what a budget has to offer at least."""
+    """The choice that needs the least memory without last resorts."""
     return min(
         (
             evaluate(job, batching, job.fixed.skip_layers or 0, offload, double, job.fixed.offload_layers or 0)
@@ -185,6 +186,7 @@ def evaluate(
         **knobs,
         batching=batching,
         rank=job.rank,
+        checkpointing=checkpointing,
         memory=memory,
         phases=vram.phases(
             job.shape,

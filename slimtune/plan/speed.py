@@ -21,11 +21,8 @@ LAYER_SECONDS = 0.002
 
 @dataclass(frozen=True)
 class Work:
-    """The work per token that the data require, whatever the plan.
-
-    sequence_length: mean length of an example as its tokens see it, Σl²/Σl. labelled_share: of tokens that carry loss.
-    extra_forwards: passes without gradients that the method makes over the same tokens.
-    """
+    """sequence_length: mean length of an example as its tokens see it, Σl²/Σl. labelled_share: of tokens that carry loss.
+    extra_forwards: passes without gradients that the method makes over the same tokens."""
 
     sequence_length: float
     labelled_share: float
@@ -34,10 +31,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A run's predicted time. tokens_per_second counts the examples' own tokens, never padding.
+    """A run's predicted time: training, evaluation losses and both rounds of questions; without loading and export.
 
-    seconds: training, evaluation losses and both rounds of questions; without loading and export. cost: in the
-    currency of the price, None where no price is given. efficiency: of the card's peak; source: how it is known.
+    tokens_per_second: without padding. cost: in the currency of the price, None without one. efficiency: of the card's
+    peak; source: how it is known.
     """
 
     tokens_per_second: float
@@ -88,28 +85,22 @@ def micro_batch_seconds(
     launching = shape.layers * LAYER_SECONDS * (2 + recomputed) / 3
     computed = max(arithmetic + dequantisation_seconds(shape, card, quantisation, recomputed), launching)
 
-    # The forward pass fetches a layer, and recomputation and backward together once more, while computing lasts.
+    # Forward fetches a layer once, recomputation and backward together once more; computing hides it while it lasts.
     fetched = 2 * offload_layers * vram.swapped_layer_bytes(shape, quantisation) / calibration.host_bytes_per_second
     # Transfers that nothing hides: the embedded tokens, and checkpoints that only one buffer waits for.
     exposed = 1 if offload_embedding else 0
     exposed += shape.layers - kept if checkpointing == "unsloth" and not double_buffer else 0
     waited = exposed * vram.checkpoint_bytes(shape, round(tokens)) / calibration.host_bytes_per_second
-    again = work.extra_forwards * forward_seconds(
-        shape, card, calibration, tokens=tokens, batches=1, quantisation=quantisation
-    )
-    return max(computed, fetched) + waited + again
+    forward = forward_seconds(shape, card, calibration, tokens=tokens, batches=1, quantisation=quantisation)
+    return max(computed, fetched) + waited + work.extra_forwards * forward
 
 
 def dequantisation_seconds(shape: ModelShape, card: Card, quantisation: vram.Quantisation, recomputed: float) -> float:
-    """Every linear is read in NF4 and written in 16 bit for forward, recomputation and backward: bound by bandwidth.
-
-    Qwen3-8B on 760 GB/s: 69 ms.
-    """
+    """Every linear is read in NF4 and written in 16 bit for forward, recomputation and backward: bound by bandwidth."""
     if quantisation == "16bit":
         return 0.0
-    passes = 2 + recomputed
     moved = vram.linear_weights(shape, quantisation) + 2 * shape.linear_parameters
-    return passes * moved / card.bandwidth
+    return (2 + recomputed) * moved / card.bandwidth
 
 
 def forward_seconds(

@@ -164,7 +164,7 @@ def _plan(read: _Read, folder: Path | None, shape: models.ModelShape, tokenizer:
             examples = method.encode(read.train, tokenizer, progress)
             held_out = method.encode(read.held_out, tokenizer, progress)
         count = method.lengths if tokenizer else method.estimate
-        prompts = lengths.measure(read.test, tokenizer, progress) if tokenizer else lengths.estimate(read.test)
+        prompts = lengths.of(tokenizer.examples_of(read.test, progress)) if tokenizer else lengths.estimate(read.test)
         data = Data(
             train=count(examples or read.train),
             held_out=count(held_out or read.held_out) if read.held_out else None,

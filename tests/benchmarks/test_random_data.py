@@ -5,7 +5,7 @@ import pytest
 from benchmarks import random_data
 from slimtune.data import loading
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.plan.lengths import measure, packed_rows
+from slimtune.plan.lengths import of, packed_rows
 
 
 @pytest.fixture(params=["qwen2.5", "qwen3"])
@@ -20,7 +20,7 @@ def load(path, mode="auto"):
 def test_lengths_are_exact(tokenizer, tmp_path):
     wanted = [128, 128, 129, 333, 1024]
     path = random_data.write_examples(tmp_path / "rows.jsonl", wanted, tokenizer)
-    lengths = measure(load(path), tokenizer)
+    lengths = of(tokenizer.examples_of(load(path)))
     assert list(lengths.tokens) == wanted
     # An answer, its end-of-turn token included: 30 % of the example and one more.
     assert list(lengths.supervised) == [round(0.3 * tokens) + 1 for tokens in wanted]

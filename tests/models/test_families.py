@@ -101,7 +101,7 @@ def test_a_family_of_a_program_is_one_row(tmp_path, toy_family):  # noqa: F811
     assert (tokenizer.decode(prompt), tokenizer.decode(response)) == ("[user]u[END][assistant]", "a[END]")
     assert tokenizer.markers() == ("[user]", "[assistant]")
     assert faults("before [END] after", "user") == [
-        ("contains the control token [END]", "remove it, or write it so that it is no token")
+        ("contains the control token [END]", "remove it, or spell it so that it is not a token")
     ]
     assert families.end_tokens() == ("<|im_end|>", END, "<|endoftext|>", "[EOT]")
     assert "Toy" in families.supported()

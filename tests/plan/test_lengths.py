@@ -49,7 +49,7 @@ def test_measured_lengths_are_those_of_the_rendered_examples(template_folder):
 
     tokenizer = ChatTokenizer(template_folder("qwen3"))
     conversation = Conversation((Message("user", "七日か。"), Message("assistant", "b")))
-    measured = lengths.measure([conversation], tokenizer)
+    measured = lengths.of(tokenizer.examples_of([conversation]))
     assert measured.tokens == (len(tokenizer.examples(conversation)[0].input_ids),)
     assert measured.supervised == (2,)
-    assert measured.longest == measured.total == measured.mean
+    assert measured.longest == measured.total

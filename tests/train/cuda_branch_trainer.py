@@ -55,7 +55,7 @@ def main(folder, work):
             "lora": {"target": "full"},
         }
     )
-    data = Data(lengths.measure(conversations, tokenizer))
+    data = Data(lengths.of(tokenizer.examples_of(conversations)))
     shape = models.from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), "tiny")
     plan = make.make(request_of(recipe), data, shape, hardware.card(10))
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")

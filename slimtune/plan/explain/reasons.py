@@ -29,19 +29,16 @@ def choice(
     rate = f"{chosen.tokens_per_second:,.0f} tokens/s predicted"
     reasons["micro_batch_tokens"] = f"{rate}, the fastest choice below {budget_bytes / GIB:.2f} GiB"
 
-    effective = vram.effective_checkpointing(
-        job.checkpointing, batching.peak_tokens, job.shape.hidden_size, job.max_seq_length
-    )
     where = {
         "unsloth": "the input of each layer goes to CPU memory",
         "true": "recomputed from inputs on the card, which are too small to move",
         "none": "nothing is recomputed",
     }
-    reasons["gradient_checkpointing"] = where[effective]
+    reasons["gradient_checkpointing"] = where[chosen.checkpointing]
     reasons["checkpoint_skip_layers"] = _skipped(train.checkpoint_skip_layers, job, chosen, budget_bytes)
     reasons["offload_embedding"] = _embedding(request.model.offload_embedding, job, chosen)
     staging = vram.checkpoint_bytes(job.shape, batching.peak_tokens) / MIB
-    if effective != "unsloth":
+    if chosen.checkpointing != "unsloth":
         reasons["double_buffer"] = "nothing is staged"
     elif chosen.double_buffer:
         reasons["double_buffer"] = f"a second buffer of {staging:.0f} MiB hides the copying"
@@ -50,17 +47,14 @@ def choice(
     if train.double_buffer is not None:
         reasons["double_buffer"] += " (recipe)"
     swapped = vram.swapped_layer_bytes(job.shape, job.quantisation) / MIB
+    reasons["offload_layers"] = "every layer's weights are on the card"
     if chosen.offload_layers:
-        reasons["offload_layers"] = (
-            f"last resort: {swapped:.0f} MiB each, copied to the card twice per micro-batch"
-            if request.model.offload_layers is None
-            else f"recipe; {swapped:.0f} MiB each"
-        )
-    else:
-        reasons["offload_layers"] = "every layer's weights are on the card"
+        last = f"last resort: {swapped:.0f} MiB each, copied to the card twice per micro-batch"
+        wanted = f"recipe; {swapped:.0f} MiB each"
+        reasons["offload_layers"] = last if request.model.offload_layers is None else wanted
     if chosen.rank != job.rank:
-        lowered = f"last resort: rank {job.rank} does not fit"
-        reasons |= {"lora_rank": lowered, "lora_alpha": "lowered with the rank, to keep the scale"}
+        reasons["lora_rank"] = f"last resort: rank {job.rank} does not fit"
+        reasons["lora_alpha"] = "lowered with the rank, to keep the scale"
     return reasons
 
 

@@ -32,11 +32,7 @@ UNSLOTH = Citation(
 )
 REGRET = Citation("LoRA Without Regret", "LoRA Without Regret", "https://thinkingmachines.ai/blog/lora/")
 TINKER = Citation("Tinker's LoRA primer", "LoRA Primer", "https://tinker-docs.thinkingmachines.ai/tinker/lora-primer/")
-OPENAI = Citation(
-    "OpenAI's guide",
-    "Supervised fine-tuning",
-    "https://developers.openai.com/docs/guides/distillation",
-)
+OPENAI = Citation("OpenAI's guide", "Supervised fine-tuning", "https://developers.openai.com/docs/guides/distillation")
 STATUTES = Citation(
     "statutes-rags-FT",
     "A published attempt at 140 four-choice questions on Japanese law",
@@ -67,11 +63,7 @@ class PlanFacts:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A value beside its usual range.
-
-    name: what it is ("learning rate"). usual: the range ("5e-6 to 2e-4"). inside: whether the value is in it.
-    because: what speaks for the range, a sentence without its full stop.
-    """
+    """A value beside its usual range ("5e-6 to 2e-4"). because: what speaks for the range, without a full stop."""
 
     name: str
     value: float
@@ -81,7 +73,8 @@ class Suggestion:
     sources: tuple[Citation, ...]
 
     def __str__(self) -> str:
-        return f"{self.name} {number(self.value)}, usual is {self.usual}. {self.because} {_cited(self.sources)}"
+        cited = "; ".join(f"{source.short}, {source.where}" for source in self.sources)
+        return f"{self.name} {number(self.value)}, usual is {self.usual}. {self.because} [{cited}]"
 
 
 # In QLoRA's experiments models of 7 and 13 billion parameters were trained at 2e-4, those of 33 and 65 at 1e-4.
@@ -131,10 +124,6 @@ def lines(facts: PlanFacts, suggestions: Sequence[Suggestion]) -> list[str]:
     return said
 
 
-def _cited(sources: Sequence[Citation]) -> str:
-    return f"[{'; '.join(f'{source.short}, {source.where}' for source in sources)}]"
-
-
 def number(value: float) -> str:
     """2e-4, 1.5, 43,646,976."""
     if 0 < value < 0.01:
@@ -171,8 +160,7 @@ def facts_of(
 ) -> PlanFacts:
     """The facts of a request and its training data.
 
-    tasks: examples of each task, as often as their weights say. rank, steps: of the plan where there is one; else the
-    request's, and what the number of examples makes of it.
+    tasks: examples of each task, as often as their weights say. rank, steps: of the plan where there is one.
     """
     train, rows = request.train, sum(tasks.values())
     rank = rank or request.lora.rank
@@ -231,14 +219,11 @@ def _learning_rate(facts: PlanFacts) -> Suggestion:
 def _rank(facts: PlanFacts) -> Suggestion:
     needed = math.ceil(facts.rank * facts.supervised_tokens / facts.adapter_parameters)
     if needed > facts.rank:
-        because = (
-            f"The adapter's {facts.adapter_parameters:,} parameters should not be fewer than the answers' "
-            f"{facts.supervised_tokens:,} tokens"
-        )
+        because = f"The adapter's {facts.adapter_parameters:,} parameters should not be fewer than the answers' "
+        because += f"{facts.supervised_tokens:,} tokens"
         return Suggestion("rank", facts.rank, f"{needed:,} or more", False, because, (TINKER,))
-    return Suggestion(
-        "rank", facts.rank, "8 to 128", 8 <= facts.rank <= 128, "16 or 32 is the common choice", (UNSLOTH,)
-    )
+    because = "16 or 32 is the common choice"
+    return Suggestion("rank", facts.rank, "8 to 128", 8 <= facts.rank <= 128, because, (UNSLOTH,))
 
 
 def _batch(facts: PlanFacts) -> Suggestion:

@@ -17,7 +17,7 @@ from slimtune.core.errors import fail
 from slimtune.core.units import MIB
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import calibration
-from slimtune.plan.memory.vram import Breakdown, GradientCheckpointing, Quantisation
+from slimtune.plan.memory.vram import Breakdown, GradientCheckpointing, Quantisation, breakdown
 
 Precision = Literal["bf16", "fp32"]
 
@@ -66,9 +66,8 @@ def predict(
 ) -> Breakdown:
     """The peak resident set of a training run with AdamW, attributed; loading included, export not.
 
-    tokens: places of the largest micro-batch, padding included, in `rows` rows. labelled_tokens: of those, at most; all
-    where not given. gradient_checkpointing: "unsloth" is the ordinary one here. prequantised: the checkpoint holds NF4.
-    runtime_bytes, heap_gaps: those of calibration.json where not given.
+    tokens: places of the largest micro-batch, padding included, in `rows` rows. labelled_tokens: at most; None for all.
+    prequantised: the checkpoint holds NF4. runtime_bytes, heap_gaps: calibration.json's where not given.
     Raises SlimtuneError for numbers that describe no run.
     """
     if tokens < 1 or not 1 <= rows <= tokens:
@@ -82,6 +81,7 @@ def predict(
     layer = layer_tensors(
         shape, quantisation, precision, rank=rank, targets=targets, tokens=tokens, length=math.ceil(tokens / rows)
     )
+    labelled = tokens if labelled_tokens is None else min(labelled_tokens, tokens)
     recomputed = gradient_checkpointing != "none"
     quantised_here = quantisation == "nf4" and not prequantised
 
@@ -103,9 +103,7 @@ def predict(
     last_layer = sum(layer) if recomputed else 0
     passing = {
         "backward": last_layer + backward(shape, precision, tokens),
-        "logits and loss": logits_and_loss(
-            shape, precision, tokens if labelled_tokens is None else min(labelled_tokens, tokens)
-        ),
+        "logits and loss": logits_and_loss(shape, precision, labelled),
     }
     largest = max(passing, key=passing.__getitem__)
     if recomputed and largest == "backward":
@@ -113,26 +111,18 @@ def predict(
     else:
         resident[largest] = passing[largest]
     resident["heap gaps"] = round(gaps * heap_tensors(shape, layer, recomputed=recomputed))
-    return Breakdown(
-        items={name: size for name, size in resident.items() if size},
-        passing=dict(sorted(passing.items(), key=lambda term: -term[1])),
-        cpu_items={},
-    )
+    return breakdown(resident, passing, {})
 
 
 def phases(memory: Breakdown) -> dict[str, int]:
-    """Predicted peaks by phase: what a run needs to be loaded, and to be trained."""
+    """Predicted peak bytes of each phase of a run."""
     loaded = (RUNTIME, *_WEIGHTS, "checkpoint file", "LoRA weights")
-    return {
-        "load": sum(memory.items.get(name, 0) for name in loaded),
-        "first_step": memory.total_bytes,
-        "train": memory.total_bytes,
-    }
+    loading = sum(memory.items.get(name, 0) for name in loaded)
+    return {"load": loading, "first_step": memory.total_bytes, "train": memory.total_bytes}
 
 
 def comparable(memory: Breakdown) -> dict[str, int]:
-    """The predictions that a CPU run can measure, under the names of the measurements: "weights" as stored (embeddings and norms
-    included), "LoRA weights", "optimizer state", "peak resident set"."""
+    """The predictions that a CPU run can measure, under the names of the measurements."""
     item = memory.items.get
     return {
         "weights": sum(item(name, 0) for name in _WEIGHTS),
@@ -167,8 +157,7 @@ def adapter_bytes(lora_parameters: int, quantisation: Quantisation) -> int:
 
 
 def optimizer_state(shape: ModelShape, rank: int, targets: Collection[str], quantisation: Quantisation) -> int:
-    """AdamW's two moments in the adapter's number format, and an fp32 step count for each of its matrices
-    (`torch.optim.AdamW`, fused)."""
+    """Fused AdamW's two moments in the adapter's number format, and an fp32 step count for each of its matrices."""
     matrices = 2 * shape.layers * len(set(targets))
     return 2 * adapter_bytes(shape.lora_parameters(rank, targets), quantisation) + 4 * matrices
 
@@ -185,9 +174,9 @@ def layer_tensors(
 ) -> list[int]:
     """The bytes of each tensor that one decoder layer saves for its backward (modeling_qwen3.py, PEFT's lora layers).
 
-    Norms save their input in fp32, SDPA its query, keys and values repeated for every query head (a padded batch has a
-    mask), output, log-sum-exp and mask, the MLP gate, activated gate and up, an adapter its input and what its A makes of
-    it. length: of a row, for the mask.
+    Norms save their input in fp32; SDPA its query, keys and values (repeated for every query head: a padded batch has a
+    mask), output, log-sum-exp and mask; the MLP gate, activated gate and up; an adapter its input and A's output.
+    length: of a row, for the mask.
     """
     number, hidden, inner = _bytes_of(precision), shape.hidden_size, shape.intermediate_size
     query, heads = shape.query_size, shape.heads
@@ -204,9 +193,8 @@ def layer_tensors(
 def _adapter_inputs(shape: ModelShape, targets: Collection[str], number: int, adapter: int) -> list[int]:
     """Bytes a token of the inputs that a layer's adapters save.
 
-    In the adapter's own number format an input is saved as it is, once for all that read it, and o_proj's is the
-    attention's output, which SDPA saves anyway. Otherwise each adapter saves a 16-bit copy (`_cast_input_dtype`,
-    autocast).
+    In the adapter's number format an input is saved once for all that read it; o_proj's is the attention's output, which
+    SDPA saves anyway. Otherwise each adapter saves a 16-bit copy (`_cast_input_dtype`, autocast).
     """
     if number != adapter:
         return [2 * shape.projections[name][0] for name in sorted(set(targets))]

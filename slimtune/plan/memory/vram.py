@@ -241,9 +241,7 @@ def swapped_layer_bytes(shape: ModelShape, quantisation: Quantisation) -> int:
 
 def embedding_weights(shape: ModelShape, *, offloaded: bool) -> int:
     """Embedding and head in 16 bit: 2·V·H, twice where untied; never quantised (`SKIP_QUANTIZATION_MODULES`).
-
-    offloaded: the input embedding lives in the computer's memory. A tied one cannot: the head needs it on the card.
-    """
+    offloaded: the input embedding lives in the computer's memory; a tied one cannot, the head needs it on the card."""
     matrix = 2 * shape.vocab_size * shape.hidden_size
     return matrix if shape.tied or offloaded else 2 * matrix
 
@@ -259,10 +257,8 @@ def optimizer_step(lora_parameters: int, optimizer: Optimizer) -> int:
 
 
 def fused_projections(shape: ModelShape, targets: Collection[str]) -> frozenset[str]:
-    """The linears whose LoRA runs in Unsloth's own backward (`patch_peft_model` in models/llama.py).
-
-    The MLP and q, k, v are fused only with an adapter on all three and without biases, o_proj alone.
-    """
+    """The linears whose LoRA runs in Unsloth's own backward: o_proj, and the MLP and q, k, v where all three have an
+    adapter and no bias (`patch_peft_model` in models/llama.py)."""
     fused = {"o_proj"} & set(targets)
     if set(MLP) <= set(targets):
         fused |= set(MLP)
