@@ -22,7 +22,8 @@ DTYPES = {precision: getattr(torch, name) for precision, name in TORCH_NAMES.ite
 def load(path: Path, plan: LoadSettings) -> tuple[Any, Any]:
     """The base model and its tokenizer from a local folder, the card's allocator capped at the plan's limit.
 
-    On a CPU it sets the C library's allocator, for the whole process, to hold no more than it must.
+    On a CPU the C library's allocator is set, for the whole process, to hold no more than it must.
+
     Raises SlimtuneError where the plan wants a GPU that Unsloth does not find.
     """
     if plan.device != backend.device_type():
@@ -41,28 +42,20 @@ def load(path: Path, plan: LoadSettings) -> tuple[Any, Any]:
         memory.map_large_tensors()
     if plan.memory_limit_bytes is not None:
         memory.cap(plan.memory_limit_bytes)
-    loaded = _from_pretrained(
-        path,
-        max_seq_length=plan.max_seq_length,
-        dtype=DTYPES[plan.precision],
-        load_in_4bit=plan.load_in_4bit,
-        use_gradient_checkpointing=plan.gradient_checkpointing,
-        **placing,
-    )
-    memory.trim()
-    return loaded
-
-
-def _from_pretrained(path: Path, **settings: Any) -> tuple[Any, Any]:
     with backend.quiet():
-        loaded: tuple[Any, Any] = backend.FastLanguageModel.from_pretrained(
+        model, tokenizer = backend.FastLanguageModel.from_pretrained(
             model_name=str(path),
+            max_seq_length=plan.max_seq_length,
+            dtype=DTYPES[plan.precision],
+            load_in_4bit=plan.load_in_4bit,
+            use_gradient_checkpointing=plan.gradient_checkpointing,
             # The repository that the plan was made for, never a look-alike that Unsloth would rather load.
             use_exact_model_name=True,
             trust_remote_code=False,
-            **settings,
+            **placing,
         )
-    return loaded
+    memory.trim()
+    return model, tokenizer
 
 
 def load_to_ask(
@@ -79,13 +72,16 @@ def load_to_ask(
         torch.set_num_threads(hardware.cpu_threads(shape.total_parameters, here.cores))
     elif memory_limit_bytes is not None:
         memory.cap(memory_limit_bytes)
-    model, _ = _from_pretrained(
-        path,
-        max_seq_length=max_seq_length,
-        dtype=DTYPES[precision],
-        load_in_4bit=load_in_4bit,
-        use_gradient_checkpointing=False,
-    )
+    with backend.quiet():
+        model, _ = backend.FastLanguageModel.from_pretrained(
+            model_name=str(path),
+            max_seq_length=max_seq_length,
+            dtype=DTYPES[precision],
+            load_in_4bit=load_in_4bit,
+            use_gradient_checkpointing=False,
+            use_exact_model_name=True,
+            trust_remote_code=False,
+        )
     return model, DTYPES[precision]
 
 
@@ -99,12 +95,13 @@ def add_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
         raise fail("has no adapter_model.safetensors", where=str(adapter), fix="save the adapter as safetensors")
     from peft import PeftModel
 
-    kept: dict[str, Any] = {"adapter_name": name, "is_trainable": False, "autocast_adapter_dtype": False}
     with backend.quiet():
         if isinstance(model, PeftModel):
-            model.load_adapter(str(adapter), **kept)
+            model.load_adapter(str(adapter), name, is_trainable=False, autocast_adapter_dtype=False)
         else:
-            model = PeftModel.from_pretrained(model, str(adapter), **kept)
+            model = PeftModel.from_pretrained(
+                model, str(adapter), adapter_name=name, is_trainable=False, autocast_adapter_dtype=False
+            )
     _put_in_as_saved(model, file, name)
     return model
 
@@ -112,9 +109,10 @@ def add_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
 def _put_in_as_saved(model: Any, file: Path, name: str) -> None:
     """Replace an adapter's weights by the file's own tensors.
 
-    PEFT copies the values into weights of the base's number format. Without autocast a LoRA layer rounds its input to
-    that format, so an adapter trained in bf16 would be another function in fp32, and one trained in fp32 would lose
-    digits in bf16. Seen in PEFT 0.21.2 (tuners/lora/bnb.py, forward); can go when load_adapter keeps the file's format.
+    PEFT copies the values into weights of the base's number format. But without autocast a LoRA layer rounds its input
+    to the format of its weights, so an adapter that was trained in bf16 on an fp32 base would be another function in
+    fp32; and in bf16 one that was trained in fp32 would lose digits. Seen in PEFT 0.21.2 (tuners/lora/bnb.py, forward);
+    can go when load_adapter keeps the file's format.
     """
     from peft import get_peft_model_state_dict
 
