@@ -117,7 +117,7 @@ _TOY = replace(
 )
 TOY_SHAPES: dict[str, ModelShape] = {
     "toy-qwen3": _TOY,
-    "toy-qwen2.5": replace(_TOY, name="toy-qwen2.5", family="qwen2", tied=False, qk_norm=False, qkv_bias=True),
+    "toy-qwen2.5": replace(_TOY, name="toy-qwen2.5", family="qwen2.5", tied=False, qk_norm=False, qkv_bias=True),
 }
 
 

@@ -45,7 +45,7 @@ def write_adapter(shape: ModelShape, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from slimtune.models.shapes import ATTENTION
+    from slimtune.models.families import ATTENTION
 
     draw = torch.Generator().manual_seed(0)
     tensors = {}

@@ -30,8 +30,12 @@ from slimtune.models.shapes import ModelShape
 STANDARD_DEVIATION = 0.02  # `initializer_range` of Qwen's configurations
 SHARD_BYTES = 2 * 10**9
 
-_ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
-_TEMPLATES = {"qwen2": "qwen2.5", "qwen3": "qwen3", "llama": "qwen2.5"}
+# By family: Transformers' model type and class, and the chat template as Unsloth names it.
+_WRITTEN_AS = {
+    "qwen2.5": ("qwen2", "Qwen2ForCausalLM", "qwen2.5"),
+    "qwen3": ("qwen3", "Qwen3ForCausalLM", "qwen3"),
+    "llama": ("llama", "LlamaForCausalLM", "qwen2.5"),
+}
 
 Tensors = dict[str, torch.Tensor]
 
@@ -46,7 +50,7 @@ def build(shape: ModelShape, folder: Path, *, device: str = "cpu", seed: int = 0
     if (folder / "config.json").is_file() and base_model.has_weights(folder):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    template = backend.chat_template(_TEMPLATES[shape.family])
+    template = backend.chat_template(_WRITTEN_AS[shape.family][2])
     tokenizer = builtin_tokenizer.train()
     builtin_tokenizer.save(tokenizer, folder, chat_template=template)
     _write_shards(_tensors(shape, torch.Generator(device).manual_seed(seed)), folder)
@@ -120,10 +124,11 @@ def config(shape: ModelShape, *, end: int | None = None, pad: int | None = None)
 
     end, pad: ids of those control tokens.
     """
+    model_type, architecture, _ = _WRITTEN_AS[shape.family]
     return {
-        "architectures": [_ARCHITECTURES[shape.family]],
-        "model_type": shape.family,
-        "attention_bias": shape.qkv_bias and shape.family != "qwen2",
+        "architectures": [architecture],
+        "model_type": model_type,
+        "attention_bias": shape.qkv_bias and model_type != "qwen2",
         "attention_dropout": 0.0,
         "bos_token_id": None,
         "eos_token_id": end,

@@ -64,7 +64,7 @@ def test_unsloths_dispatcher_and_loss_are_where_they_are_looked_for(cuda_side):
 @pytest.mark.slow
 def test_unsloths_cuda_loader_takes_a_random_model_for_a_pre_quantised_one(cuda_side, model):
     found = cuda_side["loaded"][model]
-    family = {"qwen3": "Qwen3", "qwen2": "Qwen2"}[acceptance_cases.TOY_SHAPES[model].family]
+    family = {"qwen3": "Qwen3", "qwen2.5": "Qwen2"}[acceptance_cases.TOY_SHAPES[model].family]
     assert found["model"] == f"{family}ForCausalLM"
     assert found["nf4"] is True
     assert found["trainable"] == found["expected"]

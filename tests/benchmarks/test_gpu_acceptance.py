@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.chat_templates import chat_template
 from support.lazy import Lazy
 from support.paths import ROOT
 
@@ -252,13 +253,12 @@ def test_what_a_machine_lacks(monkeypatch):
 def without_weights(tmp_path_factory):
     """Folders of the real models with everything but weights: enough to plan."""
     from scripts.builtin import tokenizer as builtin_tokenizer
-    from slimtune.models import backend
 
     parent = tmp_path_factory.mktemp("planned")
     tokenizer = builtin_tokenizer.train()
     for model in {case.model for case in acceptance_cases.on_a_card()}:
         folder, shape = parent / model, acceptance_cases.shape_of(model)
-        template = backend.chat_template("qwen3" if shape.family == "qwen3" else "qwen2.5")
+        template = chat_template(shape.family)
         builtin_tokenizer.save(tokenizer, folder, chat_template=template)
         (folder / "config.json").write_text(json.dumps(random_model.config(shape)), encoding="utf-8")
     return parent

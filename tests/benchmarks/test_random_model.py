@@ -35,9 +35,9 @@ MIDDLE = replace(
 )
 SHAPES = {
     f"{family}-{'tied' if tied else 'untied'}": replace(
-        MIDDLE, family=family, qk_norm=family == "qwen3", qkv_bias=family == "qwen2", tied=tied
+        MIDDLE, family=family, qk_norm=family == "qwen3", qkv_bias=family == "qwen2.5", tied=tied
     )
-    for family in ("qwen3", "qwen2")
+    for family in ("qwen3", "qwen2.5")
     for tied in (True, False)
 }
 
@@ -170,7 +170,7 @@ def test_activations_stay_sane(loaded):
 
 def test_the_tokenizer_has_the_familys_template(loaded):
     shape, _, tokenizer = loaded
-    assert tokenizer.chat_template == backend.chat_template({"qwen2": "qwen2.5"}.get(shape.family, shape.family))
+    assert tokenizer.chat_template == backend.chat_template(shape.family)
 
 
 def test_a_complete_folder_is_not_made_again(built):

@@ -4,6 +4,7 @@ import io
 import time
 
 import pytest
+from rich.console import Console as RichConsole
 
 from slimtune.core import console
 from slimtune.core.console import Console
@@ -45,11 +46,10 @@ def test_an_error_ends_the_bar(screen):
     assert screen.getvalue() == ""
 
 
-def test_a_terminal_gets_a_live_bar(screen, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("TTY_INTERACTIVE", "1")
-    with Console(screen).bar("Reading") as advance:
+def test_a_terminal_gets_a_live_bar(screen):
+    shown = Console(screen)
+    shown.out = RichConsole(file=screen, force_terminal=True, force_interactive=True)
+    with shown.bar("Reading") as advance:
         time.sleep(0.15)
         advance(1000, 2000)
     assert "Reading" in screen.getvalue() and "1,000 of 2,000" in screen.getvalue()

@@ -22,9 +22,8 @@ from slimtune.core.progress import SILENT
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate import answer_file
 from slimtune.evaluate.targets.opening import Loading
-from slimtune.export import from_adapter
+from slimtune.export import build, from_adapter
 from slimtune.export.gguf import gguf
-from slimtune.export.modelfile import modelfile
 from slimtune.export.proof import golden, merged_model, proof
 from slimtune.recipe.schema import ExportSection
 from slimtune.run import report, shipping
@@ -223,13 +222,12 @@ def test_what_is_wrong_with_the_files_themselves_forbids_the_export(good, monkey
     """A Modelfile without a stop and with a full-width space in SYSTEM, in a GGUF that calls itself something else."""
     run, _ = good
     before = (run / "export/Modelfile").read_bytes()
-    write, convert = modelfile.write, gguf.convert
+    write, convert = build.write_text, gguf.convert
 
-    def without_a_stop(path, composed):
-        text = composed.text.replace('PARAMETER stop "<|im_end|>"\n', 'SYSTEM """law\u3000only"""\n')
-        write(path, dataclasses.replace(composed, text=text))
+    def without_a_stop(path, text):
+        write(path, text.replace('PARAMETER stop "<|im_end|>"\n', 'SYSTEM """law\u3000only"""\n'))
 
-    monkeypatch.setattr(modelfile, "write", without_a_stop)
+    monkeypatch.setattr(build, "write_text", without_a_stop)
     monkeypatch.setattr(gguf, "convert", lambda *given, **named: convert(*given, **(named | {"name": "other"})))
     monkeypatch.setattr(merged_model, "ask", ask_once)
     with pytest.raises(SlimtuneError) as caught:

@@ -293,8 +293,8 @@ def test_a_template_that_differs_from_the_ggufs_is_said(tiny_gguf):
 
     chatml = "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}"
     assert differs(f"{chatml}<|im_start|>assistant\n<think>\n\n</think>\n\n") == differs(None) == ""
-    assert "renders 12 of 12 conversations otherwise" in differs(f"{chatml}<|im_start|>assistant\n")
-    assert "renders 12 of 12 conversations otherwise" in differs("{{ .Prompt }}")
+    assert "renders 12 of 12 conversations differently" in differs(f"{chatml}<|im_start|>assistant\n")
+    assert "renders 12 of 12 conversations differently" in differs("{{ .Prompt }}")
 
 
 def test_characters_that_are_split_over_tokens_arrive_whole(a_side, server, capsys):
