@@ -5,7 +5,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 export PYTHONUTF8 := 1
 # Two workers; torch then computes in one thread each.
-TWO := -n 2 --dist loadgroup
+TWO := -n 2 --dist loadfile
 OTHER := from slimtune.models import hardware; print(int(not hardware.detect().bf16))
 
 .PHONY: quickstart setup test test-all fault check gpu clean

@@ -10,7 +10,6 @@ from support.chat_templates import chat_template
 from support.ggufs import bare_gguf, thinking_gguf, tiny_gguf  # noqa: F401  fixtures
 from support.paths import ROOT
 from support.scheduling import (  # noqa: F401  hooks
-    pytest_collection_modifyitems,
     pytest_configure,
     pytest_runtest_teardown,
     pytest_xdist_make_scheduler,

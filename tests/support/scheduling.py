@@ -8,6 +8,8 @@ module are made once a worker.
 
 from __future__ import annotations
 
+import ast
+import functools
 import gc
 import os
 import re
@@ -46,15 +48,6 @@ def _needs_unsloth(config: pytest.Config) -> bool:
     return any(_MARKED.search(file.read_text(encoding="utf-8")) for file in files)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for name in (UNSLOTH, "fault"):
-            if item.get_closest_marker(name):
-                item.add_marker(pytest.mark.xdist_group(name))
-                break
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     if UNSLOTH in sys.modules and not _imported:
@@ -65,25 +58,37 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    from xdist.scheduler import LoadGroupScheduling
+    from xdist.scheduler import LoadFileScheduling
 
-    class ByFile(LoadGroupScheduling):  # type: ignore[misc]
-        """The tests with the mark `unsloth` to the first worker; the others of a file together, long files first."""
+    class ByMark(LoadFileScheduling):  # type: ignore[misc]
+        """A file's tests together; those with one of the marks together, those with `unsloth` in the first worker."""
 
         def _split_scope(self, nodeid: str) -> str:
-            group = super()._split_scope(nodeid)
-            return group.partition("::")[0]
+            file, _, test = nodeid.partition("::")
+            return _marks(config.rootpath / file).get(test.partition("[")[0]) or file
 
         def _assign_work_unit(self, node: Any) -> None:
-            for name in reversed(LONG):
-                if name in self.workqueue:
-                    self.workqueue.move_to_end(name, last=False)
             if UNSLOTH in self.workqueue:
                 self.workqueue.move_to_end(UNSLOTH, last=node.gateway.id != FIRST)
             super()._assign_work_unit(node)
 
-    return ByFile(config, log) if config.getoption("dist") == "loadgroup" else None
+    return ByMark(config, log) if config.getoption("dist") == "loadfile" else None
 
 
-LONG: tuple[str, ...] = ()
-"""Files that take longest, begun first so that no worker ends long after the other."""
+@functools.cache
+def _marks(path: Path) -> dict[str, str]:
+    """Function -> its mark, of those that decide about the worker. From the source: the controlling process imports no test."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    of_all = [
+        ast.unparse(node)
+        for node in body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
+    ]
+    found = {}
+    for node in body:
+        if isinstance(node, ast.FunctionDef):
+            written = " ".join([*of_all, *map(ast.unparse, node.decorator_list)])
+            for mark in (UNSLOTH, "fault"):
+                if f"pytest.mark.{mark}" in written:
+                    found.setdefault(node.name, mark)
+    return found
