@@ -7,9 +7,10 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.chat_templates import chat_template
+from support.examples import examples
 from support.modelfiles import QWEN25_DEFAULT_SYSTEM, STOPS, parse_modelfile, write_modelfile
 
 from slimtune.core.errors import SlimtuneError
@@ -75,7 +76,7 @@ def conversations(draw, answers=contents, closed=False):
     return [*messages, {"role": "assistant", "content": draw(answers)}] if closed else messages
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(messages=conversations(contents | thoughts))
 def test_the_baked_prompt_is_qwen3s_without_thinking(messages, chat_templates, baked):
     wanted = jinja(chat_templates["qwen3"], messages)
@@ -84,7 +85,7 @@ def test_the_baked_prompt_is_qwen3s_without_thinking(messages, chat_templates, b
     assert jinja(baked, messages, thinking=True) == wanted  # whatever a client asks for
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(messages=conversations(contents | thoughts, closed=True))
 def test_the_baked_training_text_is_qwen3s_without_thinking(messages, chat_templates, baked):
     assert jinja(baked, messages, prompt=False) == jinja(chat_templates["qwen3"], messages, prompt=False)
@@ -119,7 +120,7 @@ def test_ollamas_template_and_system_give_the_training_prompt(family, thinking, 
     parsed = parse_modelfile(text)
     assert parsed.get("system") == (QWEN25_DEFAULT_SYSTEM if family == "qwen2.5" else None)
 
-    @settings(max_examples=100, deadline=None)
+    @examples(100)
     @given(messages=conversations())
     def agree(messages):
         system = [{"role": "system", "content": parsed["system"]}] if "system" in parsed else []
@@ -170,7 +171,7 @@ def test_characters_that_ollama_drops_are_replaced_and_said(tmp_path):
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     system=st.text(st.sampled_from('"\n\t #') | st.characters(exclude_categories=["Cs"]), max_size=20)
     | st.lists(st.sampled_from(['"', '""', "\n", " ", "SYSTEM x", "PARAMETER stop a", "FROM /etc/passwd"])).map("".join)

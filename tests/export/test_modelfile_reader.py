@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.modelfiles import STOPS, parse_modelfile, write_modelfile
 
 from slimtune.core.errors import SlimtuneError
@@ -155,7 +156,7 @@ def test_other_stops_order_and_a_lost_space(tmp_path):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     system=st.text(st.sampled_from('"\n\t #\r') | st.characters(exclude_categories=["Cs"]), max_size=20)
     | st.lists(st.sampled_from(['"', "\n", " ", "SYSTEM x", "PARAMETER stop a", "FROM /etc/passwd", "　"])).map(
@@ -183,7 +184,7 @@ def test_written_and_read_is_what_was_meant(system, temperature, num_ctx, tmp_pa
     assert (read.system or "").replace(" ", "") == (kept.replace(" ", "") if kept.strip() else "")
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.text(st.sampled_from('FROMfrom "\n\r\t#x<　') | st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_any_text_is_read_or_refused(text):
     try:

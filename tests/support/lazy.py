@@ -13,7 +13,9 @@ class Lazy:
         object.__setattr__(self, "_name", name)
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith(("__", "pytest", "_pytest", "_mock")):  # pytest asks this of everything in a test's module
+        if attribute.startswith(
+            ("__", "pytest", "_pytest", "_mock")
+        ):  # pytest asks this of everything in a test's module
             raise AttributeError(attribute)
         return getattr(importlib.import_module(object.__getattribute__(self, "_name")), attribute)
 

@@ -8,6 +8,8 @@ import sys
 import pytest
 from support.paths import ROOT
 
+pytestmark = pytest.mark.fault
+
 
 @pytest.fixture(scope="module")
 def report(tiny_model, tmp_path_factory):

@@ -92,45 +92,48 @@ def test_what_are_no_labels(labels):
         extract("a", mode="direct", labels=labels)
 
 
+PIECES = [
+    *(
+        "a",
+        "a ",
+        "a\n",
+        "a, ",
+        "a-",
+        "aで",
+        "aが正しい",
+        "c is ",
+        "回答: ",
+        "正解は",
+        "Answer ",
+        "the answer is ",
+        "よって",
+        "therefore ",
+    ),
+    *(
+        "(",
+        "(a",
+        "()",
+        "[",
+        "!",
+        "*",
+        "\\boxed{",
+        "\\text{",
+        "<b>",
+        "<think>",
+        "</think>",
+        '{"a":',
+        "~~a",
+        "1. ",
+        "例: ",
+        "error",
+    ),
+    *(" ", "\n", "、", "sure, . ", "the quick brown fox ", "条文の規定により", "どれか", "問題", "not "),
+]
+QUICK = ("a ", "回答: ", "(a", '{"a":')
+
+
 @pytest.mark.parametrize(
-    "piece",
-    [
-        *(
-            "a",
-            "a ",
-            "a\n",
-            "a, ",
-            "a-",
-            "aで",
-            "aが正しい",
-            "c is ",
-            "回答: ",
-            "正解は",
-            "Answer ",
-            "the answer is ",
-            "よって",
-            "therefore ",
-        ),
-        *(
-            "(",
-            "(a",
-            "()",
-            "[",
-            "!",
-            "*",
-            "\\boxed{",
-            "\\text{",
-            "<b>",
-            "<think>",
-            "</think>",
-            '{"a":',
-            "~~a",
-            "1. ",
-            "例: ",
-            "error",
-        ),
-        *(" ", "\n", "、", "sure, . ", "the quick brown fox ", "条文の規定により", "どれか", "問題", "not "),
-    ],
+    "piece", [pytest.param(piece, marks=[] if piece in QUICK else pytest.mark.slow) for piece in PIECES]
 )
 def test_a_hundred_kilobytes_of_anything_take_no_minute(piece):
     text = (piece * (100_000 // len(piece) + 1))[:100_000]
@@ -139,7 +142,14 @@ def test_a_hundred_kilobytes_of_anything_take_no_minute(piece):
     assert time.perf_counter() - started < 20
 
 
-@pytest.mark.parametrize("piece", ["回答: a\n", "よってbが", "問題2\n", "条文の規定により、", "(a) "])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "回答: a\n",
+        "(a) ",
+        *(pytest.param(piece, marks=pytest.mark.slow) for piece in ("よってbが", "問題2\n", "条文の規定により、")),
+    ],
+)
 def test_the_time_grows_with_the_length_and_not_with_its_square(piece):
     def seconds(length):
         text = (piece * (length // len(piece) + 1))[:length]

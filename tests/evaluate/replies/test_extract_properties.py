@@ -2,8 +2,9 @@
 
 import unicodedata
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 
 from slimtune.data.questions import LABELS
 from slimtune.evaluate.replies.extract import extract
@@ -182,14 +183,14 @@ def name_list(count):
     return ", ".join(LABELS[:count])
 
 
-@settings(deadline=None, max_examples=600)
+@examples(600)
 @given(decorated())
 def test_decorating_an_answer_never_changes_it(reply):
     count, answer, text = reply
     assert extract(text, mode="direct", labels=count).answer == answer
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(
     decorated(),
     st.sampled_from(["選択肢aは誤り。選択肢bを検討する。", "Let me think about option A first.", "まず第2条を読む。"]),
@@ -303,7 +304,7 @@ def unanswered(draw):
     return count, draw(st.sampled_from(["\n", "\n\n"])).join(draw(st.lists(sentences, max_size=4)))
 
 
-@settings(deadline=None, max_examples=600)
+@examples(600)
 @given(unanswered(), st.sampled_from(["direct", "cot"]), st.booleans())
 def test_text_without_an_answer_never_yields_one(reply, mode, truncated):
     count, text = reply
@@ -327,7 +328,7 @@ pieces = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(
     st.one_of(st.text(), st.lists(pieces).map("".join)),
     st.integers(2, 10),
