@@ -13,9 +13,8 @@ class Lazy:
         object.__setattr__(self, "_name", name)
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith(
-            ("__", "pytest", "_pytest", "_mock")
-        ):  # pytest asks this of everything in a test's module
+        # pytest asks everything in a test's module for such attributes.
+        if attribute.startswith(("__", "pytest", "_pytest", "_mock")):
             raise AttributeError(attribute)
         return getattr(importlib.import_module(object.__getattribute__(self, "_name")), attribute)
 
