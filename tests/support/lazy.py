@@ -9,8 +9,15 @@ from typing import Any
 class Lazy:
     """Stands for a module: reading, setting or deleting an attribute imports the module and is done there."""
 
+    __slots__ = ("_name",)
+
     def __init__(self, name: str) -> None:
         object.__setattr__(self, "_name", name)
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """The module's: pytest's monkeypatch takes from here what it puts back."""
+        return vars(importlib.import_module(object.__getattribute__(self, "_name")))
 
     def __getattr__(self, attribute: str) -> Any:
         # pytest asks everything in a test's module for such attributes.
