@@ -431,7 +431,7 @@ def test_a_base_of_the_wrong_kind(run, load_nf4, tmp_path):
     shutil.copytree(run.base, tmp_path / "other")
     for change, message in (
         ({"quantization_config": {"quant_method": "fp8"}}, "quantised with 'fp8'"),
-        ({"model_type": "qwen3_moe"}, "'qwen3_moe' model are quantised at load is not known"),
+        ({"model_type": "qwen3_moe"}, "does not know which layers of a 'qwen3_moe' model are quantised at load"),
     ):
         (tmp_path / "other/config.json").write_text(json.dumps(config | change))
         with pytest.raises(SlimtuneError, match=message):

@@ -68,10 +68,10 @@ def test_what_is_dropped_is_told_with_its_line():
     [
         ("", 0, "no FROM"),
         ("SYSTEM x", 0, "no FROM"),
-        ("FROM x\nFRÖM y", 2, "no instruction"),
-        ("FROM\n", 1, "no instruction"),
+        ("FROM x\nFRÖM y", 2, "is not an instruction"),
+        ("FROM\n", 1, "is not an instruction"),
         ("FROM x\nFORM y", 2, "'FORM' is not an instruction"),
-        ("FROM x\nTOOLS y", 2, "no instruction"),
+        ("FROM x\nTOOLS y", 2, "is not an instruction"),
         ('FROM x\nSYSTEM """open\n\n', 2, "the quotes of SYSTEM are not closed"),
         ('FROM x\nSYSTEM """a""" b\nPARAMETER stop c', 2, "not closed"),
         ('FROM x\nSYSTEM "', 2, "not closed"),
