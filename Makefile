@@ -14,7 +14,7 @@ OTHER := from slimtune.models import hardware; print(int(not hardware.detect().b
 quickstart: .venv/installed
 	$(BIN)/python train_unsloth.py --recipe recipes/quickstart.yaml
 
-## Style, types, layers and the tests that people run: under six minutes on two cores.
+## Style, types, layers and the tests that people run.
 test: .venv/installed check
 	$(BIN)/python -m pytest $(TWO) --ignore=tests/contracts
 

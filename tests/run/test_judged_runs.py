@@ -120,7 +120,7 @@ def test_what_is_contaminated_is_listed_and_scored_apart(stopped):
     assert {test.rpartition(":")[2] for test, _ in pairs} == {str(number) for number in range(1, 13)}
     assert {train.rpartition(":")[2] for _, train in pairs} == {str(number) for number in range(401, 413)}
     # It is said before the training, too, when there is still time.
-    assert screen.index("12 of 120 test questions are in the training data") < screen.index("Training 6 steps")
+    assert screen.index("12 of 120 test questions are in the training data") < screen.index("Training 24 steps")
 
 
 def test_force_exports_it_and_is_recorded(stopped):
