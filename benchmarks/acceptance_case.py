@@ -5,8 +5,6 @@
 The result is written after every measurement, so that a killed process leaves what it had.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

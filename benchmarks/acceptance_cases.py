@@ -4,8 +4,6 @@ Each case is a process of its own and loads one model once. Everything that a pl
 differs from its model's baseline in one knob only.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """From a case to a prepared run, the project's own way: data on disk, a recipe, a plan. No torch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

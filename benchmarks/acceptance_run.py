@@ -4,8 +4,6 @@ This process never touches the card, so that what a case measures there is its o
 written to disk after every step of it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

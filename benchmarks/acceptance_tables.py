@@ -1,7 +1,5 @@
 """The acceptance's results as tables, from its JSON alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

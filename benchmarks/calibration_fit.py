@@ -3,8 +3,6 @@
 A measurement is an entry of a case's "measurements" as `measured_training.measure` makes it.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The cases of `cpu_memory`, and what their measurements say: the two fitted constants and every error. No torch."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime
 import platform

@@ -3,8 +3,6 @@
 The measured process goes the way of slimtune.run.pipeline up to the end of training, evaluation and saving included.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import sys

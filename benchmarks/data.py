@@ -15,8 +15,6 @@ it; Slimtune's ends where the model will stop. Exactly that token is taken off T
 Afterwards the examples of all timed runs are compared by hash. Exit code 1 where anything differs, or the goal is missed.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import datetime

@@ -9,8 +9,6 @@ was spent on the work. Each check is a process of its own; the largest file is c
 it. Memory that grew with the rows would show in the difference of the sizes. Exit code 1 where the goal is missed.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import importlib.metadata

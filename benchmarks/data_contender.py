@@ -5,8 +5,6 @@ compare FOLDER ROWS              the first rows, prepared by both without packin
 slimtune|trl|trl, 2 processes FOLDER    all rows, timed
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

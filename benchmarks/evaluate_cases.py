@@ -1,7 +1,5 @@
 """What benchmarks/evaluate.py asks, and the files that its contenders read. No torch."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

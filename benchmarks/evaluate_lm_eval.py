@@ -7,8 +7,6 @@ The job's model is loaded once. Then each line on standard input asks for one th
 some of them. Imports nothing of this project, so that the harness runs with whatever versions it likes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

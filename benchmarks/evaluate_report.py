@@ -4,8 +4,6 @@ Contenders: "slimtune"; "lm_eval", and "lm_eval_requests" for what it spends ins
 "unshared", Slimtune computing each order of the choices from its first token.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -6,8 +6,6 @@ The job's model is loaded once. Then each line on standard input, {"do": "measur
 the case's questions answered, and gets one line on standard output. `--random FOLDER` makes a model instead.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

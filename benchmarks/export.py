@@ -10,8 +10,6 @@ each round begins with empty folders. Memory is looked at fifty times a second, 
 Linux only. Exit code 1 where the goal is missed.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import json

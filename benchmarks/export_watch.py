@@ -1,7 +1,5 @@
 """Runs one step of the export benchmark in a process of its own, and looks at the memory of it and of its children."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What is kept of a measurement that failed, so that the others can go on."""
 
-from __future__ import annotations
-
 import traceback
 
 

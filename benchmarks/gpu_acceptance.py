@@ -9,8 +9,6 @@ written after every case; no case starts that is not expected to finish in time.
 the machine or the arguments are not what it needs.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.metadata
 import importlib.util

@@ -4,8 +4,6 @@ A Markov chain over the characters of data/law writes the sentences, so that the
 statutes do. They mean nothing.
 """
 
-from __future__ import annotations
-
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What the machine is, with torch loaded, and how its memory is given back between measurements."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

@@ -1,7 +1,5 @@
 """A case's model, loaded once and trained at each of its lengths. Heavy: imports Unsloth and torch."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One training run of a few steps through the project's own path, with everything that is measured on the way."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

@@ -6,8 +6,6 @@ packed one, filled up on the right, where causal attention does not look. A cont
 examples shows how large a leak would be.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any

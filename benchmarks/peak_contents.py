@@ -4,8 +4,6 @@ Where prediction and measurement differ, this says which term is wrong. PyTorch 
 stack; replaying the record finds the largest moment and what was alive then.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

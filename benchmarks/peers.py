@@ -7,8 +7,6 @@ Every contender runs in a process of its own. The results go to benchmarks/resul
 table comes last. Exit code 1 where a contender failed, 2 where the machine has no card.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -5,8 +5,6 @@
 `benchmarks/peers.py` starts it.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

@@ -5,8 +5,6 @@ Only lengths of lawqa_jp are kept here (`lawqa_lengths.json`), none of its text.
     python -m benchmarks.peers_data SELECTION.JSON data/law/cot_norag.train.jsonl
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

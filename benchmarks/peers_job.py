@@ -1,7 +1,5 @@
 """What a contender is told: one JSON file, read in its own process. No torch."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import time

@@ -3,8 +3,6 @@
 Imported after the contender's own libraries: Unsloth has to come before Transformers.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
 import resource

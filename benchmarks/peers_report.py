@@ -1,7 +1,5 @@
 """What the measurements of all contenders say: the same examples or not, ratios, goals, the table. Plain data, no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

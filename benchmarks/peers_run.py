@@ -1,7 +1,5 @@
 """The comparison: examples and jobs written, a process for each contender, the report after every one of them. No torch."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

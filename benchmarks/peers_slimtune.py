@@ -1,7 +1,5 @@
 """This project's own path: a recipe, its plan for a card of `vram_gb`, the model and the trainer as the plan says."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import io

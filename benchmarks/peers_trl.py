@@ -6,8 +6,6 @@ the settings that all contenders share, and the micro-batch. Its examples use 1,
 is tried first, which is the fastest where it fits, and half of it where it does not.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

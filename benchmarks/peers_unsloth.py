@@ -5,8 +5,6 @@ Micro-batches of 2, 4 of them a step, "unsloth" checkpointing, 8-bit AdamW, a li
 with the empty think block, since that belongs to the prompt of a model that does not think.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

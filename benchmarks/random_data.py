@@ -3,8 +3,6 @@
 What a step costs depends on how long the examples are and on how many of their tokens carry loss, not on what they say.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import random

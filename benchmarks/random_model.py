@@ -7,8 +7,6 @@ every layer; the standard deviation of 0.02 keeps activations as sane as a fresh
     python -m benchmarks.random_model FOLDER Qwen3-8B Qwen3-4B      # FOLDER/Qwen3-8B-bnb-4bit, …
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A trainer callback that times every step, and looks closely at the first and the last one."""
 
-from __future__ import annotations
-
 import functools
 import time
 from collections import Counter

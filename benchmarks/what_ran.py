@@ -5,8 +5,6 @@ counters. Both look at modules that are loaded already and import none: on a mac
 side would replace parts of the CPU backend.
 """
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections import Counter

@@ -3,8 +3,6 @@
 data/law/build.py runs this. For other questions there is `slimtune data build`, which uses the same prompts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

@@ -6,8 +6,6 @@ Memory is the plan's prediction for the recipe's card. Lengths are estimated fro
 every machine, whatever models it has downloaded.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tiny models for tests and for the built-in checkpoint: real Qwen2 and Qwen3 architectures, on disk as any other."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

@@ -11,8 +11,6 @@ Seeds, order and thread count are fixed: the same machine gives the same bytes. 
 give a model that is as good but not the same.
 """
 
-from __future__ import annotations
-
 import random
 import sys
 from collections.abc import Iterator

@@ -8,8 +8,6 @@ are drawn from sixteen activities, so they are not independent: its p-value look
 unrelated questions.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import random

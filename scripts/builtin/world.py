@@ -5,8 +5,6 @@ teaches a *format*, a four-choice question answered by one letter, on the activi
 on questions whose four activities occur in no training question. Only what pretraining knew can answer those.
 """
 
-from __future__ import annotations
-
 import random
 
 LETTERS = "abcd"

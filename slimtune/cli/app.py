@@ -1,7 +1,5 @@
 """The command line: every command is a file beside this one. Nothing heavy is imported before it is needed."""
 
-from __future__ import annotations
-
 import sys
 from typing import NoReturn
 

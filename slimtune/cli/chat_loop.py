@@ -4,8 +4,6 @@ A message is refused, not repaired, where training would refuse it: llama.cpp's 
 user's text into the real control token, which would end the user's turn and begin another.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence

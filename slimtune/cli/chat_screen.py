@@ -1,7 +1,5 @@
 """Where a conversation is shown: replies on standard output and nothing else there, everything else on standard error."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """`slimtune doctor`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`slimtune evaluate`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from typer import Argument, Option

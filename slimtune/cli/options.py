@@ -1,7 +1,5 @@
 """What several commands share on the command line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`slimtune train`, which is also `train_unsloth.py`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from typer import Option

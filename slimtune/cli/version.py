@@ -1,7 +1,5 @@
 """`slimtune version` and `slimtune --version`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """Child processes: their last lines become the error message, and they end with the process that started them."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What a person sees, on a terminal or in a log file: steps, facts, warnings, tables and progress bars."""
 
-from __future__ import annotations
-
 import sys
 import threading
 import time

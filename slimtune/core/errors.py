@@ -4,8 +4,6 @@ Every message says what happened, where, and what to do. All problems of one kin
 and shown at once, so that a file with twenty bad lines costs one run, not twenty.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

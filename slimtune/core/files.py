@@ -1,7 +1,5 @@
 """Files that are written whole or not at all, and the hash of a file's bytes."""
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import hashlib

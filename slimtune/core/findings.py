@@ -1,7 +1,5 @@
 """What an inspection finds: the one type behind `doctor`, `data check` and `export --check`."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

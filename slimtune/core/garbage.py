@@ -1,7 +1,5 @@
 """The garbage collector, where it only costs: while very many objects are made that all stay."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 A phase may begin before torch is imported; a card is looked at only once CUDA is in use.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ A page's template begins with `{% extends "layout.html.jinja" %}` and fills the 
 has `{% from "charts.html.jinja" import plot %}`. Both are in core/templates/.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What work tells while it runs. Only `core`, `cli` and `run` print; everything else takes an `OnProgress`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol

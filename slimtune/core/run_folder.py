@@ -1,7 +1,5 @@
 """Read a run's folder: the whole of it, or file by file where parts are missing or broken."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ The resolved recipe is written first and the manifest is marked complete last, s
 run came. Whatever is shown afterwards (report, experiment log) is rendered from these files alone.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import os

@@ -6,8 +6,6 @@ The end of standard input shows that the parent is gone, even after SIGKILL. Thi
 of llama.cpp run with llama.cpp's folders alone on their path.
 """
 
-from __future__ import annotations
-
 import os
 import runpy
 import sys

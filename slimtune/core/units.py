@@ -1,7 +1,5 @@
 """Sizes and counts, and how a person reads them."""
 
-from __future__ import annotations
-
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 

@@ -1,7 +1,5 @@
 """Which libraries are installed, without importing them."""
 
-from __future__ import annotations
-
 from importlib import metadata
 
 SLIMTUNE = "0.1.0"

@@ -13,8 +13,6 @@ turn has no prefix in the full rendering, so it becomes an example of its own, w
 inference. Qwen2.5 conversations stay whole, every assistant turn supervised.
 """
 
-from __future__ import annotations
-
 import datetime
 import functools
 import hashlib

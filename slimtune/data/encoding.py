@@ -3,8 +3,6 @@
 Guessing an encoding and going on would put mojibake into a training set unseen, so the guess only serves the message.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 

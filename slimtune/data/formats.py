@@ -8,8 +8,6 @@
 All may have `meta` (an object, kept as it is) and, except `messages`, their own `system` prompt.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ Stricter than `json.loads`: duplicate keys, NaN and Infinity are refused (RFC 82
 undefined and do not have the others), because Python would keep the last value, silently.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

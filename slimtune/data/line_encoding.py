@@ -7,8 +7,6 @@ and meets no line break any more. No alternative looks back. So both sides have 
 control token has no line break in it, and NFC composes nothing with one.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

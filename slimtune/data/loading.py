@@ -3,8 +3,6 @@
 Everything that is wrong with all of the files is raised at once.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections import Counter

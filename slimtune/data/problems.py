@@ -1,7 +1,5 @@
 """One error for all the files of a run, short enough to read."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 

@@ -1,7 +1,5 @@
 """Multiple-choice questions on statutes, as a file holds them before they become prompts."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

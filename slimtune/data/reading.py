@@ -3,8 +3,6 @@
 JSONL in UTF-8 is not held in memory; every other kind of file is read whole.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections.abc import Iterator, Sequence

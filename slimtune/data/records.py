@@ -1,7 +1,5 @@
 """What a data file holds, one type a kind of record. So far there is one kind: conversations."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal

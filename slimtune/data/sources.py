@@ -4,8 +4,6 @@ What is wrong with a file is collected as `Problem`s, so that all files can be r
 set that cannot be had raises at once.
 """
 
-from __future__ import annotations
-
 import csv
 import datetime
 import decimal

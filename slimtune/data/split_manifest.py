@@ -8,8 +8,6 @@
 Paths are relative to the folder of the manifest. It contains no time: the same split gives the same bytes.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Train, dev and test sets that are alike in labels and sources and share no excerpt."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import unicodedata

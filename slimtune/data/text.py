@@ -4,8 +4,6 @@ A tokenizer turns a control token inside a user's text into the real one, so tha
 is refused, never repaired. Which tokens these are is told by `reserve`: models/families does so for every family.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Several training files to one: weighted, with a share of general data, capped and shuffled, all by one seed."""
 
-from __future__ import annotations
-
 import difflib
 import random
 from collections import Counter

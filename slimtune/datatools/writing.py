@@ -1,7 +1,5 @@
 """Rows to a JSONL file: the same bytes for the same rows, all of it or nothing, and nobody's work written over."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Answers on disk while they come in: appended batch by batch, so that an evaluation that is killed can continue. No torch."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ A batch is what the target wants at once, of items of similar length. Answers ar
 evaluation that is killed continues where it was; the batches are always the same ones, whatever is done already.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`slimtune compare`: reads or asks the contenders, compares them, and writes the comparison."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import replace

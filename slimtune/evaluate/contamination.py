@@ -3,8 +3,6 @@
 How long it takes: benchmarks/contamination.py.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any

@@ -4,8 +4,6 @@ Choose weights on other items than those on which the ensemble is judged, e.g. o
 test set make any ensemble look better than its members.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

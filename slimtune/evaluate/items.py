@@ -1,7 +1,5 @@
 """The items of a held-out file, independent of the model that will answer. No torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from slimtune.core.errors import Problem, SlimtuneError, fail

@@ -1,7 +1,5 @@
 """Stored replies of any tool read again: each row gets the answer, the rule that found it and the status. No torch."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

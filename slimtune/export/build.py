@@ -4,8 +4,6 @@ Everything is made in `<directory>.unverified` and renamed to its final place wh
 stays there as evidence; so does what a killed export leaves, until the next export removes it.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """Export a standalone adapter or checkpoint. Its reference answers were not recorded, so they are collected first."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

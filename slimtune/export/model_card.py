@@ -3,8 +3,6 @@
 The converter (gguf-py/gguf/metadata.py) reads `base_model`, `license`, `language` and `tags` between two lines of `---`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is to be exported, how it was trained and what it answers: everything that an export needs to know."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

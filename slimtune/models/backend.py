@@ -4,8 +4,6 @@ Unsloth replaces parts of those libraries while it is imported; take models and 
 quirk that we work around is here too, with its reason, the versions it was seen in and when it can go.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

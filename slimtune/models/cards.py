@@ -4,8 +4,6 @@ Figures are the makers' data sheets: dense bf16 (fp16 before Ampere) tensor oper
 is half of the figure with fp16 accumulation on GeForce cards (not on others), and never the one "with sparsity".
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 No torch. A plan needs only what is at hand (`locate`); a run needs everything (`fetch`).
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import json

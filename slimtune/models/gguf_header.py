@@ -4,8 +4,6 @@ A file from elsewhere is doubted: a count or a length that it cannot have is an 
 it reads the whole vocabulary, which takes seconds.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from collections import Counter

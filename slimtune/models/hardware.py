@@ -1,7 +1,5 @@
 """Detect without torch what the machine trains on: a CUDA card (through nvidia-smi), else the CPU."""
 
-from __future__ import annotations
-
 import logging
 import os
 import platform

@@ -5,8 +5,6 @@ process of its own a crash is an error message, and closing always works. The se
 asks for a new key at each start, and ends with this process, even with a killed one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

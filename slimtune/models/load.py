@@ -1,7 +1,5 @@
 """Load a base model through Unsloth, with a new or a saved LoRA adapter on it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

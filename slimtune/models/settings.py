@@ -1,7 +1,5 @@
 """How a model is loaded and given a fresh adapter. No torch, so that a plan can be made of it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -3,8 +3,6 @@
 A shape comes from a family's table of published models or from a model's own `config.json`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import re

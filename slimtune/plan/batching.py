@@ -4,8 +4,6 @@ The recipe fixes the effective batch, counted in examples. A plan chooses row le
 accumulation.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@
 `benchmarks/cpu_memory.py --write-calibration` the part "computer".
 """
 
-from __future__ import annotations
-
 import functools
 import json
 from dataclasses import dataclass

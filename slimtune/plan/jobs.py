@@ -1,7 +1,5 @@
 """Build the job for the search, and its budget, from request, lengths, model shape and hardware."""
 
-from __future__ import annotations
-
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.units import GIB
 from slimtune.models import cards

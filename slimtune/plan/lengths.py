@@ -1,7 +1,5 @@
 """Lengths of examples in tokens, counted or estimated, and the packed rows that they fill. No torch."""
 
-from __future__ import annotations
-
 import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

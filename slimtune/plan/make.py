@@ -4,8 +4,6 @@ No torch and no weights: `slimtune plan` ends here. What the machine cannot do i
 effective settings are compared with this plan.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass, field, fields

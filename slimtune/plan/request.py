@@ -1,7 +1,5 @@
 """What a plan is made from: the recipe's sections, the cost of the method, the lengths of the examples. No torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

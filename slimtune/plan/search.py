@@ -4,8 +4,6 @@ Knobs that cost much time or change what is learned (offloaded layers, a lower r
 must allow.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

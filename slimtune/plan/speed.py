@@ -4,8 +4,6 @@ The card's arithmetic bounds a step. On top come dequantising every weight once 
 host that nothing hides. Source: the code of Unsloth 2026.10.9; the efficiency is measured, or assumed and said to be.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any

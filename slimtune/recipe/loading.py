@@ -1,7 +1,5 @@
 """Read a recipe's file: parents, overrides, and every mistake at once, with its line."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Collection, Sequence

@@ -1,7 +1,5 @@
 """Names that recipes, the command line and the code share; nothing heavy is imported for them."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 KindName = Literal["multiple_choice", "perplexity", "generation"]

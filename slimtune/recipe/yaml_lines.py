@@ -6,8 +6,6 @@ schema (https://yaml.org/spec/1.2.2/#103-core-schema) instead: numbers are numbe
 booleans, duplicate keys and tags are errors.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

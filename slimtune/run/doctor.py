@@ -3,8 +3,6 @@
 The doctor changes nothing and imports nothing heavy: it reads torch's build from its files.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import platform

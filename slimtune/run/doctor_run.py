@@ -3,8 +3,6 @@
 The doctor changes nothing. It hashes checkpoints and loads nothing from them.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

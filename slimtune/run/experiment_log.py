@@ -4,8 +4,6 @@ Nothing is guessed: what the folder does not say is marked 記録なし. The las
 survives when the log is written again. The text is in report/templates/experiment_log.md.jinja.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from datetime import datetime, timedelta, timezone

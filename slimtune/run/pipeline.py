@@ -1,7 +1,5 @@
 """The story of a run, from a recipe to a model in Ollama. Read it from top to bottom."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path

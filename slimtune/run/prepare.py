@@ -1,7 +1,5 @@
 """Read, encode and plan: everything that happens before a weight is loaded. No torch."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 from collections import Counter

@@ -1,7 +1,5 @@
 """Resume a run: find it, check that recipe and data are unchanged, and restore its plan."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shlex

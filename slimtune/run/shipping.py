@@ -1,7 +1,5 @@
 """The last stage: export a run that passed its verdict. It needs the run's folder alone, so it can be repeated later."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

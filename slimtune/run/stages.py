@@ -1,7 +1,5 @@
 """The stages of a run, one function each. pipeline.py says when each happens."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import shutil

@@ -1,7 +1,5 @@
 """What `slimtune chat` talks to: a GGUF, and what its Modelfile says about system prompt, context and sampling. No torch."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

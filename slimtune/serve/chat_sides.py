@@ -1,7 +1,5 @@
 """Who answers in a conversation: a GGUF in llama.cpp, or a run's base and the same with its adapter in this process."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import secrets

@@ -1,7 +1,5 @@
 """A Modelfile and the GGUF beside it that it is FROM."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

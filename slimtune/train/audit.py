@@ -4,8 +4,6 @@ A collator can overwrite labels, packing can shift them, truncation can cut an a
 batches of the trainer's own data loader and compares every token with the computed boundary before the first step.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

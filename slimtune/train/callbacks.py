@@ -1,7 +1,5 @@
 """Callbacks of a training: metrics as JSON lines, a progress bar, a warning when it overfits, memory."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from typing import Any

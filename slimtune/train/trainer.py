@@ -1,7 +1,5 @@
 """What the trainers of all methods have in common: built from the plan, compared with it, audited, measured."""
 
-from __future__ import annotations
-
 import gc
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """`slimtune data …`: build, check, preview, split, mix, export and import training sets. Nothing here loads weights."""
 
-from __future__ import annotations
-
 import typer
 
 from slimtune.cli.data.build import build

@@ -1,7 +1,5 @@
 """Which questions of a set belong together: equal, nearly equal, or of one key. No torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Unicode's compatibility form, several times as fast for Japanese as `unicodedata` has it. No torch."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

@@ -3,8 +3,6 @@
 A text here is a sequence of parts (a question, its choices), and no n-gram reaches from one part into the next.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 No training row is compared with every test item, and of the training data only what was found is kept.
 """
 
-from __future__ import annotations
-
 import bisect
 import random
 from collections import defaultdict

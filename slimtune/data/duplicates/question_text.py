@@ -1,7 +1,5 @@
 """What a row asks, without what it is dressed in: its question and its choices, as texts that can be compared. No torch."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A letter stands there if one of the five-letter runs around it does: a changed l
 runs that it breaks.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass

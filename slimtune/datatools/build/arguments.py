@@ -4,8 +4,6 @@ Everything it claims can be checked in the text: quotations stand in the context
 is called missing does not stand there. What it cannot do is understand; for that there is a teacher.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Questions from any table: which column is which field, and how choices and answers are written."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence

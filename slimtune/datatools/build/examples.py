@@ -1,7 +1,5 @@
 """Solved questions for the prompt (few-shot)."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Sequence

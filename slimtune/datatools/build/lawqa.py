@@ -4,8 +4,6 @@ Format: {"samples": [{ファイル名, コンテキスト, 問題文, 指示, �
 https://github.com/digital-go-jp/lawqa_jp (public data licence PDL 1.0). 選択肢 is one string of lines "a …", "b …".
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The prompts of four-choice questions, in one place: training and evaluation files cannot drift apart."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """A path or a Hugging Face id to questions, whatever layout it has."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

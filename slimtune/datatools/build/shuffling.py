@@ -1,7 +1,5 @@
 """A question's choices in other orders, so that a model learns what is right and not where it stands."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import random

@@ -4,8 +4,6 @@ Rejection sampling as in STaR (Zelikman et al. 2022, arXiv:2203.14465), without 
 the answer. It always sees the context of a question, even if the rows will have none.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

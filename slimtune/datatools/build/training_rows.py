@@ -1,7 +1,5 @@
 """Questions to the rows of one training file: choices shuffled, reasoning, passages and solved examples put in place."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """What a file answers: how often each label, whether one output is everywhere, whether outputs say what `meta` says."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from dataclasses import dataclass, field

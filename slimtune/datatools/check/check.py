@@ -1,7 +1,5 @@
 """Training files from first row to last: what the loader would refuse, and what would train but not as meant."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Evaluation items that a training file holds, looked for piece by piece."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A report of `check` for a terminal and for a program."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby

@@ -3,8 +3,6 @@
 openai is the layout messages without `meta`, which that service does not take.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 

@@ -9,8 +9,6 @@ models gpt-4.1 and gpt-4o; what is longer loses its end, and so its answer), and
 https://cookbook.openai.com/examples/chat_finetuning_data_prep (tokens billed = tokens × epochs).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any

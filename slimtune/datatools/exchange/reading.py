@@ -1,7 +1,5 @@
 """Files of any layout to conversations, with everything that did not come along counted."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Training examples as the model sees them: every token's text, and whether it carries loss. No weights, no torch."""
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A preview in words, nothing invisible, and as a page that can be sent to somebody."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A corpus of passages: from the contexts of questions, or from JSONL, Markdown and law XML files."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterator, Sequence

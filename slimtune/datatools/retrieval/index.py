@@ -4,8 +4,6 @@ The scores are those of the bm25s library (Lù, "BM25S: Orders of magnitude fast
 scoring", arXiv:2407.03618) with its variant "lucene", k1 = 1.5 and b = 0.75.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

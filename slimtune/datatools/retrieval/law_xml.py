@@ -4,8 +4,6 @@ Format: the "Standard Law XML Schema" at https://laws.e-gov.go.jp/ (Law / LawBod
 Paragraph / Item / Subitem1 …). The supplementary provisions, the table of contents and the appendices are left out.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Text to the terms that BM25 counts: character n-grams, or the words of the Sudachi analyser."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import re

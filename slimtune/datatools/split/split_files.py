@@ -1,7 +1,5 @@
 """`data split`: training files to train, dev and test files that share no question, with a manifest that keeps it so."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import Counter

@@ -1,7 +1,5 @@
 """Training rows of any format to the questions that are split: each with its rows, its label, its source, its group."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

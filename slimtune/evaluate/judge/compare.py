@@ -3,8 +3,6 @@
 Models, prompts and ways to combine answers can be compared: all that is needed is their answers.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations

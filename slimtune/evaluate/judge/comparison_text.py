@@ -1,7 +1,5 @@
 """A comparison as rows for a terminal and as Markdown; run/report/comparison.py makes the page."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """One side of a comparison: the answers of a run, of an evaluated model or of a file, with what was asked. No torch."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """By how much two models differ on the same items, how sure that is, and what it means."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The figures of one model from its answers, and the tables that show them: what verdict, report and comparison share."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

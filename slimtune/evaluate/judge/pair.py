@@ -1,7 +1,5 @@
 """Which answers of two or more models belong together, and which items are in the training data."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any

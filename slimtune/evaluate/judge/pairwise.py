@@ -5,8 +5,6 @@ only a win in both counts. The result says how often it preferred the answer sho
 Source: L. Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, NeurIPS 2023, section 3.4.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import Counter

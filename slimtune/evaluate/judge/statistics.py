@@ -4,8 +4,6 @@ scipy and statsmodels take seconds to import, so that each function imports what
 without them.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

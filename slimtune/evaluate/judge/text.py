@@ -1,7 +1,5 @@
 """Figures in words: shares, intervals, tests, excerpts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

@@ -1,7 +1,5 @@
 """Is the tuned model better than the base model? Both answered the same held-out items: a paired test."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The kinds of evaluation. A new one is a file here, a row in `KINDS`, and its name in `recipe.names.KindName`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Asking a multiple-choice question: by the letters' probabilities or by replies, in one order of its choices or several."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What is counted of multiple-choice answers: accuracy and how it comes about."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean

@@ -1,7 +1,5 @@
 """Generation: free replies, compared with the reference answers by exact match, chrF and BLEU. Its items are prompts."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter

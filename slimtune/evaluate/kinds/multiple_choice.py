@@ -1,7 +1,5 @@
 """Multiple choice: accuracy, whether a letter is read or an argued reply. Its items are questions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Ask the same question with its choices in another order, to detect answers by position. No torch."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Sequence

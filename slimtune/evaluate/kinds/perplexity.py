@@ -1,7 +1,5 @@
 """Perplexity: how likely a model finds the reference answers. Its items are texts."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -5,8 +5,6 @@ cannot be mistaken for a word. What only looks like a label is left as it is: th
 Bさん, A4, e.g.; and what is named only to be turned down, or as an example, becomes `REJECTED`.
 """
 
-from __future__ import annotations
-
 import re
 
 from slimtune.evaluate.replies.reply_text import one_of

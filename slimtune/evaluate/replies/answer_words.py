@@ -3,8 +3,6 @@
 For `re.VERBOSE | re.IGNORECASE | re.MULTILINE`, over folded text: a space is written `[ ]`, or `_` inside `one_of`.
 """
 
-from __future__ import annotations
-
 from slimtune.evaluate.replies.answer_marks import BOXED, DIGITS, LETTERS, LISTING, OPEN, SYMBOL
 from slimtune.evaluate.replies.reply_text import one_of
 

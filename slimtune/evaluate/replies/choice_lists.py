@@ -1,7 +1,5 @@
 """Replies that go through the choices: lists that only repeat them, and what is said of each. No torch."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -34,8 +34,6 @@ that concludes, or a last line that is only a label; a label in the middle of th
 A reply that was cut off (`truncated`) and has no answer is `truncated` instead, whatever the rule; an error stays one.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Sequence

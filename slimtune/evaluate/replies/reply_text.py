@@ -1,7 +1,5 @@
 """A raw reply as plain text: one width, no hidden reasoning, parted from what follows its answer. No torch."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """JSON over HTTP with a server of the user's: patient with faults that pass, plain about those that do not. No torch."""
 
-from __future__ import annotations
-
 import email.utils
 import ipaddress
 import random

@@ -3,8 +3,6 @@
 The same object judges the base and the tuned model of a run, and whatever `slimtune evaluate` loads.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import hashlib

@@ -1,7 +1,5 @@
 """What prompts have in common at their beginning, and which of them to compute together. No torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

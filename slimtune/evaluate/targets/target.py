@@ -1,7 +1,5 @@
 """What an evaluation may ask of a model, whatever runs it: Transformers, llama.cpp or a server. No torch."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager

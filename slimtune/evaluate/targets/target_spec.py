@@ -1,7 +1,5 @@
 """What is to be evaluated, as it is named on the command line. No torch."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

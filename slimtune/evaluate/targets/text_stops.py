@@ -1,7 +1,5 @@
 """Ending a reply at its answer line, so that an argued answer costs no more tokens than it has."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Letter probabilities from the likeliest tokens that a server tells."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Find what is wrong with a GGUF file from any source, and compare an exported one with what was meant."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Find what is wrong with a Modelfile from any source: what Ollama refuses, and what differs from training."""
 
-from __future__ import annotations
-
 import math
 import re
 import unicodedata

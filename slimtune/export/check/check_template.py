@@ -1,7 +1,5 @@
 """Whether a Modelfile's TEMPLATE renders what the chat template inside its GGUF does."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from slimtune.core.errors import SlimtuneError

@@ -1,7 +1,5 @@
 """Run llama.cpp's Python tools in a process of their own, with llama.cpp's gguf package on the path."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

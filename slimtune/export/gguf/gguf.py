@@ -1,7 +1,5 @@
 """Convert a merged model folder to a GGUF with the installed llama.cpp converter: nothing is cloned or compiled."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,7 +1,5 @@
 """Convert an adapter alone to a GGUF, to serve several adapters on one base. Every value is compared with the adapter's."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from pathlib import Path

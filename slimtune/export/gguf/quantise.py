@@ -4,8 +4,6 @@ Two routes, in this order: a `llama-quantize` of the user's (named by $SLIMTUNE_
 own routine in the xllamacpp wheel (run_quantiser.py). Both write the same bytes for the same version of llama.cpp.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

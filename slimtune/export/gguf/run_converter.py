@@ -9,8 +9,6 @@ This file is a script of its own process: it imports nothing of slimtune, and ll
 Arguments: a JSON object of regular expressions and llama.cpp's names for them, then the converter's own. Standard output: one JSON object.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections import Counter

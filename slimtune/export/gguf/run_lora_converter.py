@@ -4,8 +4,6 @@ This file is a script of its own process: it imports nothing of slimtune, and ll
 Arguments: the converter's own. Standard output: one JSON object.
 """
 
-from __future__ import annotations
-
 import json
 import runpy
 import sys

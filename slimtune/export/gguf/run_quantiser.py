@@ -11,8 +11,6 @@ This file is a script of its own process: it imports nothing of slimtune, and ll
 Standard output: one JSON object.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

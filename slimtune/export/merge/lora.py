@@ -1,7 +1,5 @@
 """Read a PEFT LoRA adapter from its files: which modules it changes, with which tensors and which scaling."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator

@@ -6,8 +6,6 @@ dequantised NF4 values, LoRA target or not: the original 16-bit weights plus the
 (`merge_base="16bit"` writes that one; the parity check measures the distance).
 """
 
-from __future__ import annotations
-
 import math
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Measure the memory that a process needs while it works; no system records that peak."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 from typing import Self

@@ -1,7 +1,5 @@
 """4-bit weights as bitsandbytes packs them: read from a checkpoint, or made as the loader makes them."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

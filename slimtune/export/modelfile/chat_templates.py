@@ -14,8 +14,6 @@ tokens itself where the GGUF's tokenizer.ggml.add_bos_token says so. What is pro
 not at all or exactly once, at the very start; that the GGUF's field agrees with the tokenizer is the converter's part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -10,8 +10,6 @@ not run here, so the prompt that Ollama makes is not proven. The GGUF's Jinja is
 The format: https://docs.ollama.com/modelfile and parser/parser.go of github.com/ollama/ollama.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

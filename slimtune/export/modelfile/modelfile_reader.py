@@ -5,8 +5,6 @@ file one character at a time; what is odd below is odd there. A value ends at th
 closed, so text after closing quotes makes it go on; a second space after PARAMETER is a parameter without a name.
 """
 
-from __future__ import annotations
-
 import codecs
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Generated conversations to compare templates and tokenizers on: what people write, and what trips renderers."""
 
-from __future__ import annotations
-
 import random
 import unicodedata
 from collections.abc import Iterator

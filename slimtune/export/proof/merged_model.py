@@ -3,8 +3,6 @@
 A crash of the worker is an error message here, its log stays off the screen, and Unsloth has not patched its transformers.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -3,8 +3,6 @@
 The GGUF runs in llama.cpp's server (models/llama_server.py), the merged model in stock transformers (merged_model.py).
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

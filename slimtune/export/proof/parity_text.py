@@ -1,7 +1,5 @@
 """parity.json in words, for the screen and the report. No torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 All findings go into parity.json; the `problems` among them forbid the export.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Check that llama.cpp renders and tokenises conversations as training did, whatever a client asks about thinking."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

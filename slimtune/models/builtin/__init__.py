@@ -1,7 +1,5 @@
 """The model and the task that ship with Slimtune, so that a whole run works offline on a laptop."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from slimtune.core.errors import fail

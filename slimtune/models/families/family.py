@@ -1,7 +1,5 @@
 """What a row of the families' table holds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

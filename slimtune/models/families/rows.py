@@ -1,7 +1,5 @@
 """The families that Slimtune knows: a row each. A new family is a new row, and its test."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from slimtune.data.line_encoding import SPLIT_EXPRESSION

@@ -1,7 +1,5 @@
 """Changes that make a run fit, cheapest first. Each is tried in the same search as the plan."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import re

@@ -1,7 +1,5 @@
 """The same run at other micro-batch sizes with no knob turned, beside the plan: what `--plot` draws."""
 
-from __future__ import annotations
-
 from slimtune.models.hardware import Hardware
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import batching, calibration, jobs, search

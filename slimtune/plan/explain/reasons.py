@@ -1,7 +1,5 @@
 """The reason of each value in a plan."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from slimtune.core.units import GIB, MIB

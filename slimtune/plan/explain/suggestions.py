@@ -1,7 +1,5 @@
 """Usual ranges of settings for so much data, each with its source. They never change a plan. No torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

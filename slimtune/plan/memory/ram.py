@@ -7,8 +7,6 @@ features, P parameters of the decoder's linears, P_lora those of the adapter; b 
 (2 in bf16, 4 in fp32), a of one in the adapter's.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from typing import Literal

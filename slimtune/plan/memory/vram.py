@@ -8,8 +8,6 @@ A step's peak is what always stays on the card plus the largest of the passing p
 cross entropy, optimizer step), which never coincide.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal

@@ -4,8 +4,6 @@ The page needs no script and asks for nothing from outside: styles and charts ar
 policy forbids the rest. Every text of the run is escaped. A part that is missing is said to be missing.
 """
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The report's sections on single items: those that flipped, and those that are in the training data."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 Percentages let a chart fill whatever width a screen has while its text and its lines keep their size.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

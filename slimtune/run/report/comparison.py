@@ -1,7 +1,5 @@
 """The page of a comparison, in the look of a run's report: self-contained, without a script, every text escaped."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The report's loss curves: training loss, evaluation loss and learning rate over the optimizer steps."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The report's sections on what a run used and left: settings, recipe, data, versions, hashes, the export."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The report's section on memory: prediction beside measurement, phase by phase, and what the prediction is made of."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

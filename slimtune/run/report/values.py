@@ -1,7 +1,5 @@
 """Values of a run as text for a page."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

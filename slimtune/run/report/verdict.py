@@ -3,8 +3,6 @@
 Everything comes from eval/verdict.json. Figures that an older version did not write are left out.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """`slimtune ollama create`: from a run's export to a model in Ollama that answers as the model that was judged."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -1,7 +1,5 @@
 """What a run's export hands to Ollama, read from its folder and checked before Ollama is asked anything."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ was trained with thinking must for unset and true; false is another prompt for i
 Ollama refuses `think: true` for a model whose template cannot think; for one trained without thinking that is right.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any

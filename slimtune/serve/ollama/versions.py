@@ -1,7 +1,5 @@
 """Versions of Ollama, and what is known to be wrong with old ones or missing in them."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ Everything outside of its file handles both only through the functions of `Metho
 "path:line" of its row. No torch: a plan reads, encodes and counts. Import what is heavy inside the functions.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence

@@ -9,8 +9,6 @@ The manifest proves that nothing was damaged, not who wrote it: resuming also un
 No torch.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

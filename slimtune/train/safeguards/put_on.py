@@ -1,7 +1,5 @@
 """Put the safeguards on a trainer that is built and checked."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 Transformers' Trainer writes into `checkpoint-N` in place, so a killed process leaves half of one under the final name.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

@@ -4,8 +4,6 @@ Each is a function from texts to `Finding`s; none needs a model. They prefer sil
 false alarm.
 """
 
-from __future__ import annotations
-
 from slimtune.core.findings import Finding
 from slimtune.data.records import Conversation
 from slimtune.datatools.check.text import outputs, personal, prompts, residue

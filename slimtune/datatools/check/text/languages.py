@@ -1,7 +1,5 @@
 """Which language a file's prompts and outputs are in, as far as their scripts tell."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 

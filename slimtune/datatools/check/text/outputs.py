@@ -1,7 +1,5 @@
 """Outputs that are cut off, repeat themselves, or go on as somebody else."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

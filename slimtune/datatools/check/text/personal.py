@@ -1,7 +1,5 @@
 """Numbers and addresses of people: My Number, credit cards, telephone numbers, e-mail addresses."""
 
-from __future__ import annotations
-
 import re
 
 from slimtune.core.findings import Finding

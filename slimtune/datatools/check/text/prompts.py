@@ -1,7 +1,5 @@
 """Prompts that give their own answer away."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

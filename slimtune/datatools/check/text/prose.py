@@ -1,7 +1,5 @@
 """The prose of a text: what is left without its code."""
 
-from __future__ import annotations
-
 import re
 
 # An unclosed fence takes the rest of the text with it.

@@ -1,7 +1,5 @@
 """What templates, web pages, wrong encodings and copy-and-paste leave behind in a text."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

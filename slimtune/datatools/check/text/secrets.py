@@ -1,7 +1,5 @@
 """Keys and passwords, by the prefixes that their issuers document."""
 
-from __future__ import annotations
-
 import re
 
 from slimtune.core.findings import Finding
