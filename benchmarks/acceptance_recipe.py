@@ -51,14 +51,7 @@ def _lengths(case: Case, tokens: int | None, on_card: bool) -> list[int]:
 
 
 def _recipe(
-    case: Case,
-    tokens: int | None,
-    folder: Path,
-    data: Path,
-    questions: Path,
-    work: Path,
-    vram_gb: float,
-    on_card: bool,
+    case: Case, tokens: int | None, folder: Path, data: Path, questions: Path, work: Path, vram_gb: float, on_card: bool
 ) -> dict[str, Any]:
     steps: dict[str, Any] = {"max_steps": case.steps, "epochs": 1, "logging_steps": 1, "save_steps": case.steps}
     values: dict[str, Any] = {

@@ -19,13 +19,7 @@ from slimtune.train import trainer as trainers
 
 
 def measure(
-    model: Any,
-    hf_tokenizer: Any,
-    prepared: Prepared,
-    case: Case,
-    *,
-    used_before_bytes: int,
-    look_closer: bool,
+    model: Any, hf_tokenizer: Any, prepared: Prepared, case: Case, *, used_before_bytes: int, look_closer: bool
 ) -> tuple[Any, dict[str, Any]]:
     """Train, then ask a few questions. Returns the trainer and the measurement, ready for JSON.
 

@@ -83,13 +83,7 @@ def _load(job: Job) -> tuple[Any, Any]:
 
 
 def _trainer(
-    model: Any,
-    tokenizer: Any,
-    examples: list[Row],
-    job: Job,
-    micro_batch: int,
-    max_length: int,
-    one_step: bool = False,
+    model: Any, tokenizer: Any, examples: list[Row], job: Job, micro_batch: int, max_length: int, one_step: bool = False
 ) -> SFTTrainer:
     adapter = LoraConfig(
         r=job.rank,

@@ -64,13 +64,7 @@ def _load(job: Job, max_length: int) -> tuple[Any, Any]:
 
 
 def _trainer(
-    model: Any,
-    tokenizer: Any,
-    examples: list[Row],
-    job: Job,
-    micro_batch: int,
-    max_length: int,
-    one_step: bool = False,
+    model: Any, tokenizer: Any, examples: list[Row], job: Job, micro_batch: int, max_length: int, one_step: bool = False
 ) -> SFTTrainer:
     arguments = SFTConfig(
         output_dir=str(job.folder / "trainer"),

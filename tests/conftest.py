@@ -9,11 +9,7 @@ import os
 from support.chat_templates import chat_template
 from support.ggufs import bare_gguf, thinking_gguf, tiny_gguf  # noqa: F401  fixtures
 from support.paths import ROOT
-from support.scheduling import (  # noqa: F401  hooks
-    pytest_configure,
-    pytest_runtest_teardown,
-    pytest_xdist_make_scheduler,
-)
+from support.scheduling import pytest_configure, pytest_runtest_teardown, pytest_xdist_make_scheduler  # noqa: F401  hooks
 from support.warm_children import cold, warm_children  # noqa: F401  the second is a fixture
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

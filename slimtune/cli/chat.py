@@ -25,8 +25,7 @@ def chat(
         Path | None, Option("--base", metavar="BASE.gguf", help="Compare with this file, both in llama.cpp.")
     ] = None,
     prompt: Annotated[
-        list[str] | None,
-        Option("--prompt", "-p", help="Answer this message and exit. Repeatable."),
+        list[str] | None, Option("--prompt", "-p", help="Answer this message and exit. Repeatable.")
     ] = None,
     system: Annotated[
         str | None, Option("--system", help='Replace the Modelfile\'s system prompt; "" for none.')

@@ -25,8 +25,7 @@ def evaluate(
     max_items: asking.ItemsOption = None,
     model: asking.ModelOption = None,
     train: Annotated[
-        list[str] | None,
-        Option("--train", help="File that the model was trained on; the items are searched in it."),
+        list[str] | None, Option("--train", help="File that the model was trained on; the items are searched in it.")
     ] = None,
     system: asking.SystemOption = None,
     alone: Annotated[bool, Option("--alone", help="Ask only the tuned model, not its base. Gives no verdict.")] = False,

@@ -123,11 +123,7 @@ def _ask_members(
 
 
 def combine(
-    members: Sequence[Answers],
-    *,
-    how: How,
-    weights: Sequence[float] | None = None,
-    names: Sequence[str] | None = None,
+    members: Sequence[Answers], *, how: How, weights: Sequence[float] | None = None, names: Sequence[str] | None = None
 ) -> list[Answer]:
     """One result row an item from the rows of every member, in the order of the first member.
 

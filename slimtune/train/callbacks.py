@@ -11,14 +11,7 @@ from transformers import TrainerCallback  # isort: skip
 from slimtune.core.progress import Advance, ignore
 
 RISES_BEFORE_WARNING = 3
-LOGGED = (
-    "loss",
-    "grad_norm",
-    "learning_rate",
-    "eval_loss",
-    "tokens_per_second",
-    "num_input_tokens_seen",
-)
+LOGGED = ("loss", "grad_norm", "learning_rate", "eval_loss", "tokens_per_second", "num_input_tokens_seen")
 
 
 class ProgressCallback(TrainerCallback):
@@ -32,10 +25,7 @@ class ProgressCallback(TrainerCallback):
     """
 
     def __init__(
-        self,
-        write: Callable[[dict[str, Any]], None],
-        memory_in_use: Callable[[], int],
-        logged: Sequence[str] = (),
+        self, write: Callable[[dict[str, Any]], None], memory_in_use: Callable[[], int], logged: Sequence[str] = ()
     ):
         self.write, self.memory_in_use, self.logged = write, memory_in_use, (*LOGGED, *logged)
         self.advance: Advance = ignore

@@ -56,10 +56,7 @@ def build(
         callbacks=[
             callbacks.ProgressCallback(record.metric, memory_in_use, method.logged),
             callbacks.OverfittingCallback(overfitting),
-            callbacks.MemoryCallback(
-                lambda: record.meter.begin("first_step"),
-                lambda: record.meter.end("first_step"),
-            ),
+            callbacks.MemoryCallback(lambda: record.meter.begin("first_step"), lambda: record.meter.end("first_step")),
         ],
     )
 

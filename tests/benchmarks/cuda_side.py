@@ -19,14 +19,7 @@ import unsloth.trainer  # isort: skip
 from unsloth.utils import attention_dispatch  # isort: skip
 from unsloth_zoo.fused_losses import fused_linear  # isort: skip
 
-from benchmarks import (
-    acceptance_cases,
-    acceptance_recipe,
-    measured_training,
-    packing_check,
-    random_model,
-    what_ran,
-)
+from benchmarks import acceptance_cases, acceptance_recipe, measured_training, packing_check, random_model, what_ran
 from benchmarks.acceptance_cases import Case
 from slimtune.models import cards
 from slimtune.models.families import TARGETS

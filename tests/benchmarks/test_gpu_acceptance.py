@@ -13,13 +13,7 @@ from support.chat_templates import chat_template
 from support.lazy import Lazy
 from support.paths import ROOT
 
-from benchmarks import (
-    acceptance_case,
-    acceptance_cases,
-    acceptance_recipe,
-    acceptance_run,
-    gpu_acceptance,
-)
+from benchmarks import acceptance_case, acceptance_cases, acceptance_recipe, acceptance_run, gpu_acceptance
 from benchmarks.acceptance_cases import Case
 from slimtune.models import cards, hardware
 

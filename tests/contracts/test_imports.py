@@ -57,8 +57,7 @@ def test_a_dry_run_imports_nothing_heavy(recipe):
 
 
 @pytest.mark.parametrize(
-    "module",
-    ["slimtune.data.loading", "slimtune.data.chat_template", "scripts.law_files", "slimtune.run.prepare"],
+    "module", ["slimtune.data.loading", "slimtune.data.chat_template", "scripts.law_files", "slimtune.run.prepare"]
 )
 def test_data_and_plan_modules_import_nothing_heavy(module):
     assert heavy_modules_after(f"import {module}") == ""

@@ -29,10 +29,7 @@ def test_files_of_a_split_are_recorded(folder):
     manifest = folder / "split.json"
     sha256 = hashlib.sha256(manifest.read_bytes()).hexdigest()
     expected = {"manifest": str(manifest), "manifest_sha256": sha256, "seed": 42, "unchanged": True}
-    assert found == [
-        {"file": train, "split": "train", **expected},
-        {"file": test, "split": "test", **expected},
-    ]
+    assert found == [{"file": train, "split": "train", **expected}, {"file": test, "split": "test", **expected}]
     assert split_manifest.notes(found, [train]) == []
 
 

@@ -9,14 +9,7 @@ from support.examples import examples
 from support.modelfiles import STOPS, parse_modelfile, write_modelfile
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.export.modelfile.modelfile_reader import (
-    Refused,
-    compare,
-    decoded,
-    read_modelfile,
-    refusals,
-    survives,
-)
+from slimtune.export.modelfile.modelfile_reader import Refused, compare, decoded, read_modelfile, refusals, survives
 
 TEMPLATE = "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
 MEANT = {

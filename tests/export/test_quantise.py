@@ -233,10 +233,7 @@ def program(tmp_path, body):
 
 def test_a_llama_quantize_of_the_users_comes_first(wide_gguf, made, tmp_path, monkeypatch):
     ready = made("q5_k_m")[1]
-    path = program(
-        tmp_path,
-        f"assert sys.argv[3] == 'Q5_K_M'\nshutil.copy({str(ready)!r}, sys.argv[2])",
-    )
+    path = program(tmp_path, f"assert sys.argv[3] == 'Q5_K_M'\nshutil.copy({str(ready)!r}, sys.argv[2])")
     monkeypatch.setenv(PROGRAM_VARIABLE, str(path))
     record = quantise(wide_gguf, tmp_path / "x.gguf", "q5_k_m")
     assert record.route == "llama-quantize" and digest(tmp_path / "x.gguf") == digest(ready)

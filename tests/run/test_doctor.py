@@ -29,13 +29,7 @@ from slimtune.run import doctor, doctor_run
 from slimtune.train.safeguards import checkpoints
 
 GIB = 2**30
-FILES = (
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "optimizer.pt",
-    "scheduler.pt",
-    "rng_state.pth",
-)
+FILES = ("adapter_config.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 
 def has(findings, level, *texts):
@@ -332,14 +326,7 @@ def test_a_killed_run(unfinished):
     has(findings, "ok", "checkpoint-6 is valid")
     has(findings, "ok", "no adapter yet")
     last = has(findings, "ok", "--resume auto continues after step 6 of 9 (checkpoint-6)")
-    assert shlex.split(last.fix) == [
-        "python",
-        "train_unsloth.py",
-        "--recipe",
-        "my recipe.yaml",
-        "--resume",
-        "auto",
-    ]
+    assert shlex.split(last.fix) == ["python", "train_unsloth.py", "--recipe", "my recipe.yaml", "--resume", "auto"]
     assert findings[-1] == last and len(findings) == 5
 
 
@@ -350,9 +337,7 @@ def test_a_link_to_the_run_will_do_and_its_parent_will_not(unfinished):
     parent = Path("outputs/law")
     assert doctor_run.run(parent) == [
         Finding(
-            "error",
-            "outputs/law is not a run folder: it has no manifest.json",
-            "slimtune doctor outputs/law/latest",
+            "error", "outputs/law is not a run folder: it has no manifest.json", "slimtune doctor outputs/law/latest"
         )
     ]
     has(doctor_run.run(Path("nowhere")), "error", "nowhere is not a run folder", "outputs/<name>/<UTC time>")

@@ -192,11 +192,7 @@ def test_files_hold_what_the_manifest_says(tmp_path):
     written = build_files(given, tmp_path, dev=0.125, test=0.25, seed=5)
     assert {
         name: written[name] for name in ("direct_norag.train.jsonl", "cot_rag.dev.jsonl", "test_cot_rag.jsonl")
-    } == {
-        "direct_norag.train.jsonl": 30,
-        "cot_rag.dev.jsonl": 6,
-        "test_cot_rag.jsonl": 12,
-    }
+    } == {"direct_norag.train.jsonl": 30, "cot_rag.dev.jsonl": 6, "test_cot_rag.jsonl": 12}
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*written, "split.json"])
     manifest = json.loads((tmp_path / "split.json").read_text(encoding="utf-8"))
     assert (manifest["seed"], manifest["dev"], manifest["test"]) == (5, 0.125, 0.25)

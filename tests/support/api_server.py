@@ -33,12 +33,7 @@ class Request:
 
 
 def chat(
-    text: str | None,
-    *,
-    finish: str = "stop",
-    tokens: int = 1,
-    top: dict[str, float] | None = None,
-    ids: bool = False,
+    text: str | None, *, finish: str = "stop", tokens: int = 1, top: dict[str, float] | None = None, ids: bool = False
 ) -> Answer:
     """A chat completion; top: text to log-probability of what may come first, the likeliest first.
 

@@ -103,11 +103,7 @@ def write(folder: Path, *, contaminated: bool = False) -> Path:
                     "verdict_questions": {"asked": 100, "correct": 92, "flipped": 1},
                 }
             },
-            "rendering": {
-                "conversations": 200,
-                "think": {"unset": 200, "true": 200, "false": 200},
-                "ids_equal": 200,
-            },
+            "rendering": {"conversations": 200, "think": {"unset": 200, "true": 200, "false": 200}, "ids_equal": 200},
             "problems": [],
         },
     )
@@ -248,12 +244,7 @@ def _recipe() -> dict[str, Any]:
 
 
 def _figures(allocated: int, reserved: int, context: int, resident: int) -> dict[str, int]:
-    return {
-        "peak_allocated": allocated,
-        "peak_reserved": reserved,
-        "context": context,
-        "peak_resident_set": resident,
-    }
+    return {"peak_allocated": allocated, "peak_reserved": reserved, "context": context, "peak_resident_set": resident}
 
 
 def _plan() -> dict[str, Any]:
@@ -321,12 +312,7 @@ def _manifest() -> dict[str, Any]:
             "evaluate.data": "recipes/direct.yaml:16",
         },
         "versions": {"python": "3.11.7", "torch": "2.10.0", "unsloth": "2026.10.9", "trl": "1.15.0"},
-        "hardware": {
-            "kind": "cuda",
-            "name": "NVIDIA GeForce RTX 3080",
-            "memory_bytes": 10_307_921_510,
-            "cores": 16,
-        },
+        "hardware": {"kind": "cuda", "name": "NVIDIA GeForce RTX 3080", "memory_bytes": 10_307_921_510, "cores": 16},
         "hashes": {
             "recipe": "11" * 32,
             "chat_template": "22" * 32,

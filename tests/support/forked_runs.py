@@ -260,16 +260,7 @@ class Moments:
 
 FAULTS = {
     fault.__name__: fault
-    for fault in (
-        nothing,
-        kill_while_writing,
-        kill_after_training,
-        send,
-        no_space,
-        nan_loss,
-        short_of_memory,
-        kill_at,
-    )
+    for fault in (nothing, kill_while_writing, kill_after_training, send, no_space, nan_loss, short_of_memory, kill_at)
 }
 
 if __name__ == "__main__":

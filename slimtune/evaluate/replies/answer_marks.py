@@ -59,10 +59,7 @@ _MARKUP = [
     for pattern, replacement in (
         (r"~~[^~\n]{1,80}~~", ""),
         (r"^[ ]*```[\w-]*[ ]*$", ""),
-        (
-            r"<(b|i|u|em|strong|mark|code|span|p|div|big|small|su[bp]|font|h\d)\b[^<>]{0,80}>([^<>]{0,200})</\1>",
-            r"\2",
-        ),
+        (r"<(b|i|u|em|strong|mark|code|span|p|div|big|small|su[bp]|font|h\d)\b[^<>]{0,80}>([^<>]{0,200})</\1>", r"\2"),
         (r"<br[ ]*/?>|</?(?:p|div|li|ul|ol|tr|td|th|table|details|summary)\b[^<>]{0,80}>|</[\w-]{1,30}>", "\n"),
         (r"<(?:pad|bos|unk|s)>", ""),
         (r"\\n(?![a-z])", "\n"),

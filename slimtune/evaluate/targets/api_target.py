@@ -152,12 +152,7 @@ class ApiTarget:
     """A served model, as a Target. Make one with `open_api`."""
 
     def __init__(
-        self,
-        server: JsonServer,
-        facts: Facts,
-        request: dict[str, Any],
-        scoring: dict[str, Any] | None,
-        batch_size: int,
+        self, server: JsonServer, facts: Facts, request: dict[str, Any], scoring: dict[str, Any] | None, batch_size: int
     ):
         """request: fields of every request. scoring: those of one for log-probabilities, None where none are told."""
         abilities: set[Ability] = {"generate"} if scoring is None else {"generate", "score"}

@@ -21,16 +21,7 @@ from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import sha256_file
 from slimtune.data.records import Message
 from slimtune.evaluate.targets.prefixes import group_by_prefix
-from slimtune.evaluate.targets.target import (
-    Ability,
-    Facts,
-    Letters,
-    Likelihood,
-    Piece,
-    Prompt,
-    Reply,
-    Sampling,
-)
+from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Piece, Prompt, Reply, Sampling
 from slimtune.evaluate.targets.threads import in_threads
 from slimtune.evaluate.targets.told_tokens import Told, letters_of, single_tokens
 from slimtune.models import llama_server
@@ -68,11 +59,7 @@ def open_gguf(
     if importlib.util.find_spec("xllamacpp") is None:
         raise fail("llama.cpp is not installed", fix="pip install -r requirements.txt (xllamacpp)")
     server = llama_server.start(
-        path,
-        context_length=context_length,
-        slots=batch_size,
-        threads=threads,
-        flash_attention=flash_attention,
+        path, context_length=context_length, slots=batch_size, threads=threads, flash_attention=flash_attention
     )
     return GgufTarget(path, server, header.text("general.architecture") or "unknown", batch_size, thinking)
 

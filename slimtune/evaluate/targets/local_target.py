@@ -19,16 +19,7 @@ from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Message
 from slimtune.data.text import thought_and_answer
 from slimtune.evaluate.targets.prefixes import FEWEST_OF_ALL, Group, common_length, group_by_prefix
-from slimtune.evaluate.targets.target import (
-    Ability,
-    Facts,
-    Letters,
-    Likelihood,
-    Piece,
-    Prompt,
-    Reply,
-    Sampling,
-)
+from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Piece, Prompt, Reply, Sampling
 from slimtune.evaluate.targets.text_stops import AnswerLineStop
 from slimtune.evaluate.targets.told_tokens import single_tokens
 from slimtune.models import families

@@ -224,10 +224,7 @@ def _named(gguf: Gguf) -> Iterator[Finding]:
     architecture = gguf.text("general.architecture")
     if not architecture:
         yield Finding("error", "general.architecture is missing: no program can load the file", _CONVERT_AGAIN)
-    for key, lost in (
-        ("general.name", "programs show no name"),
-        ("general.license", "the terms of use are unknown"),
-    ):
+    for key, lost in (("general.name", "programs show no name"), ("general.license", "the terms of use are unknown")):
         if not gguf.text(key):
             yield Finding("warning", f"{key} is missing: {lost}", _FROM_CARD)
     if not any(key.startswith("general.base_model.0.") for key in gguf.metadata):

@@ -23,11 +23,7 @@ from slimtune.core.files import write_json
 from slimtune.export.merge import nf4
 from slimtune.export.merge.lora import Lora, read_loras
 from slimtune.export.merge.needed_memory import MemoryWatch
-from slimtune.export.merge.nf4 import (
-    PACKED_PART,
-    Rows,
-    unpacked_shape,
-)
+from slimtune.export.merge.nf4 import PACKED_PART, Rows, unpacked_shape
 from slimtune.export.model_folder import (
     OpenTensors,
     existing_file,
@@ -129,11 +125,7 @@ def merge_adapter(
         )
     config = read_json(base_dir / "config.json")
     adapter_file = existing_file(adapter_dir / "adapter_model.safetensors")
-    with (
-        MemoryWatch() as memory,
-        open_tensors([adapter_file]) as adapter,
-        open_tensors(shard_paths(base_dir)) as base,
-    ):
+    with MemoryWatch() as memory, open_tensors([adapter_file]) as adapter, open_tensors(shard_paths(base_dir)) as base:
         _check_kind_of_base(base_dir, config, base, merge_base, load_in_4bit)
         loras = read_loras(adapter_dir, adapter)
         outputs = _plan(base_dir, config, base, loras, quantise=load_in_4bit and merge_base == "dequantised")

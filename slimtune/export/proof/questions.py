@@ -83,12 +83,7 @@ class QuestionsRecord:
 
 
 def ask(
-    server: LlamaServer,
-    gguf: Path,
-    questions: Questions,
-    *,
-    slots: int,
-    advance: Advance = ignore,
+    server: LlamaServer, gguf: Path, questions: Questions, *, slots: int, advance: Advance = ignore
 ) -> QuestionsRecord:
     """Ask the file in `server` the questions as the verdict asked them.
 

@@ -87,14 +87,7 @@ def groups(items: Mapping[str, int]) -> dict[str, int]:
 
 
 def plot(
-    path: Path,
-    bars: Sequence[Bar],
-    *,
-    title: str,
-    subtitle: str,
-    budget_bytes: int,
-    visible_bytes: int,
-    card: str,
+    path: Path, bars: Sequence[Bar], *, title: str, subtitle: str, budget_bytes: int, visible_bytes: int, card: str
 ) -> Path:
     """Draw one to eight bars into a PNG of 1400 x (324 + 80 · bars) pixels and return its path.
 

@@ -13,10 +13,7 @@ from slimtune.run.report.values import known, number
 MOST_SHOWN = 50
 _MOST_OPEN = 10
 # Name, meaning, whether base is right, whether tuned is right.
-_GROUPS = (
-    ("lost", "right before, wrong after", True, False),
-    ("gained", "wrong before, right after", False, True),
-)
+_GROUPS = (("lost", "right before, wrong after", True, False), ("gained", "wrong before, right after", False, True))
 
 StoredRow = dict[str, Any]
 

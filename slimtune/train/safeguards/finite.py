@@ -220,10 +220,7 @@ def _error(found: NonFinite, args: Any, *, trained: int, overflows: int) -> Slim
 
 
 def _advice(found: NonFinite, args: Any) -> str:
-    advice = [
-        "look at the rows below",
-        f"lower train.learning_rate (now {args.learning_rate:g})",
-    ]
+    advice = ["look at the rows below", f"lower train.learning_rate (now {args.learning_rate:g})"]
     if args.fp16:
         advice.append("use a card with bf16, since fp16 has no number above 65,504")
     if found.weights:

@@ -226,10 +226,7 @@ def test_everything_that_cannot_be_compared_is_told_at_once():
         ("broken", "1 of 2 answers lack predicted"),
         ("broken", "repeated ids: q0"),
         ("empty", "no answers"),
-        (
-            "results",
-            "different kinds: fine is multiple_choice, broken is multiple_choice, text is generation",
-        ),
+        ("results", "different kinds: fine is multiple_choice, broken is multiple_choice, text is generation"),
     ]
 
 

@@ -223,13 +223,7 @@ def test_what_is_wrong_with_the_model_comes_before_contamination():
         (texts([1, 2]), replies([1, 2]), "different kinds: base is perplexity, tuned is generation"),
         (replies([1, 2]), replies([1, 2], reference="別の条"), "different references: p0, p1"),
         (texts([1, 2], prompt_sha256="1"), texts([1, 2], prompt_sha256="2"), "different prompts: t0, t1"),
-        (
-            texts(
-                [1],
-            ),
-            [],
-            "no answers",
-        ),
+        (texts([1]), [], "no answers"),
         ([{"id": 1, "kind": "poetry"}], [{"id": 1, "kind": "poetry"}], "unknown kind 'poetry'"),
     ],
 )

@@ -104,8 +104,7 @@ def test_what_cannot_be_drawn_truly_is_refused(tmp_path, items, message):
 
 
 @pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 MiB"), (40 * MIB, "40 MiB"), (GIB // 2, "0.50 GiB"), (1234 * GIB, "1,234.00 GiB")],
+    ("size", "text"), [(0, "0 MiB"), (40 * MIB, "40 MiB"), (GIB // 2, "0.50 GiB"), (1234 * GIB, "1,234.00 GiB")]
 )
 def test_sizes_are_written_for_a_person(size, text):
     assert size_text(size) == text

@@ -78,7 +78,7 @@ def test_an_interval_is_drawn_where_it_lies():
     ]
     assert drawn["line"] == 25
     assert [(tick["at"], tick["text"]) for tick in drawn["x"]] == [
-        *((0, "0 %"), (25, "25 %"), (50, "50 %"), (75, "75 %"), (100, "100 %")),
+        *((0, "0 %"), (25, "25 %"), (50, "50 %"), (75, "75 %"), (100, "100 %"))
     ]
 
 

@@ -31,10 +31,7 @@ def test_a_dialogue_that_was_asked_for() -> None:
     assert not list(role_residue("続きを書いて。\nUser: 元気？", "では。\nUser: はい", "f:1"))
 
 
-@pytest.mark.parametrize(
-    ("output", "what"),
-    [(" a", "begins"), ("a\n", "ends"), ("\u3000a ", "begins and ends")],
-)
+@pytest.mark.parametrize(("output", "what"), [(" a", "begins"), ("a\n", "ends"), ("\u3000a ", "begins and ends")])
 def test_white_space_around_the_output(output: str, what: str) -> None:
     (finding,) = trailing_space(output, "f:1")
     assert (finding.level, finding.what) == ("note", f"the output {what} with white space")
