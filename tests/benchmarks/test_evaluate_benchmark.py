@@ -143,6 +143,7 @@ def test_of_a_larger_model_fewer_questions_are_asked(tmp_path):
     assert len(questions) == len(prompts) == case["count"]
 
 
+@pytest.mark.unsloth
 def test_slimtune_answers_under_the_keys_of_the_prompts(tmp_path):
     from benchmarks import evaluate_slimtune
 

@@ -51,6 +51,7 @@ def test_an_unknown_builtin_is_an_error_that_names_the_known_ones():
         builtin.resolve("builtin:tiny-qwen4")
 
 
+@pytest.mark.unsloth
 def test_pretraining_never_shows_a_four_choice_question():
     import random
 
