@@ -76,7 +76,7 @@ def chat(
         elif sys.stdin.isatty():
             loop.talk(conversation)
         else:
-            loop.run_script(conversation, loop.entries_of(loop.piped()))
+            loop.run_script(conversation, loop.piped())
 
 
 def _run_and_its_base(

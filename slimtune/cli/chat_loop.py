@@ -5,6 +5,7 @@ user's text into the real control token, which would end the user's turn and beg
 """
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,9 +39,11 @@ class Entry:
 
 
 @dataclass
-class _Said:
-    """A reply so far."""
+class _Reply:
+    """What a side replies to the messages of `prompt`, so far."""
 
+    side: Side
+    prompt: list[Message]
     text: str = ""
     thought: str = ""
     cut: bool = False
@@ -51,6 +54,13 @@ class _Said:
         else:
             self.text += piece.text
         self.cut = self.cut or piece.cut
+
+    @property
+    def why_cut(self) -> str:
+        side, length = self.side, self.side.reply_length
+        if length is not None and length <= side.room(self.prompt):
+            return f" after {length:,} tokens (--max-new-tokens)"
+        return f": the context of {side.context:,} tokens is full; /reset starts again, {side.more_context}"
 
 
 @dataclass
@@ -76,24 +86,20 @@ class Chat:
 
     def problems(self, text: str) -> list[Problem]:
         """Why this message cannot be sent: what it contains, or a context that it would fill. [] where it can."""
-        message = texts.normalised(text)
-        found = [Problem(f"the message {what}", fix=fix) for what, fix in texts.faults(message, "user")]
+        message = Message("user", texts.normalised(text))
+        if faults := texts.faults(message.content, "user"):
+            return [Problem(f"the message {what}", fix=fix) for what, fix in faults]
         for side, history in zip(self.sides, self.histories, strict=True):
-            if found:
-                break
-            room = side.room([*history, Message("user", message)])
+            room = side.room([*history, message])
             if room < 1:
-                begun = len(history) > len(self._opening())
-                do = "/reset starts again" if begun else "shorten it"
-                what = f"the conversation with this message has {side.context - room:,} tokens"
-                found.append(
-                    Problem(
-                        f"{what}, and the context{self._of(side)} holds {side.context:,}, the reply included; "
-                        "it was not sent, and nothing was dropped",
-                        fix=f"{do}; {side.more_context}",
-                    )
+                do = "/reset starts again" if len(history) > len(self._opening()) else "shorten it"
+                what = (
+                    f"the conversation with this message has {side.context - room:,} tokens, and the context"
+                    f"{self._of(side)} holds {side.context:,}, the reply included; "
+                    "it was not sent, and nothing was dropped"
                 )
-        return found
+                return [Problem(what, fix=f"{do}; {side.more_context}")]
+        return []
 
     def answer(self, text: str, *, stoppable: bool) -> bool:
         """Show what every side replies to a message without `problems`, and keep the exchange in the histories.
@@ -103,33 +109,33 @@ class Chat:
         not be what the model wrote.
         """
         message = Message("user", texts.normalised(text))
-        said = [_Said() for _ in self.sides]
+        replies = [_Reply(side, [*history, message]) for side, history in zip(self.sides, self.histories, strict=True)]
+        together = len(self.sides) > 1 and self.screen.shows_replies_together
         stopped = False
         try:
-            self._ask(message, said)
+            for reply in replies:
+                self._hear(reply, together)
         except KeyboardInterrupt:
             if not stoppable:
                 raise
             stopped = True
-        if self._together:
-            self._show_together(message, said)
+        if together:
+            told = {reply.side.name: (reply.thought, reply.text) for reply in replies}
+            self.screen.together(message.content, told)
         elif stopped:
             self.screen.end()
         if stopped:
             self.screen.notes.say("(stopped)")
-        for side, history, one in zip(self.sides, self.histories, said, strict=True):
-            if one.cut:
-                self.screen.notes.warn(self._why_cut(side, [*history, message]))
-        faults = [
-            f"{self._the_reply(side)} {what}"
-            for side, one in zip(self.sides, said, strict=True)
-            for what, _ in texts.faults(texts.normalised(one.text), "assistant")
-        ]
+        faults = []
+        for reply in replies:
+            name = f"the reply{self._of(reply.side)}"
+            if reply.cut:
+                self.screen.notes.warn(f"{name} was cut off{reply.why_cut}")
+            faults += [f"{name} {what}" for what, _ in texts.faults(texts.normalised(reply.text), "assistant")]
         if faults:
             self.screen.notes.warn(f"this exchange is not kept for the next message: {'; '.join(faults)}")
         else:
-            for history, one in zip(self.histories, said, strict=True):
-                history += [message, Message("assistant", one.text)]
+            self.histories = [[*reply.prompt, Message("assistant", reply.text)] for reply in replies]
         return stopped
 
     def command(self, text: str) -> bool:
@@ -161,47 +167,20 @@ class Chat:
     def _of(self, side: Side) -> str:
         return f" of {side.name}" if len(self.sides) > 1 else ""
 
-    def _the_reply(self, side: Side) -> str:
-        return f"the reply{self._of(side)}"
-
-    def _ask(self, message: Message, said: list[_Said]) -> None:
-        """Fill `said`, and show it piece by piece unless it is shown together."""
-        screen, together = self.screen, self._together
-        for side, history, one in zip(self.sides, self.histories, said, strict=True):
-            if len(self.sides) > 1 and not together:
-                screen.heading(side)
-            with (
-                screen.waiting(side) if together else contextlib.nullcontext(),
-                contextlib.closing(side.reply([*history, message])) as pieces,
-            ):
-                for piece in pieces:
-                    one.add(piece)
-                    if not together:
-                        screen.piece(piece)
-            if not together:
-                screen.end()
-
-    @property
-    def _together(self) -> bool:
-        """Whether replies are shown when all are complete: in columns, or as a line for a script."""
-        return len(self.sides) > 1 and (self.screen.wide or not self.screen.to_terminal)
-
-    def _show_together(self, message: Message, said: list[_Said]) -> None:
-        replies = {side.name: one.text for side, one in zip(self.sides, said, strict=True)}
-        thoughts = {side.name: one.thought for side, one in zip(self.sides, said, strict=True)}
-        if self.screen.to_terminal:
-            self.screen.columns(replies, thoughts)
-        else:
-            self.screen.row(message.content, replies)
-
-    def _why_cut(self, side: Side, messages: Sequence[Message]) -> str:
-        room = side.room(messages)
-        if side.reply_length is not None and side.reply_length <= room:
-            return f"{self._the_reply(side)} was cut off after {side.reply_length:,} tokens (--max-new-tokens)"
-        return (
-            f"{self._the_reply(side)} was cut off: the context of {side.context:,} tokens is full; "
-            f"/reset starts again, {side.more_context}"
-        )
+    def _hear(self, reply: _Reply, together: bool) -> None:
+        """Fill in a reply. together: it is shown when all are complete, else piece by piece."""
+        if len(self.sides) > 1 and not together:
+            self.screen.heading(reply.side)
+        with (
+            self.screen.waiting(reply.side) if together else contextlib.nullcontext(),
+            contextlib.closing(reply.side.reply(reply.prompt)) as pieces,
+        ):
+            for piece in pieces:
+                reply.add(piece)
+                if not together:
+                    self.screen.piece(piece)
+        if not together:
+            self.screen.end()
 
 
 NextLine = Callable[[str], str | None]
@@ -253,11 +232,10 @@ def run_script(conversation: Chat, given: Iterable[Entry]) -> None:
         if entry.command:
             if conversation.command(entry.text):
                 return
-            continue
-        problems = conversation.problems(entry.text)
-        if problems:
+        elif problems := conversation.problems(entry.text):
             raise SlimtuneError(problems)
-        conversation.answer(entry.text, stoppable=False)
+        else:
+            conversation.answer(entry.text, stoppable=False)
 
 
 def next_entry(read: NextLine) -> Entry | None:
@@ -274,14 +252,8 @@ def next_entry(read: NextLine) -> Entry | None:
     return None
 
 
-def entries_of(read: NextLine) -> Iterator[Entry]:
-    """Every entry that is read, to the end."""
-    while (entry := next_entry(read)) is not None:
-        yield entry
-
-
-def piped() -> NextLine:
-    """A reader of standard input that is not a terminal. It raises SlimtuneError for a line that is not UTF-8."""
+def piped() -> Iterator[Entry]:
+    """The entries on standard input that is not a terminal. Raises SlimtuneError for a line that is not UTF-8."""
     lines = enumerate(sys.stdin.buffer, 1)
 
     def read(prompt: str) -> str | None:
@@ -293,17 +265,15 @@ def piped() -> NextLine:
         except UnicodeDecodeError as error:
             raise fail(f"not UTF-8: {error}", where=f"standard input:{number}", fix="save it as UTF-8") from error
 
-    return read
+    return iter(functools.partial(next_entry, read), None)
 
 
 def _several_lines(first: str, read: NextLine) -> str:
     lines = [first]
     while not lines[-1].rstrip().endswith(_SEVERAL_LINES):
-        line = read("... ")
-        if line is None:
-            raise fail(
-                f"the message that begins with {_SEVERAL_LINES} does not end", fix=f"end it with {_SEVERAL_LINES}"
-            )
+        if (line := read("... ")) is None:
+            what = f"the message that begins with {_SEVERAL_LINES} does not end"
+            raise fail(what, fix=f"end it with {_SEVERAL_LINES}")
         lines.append(line)
     return "\n".join(lines).rstrip().removesuffix(_SEVERAL_LINES).strip("\n")
 
@@ -323,8 +293,6 @@ def _typed(prompt: str) -> str | None:
 
 def checked_system(text: str) -> str:
     """A system prompt in NFC. Raises SlimtuneError for one that training would refuse."""
-    system = texts.normalised(text)
-    problems = [Problem(f"the system prompt {what}", fix=fix) for what, fix in texts.faults(system, "system")]
-    if problems:
+    if problems := texts.system_problems(text):
         raise SlimtuneError(problems)
-    return system
+    return texts.normalised(text)

@@ -1,11 +1,11 @@
 """Where a conversation is shown: replies on standard output and nothing else there, everything else on standard error."""
 
-import contextlib
 import json
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 from rich.console import Console as RichConsole
 from rich.table import Table
@@ -30,8 +30,7 @@ class Screen:
 
     def heading(self, side: Side) -> None:
         """Whose reply follows, where two are shown one under the other."""
-        self._out.write(f"── {side.name}\n")
-        self._out.flush()
+        self._write(f"── {side.name}\n")
 
     def piece(self, piece: Piece) -> None:
         """A part of a reply, shown at once; a thought dimly, on standard error, since it is not the reply."""
@@ -40,42 +39,45 @@ class Screen:
             self._in_thought = True
         elif piece.text:
             self._end_thought()
-            self._out.write(_harmless(piece.text) if self.to_terminal else piece.text)
-            self._out.flush()
+            self._write(_harmless(piece.text) if self.to_terminal else piece.text)
             self._in_line = True
 
     def end(self) -> None:
         """The end of a reply's line. A script gets a line for an empty reply too."""
         self._end_thought()
         if self._in_line or not self.to_terminal:
-            self._out.write("\n")
-            self._out.flush()
+            self._write("\n")
         self._in_line = False
 
-    def columns(self, replies: Mapping[str, str], thoughts: Mapping[str, str]) -> None:
-        """Two replies side by side, by the name of their side."""
+    @property
+    def shows_replies_together(self) -> bool:
+        """Whether two replies are shown when both are complete: in columns, or as a line for a script."""
+        return not self.to_terminal or shutil.get_terminal_size().columns >= COLUMNS_FROM
+
+    def together(self, prompt: str, replies: Mapping[str, tuple[str, str]]) -> None:
+        """Thought and text of two replies, by the name of their side.
+
+        They stand side by side; a script gets a JSON object in a line instead, {"prompt", "base", "tuned"}.
+        """
+        if not self.to_terminal:
+            texts = {name: text for name, (_, text) in replies.items()}
+            self._write(json.dumps({"prompt": prompt, **texts}, ensure_ascii=False) + "\n")
+            return
         table = Table(box=None, padding=(0, 2, 0, 0), expand=True, header_style="bold")
         for name in replies:
             table.add_column(name, ratio=1, overflow="fold")
-        if any(thoughts.values()):
-            table.add_row(*(Text(_harmless(thoughts[name].strip()), style="dim") for name in replies))
-        table.add_row(*(Text(_harmless(text.strip())) for text in replies.values()))
+        if any(thought for thought, _ in replies.values()):
+            table.add_row(*(Text(_harmless(thought.strip()), style="dim") for thought, _ in replies.values()))
+        table.add_row(*(Text(_harmless(text.strip())) for _, text in replies.values()))
         RichConsole(file=self._out, highlight=False).print(table)
 
-    def row(self, prompt: str, replies: Mapping[str, str]) -> None:
-        """Two replies for a script: a JSON object in a line, {"prompt", "base", "tuned"}."""
-        self._out.write(json.dumps({"prompt": prompt, **replies}, ensure_ascii=False) + "\n")
-        self._out.flush()
-
-    @property
-    def wide(self) -> bool:
-        return shutil.get_terminal_size().columns >= COLUMNS_FROM
-
-    @contextlib.contextmanager
-    def waiting(self, side: Side) -> Iterator[None]:
+    def waiting(self, side: Side) -> AbstractContextManager[object]:
         """While a reply is made that is not shown piece by piece."""
-        with self.notes.out.status(f"{side.name} answers …"):
-            yield
+        return self.notes.out.status(f"{side.name} answers …")
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()
 
     def _end_thought(self) -> None:
         if self._in_thought:

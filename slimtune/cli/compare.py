@@ -4,7 +4,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from slimtune.cli import asking
+from slimtune.cli import options
 
 
 def compare(
@@ -15,18 +15,18 @@ def compare(
         ),
     ],
     data: Annotated[str | None, Option("--data", help="Ask each target the questions of this file first.")] = None,
-    kind: asking.KindOption = "multiple_choice",
-    mode: asking.ModeOption = "direct",
-    permutations: asking.PermutationsOption = 1,
-    votes: asking.VotesOption = 1,
-    temperature: asking.TemperatureOption = 0.7,
-    max_new_tokens: asking.TokensOption = 512,
-    max_items: asking.ItemsOption = None,
+    kind: options.KindOption = "multiple_choice",
+    mode: options.ModeOption = "direct",
+    permutations: options.PermutationsOption = 1,
+    votes: options.VotesOption = 1,
+    temperature: options.TemperatureOption = 0.7,
+    max_new_tokens: options.TokensOption = 512,
+    max_items: options.ItemsOption = None,
     judge: Annotated[
         str | None, Option("--judge", metavar="URL#MODEL", help="Let this model judge free answers in pairs.")
     ] = None,
-    out: asking.OutOption = None,
-    seed: asking.SeedOption = 42,
+    out: options.OutOption = None,
+    seed: options.SeedOption = 42,
 ) -> None:
     """Compare runs or models: differences with intervals, and the items on which they differ."""
     from slimtune.core.console import Console
@@ -35,7 +35,7 @@ def compare(
     from slimtune.run import screen
     from slimtune.run.report.comparison import as_html
 
-    settings = asking.settings_of(kind, mode, permutations, votes, temperature, max_new_tokens, seed)
+    settings = options.settings_of(kind, mode, permutations, votes, temperature, max_new_tokens, seed)
     console = Console()
     folder, result = comparison.write(
         contenders, data, settings, max_items=max_items, judge=judge, out=out, on_progress=console

@@ -4,30 +4,30 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from slimtune.cli import asking
+from slimtune.cli import options
 from slimtune.core.errors import fail
 
 
 def ensemble(
     members: Annotated[list[str], Argument(help="Two or more runs, adapters or checkpoints on one base model.")],
-    data: asking.DataOption = None,
+    data: options.DataOption = None,
     weights: Annotated[
         str | None,
         Option("--weights", help="One weight per member, e.g. 2,1,1. Do not choose them on these questions."),
     ] = None,
-    mode: asking.ModeOption = "direct",
-    permutations: asking.PermutationsOption = 1,
-    votes: asking.VotesOption = 1,
-    temperature: asking.TemperatureOption = 0.7,
-    max_new_tokens: asking.TokensOption = 512,
-    max_items: asking.ItemsOption = None,
-    out: asking.OutOption = None,
-    fresh: asking.FreshOption = False,
-    max_length: asking.LengthOption = None,
-    batch_size: asking.BatchOption = None,
-    load_in_4bit: asking.FourBitOption = None,
-    vram_gb: asking.VramOption = None,
-    seed: asking.SeedOption = 42,
+    mode: options.ModeOption = "direct",
+    permutations: options.PermutationsOption = 1,
+    votes: options.VotesOption = 1,
+    temperature: options.TemperatureOption = 0.7,
+    max_new_tokens: options.TokensOption = 512,
+    max_items: options.ItemsOption = None,
+    out: options.OutOption = None,
+    fresh: options.FreshOption = False,
+    max_length: options.LengthOption = None,
+    batch_size: options.BatchOption = None,
+    load_in_4bit: options.FourBitOption = None,
+    vram_gb: options.VramOption = None,
+    seed: options.SeedOption = 42,
 ) -> None:
     """Ask several adapters of one base model, and combine their answers by vote and by mean probability."""
     from slimtune.core.console import Console
@@ -40,7 +40,7 @@ def ensemble(
     specs = [target_spec.parse(member) for member in members]
     request = evaluation.Request(
         spec=specs[0],
-        settings=asking.settings_of("multiple_choice", mode, permutations, votes, temperature, max_new_tokens, seed),
+        settings=options.settings_of("multiple_choice", mode, permutations, votes, temperature, max_new_tokens, seed),
         loading=Loading(load_in_4bit, max_length, None, batch_size, vram_gb),
         data=data,
         max_items=max_items,

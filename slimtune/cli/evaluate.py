@@ -4,7 +4,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from slimtune.cli import asking
+from slimtune.cli import options
 from slimtune.data.records import Mode
 from slimtune.recipe.names import KindName
 
@@ -13,30 +13,30 @@ _TARGET = "The folder of a run, an adapter or a model; a hub id; a .gguf; or URL
 
 def evaluate(
     target: Annotated[str, Argument(help=_TARGET)],
-    data: asking.DataOption = None,
+    data: options.DataOption = None,
     kind: Annotated[
         KindName | None, Option("--kind", help="Kind of evaluation. Default: the run's own, else multiple_choice.")
     ] = None,
     mode: Annotated[Mode | None, Option("--mode", help="direct: only a letter. cot: reasoning, then a letter.")] = None,
-    permutations: asking.PermutationsOption = 1,
-    votes: asking.VotesOption = 1,
-    temperature: asking.TemperatureOption = 0.7,
-    max_new_tokens: asking.TokensOption = 512,
-    max_items: asking.ItemsOption = None,
-    model: asking.ModelOption = None,
+    permutations: options.PermutationsOption = 1,
+    votes: options.VotesOption = 1,
+    temperature: options.TemperatureOption = 0.7,
+    max_new_tokens: options.TokensOption = 512,
+    max_items: options.ItemsOption = None,
+    model: options.ModelOption = None,
     train: Annotated[
         list[str] | None, Option("--train", help="File that the model was trained on; the items are searched in it.")
     ] = None,
-    system: asking.SystemOption = None,
+    system: options.SystemOption = None,
     alone: Annotated[bool, Option("--alone", help="Ask only the tuned model, not its base. Gives no verdict.")] = False,
-    out: asking.OutOption = None,
-    fresh: asking.FreshOption = False,
-    max_length: asking.LengthOption = None,
-    batch_size: asking.BatchOption = None,
-    load_in_4bit: asking.FourBitOption = None,
-    thinking: asking.ThinkingOption = None,
-    vram_gb: asking.VramOption = None,
-    seed: asking.SeedOption = 42,
+    out: options.OutOption = None,
+    fresh: options.FreshOption = False,
+    max_length: options.LengthOption = None,
+    batch_size: options.BatchOption = None,
+    load_in_4bit: options.FourBitOption = None,
+    thinking: options.ThinkingOption = None,
+    vram_gb: options.VramOption = None,
+    seed: options.SeedOption = 42,
 ) -> None:
     """Ask a model held-out questions. A tuned model is compared with its base.
 
@@ -54,7 +54,7 @@ def evaluate(
     mode = mode or (own.get("mode") if kind == own.get("kind") else None) or "direct"
     request = evaluation.Request(
         spec=spec,
-        settings=asking.settings_of(kind, mode, permutations, votes, temperature, max_new_tokens, seed),
+        settings=options.settings_of(kind, mode, permutations, votes, temperature, max_new_tokens, seed),
         loading=Loading(load_in_4bit, max_length, thinking, batch_size, vram_gb),
         data=data,
         system=system,

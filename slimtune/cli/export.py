@@ -47,9 +47,8 @@ def export(
         _check(check)
         return
     if target is None:
-        raise fail(
-            "nothing to export was named", where="export", fix="name a run's folder or an adapter's, or --check FILE"
-        )
+        fix = "name a run's folder or an adapter's, or --check FILE"
+        raise fail("nothing to export was named", where="export", fix=fix)
     from slimtune.core.console import Console
     from slimtune.run import shipping
 
@@ -90,14 +89,12 @@ def _ollama_name(text: str | None) -> str | None:
     from slimtune.recipe.schema import NAME
 
     if text is not None and not re.fullmatch(NAME, text):
-        raise fail(
-            f"{text!r} is not a usable name", where="--ollama", fix="lower-case letters, digits, '.', '_' and '-'"
-        )
+        fix = "lower-case letters, digits, '.', '_' and '-'"
+        raise fail(f"{text!r} is not a usable name", where="--ollama", fix=fix)
     return text
 
 
 def _gguf_types(text: str | None) -> list[str] | None:
-
     if text is None:
         return None
     named = [part.strip().lower() for part in text.split(",")]

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 RunArgument = Annotated[Path, Argument(help="An exported run, e.g. outputs/direct/latest.")]
 NameOption = Annotated[str | None, Option("--name", help="The model's name in Ollama, instead of the recipe's.")]
 
+ollama = typer.Typer(
+    no_args_is_help=True,
+    context_settings=CONTEXT,
+    help="Create an exported run in Ollama, and check its answers there.",
+)
 
+
+@ollama.command()
 def create(
     run: RunArgument,
     name: NameOption = None,
@@ -34,6 +41,7 @@ def create(
     _show(creating.create(run, console, name=name, replace=replace), console)
 
 
+@ollama.command()
 def check(run: RunArgument, name: NameOption = None) -> None:
     """Ask the model that `create` made the golden prompts again, for example after an update of Ollama."""
     from slimtune.core.console import Console
@@ -51,12 +59,3 @@ def _show(replayed: Replayed, console: Console) -> None:
     console.say(f"Written: {replayed.export.result}")
     replayed.require_alike()
     console.say(f"Use it:  ollama run {replayed.export.name}")
-
-
-ollama = typer.Typer(
-    no_args_is_help=True,
-    context_settings=CONTEXT,
-    help="Create an exported run in Ollama, and check its answers there.",
-)
-ollama.command()(create)
-ollama.command()(check)

@@ -58,11 +58,8 @@ def _draw(prepared: Prepared, path: Path) -> None:
 
     hardware, made = prepared.hardware, prepared.plan
     if made.memory is None or made.budget_bytes is None or made.estimate is None:
-        raise fail(
-            "this plan is for the CPU, and the picture shows the memory of a card",
-            where="--plot",
-            fix="add --vram-gb 10",
-        )
+        what = "this plan is for the CPU, and the picture shows the memory of a card"
+        raise fail(what, where="--plot", fix="add --vram-gb 10")
     picture.plot(
         path,
         alternatives.bars(prepared.request, prepared.data, prepared.shape, hardware, made),

@@ -203,7 +203,7 @@ def _check_arguments(paths: Sequence[tuple[str, float]], mode: str, system: str 
         problems.append(Problem(f"unknown mode {mode!r}", fix=f"one of auto, {', '.join(_MODES)}"))
     if format not in formats.FORMATS:
         problems.append(Problem(f"unknown data format {format!r}", fix=f"one of {', '.join(formats.FORMATS)}"))
-    problems += system_problems(system, "")
+    problems += system_problems(system)
     if problems:
         raise SlimtuneError(problems)
 

@@ -90,10 +90,10 @@ def faults(text: str, role: Role) -> list[tuple[str, str]]:
     return found + unwritable(text)
 
 
-def system_problems(system: str | None, where: str) -> list[Problem]:
-    """What is wrong with a default system prompt. where: the setting or option that it comes from."""
-    found = [] if system is None else faults(system, "system")
-    return [Problem(f"the default system prompt {what}", where, fix) for what, fix in found]
+def system_problems(system: str | None, where: str = "") -> list[Problem]:
+    """What is wrong with a system prompt. where: the setting or option that it comes from."""
+    found = [] if system is None else faults(normalised(system), "system")
+    return [Problem(f"the system prompt {what}", where, fix) for what, fix in found]
 
 
 def unwritable(value: Any) -> list[tuple[str, str]]:

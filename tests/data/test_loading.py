@@ -248,7 +248,7 @@ def test_bad_arguments_are_said_at_once(tmp_path):
         "the weight 0 is not a positive number",
         "unknown mode 'both'",
         "unknown data format 'alpacca'",
-        "the default system prompt contains the control token <|im_end|>",
+        "the system prompt contains the control token <|im_end|>",
     ]
     with pytest.raises(SlimtuneError, match="no data file is named"):
         load_conversations([])
