@@ -46,12 +46,13 @@ def run(
 ) -> bytes:
     """Run a command to its end and return its standard output.
 
-    what: the message's subject where it fails. writes: the file that grows meanwhile. first_line: written to its standard input, which then stays open for as long
-    as this process lives. on_poll: called five times a second. Output goes to files, since a full pipe would stop the child.
-    Raises SlimtuneError with the child's last lines where it fails, where it takes too long, and where the disk fills up.
+    what: the message's subject where it fails. writes: the file that grows meanwhile. on_poll: called five times a
+    second. first_line: written to its standard input, which then stays open for as long as this process lives.
+    Raises SlimtuneError with the child's last lines where it fails, takes too long, or fills up the disk.
     """
     began = time.monotonic()
     with (
+        # Not pipes: a full one would stop the child.
         tempfile.TemporaryFile() as output,
         tempfile.TemporaryFile() as messages,
         subprocess.Popen(
@@ -60,7 +61,9 @@ def run(
     ):
         try:
             send_line(process, first_line)
-            while not _has_ended(process):
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_SECONDS)
                 if on_poll:
                     on_poll()
                 if timeout_seconds is not None and time.monotonic() - began > timeout_seconds:
@@ -96,10 +99,3 @@ def failed(what: str, exit_code: int, lines: Sequence[str], where: str = "") -> 
     """The error of a child that ended with an exit code other than 0."""
     tail = "\n    ".join(lines) or "(it printed nothing)"
     return fail(f"{what} (exit code {exit_code}):\n    {tail}", where=where)
-
-
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_POLL_SECONDS)
-        return True
-    return False

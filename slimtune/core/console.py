@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,12 @@ class Console:
     def warn(self, text: str) -> None:
         self.out.print(f"  [yellow]warning:[/yellow] {escape(text)}")
 
-    @contextmanager
-    def bar(self, label: str) -> Iterator[Advance]:
+    def bar(self, label: str) -> AbstractContextManager[Advance]:
         """A bar while the block runs, from 1.5 seconds on: "Counting tokens: 12,000 of 100,000".
 
         Work that nobody counts, such as reading a large file, is announced by its label alone.
         """
-        with (_live_bar if self.out.is_interactive else _logged_bar)(self.out, label) as advance:
-            yield advance
+        return (_live_bar if self.out.is_interactive else _logged_bar)(self.out, label)
 
     def table(self, title: str, rows: Sequence[Sequence[str]]) -> None:
         """A step whose result is a table; the first row is its heading."""

@@ -1,7 +1,6 @@
-"""The one exception that is meant for a person's eyes.
+"""The one exception that is meant for a person's eyes. It says what happened, where, and what to do.
 
-Every message says what happened, where, and what to do. All problems of one kind are collected
-and shown at once, so that a file with twenty bad lines costs one run, not twenty.
+All problems of one kind are shown at once, so that a file with twenty bad lines costs one run, not twenty.
 """
 
 from collections.abc import Sequence
@@ -39,8 +38,7 @@ class SlimtuneError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        lines = [self.summary] if self.summary else []
-        return "\n".join(lines + [str(problem) for problem in self.problems])
+        return "\n".join(filter(None, [self.summary, *map(str, self.problems)]))
 
 
 def fail(what: str, *, where: str = "", fix: str = "", exit_code: int = BAD_INPUT) -> SlimtuneError:

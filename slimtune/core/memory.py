@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import fail
+from slimtune.core.units import size_text
 
 TOLERANCE = 0.05
 """A measurement may differ from its prediction by this share before it is worth a sentence."""
@@ -82,8 +83,7 @@ class Meter:
         self._keep_peaks()
         self._open.append(name)
         self.phases.setdefault(name, {})
-        card = self._card()
-        if card is not None:
+        if card := self._card():
             card.reset_peak_memory_stats()
         if self._resident_set == RESIDENT_SET and not _forget_resident_peak():
             self._resident_set = RESIDENT_SET_SO_FAR
@@ -96,17 +96,14 @@ class Meter:
         del self._open[self._open.index(name) :]
 
     def _keep_peaks(self) -> None:
-        if not self._open:
-            return
-        now = self._read()
+        now = self._read() if self._open else {}
         for name in self._open:
             kept = self.phases[name]
             kept.update({figure: max(size, kept.get(figure, 0)) for figure, size in now.items()})
 
     def _read(self) -> dict[str, int]:
         figures = {self._resident_set: _resident_peak()}
-        card = self._card()
-        if card is not None:
+        if card := self._card():
             figures["peak_allocated"] = card.max_memory_allocated()
             figures["peak_reserved"] = card.max_memory_reserved()
             figures["context"] = self._context(card)
@@ -174,29 +171,24 @@ def map_large_tensors() -> bool:
     nothing. The price is up to a fifth of the speed for large tensors. M_TRIM_THRESHOLD (mallopt(3)) stays as large as
     glibc would have made it.
     """
-    library = _c_library()
-    if library is None or not hasattr(library, "mallopt"):  # macOS, musl
-        return False
-    return bool(library.mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM) and library.mallopt(_M_TRIM_THRESHOLD, 64 * 2**20))
+    mallopt = _glibc("mallopt")
+    return bool(mallopt and mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM) and mallopt(_M_TRIM_THRESHOLD, 64 * 2**20))
 
 
-def trim() -> bool:
-    """Return freed memory to the system with glibc's malloc_trim(3); False if the C library cannot.
+def trim() -> None:
+    """Return freed memory to the system with malloc_trim(3), where the C library has it.
 
     After loading, the heaps of several threads hold memory that training cannot reuse.
     """
-    library = _c_library()
-    if library is None or not hasattr(library, "malloc_trim"):  # macOS, musl
-        return False
-    library.malloc_trim(0)
-    return True
+    if malloc_trim := _glibc("malloc_trim"):
+        malloc_trim(0)
 
 
-def _c_library() -> Any | None:
-    """The process's own C library on Linux."""
+def _glibc(function: str) -> Any | None:
+    """A function of the process's own C library; None on macOS and with musl."""
     import ctypes
 
-    return ctypes.CDLL(None) if sys.platform == "linux" else None
+    return getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None
 
 
 def _cuda() -> Any | None:
@@ -207,25 +199,21 @@ def _cuda() -> Any | None:
 
 
 def cap(limit_bytes: int, card: Callable[[], Any | None] = _cuda) -> None:
-    """Hold PyTorch's allocator to `limit_bytes` on the card: beyond it, torch.cuda.OutOfMemoryError.
+    """Hold PyTorch's allocator, thus not the CUDA context, to `limit_bytes`: beyond it, torch.cuda.OutOfMemoryError.
 
-    The CUDA context lies outside of the allocator and so of the limit.
     Raises SlimtuneError without a card and for a limit above the card's memory.
     """
     cuda = card()
     if cuda is None:
-        raise fail(f"cannot limit a card's memory to {shown(limit_bytes)}: no card", where="budget.vram_gb")
+        raise fail(f"cannot limit a card's memory to {size_text(limit_bytes)}: no card", where="budget.vram_gb")
     _, total = cuda.mem_get_info()
     if limit_bytes > total:
         raise fail(
-            f"a limit of {shown(limit_bytes)} is more than the card's {shown(total)}",
+            f"a limit of {size_text(limit_bytes)} is more than the card's {size_text(total)}",
             where="budget.vram_gb",
             fix="set it to what the card has, or to null",
         )
     cuda.set_per_process_memory_fraction(limit_bytes / total)
-
-
-# Prediction beside measurement ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -254,21 +242,11 @@ def compare(predicted: Mapping[str, int], measured: Mapping[str, int]) -> list[C
 
 def sentences(comparisons: Sequence[Comparison]) -> list[str]:
     """One for each size that is more than `TOLERANCE` from its prediction."""
-    return [_sentence(comparison) for comparison in comparisons if not comparison.within_tolerance]
-
-
-def _sentence(comparison: Comparison) -> str:
-    measured = f"{comparison.name}: {shown(comparison.measured)} measured"
-    if comparison.predicted == 0:
-        return f"{measured}, nothing predicted"
-    direction = "more" if comparison.error > 0 else "less"
-    share = f"{100 * abs(comparison.error):.0f} % {direction} than predicted"
-    return f"{measured}, {shown(comparison.predicted)} predicted, {share}"
-
-
-def shown(size: float) -> str:
-    """Bytes for the eye: "1.20 GiB", "12.5 MiB", "3.0 KiB", "17 B"."""
-    for unit, factor, digits in (("GiB", 2**30, 2), ("MiB", 2**20, 1), ("KiB", 2**10, 1)):
-        if size >= factor:
-            return f"{size / factor:.{digits}f} {unit}"
-    return f"{size:.0f} B"
+    found = []
+    for one in (one for one in comparisons if not one.within_tolerance):
+        predicted = "nothing predicted"
+        if one.predicted:
+            share = f"{100 * abs(one.error):.0f} % {'more' if one.error > 0 else 'less'} than predicted"
+            predicted = f"{size_text(one.predicted)} predicted, {share}"
+        found.append(f"{one.name}: {size_text(one.measured)} measured, {predicted}")
+    return found

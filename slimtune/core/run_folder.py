@@ -34,9 +34,8 @@ def read(directory: Path) -> RecordedRun:
             yaml.safe_load((directory / "recipe.yaml").read_text(encoding="utf-8")),
         )
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
-        raise fail(
-            f"not a run's folder: {error}", where=str(directory), fix="name one, e.g. outputs/direct/latest"
-        ) from None
+        fix = "name one, e.g. outputs/direct/latest"
+        raise fail(f"not a run's folder: {error}", where=str(directory), fix=fix) from None
 
 
 def mapping(run_dir: Path, name: str, unreadable: list[str]) -> dict[str, Any]:

@@ -1,12 +1,10 @@
 """One process at a time writes into a run's folder.
 
-The lock is `flock` on the file `.lock`, held open for as long as the run lasts. The kernel gives it to one process
-only and takes it back when that process ends in whatever way, SIGKILL and a power cut included. A file made with
-O_EXCL would stay behind instead, and two processes that both find it stale could both replace it. What the file says
-(who, where, since when) is for people, and for file systems whose locks do not reach other machines.
+The lock is `flock` on the file `.lock`, held open for as long as the run lasts. The kernel takes it back when the
+process ends, even by SIGKILL or a power cut. A file made with O_EXCL would stay behind, and two processes that both find
+it stale could both replace it. What the file says (who, where, since when) is for people, and for file systems whose
+locks do not reach other machines.
 """
-
-from __future__ import annotations
 
 import contextlib
 import errno
@@ -18,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 import psutil
 
@@ -57,17 +55,15 @@ class Owner:
 class RunLock:
     """A context manager that holds an existing folder's lock.
 
-    say: called with one line if a lock was left by a process that is gone, or if the file system has no locks. Raises
-    SlimtuneError if another process or another machine holds the lock, or if the folder is not writable.
+    say: called with one line if a lock was left by a process that is gone, or if the file system has no locks.
+    Raises SlimtuneError if another process or another machine holds the lock, or if the folder is not writable.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None], *, command: Sequence[str] | None = None):
-        self.path = folder / FILE
-        self.say = say
-        self.command = list(sys.argv if command is None else command)
-        self._descriptor: int | None = None
+        self.path, self.say = folder / FILE, say
+        self.command = sys.argv if command is None else command
 
-    def __enter__(self) -> RunLock:
+    def __enter__(self) -> Self:
         try:
             self._descriptor = self._take()
         except OSError as error:
@@ -78,21 +74,16 @@ class RunLock:
             ) from None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is None:
-            return
+    def __exit__(self, *_: object) -> None:
         try:
             # Removed while it is still held, so that nobody can hold the file that is being removed.
-            if _is_at(descriptor, self.path):
+            if _is_at(self._descriptor, self.path):
                 self.path.unlink()
         finally:
             # Says it explicitly: a forked child has the same open file and may live longer.
             with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            os.close(self._descriptor)
 
     def _take(self) -> int:
         while True:
@@ -164,15 +155,8 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def read(descriptor: int) -> Owner | None:
     """Who the file names; None where it is empty or its writing was cut off."""
     try:
-        values = json.loads(os.pread(descriptor, 1 << 20, 0))
-        return Owner(
-            int(values["pid"]),
-            str(values["host"]),
-            float(values["started"]),
-            str(values["since"]),
-            str(values["command"]),
-        )
-    except (ValueError, KeyError, TypeError):
+        return Owner(**json.loads(os.pread(descriptor, 1 << 20, 0)))
+    except (ValueError, TypeError):
         return None
 
 

@@ -1,7 +1,6 @@
-"""The record of a run: its folder, manifest, events and metrics.
+"""The record of a run: its folder, manifest, events and metrics. The report and the experiment log read these alone.
 
-The resolved recipe is written first and the manifest is marked complete last, so a folder tells by itself how far a
-run came. Whatever is shown afterwards (report, experiment log) is rendered from these files alone.
+The resolved recipe is written first and the manifest is marked complete last, so the folder tells how far a run came.
 """
 
 import datetime
@@ -11,7 +10,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +44,13 @@ class RunRecord:
             self.manifest[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
         files.write_json(self.directory / "manifest.json", self.manifest)
 
-    def write_json(self, name: str, value: Any) -> Path:
+    def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run, whole or not at all."""
         files.write_json(self.directory / name, value)
-        return self.directory / name
 
-    def write_lines(self, name: str, records: Sequence[dict[str, Any]]) -> Path:
+    def write_lines(self, name: str, records: Sequence[dict[str, Any]]) -> None:
         """Write a JSONL file of the run, whole or not at all."""
         files.write_lines(self.directory / name, records)
-        return self.directory / name
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -92,7 +89,7 @@ def open_run(
 ) -> RunRecord:
     """A new folder `output_dir/name/<UTC time>` with recipe.yaml and plan.json; `latest` points to it.
 
-    meter: measures the phases' memory. Raises SlimtuneError if the folder is not writable. Never reuses a folder.
+    meter: measures the phases' memory. Raises SlimtuneError if the folder is not writable.
     """
     parent = output_dir / name
     directory = parent / datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -110,37 +107,31 @@ def open_run(
             fix="set run.output_dir to a folder that you may write to",
         ) from None
     files.write_json(directory / "plan.json", plan)
-    record = RunRecord(
-        directory,
-        {
-            "name": name,
-            "run_id": directory.name,
-            "status": "running",
-            "complete": False,
-            "command": [redact(part) for part in command],
-            "started": now(),
-            "finished": None,
-            "git": git_state(),
-            "hashes": hashes,
-            "timings": {},
-            "differences": list(plan.get("notes", [])),
-        },
-        meter or Meter(),
+    record = RunRecord(directory, {}, meter or Meter())
+    record.update(
+        name=name,
+        run_id=directory.name,
+        status="running",
+        complete=False,
+        command=[redact(part) for part in command],
+        started=now(),
+        finished=None,
+        git=git_state(),
+        hashes=hashes,
+        timings={},
+        differences=list(plan.get("notes", [])),
     )
-    record.update()
     record.event("run_opened", f"run {record.manifest['run_id']} of recipe {name}")
     return record
 
 
 def _make_new(directory: Path) -> Path:
     """The first of directory, directory-2, … that does not exist yet: two runs may begin in the same second."""
-    for attempt in range(1, 100):
-        candidate = directory if attempt == 1 else directory.with_name(f"{directory.name}-{attempt}")
-        try:
+    for ending in ("", *(f"-{number}" for number in range(2, 100))):
+        with suppress(FileExistsError):
+            candidate = directory.with_name(directory.name + ending)
             candidate.mkdir()
             return candidate
-        except FileExistsError:
-            continue
     raise FileExistsError(17, "too many runs in one second", str(directory))
 
 
@@ -174,5 +165,4 @@ def git_state() -> dict[str, Any] | None:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -3,9 +3,14 @@
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
-def size_text(size: int) -> str:
-    """Bytes for a person: "7.23 GiB", "40 MiB" below a tenth of a GiB."""
-    return f"{size / GIB:,.2f} GiB" if size >= GIB / 10 else f"{size / MIB:.0f} MiB"
+def size_text(size: float) -> str:
+    """Bytes for a person: "7.23 GiB", "512 MiB", "12.5 KiB", "17 B"."""
+    if size >= GIB:
+        return f"{size / GIB:,.2f} GiB"
+    for unit, factor in (("MiB", MIB), ("KiB", KIB)):
+        if size >= factor:
+            return f"{round(size / factor, 1):g} {unit}"
+    return f"{size:.0f} B"
 
 
 def plural(count: int, noun: str) -> str:

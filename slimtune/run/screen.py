@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from slimtune.core.console import Console
-from slimtune.core.memory import Comparison, sentences, shown
+from slimtune.core.memory import Comparison, sentences
 from slimtune.core.run_folder import mapping
+from slimtune.core.units import size_text
 from slimtune.evaluate import contamination
 from slimtune.evaluate.judge import comparison_text, pairwise
 from slimtune.evaluate.judge import figures as judge_figures
@@ -121,7 +122,7 @@ def memory(console: Console, compared: Sequence[Comparison]) -> None:
     for heading in ("", "predicted", "measured", "difference"):
         table.add_column(heading, justify="left" if not heading else "right")
     for one in compared:
-        table.add_row(f"  {one.name}", shown(one.predicted), shown(one.measured), f"{one.error:+.1%}")
+        table.add_row(f"  {one.name}", size_text(one.predicted), size_text(one.measured), f"{one.error:+.1%}")
     console.out.print(table)
     for sentence in sentences(compared):
         console.warn(sentence)

@@ -230,7 +230,7 @@ def test_sentences_in_both_directions_and_without_a_prediction():
         {"weights": 100 * MIB, "LoRA weights": 2048, "CUDA context": 106},
     )
     assert memory.sentences(compared) == [
-        "weights: 100.0 MiB measured, 200.0 MiB predicted, 50 % less than predicted",
-        "LoRA weights: 2.0 KiB measured, nothing predicted",
+        "weights: 100 MiB measured, 200 MiB predicted, 50 % less than predicted",
+        "LoRA weights: 2 KiB measured, nothing predicted",
         "CUDA context: 106 B measured, 100 B predicted, 6 % more than predicted",
     ]

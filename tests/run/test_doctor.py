@@ -495,7 +495,7 @@ def test_no_room_or_no_right_to_go_on(unfinished, monkeypatch):
     monkeypatch.setattr(doctor_run.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     monkeypatch.setattr(doctor_run.os, "access", lambda path, mode: False)
     findings = doctor_run.run(unfinished)
-    has(findings, "error", "0 MiB are free, but the next checkpoint takes", "make room")
+    has(findings, "error", "100 B are free, but the next checkpoint takes", "make room")
     has(findings, "error", "cannot be written to")
 
 

@@ -367,7 +367,7 @@ def _manifest() -> dict[str, Any]:
             "predicted_phases": _PREDICTED_PHASES,
             "differences": [
                 f"{EVIL} peak allocated: 6.81 GiB measured, 7.28 GiB predicted, 6 % less than predicted",
-                "CUDA context: 392.0 MiB measured, 350.0 MiB predicted, 12 % more than predicted",
+                "CUDA context: 392 MiB measured, 350 MiB predicted, 12 % more than predicted",
             ],
         },
         "export": {"gguf": ["model.q8_0.gguf"], "merged": None},

@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from slimtune.core.memory import shown
 from slimtune.core.run_folder import as_list
+from slimtune.core.units import size_text
 
 NONE = "–"
 
@@ -43,7 +43,7 @@ def known(value: Any, show: Callable[[float], str], otherwise: str = NONE) -> st
 
 def size(value: Any) -> str:
     """Bytes as "1.20 GiB"."""
-    return known(value, shown)
+    return known(value, size_text)
 
 
 def pair(value: Any) -> tuple[float, float] | None:

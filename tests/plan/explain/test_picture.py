@@ -104,7 +104,8 @@ def test_what_cannot_be_drawn_truly_is_refused(tmp_path, items, message):
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 MiB"), (40 * MIB, "40 MiB"), (GIB // 2, "0.50 GiB"), (1234 * GIB, "1,234.00 GiB")]
+    ("size", "text"),
+    [(0, "0 B"), (5 * MIB // 2, "2.5 MiB"), (40 * MIB, "40 MiB"), (GIB // 2, "512 MiB"), (1234 * GIB, "1,234.00 GiB")],
 )
 def test_sizes_are_written_for_a_person(size, text):
     assert size_text(size) == text
@@ -150,7 +151,7 @@ def test_what_is_left_and_what_is_too_much_is_written(tmp_path, drawn):
         assert words[text] == 1, text
     assert (words["4.00"], words["2.00"], words["1.00"]) == (2, 3, 4)  # embeddings and kept; context and peak
     assert words["peak: MLP backward"] == 1
-    assert words["0 MiB"] == 1  # the chosen one keeps no activations
+    assert words["0 B"] == 1  # the chosen one keeps no activations
     assert pixels(tmp_path / "p.png")[rgb("#B84300")] > 4 * 50
 
 

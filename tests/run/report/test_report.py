@@ -225,7 +225,7 @@ def test_memory_on_a_card(run):
     lines = rows_of(page(run).sections["memory"])
     # 6,098,000,000 of 6,073,318,128 bytes.
     assert "weights5.66 GiB5.68 GiB+0.4 %" in lines
-    assert "CUDA context350.0 MiB392.0 MiB+12.0 %" in lines
+    assert "CUDA context350 MiB392 MiB+12.0 %" in lines
     assert "peak resident set–4.50 GiB–" in lines
     assert "More than 5 % from the prediction:" in lines
     assert f"{fake_run.EVIL} peak allocated: 6.81 GiB measured, 7.28 GiB predicted, 6 % less than predicted" in lines
@@ -233,7 +233,7 @@ def test_memory_on_a_card(run):
     assert "phasepredictedon the cardallocatedresident set" in lines
     assert "first step7.62 GiB7.27 GiB6.79 GiB3.50 GiB" in lines
     assert "evaluate base–6.73 GiB6.24 GiB3.00 GiB" in lines
-    assert "export350.0 MiB–––" in lines
+    assert "export350 MiB–––" in lines
     phases = ["load", "evaluate base", "first step", "train", "evaluate tuned", "export"]
     assert [next(name for name in phases if line.startswith(name)) for line in lines if line.count("GiB") == 4][:3] == [
         "load",
@@ -259,10 +259,10 @@ def test_memory_on_a_cpu(run):
     text = page(run).sections["memory"]
     lines = rows_of(text)
     assert "weights390.6 KiB390.6 KiB+0.0 %" in lines
-    assert "peak resident set1000.0 MiB1010.0 MiB+1.0 %" in lines
+    assert "peak resident set1000 MiB1010 MiB+1.0 %" in lines
     assert "Every measured size is within 5 % of its prediction." in lines
     assert "phasepredictedresident set so far" in lines
-    assert "load1.00 GiB940.0 MiB" in lines
+    assert "load1.00 GiB940 MiB" in lines
     assert "calibrated, as a multiple of the tensors below 1 MiB that all layers save" in lines
     assert "budget" not in text
 
