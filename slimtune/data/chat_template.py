@@ -1,16 +1,12 @@
-"""One renderer for training, evaluation and export: the model's own chat template, and the response mask.
+"""One renderer for training, evaluation and export: the model's own chat template, and the response mask. No torch.
 
-Torch-free: the template is rendered with Jinja as Transformers does, and the text is encoded with the
-`tokenizers` library from the model's own tokenizer.json, so that plans and previews start in a second.
+The response mask is computed, not searched for. For each assistant turn the prompt is rendered with the generation
+prompt, as inference will render it. It must be a prefix of the full rendering. What follows, up to and including the
+end-of-turn token, is the response. Prompt and response are encoded apart, because at inference the prompt's last tokens
+are fixed before the response begins.
 
-The response mask is computed, not searched for. For each assistant turn the prompt is rendered with the
-generation prompt, exactly as inference will render it; when that text is a prefix of the full rendering, what
-follows, up to and including the end-of-turn token, is the response. Prompt and response are encoded apart,
-because at inference the prompt's last tokens are fixed before the response begins.
-
-Qwen3 renders earlier assistant turns without the think block that their own generation prompt ends with. Such a
-turn has no prefix in the full rendering, so it becomes an example of its own, with its history as it will be at
-inference. Qwen2.5 conversations stay whole, every assistant turn supervised.
+Qwen3 renders earlier assistant turns without the think block that their own generation prompt ends with. Such a turn
+becomes an example of its own, with its history as it will be at inference. Qwen2.5 conversations stay whole.
 """
 
 import datetime
@@ -37,7 +33,7 @@ IGNORE_INDEX = -100
 _ANSWER = "\u27eaanswer\u27eb"
 _IGNORED = array("i", [IGNORE_INDEX]).tobytes()
 _ENCODED_AT_ONCE = 1024
-"""Conversations; their texts are held in memory together."""
+"""Conversations whose texts are held in memory together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,7 @@ def as_key(ids: Sequence[int]) -> bytes:
 
 
 Pieces = list[tuple[str, str]]
-"""The text of an example: what is given and the response to it, for each of its turns."""
+"""The text of an example: prompt and response of each of its turns."""
 
 
 class _Batch(NamedTuple):
@@ -91,9 +87,8 @@ class ChatTokenizer:
 
         path = self.directory / "tokenizer.json"
         if not path.is_file():
-            raise fail(
-                f"{self.directory} has no tokenizer.json", fix="use a model folder saved with its fast tokenizer"
-            )
+            fix = "use a model folder saved with its fast tokenizer"
+            raise fail(f"{self.directory} has no tokenizer.json", fix=fix)
         return Tokenizer.from_file(str(path))
 
     @functools.cached_property
@@ -118,10 +113,8 @@ class ChatTokenizer:
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """The text that `tokenizer.apply_chat_template(..., tokenize=False)` gives for the same arguments."""
-        turns = as_dicts(messages)
-        return render_template(
-            self.template, turns, add_generation_prompt=add_generation_prompt, thinking=self.thinking
-        )
+        turns, thinking = as_dicts(messages), self.thinking
+        return render_template(self.template, turns, add_generation_prompt=add_generation_prompt, thinking=thinking)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text; control tokens in it become the real ones, nothing is added."""
@@ -176,15 +169,15 @@ class ChatTokenizer:
     def examples(self, conversation: Conversation) -> list[Example]:
         """The training examples of a conversation (see the module's docstring).
 
-        Raises SlimtuneError where the template does not end a turn with the end-of-turn token, drops a turn's
-        text, or renders a prompt that no full rendering starts with.
+        Raises SlimtuneError where the template does not end a turn with the end-of-turn token, drops a turn's text, or
+        renders a prompt that no full rendering starts with.
         """
         return list(self.examples_of([conversation]))
 
     def examples_of(
         self, conversations: Iterable[Conversation], on_progress: Callable[[int, int | None], None] | None = None
     ) -> Iterator[Example]:
-        """The training examples of many conversations, in their order, encoded many at a time on all cores.
+        """The training examples of many conversations, in their order, encoded on all cores.
 
         on_progress: called with the conversations done and, where `conversations` has a length, how many there are.
         Raises SlimtuneError as `examples` does, for the first conversation with a fault.
@@ -193,7 +186,8 @@ class ChatTokenizer:
         done = 0
         with ThreadPoolExecutor(max_workers=1) as worker:
             # While a batch becomes examples, the next is encoded: `tokenizers` works without the interpreter's lock.
-            for batch in _one_ahead(self._begin(some, worker) for some in _batches(conversations)):
+            begun = (self._begin(some, worker) for some in itertools.chain(_batches(conversations), [[]]))
+            for batch, _ in itertools.pairwise(begun):
                 yield from _finish(batch)
                 done += batch.conversations
                 if on_progress:
@@ -215,7 +209,7 @@ class ChatTokenizer:
                 continue
             prompt, response = self._split(messages[: index + 1], conversation.where)
             written = "".join(before + after for before, after in pending)
-            if pending and not prompt.startswith(written):
+            if not prompt.startswith(written):
                 # The history looks different from here on: what was gathered is an example of its own.
                 wholes.append(pending)
                 pending, written = [], ""
@@ -245,8 +239,8 @@ class ChatTokenizer:
     def markers(self) -> tuple[str, str]:
         """The texts that open a user's and an assistant's turn in this template, for marker-based masking.
 
-        Found by rendering a probe with unmistakable contents: what stands before each of them. The assistant's
-        is its generation prompt, with the empty think block where the template adds one.
+        They are what stands before each content of a rendered probe. The assistant's is its generation prompt, with the
+        empty think block where the template adds one.
         """
         user, answer, end = "\u27eauser\u27eb", _ANSWER, self.end_of_turn_text
         probe = (Message("user", user), Message("assistant", answer), Message("user", user))
@@ -277,16 +271,6 @@ def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversatio
         yield batch
 
 
-def _one_ahead(batches: Iterable[_Batch]) -> Iterator[_Batch]:
-    """Each batch once the one after it has been begun."""
-    waiting = iter(batches)
-    for batch in itertools.islice(waiting, 1):
-        for following in waiting:
-            yield batch
-            batch = following
-        yield batch
-
-
 def render_template(
     template: str, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool, thinking: bool
 ) -> str:
@@ -297,10 +281,9 @@ def render_template(
     """
     import jinja2
 
+    settings = {"add_generation_prompt": add_generation_prompt, "enable_thinking": thinking}
     try:
-        return _compile(template).render(
-            messages=messages, add_generation_prompt=add_generation_prompt, enable_thinking=thinking
-        )
+        return _compile(template).render(messages=messages, **settings)
     except jinja2.TemplateError as error:
         raise fail(f"the chat template does not render: {error}") from error
 
@@ -317,13 +300,10 @@ def _compile(template: str) -> Any:
     def tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
 
-    def strftime_now(form: str) -> str:
-        return datetime.datetime.now().strftime(form)
-
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = strftime_now
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     return environment.from_string(template)

@@ -14,7 +14,7 @@ _BYTE_ORDER_MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-# The escape to its first double-byte set: text in 7 bits, which is UTF-8 only in appearance.
+# The escape to its first double-byte set. This 7-bit text is UTF-8 only in appearance.
 _ISO_2022_JP = b"\x1b$"
 _CONVERTIBLE = ("cp932", "euc-jp", "iso-2022-jp", "utf-16", "utf-32")
 
@@ -30,8 +30,7 @@ def decode(data: bytes, path: str, problems: list[Problem]) -> tuple[str, frozen
             problems.append(_wrong_file(path, 1, 1, data[0], encoding))
             return "", frozenset()
     if data[:200].count(0) > len(data[:200]) // 5:
-        byte = data.index(0)
-        problems.append(_wrong_file(path, 1, byte + 1, 0, "utf-16"))
+        problems.append(_wrong_file(path, 1, data.index(0) + 1, 0, "utf-16"))
         return "", frozenset()
 
     data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -69,11 +68,9 @@ def decode(data: bytes, path: str, problems: list[Problem]) -> tuple[str, frozen
 
 def _wrong_file(path: str, line: int, byte: int, value: int, encoding: str) -> Problem:
     what = f"the file is not UTF-8: byte {byte} of line {line} is 0x{value:02x}; {_described(encoding)}"
+    fix = "save the file as UTF-8"
     if encoding in _CONVERTIBLE:
-        target = shlex.quote(f"{path}.utf8")
-        fix = f"convert it: iconv -f {encoding.upper()} -t UTF-8 {shlex.quote(path)} > {target}"
-    else:
-        fix = "save the file as UTF-8"
+        fix = f"convert it: iconv -f {encoding.upper()} -t UTF-8 {shlex.quote(path)} > {shlex.quote(f'{path}.utf8')}"
     return Problem(what, f"{path}:{line}", fix)
 
 
@@ -91,12 +88,10 @@ def _looks_like(data: bytes) -> str:
     lost = as_utf8.count("\ufffd")
     if sum(not char.isascii() for char in as_utf8) - lost > 2 * lost:
         return "damaged"
-    # Kana in cp932 begin with 0x82 or 0x83, which EUC-JP does not have; the other way round, EUC-JP is often
-    # valid cp932 (as half-width katakana). Hence this order.
+    # EUC-JP does not have 0x82 and 0x83, with which kana begin in cp932. But EUC-JP is often valid cp932 (as half-width
+    # katakana). Hence this order.
     for encoding in ("euc-jp", "cp932"):
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        return encoding
+            return encoding
     return ""

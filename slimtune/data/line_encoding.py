@@ -7,7 +7,6 @@ and meets no line break any more. No alternative looks back. So both sides have 
 control token has no line break in it, and NFC composes nothing with one.
 """
 
-import itertools
 import json
 import re
 from array import array
@@ -44,7 +43,7 @@ class LineEncoder:
         if len(known) > _KEPT:
             known.clear()
         cut = [lines(text) for text in texts]
-        new = list(dict.fromkeys(line for line in itertools.chain.from_iterable(cut) if line not in known))
+        new = list(dict.fromkeys(line for text in cut for line in text if line not in known))
         known.update(zip(new, self._encode(new), strict=True))
         return [b"".join([known[line] for line in text]) for text in cut]
 
