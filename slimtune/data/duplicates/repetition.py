@@ -1,5 +1,7 @@
 """Rows that stand in the files twice, or that answer a prompt differently: what training refuses."""
 
+from __future__ import annotations
+
 import hashlib
 from array import array
 from collections import defaultdict

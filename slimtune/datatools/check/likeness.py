@@ -1,5 +1,7 @@
 """Rows that repeat or contradict others, that nearly do, or that share an id."""
 
+from __future__ import annotations
+
 from array import array
 from dataclasses import dataclass, field
 

@@ -1,5 +1,7 @@
 """How long a file's examples are for a model, and which of them its length would cut."""
 
+from __future__ import annotations
+
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
