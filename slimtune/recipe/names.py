@@ -6,6 +6,8 @@ KindName = Literal["multiple_choice", "perplexity", "generation"]
 """The kinds of evaluation; each is a file in evaluate/kinds."""
 FormatName = Literal["input_output", "messages", "alpaca", "sharegpt"]
 """The layouts of training rows; data/formats.py reads them."""
+Layout = Literal["openai", FormatName]
+"""The layouts that datatools/exchange.py writes."""
 QuantisedType = Literal["q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 GgufType = Literal["f16", "bf16", QuantisedType]
 GGUF_TYPES: tuple[GgufType, ...] = get_args(GgufType)

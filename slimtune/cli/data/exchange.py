@@ -10,7 +10,7 @@ from typer import Argument, Option
 
 from slimtune.cli.options import OutputOption, OverwriteOption, TrainingFilesArgument
 from slimtune.core.errors import SlimtuneError, fail
-from slimtune.datatools.exchange.layouts import Layout
+from slimtune.recipe.names import Layout
 
 if TYPE_CHECKING:
     from slimtune.datatools.writing import Written
@@ -34,9 +34,7 @@ def export(
 ) -> None:
     """Convert training files to the layout of another tool, and report what is lost."""
     from slimtune.core import console
-    from slimtune.datatools.exchange import openai_rules
-    from slimtune.datatools.exchange.layouts import to_rows
-    from slimtune.datatools.exchange.reading import read_files
+    from slimtune.datatools.exchange import LONGEST_EXAMPLE, broken_rules, read_files, to_rows
     from slimtune.datatools.writing import keep_apart, write_rows
     from slimtune.plan import lengths
 
@@ -51,9 +49,8 @@ def export(
         rows, losses = to_rows(read.conversations, to)
         if to == "openai":
             estimated = lengths.estimate(read.conversations)
-            longest = max_example_tokens or openai_rules.LONGEST_EXAMPLE
-            problems = openai_rules.broken_rules(read.conversations, rows, estimated, longest)
-            if problems:
+            longest = max_example_tokens or LONGEST_EXAMPLE
+            if problems := broken_rules(read.conversations, rows, estimated, longest):
                 raise SlimtuneError(problems)
         written = write_rows(output, rows, overwrite=overwrite)
     _say([*read.losses, *losses], written, to)
@@ -73,8 +70,7 @@ def import_(
 ) -> None:
     """Convert files from other tools to training files, and report what is lost."""
     from slimtune.core import console
-    from slimtune.datatools.exchange.layouts import own_layout, to_rows
-    from slimtune.datatools.exchange.reading import read_files
+    from slimtune.datatools.exchange import own_layout, read_files, to_rows
     from slimtune.datatools.writing import keep_apart, write_rows
 
     keep_apart(output, files)
@@ -99,7 +95,7 @@ def _say(losses: Sequence[str], written: Written, layout: str) -> None:
 
 def _say_tokens(lengths: Lengths, epochs: int, price: float | None) -> None:
     from slimtune.core.units import plural
-    from slimtune.datatools.exchange.openai_rules import cost
+    from slimtune.datatools.exchange import cost
 
     typer.echo(f"about {lengths.total:,} tokens per epoch (estimated), the longest example about {lengths.longest:,}")
     if price is not None:

@@ -43,7 +43,7 @@ def mix(
     from slimtune.core import console
     from slimtune.core.units import plural
     from slimtune.datatools import mixing
-    from slimtune.datatools.exchange.layouts import own_layout, to_rows
+    from slimtune.datatools.exchange import own_layout, to_rows
     from slimtune.datatools.writing import keep_apart, write_rows
 
     problems: list[Problem] = []

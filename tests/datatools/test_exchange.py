@@ -10,9 +10,7 @@ from slimtune.core.errors import SlimtuneError
 from slimtune.data.formats import convert
 from slimtune.data.json_rows import Row
 from slimtune.data.records import Conversation, Message
-from slimtune.datatools.exchange import openai_rules
-from slimtune.datatools.exchange.layouts import is_single_turn, to_rows
-from slimtune.datatools.exchange.reading import read_files
+from slimtune.datatools.exchange import broken_rules, cost, is_single_turn, read_files, to_rows
 from slimtune.plan.lengths import Lengths
 
 texts = st.text("あがabc \n<>「」", min_size=1).filter(str.strip)
@@ -53,9 +51,9 @@ def test_losses_are_counted(tmp_path):
 
 def test_the_services_limits():
     one = Conversation((Message("user", "q"), Message("assistant", "a")), {}, "f", 3)
-    few = openai_rules.broken_rules([one], [{}], Lengths((5,), (1,), False), longest=4)
+    few = broken_rules([one], [{}], Lengths((5,), (1,), False), longest=4)
     assert [problem.where for problem in few] == ["--to openai", "f:3"]
-    many = openai_rules.broken_rules([one] * 30, [{}] * 30, Lengths((5,) * 30, (1,) * 30, False), longest=4)
+    many = broken_rules([one] * 30, [{}] * 30, Lengths((5,) * 30, (1,) * 30, False), longest=4)
     assert len(many) == 21 and many[-1].what == "10 more rows are too long"
-    assert openai_rules.broken_rules([one] * 10, [{}] * 10, Lengths((4,) * 10, (1,) * 10, False), longest=4) == []
-    assert openai_rules.cost(1_000_000, 3, 25) == 75
+    assert broken_rules([one] * 10, [{}] * 10, Lengths((4,) * 10, (1,) * 10, False), longest=4) == []
+    assert cost(1_000_000, 3, 25) == 75

@@ -1,0 +1,178 @@
+"""Training files to and from the layouts of other tools, with everything that is lost counted.
+
+The layout openai is messages without `meta`, which that service does not take.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.progress import Advance, ignore
+from slimtune.core.units import plural
+from slimtune.data.formats import Converted
+from slimtune.data.problems import bad_data
+from slimtune.data.reading import DataFile, distinct
+from slimtune.data.records import Conversation, as_dicts
+from slimtune.data.text import system_problems
+from slimtune.datatools.writing import as_line
+from slimtune.plan.lengths import Lengths
+from slimtune.recipe.names import Layout
+
+_SINGLE_TURN_ONLY = ("alpaca", "input_output")
+_SHAREGPT_NAMES = {"user": "human", "assistant": "gpt"}
+# For layouts that list turns: the key of the list, and the keys of a turn.
+_TURNS = {"messages": ("messages", {"role", "content"}), "sharegpt": ("conversations", {"from", "value"})}
+_UNHEEDED = {"weight": ": every turn of the assistant is trained on"}
+
+# OpenAI's limits for supervised fine-tuning:
+# https://platform.openai.com/docs/guides/supervised-fine-tuning, "Formatting your data": 10 lines at least.
+# https://platform.openai.com/docs/api-reference/files/create: 512 MB a file, read as the smaller of its two meanings.
+# https://platform.openai.com/docs/guides/fine-tuning-best-practices, "Token limits": tokens of an example for gpt-4.1
+# and gpt-4o. A longer example loses its end, and so its answer. The models gpt-3.5-turbo took 16,385.
+_FEWEST_EXAMPLES, _LARGEST_FILE, LONGEST_EXAMPLE = 10, 512_000_000, 65_536
+_MOST_SHOWN = 20
+
+
+class Read(NamedTuple):
+    """conversations: of all files, in order. losses: sentences, each with a count, on what differs from the files."""
+
+    conversations: list[Conversation]
+    losses: list[str]
+
+
+def read_files(
+    paths: Sequence[str],
+    *,
+    format: str = "auto",
+    setting: tuple[str, str] | None = None,
+    system: str | None = None,
+    on_progress: Advance = ignore,
+) -> Read:
+    """The conversations of all files or hub ids, one layout per file.
+
+    format: one of `formats.FORMATS`. setting: the option behind it and its value ("--from", "openai"), for messages.
+    system: the prompt of rows without one. Raises SlimtuneError with every problem of every file.
+    """
+    if wrong := system_problems(system, "--system"):
+        raise SlimtuneError(wrong)
+    hashes, listed_again = distinct(paths)
+    problems: dict[str, list[Problem]] = {path: [one for one in listed_again if one.where == path] for path in paths}
+    conversations: list[Conversation] = []
+    lost: Counter[str] = Counter()
+    for path in hashes:
+        file = DataFile(path, format, system, setting, problems=problems[path])
+        for converted in file.records():
+            conversations += [one.conversation for one in converted]
+            for one in converted:
+                lost.update(_losses(one, file.layout))
+            on_progress(file.done, file.total)
+    if any(problems.values()):
+        raise bad_data(problems)
+    return Read(conversations, [f"{plural(count, 'row')}: {what}" for what, count in lost.items()])
+
+
+def _losses(one: Converted, layout: str) -> list[str]:
+    """What the conversation lacks or has otherwise than its row."""
+    row = one.row.value
+    lost = [f"the key '{key}' is dropped, since the layout {layout} does not have it" for key in one.ignored]
+    if one.nfc_changed:
+        lost.append("the text is put into Unicode normalisation form C")
+    if layout == "alpaca" and row.get("input"):
+        lost.append("'instruction' and 'input' are joined by an empty line")
+    if layout in _TURNS:
+        listed, known = _TURNS[layout]
+        foreign = {key for turn in row[listed] for key in turn if key not in known}
+        lost += [f"'{key}' of turns is dropped{_UNHEEDED.get(key, '')}" for key in sorted(foreign)]
+    return lost
+
+
+def is_single_turn(conversation: Conversation) -> bool:
+    """One question and its answer, with or without a system prompt."""
+    return _turns(conversation) == 1
+
+
+def own_layout(conversations: Sequence[Conversation]) -> Layout:
+    """The project's own form for a file of these: a file has one layout, so one long conversation decides for all."""
+    return "input_output" if all(map(is_single_turn, conversations)) else "messages"
+
+
+class Rendered(NamedTuple):
+    """rows: one for each conversation. losses: sentences on what the layout cannot hold, each with a count."""
+
+    rows: list[dict[str, Any]]
+    losses: list[str]
+
+
+def to_rows(conversations: Sequence[Conversation], layout: Layout) -> Rendered:
+    """Raises SlimtuneError with every conversation of several turns where the layout has room for one."""
+    problems: dict[str, list[Problem]] = {}
+    for conversation in conversations:
+        if layout in _SINGLE_TURN_ONLY and not is_single_turn(conversation):
+            what = f"the conversation has {_turns(conversation)} turns, and {layout} holds one"
+            fix = "write it with --to messages or --to sharegpt, or leave it out"
+            problems.setdefault(conversation.path, []).append(Problem(what, conversation.where, fix))
+    if problems:
+        raise bad_data(problems)
+    dropped = sum(bool(conversation.meta) for conversation in conversations) if layout == "openai" else 0
+    losses = [f"{plural(dropped, 'row')}: 'meta' is dropped, since openai has none"] if dropped else []
+    return Rendered([_render(conversation, layout) for conversation in conversations], losses)
+
+
+def broken_rules(
+    conversations: Sequence[Conversation],
+    rows: Sequence[Mapping[str, Any]],
+    lengths: Lengths,
+    longest: int = LONGEST_EXAMPLE,
+) -> list[Problem]:
+    """Everything for which OpenAI would refuse the file or cut an example. rows: as they will be written.
+
+    Only the limits are checked: every `Conversation` has the roles, their order and the texts that the service wants.
+    """
+    problems: list[Problem] = []
+    if len(conversations) < _FEWEST_EXAMPLES:
+        what = f"the service wants at least {_FEWEST_EXAMPLES} examples, and there are {len(conversations)}"
+        problems.append(Problem(what, "--to openai", "add examples"))
+    size = sum(len(as_line(row)) for row in rows)
+    if size > _LARGEST_FILE:
+        what = f"the file would have {size / 1e6:,.0f} MB, and the service takes {_LARGEST_FILE / 1e6:,.0f} MB"
+        problems.append(Problem(what, "--to openai", "export fewer rows"))
+    too_long = [(one, tokens) for one, tokens in zip(conversations, lengths.tokens, strict=True) if tokens > longest]
+    for conversation, tokens in too_long[:_MOST_SHOWN]:
+        what = f"about {tokens:,} tokens (estimated), and the service cuts off what follows the first {longest:,}"
+        fix = "shorten it, or set --max-example-tokens to what your model takes"
+        problems.append(Problem(what, conversation.where, fix))
+    if len(too_long) > _MOST_SHOWN:
+        problems.append(Problem(f"{len(too_long) - _MOST_SHOWN:,} more rows are too long", "--to openai"))
+    return problems
+
+
+def cost(tokens: int, epochs: int, price_per_million: float) -> float:
+    """Of training at OpenAI, in the price's currency: every token is billed once an epoch.
+
+    Formula: https://cookbook.openai.com/examples/chat_finetuning_data_prep
+    """
+    return tokens * epochs * price_per_million / 1e6
+
+
+def _turns(conversation: Conversation) -> int:
+    return sum(message.role == "user" for message in conversation.messages)
+
+
+def _render(conversation: Conversation, layout: Layout) -> dict[str, Any]:
+    turns = [message for message in conversation.messages if message.role != "system"]
+    first = conversation.messages[0]
+    prompt = {"system": first.content} if first.role == "system" else {}
+    meta = {"meta": conversation.meta} if conversation.meta else {}
+    if layout in ("openai", "messages"):
+        row: dict[str, Any] = {"messages": as_dicts(conversation.messages)}
+        return row if layout == "openai" else row | meta
+    if layout == "sharegpt":
+        listed = [{"from": _SHAREGPT_NAMES[turn.role], "value": turn.content} for turn in turns]
+        return prompt | {"conversations": listed} | meta
+    user, assistant = turns
+    if layout == "alpaca":
+        row = {"instruction": user.content, "input": "", "output": assistant.content}
+    else:
+        row = {"input": user.content, "output": assistant.content}
+    return prompt | row | meta

@@ -1,1 +1,0 @@
-"""Training files to and from the layouts of other tools."""
