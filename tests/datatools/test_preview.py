@@ -9,8 +9,7 @@ from slimtune.cli.data.preview import body
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer, Example
 from slimtune.data.loading import load_conversations
-from slimtune.datatools.preview import text
-from slimtune.datatools.preview.preview import Selection, preview, segments
+from slimtune.datatools.preview import Selection, page, preview, segments, visible
 
 
 @pytest.fixture
@@ -47,7 +46,8 @@ def test_supervised_text_is_the_answer_and_the_end_of_turn(chat, file, family, a
     (example,) = tokenizer.examples(conversation)
     assert "".join(segment.text for segment in one.segments) == tokenizer.decode(example.input_ids)
     assert (one.tokens, one.supervised) == (len(example.input_ids), example.supervised_tokens)
-    assert one.prompt == one.tokens - one.supervised and one.too_many == 0
+    assert one.figures.startswith(f"{one.tokens:,} tokens: {one.tokens - one.supervised:,} prompt, ")
+    assert one.overlong == ""
     assert one.where == f"{path}:1"
 
 
@@ -74,10 +74,10 @@ def test_a_qwen3_conversation_is_several_examples(chat, file):
     path = file({"messages": [{"role": role, "content": text} for role, text in turns]})
     first, second = preview(path, chat(), Selection(), max_seq_length=512).examples
     assert (supervised(first), supervised(second)) == ("b<|im_end|>", "a<|im_end|>")
-    assert text.title(second) == f"{path}:1, example 2 of 2"
+    assert second.title == f"{path}:1, example 2 of 2"
     (whole,) = preview(path, chat("qwen2.5"), Selection(), max_seq_length=512).examples
     assert supervised(whole) == "b<|im_end|>a<|im_end|>"
-    assert text.title(whole) == f"{path}:1"
+    assert whole.title == f"{path}:1"
 
 
 def test_the_limit_never_halves_a_character(chat):
@@ -98,9 +98,9 @@ def test_what_is_too_long_is_counted_and_marked(chat, file):
     path = file(row("長い" * 30))
     (whole,) = preview(path, chat(), Selection(), max_seq_length=512).examples
     (one,) = preview(path, chat(), Selection(), max_seq_length=whole.tokens - 3).examples
-    assert one.too_many == 3 and not text.overlong(whole)
+    assert one.overlong.startswith("3 tokens more ") and not whole.overlong
     assert sum(segment.tokens for segment in one.segments if segment.beyond) == 3
-    assert f"3 tokens more than max_seq_length {whole.tokens - 3}:" in text.overlong(one)
+    assert f"3 tokens more than max_seq_length {whole.tokens - 3}:" in one.overlong
     assert f"⟨max_seq_length {whole.tokens - 3} ends here⟩↵\n↵\n⟦b<|im_end|>⟧" in body(one, False).plain
 
 
@@ -128,7 +128,7 @@ def test_faults_of_other_lines_are_left_to_check(chat, file, tmp_path):
         handle.write("{broken\n")
     found = preview(path, chat(), Selection(), max_seq_length=512)
     assert found.shown == 2
-    assert text.unread(found) == f"1 problem elsewhere in {path}: slimtune data check {path}"
+    assert found.unread == f"1 problem elsewhere in {path}: slimtune data check {path}"
     with pytest.raises(SlimtuneError, match=f"{path}:3"):
         preview(path, chat(), Selection(line=3), max_seq_length=512)
 
@@ -140,9 +140,9 @@ def test_a_row_that_cannot_be_trained_on_is_an_error(chat, file):
 
 
 def test_nothing_is_invisible():
-    assert text.visible("a b\n  c \tx\n") == "a b↵\n··c·⇥x↵\n".replace("·⇥", " ⇥")
-    assert text.visible("end ") == "end·"
-    assert text.visible("\x1b[31m\u202e\u200b") == "⟨U+001B⟩[31m⟨U+202E⟩⟨U+200B⟩"
+    assert visible("a b\n  c \tx\n") == "a b↵\n··c·⇥x↵\n".replace("·⇥", " ⇥")
+    assert visible("end ") == "end·"
+    assert visible("\x1b[31m\u202e\u200b") == "⟨U+001B⟩[31m⟨U+202E⟩⟨U+200B⟩"
 
 
 class _Page(HTMLParser):
@@ -165,7 +165,7 @@ class _Page(HTMLParser):
 def test_the_page_is_escaped_and_asks_for_nothing(chat, file):
     attack = "<script>alert(1)</script><img src=http://evil.example/x>"
     found = preview(file(row(attack, attack)), chat(), Selection(), max_seq_length=512)
-    page = _Page()
-    page.feed(text.page([found]))
-    assert not {"script", "img"} & set(page.tags) and page.links == ["data:,"]
-    assert page.marked == attack + "<|im_end|>"
+    shown = _Page()
+    shown.feed(page([found]))
+    assert not {"script", "img"} & set(shown.tags) and shown.links == ["data:,"]
+    assert shown.marked == attack + "<|im_end|>"

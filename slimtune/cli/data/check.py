@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
 
+from slimtune.cli.data import recipes
 from slimtune.cli.options import OptionalFilesArgument
 from slimtune.core.errors import BAD_INPUT, fail
 
 if TYPE_CHECKING:
-    from slimtune.data.chat_template import ChatTokenizer
     from slimtune.datatools.check.check import Report
     from slimtune.plan.explain.suggestions import PlanFacts
     from slimtune.recipe.schema import Recipe
@@ -56,26 +55,23 @@ def check(
     from slimtune.datatools.check import check as checking
     from slimtune.datatools.check import contamination, rendering
     from slimtune.plan.explain import suggestions
-    from slimtune.recipe import loading as recipes
 
     if format not in formats.FORMATS:
         raise fail(f"unknown format '{format}'", where="--format", fix=f"one of {', '.join(formats.FORMATS)}")
     if plot is not None and plot.suffix.lower() != ".png":
         raise fail("the picture must be a PNG", where=str(plot), fix=f"name it {plot.with_suffix('.png').name}")
-    loaded = recipes.load(recipe) if recipe else None
-    paths = files or [source.path for source in loaded.data.train] if loaded else files
-    if not paths:
-        raise fail("no file to check", fix="give a training file, or a recipe with --recipe")
-    settings = loaded or _defaults(paths, model)
-    name = model or (loaded.model.base if loaded else None)
-    tokenizer = _tokenizer(name, settings) if name else None
+    settings, paths = recipes.read(recipe, files, model, to="check")
+    name = model or (settings.model.base if recipe else "")
+    tokenizer = recipes.tokenizer_of(name, settings) if name else None
+    if name and not tokenizer:
+        typer.echo(f"{name} is not on this machine: tokens are estimated from characters", err=True)
     held_out = [settings.data.eval, settings.evaluate.data if settings.evaluate else None]
     with console.stderr().bar("Reading evaluation files") as progress:
         compared = [*(against or []), *(path for path in held_out if path)]
         evaluation = contamination.read(compared, on_progress=progress)
     wish = checking.CheckSettings(
         tokenizer=tokenizer,
-        model=name if name and tokenizer else "",
+        model=name if tokenizer else "",
         max_seq_length=max_seq_length or settings.model.max_seq_length,
         format=settings.data.format if format == "auto" else format,
         system=settings.data.system,
@@ -91,7 +87,7 @@ def check(
         typer.echo(json.dumps(rendering.as_json(report, suggested), ensure_ascii=False, indent=2))
     else:
         advice = suggestions.lines(facts, suggested) if facts else []
-        if advice and not loaded:
+        if advice and not recipe:
             advice[0] += f". Values: the defaults of a recipe. Model: {settings.model.base}"
         typer.echo("\n".join(rendering.lines(report, limit=limit, advice=advice)))
     if plot is not None:
@@ -103,31 +99,6 @@ def check(
         raise typer.Exit(BAD_INPUT)
     if strict and report.count("warning"):
         raise typer.Exit(1)
-
-
-def _defaults(paths: Sequence[str], model: str | None) -> Recipe:
-    """A recipe with these files and only defaults."""
-    from slimtune.recipe.schema import DataSection, ModelSection, Recipe, Source
-
-    data = DataSection(train=[Source(path=path) for path in paths])
-    return Recipe(name="check", data=data, model=ModelSection(base=model) if model else ModelSection())
-
-
-def _tokenizer(name: str, settings: Recipe) -> ChatTokenizer | None:
-    """The tokenizer of a model on this machine; None, with a note, for a hub model that is not in the cache."""
-    from slimtune.data.chat_template import ChatTokenizer
-
-    folder = _folder(name, settings)
-    if folder is not None and (folder / "tokenizer.json").is_file():
-        return ChatTokenizer(folder, settings.model.thinking)
-    typer.echo(f"{name} is not on this machine: tokens are estimated from characters", err=True)
-    return None
-
-
-def _folder(name: str, settings: Recipe) -> Path | None:
-    from slimtune.models import files as base_model
-
-    return base_model.locate(name, settings.model.revision if name == settings.model.base else None)
 
 
 def _facts(report: Report, settings: Recipe, name: str) -> PlanFacts | None:
@@ -144,7 +115,7 @@ def _facts(report: Report, settings: Recipe, name: str) -> PlanFacts | None:
     for file in report.files:
         for task, count in file.answers.tasks.items():
             tasks[task] += round(count * weights.get(file.path, 1.0))
-    folder = _folder(name, settings)
+    folder = recipes.folder_of(name, settings)
     shape = models.from_config(base_model.read_config(folder), name) if folder else models.find(name)
     if shape is None or not tasks.total():
         return None

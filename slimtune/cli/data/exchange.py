@@ -14,7 +14,6 @@ from slimtune.recipe.names import Layout
 
 if TYPE_CHECKING:
     from slimtune.datatools.writing import Written
-    from slimtune.plan.lengths import Lengths
 
 
 def export(
@@ -34,7 +33,8 @@ def export(
 ) -> None:
     """Convert training files to the layout of another tool, and report what is lost."""
     from slimtune.core import console
-    from slimtune.datatools.exchange import LONGEST_EXAMPLE, broken_rules, read_files, to_rows
+    from slimtune.core.units import plural
+    from slimtune.datatools.exchange import LONGEST_EXAMPLE, broken_rules, cost, read_files, to_rows
     from slimtune.datatools.writing import keep_apart, write_rows
     from slimtune.plan import lengths
 
@@ -49,13 +49,18 @@ def export(
         rows, losses = to_rows(read.conversations, to)
         if to == "openai":
             estimated = lengths.estimate(read.conversations)
-            longest = max_example_tokens or LONGEST_EXAMPLE
-            if problems := broken_rules(read.conversations, rows, estimated, longest):
+            most = max_example_tokens or LONGEST_EXAMPLE
+            if problems := broken_rules(read.conversations, rows, estimated, most):
                 raise SlimtuneError(problems)
         written = write_rows(output, rows, overwrite=overwrite)
     _say([*read.losses, *losses], written, to)
     if estimated:
-        _say_tokens(estimated, epochs, price_per_million)
+        tokens, longest = estimated.total, estimated.longest
+        typer.echo(f"about {tokens:,} tokens per epoch (estimated), the longest example about {longest:,}")
+        if price_per_million is not None:
+            amount = cost(tokens, epochs, price_per_million)
+            what = f"{plural(epochs, 'epoch')} at {price_per_million:g} USD per million tokens"
+            typer.echo(f"about {amount:,.2f} USD (estimated) for {what}")
 
 
 def import_(
@@ -91,14 +96,3 @@ def _say(losses: Sequence[str], written: Written, layout: str) -> None:
     for loss in losses:
         typer.echo(loss, err=True)
     typer.echo(f"{written.path}: {plural(written.rows, 'row')} in the layout {layout}, {written.state}")
-
-
-def _say_tokens(lengths: Lengths, epochs: int, price: float | None) -> None:
-    from slimtune.core.units import plural
-    from slimtune.datatools.exchange import cost
-
-    typer.echo(f"about {lengths.total:,} tokens per epoch (estimated), the longest example about {lengths.longest:,}")
-    if price is not None:
-        amount = cost(lengths.total, epochs, price)
-        what = f"{plural(epochs, 'epoch')} at {price:g} USD per million tokens"
-        typer.echo(f"about {amount:,.2f} USD (estimated) for {what}")

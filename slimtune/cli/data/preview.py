@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from slimtune.cli.data import recipes
 from slimtune.cli.options import OptionalFilesArgument
 from slimtune.core.errors import fail
 
@@ -15,10 +16,9 @@ if TYPE_CHECKING:
 
     from slimtune.core.console import Console
     from slimtune.data.chat_template import ChatTokenizer
-    from slimtune.datatools.preview.preview import Preview, Previews
+    from slimtune.datatools.preview import Preview, Previews
     from slimtune.recipe.schema import Recipe
 
-_DEFAULT_LENGTH = 2048
 _BUILT_IN = "builtin:tiny-qwen3"
 LEARNED = ("⟦", "⟧")
 """Around supervised text if the console has no colour."""
@@ -56,22 +56,16 @@ def preview(
     from slimtune.core import console as consoles
     from slimtune.core.console import Console
     from slimtune.core.files import write_text
-    from slimtune.datatools.preview import preview as previewing
-    from slimtune.datatools.preview import text
-    from slimtune.recipe import loading as recipes
+    from slimtune.datatools import preview as previewing
 
     if at_random and line is not None:
         raise fail("--random and --line exclude each other", where="--line", fix="choose one")
-    wish = recipes.load(recipe) if recipe else None
-    paths = files or [source.path for source in wish.data.train] if wish else files
-    if not paths:
-        raise fail("no file to show", fix="give a training file, or a recipe with --recipe")
+    settings, paths = recipes.read(recipe, files, model, to="show")
     if html is not None and not html.parent.is_dir():
         raise fail(f"the folder {html.parent} does not exist", where="--html", fix="create it first")
     if line is not None and len(paths) > 1:
         raise fail("--line needs a single file", where="--line", fix=f"give one of {', '.join(paths)}")
-    tokenizer = _tokenizer(model, wish, thinking)
-    length = max_seq_length or (wish.model.max_seq_length if wish else _DEFAULT_LENGTH)
+    tokenizer = _tokenizer(model, recipe, settings, thinking)
     choice = previewing.Selection(count, seed if at_random else None, line)
     with consoles.stderr().bar("Reading (bytes)") as progress:
         found = [
@@ -79,10 +73,10 @@ def preview(
                 path,
                 tokenizer,
                 choice,
-                max_seq_length=length,
-                mode=wish.data.mode if wish else "auto",
-                format=wish.data.format if wish else "auto",
-                system=wish.data.system if wish else None,
+                max_seq_length=max_seq_length or settings.model.max_seq_length,
+                mode=settings.data.mode,
+                format=settings.data.format,
+                system=settings.data.system,
                 on_progress=progress,
             )
             for path in paths
@@ -92,66 +86,59 @@ def preview(
         for one in found:
             show(one, console)
     else:
-        write_text(html, text.page(found))
+        write_text(html, previewing.page(found))
         console.say(f"Page: {html}")
     for one in found:
         if one.unread:
-            consoles.stderr().warn(text.unread(one))
+            consoles.stderr().warn(one.unread)
 
 
-def _tokenizer(model: str | None, wish: Recipe | None, thinking: bool | None) -> ChatTokenizer:
+def _tokenizer(model: str | None, recipe: str | None, settings: Recipe, thinking: bool | None) -> ChatTokenizer:
     """The tokenizer of the requested model. Without one: the default base if it is on this machine, else the built-in."""
     from slimtune.core import console as consoles
-    from slimtune.data.chat_template import ChatTokenizer
-    from slimtune.models import files as base_model
-    from slimtune.recipe.schema import ModelSection
 
-    settings = wish.model if wish else ModelSection()
-    name, thinks = model or settings.base, settings.thinking if thinking is None else thinking
-    folder = base_model.locate(name, settings.revision if name == settings.base else None)
-    if folder is not None and (folder / "tokenizer.json").is_file():
-        return ChatTokenizer(folder, thinks)
-    if model or wish:
+    name = model or settings.model.base
+    tokenizer = recipes.tokenizer_of(name, settings, thinking)
+    if tokenizer is None and (model or recipe):
         raise fail(
             f"the tokenizer of {name} is not on this machine",
             where="--model" if model else "model.base",
             fix=f"download it:  hf download {name} --include '*.json' --include '*.jinja'\n"
             f"    → or use the built-in model's template, with other token counts: --model {_BUILT_IN}",
         )
-    folder = base_model.locate(_BUILT_IN)
-    assert folder is not None
-    consoles.stderr().say(
-        f"No model given: this is the template of {_BUILT_IN}, which has a small vocabulary. A real model needs fewer "
-        "tokens for the same text. Choose yours with --recipe or --model."
-    )
-    return ChatTokenizer(folder, thinks)
+    if tokenizer is None:
+        consoles.stderr().say(
+            f"No model given: this is the template of {_BUILT_IN}, which has a small vocabulary. A real model needs "
+            "fewer tokens for the same text. Choose yours with --recipe or --model."
+        )
+        tokenizer = recipes.tokenizer_of(_BUILT_IN, settings, thinking)
+        assert tokenizer is not None
+    return tokenizer
 
 
 def show(found: Previews, console: Console) -> None:
     """Print the examples of a file, in colour if the console has any."""
-    from slimtune.datatools.preview import text
+    from slimtune.datatools.preview import NEWLINE
 
     coloured = console.out.color_system is not None and not console.out.no_color
-    console.step(text.summary(found))
+    console.step(found.summary)
     learned = "Green" if coloured else f"{LEARNED[0]}…{LEARNED[1]}"
     special = " Special tokens are reversed." if coloured else ""
     console.say(
-        f"{learned} text carries loss; the model only reads the rest.{special} {text.NEWLINE} marks the end of a line."
+        f"{learned} text carries loss; the model only reads the rest.{special} {NEWLINE} marks the end of a line."
     )
     for one in found.examples:
         console.out.print()
-        console.step(text.title(one))
-        console.say(text.figures(one))
-        if one.too_many:
-            console.warn(text.overlong(one))
+        console.step(one.title)
+        console.say(one.figures)
+        if one.overlong:
+            console.warn(one.overlong)
         console.out.print(body(one, coloured), soft_wrap=True)
 
 
 def body(one: Preview, coloured: bool) -> Text:
     """The text of an example. coloured: with styles; otherwise ⟦…⟧ encloses supervised text."""
     from rich.text import Text
-
-    from slimtune.datatools.preview import text
 
     shown, inside, within = Text(), False, True
     for segment in one.segments:
@@ -162,7 +149,7 @@ def body(one: Preview, coloured: bool) -> Text:
             within = False
             shown.append(f"⟨max_seq_length {one.max_seq_length:,} ends here⟩", style="bold red" if coloured else "")
         style = "bold green" if segment.supervised else "dim"
-        shown.append(text.visible(segment.text), style=f"{style} reverse" if segment.special else style)
+        shown.append(segment.visible, style=f"{style} reverse" if segment.special else style)
     if inside:
         shown.append(LEARNED[1])
     return shown

@@ -8,7 +8,7 @@ from support.command_line import run
 
 from slimtune.cli.data.preview import show
 from slimtune.core.console import Console
-from slimtune.datatools.preview.preview import Selection, preview
+from slimtune.datatools.preview import Selection, preview
 
 LAW = "data/law/direct_norag.train.jsonl"
 

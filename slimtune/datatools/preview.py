@@ -2,15 +2,22 @@
 
 import itertools
 import random
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from slimtune.core import pages
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.progress import Advance, ignore
+from slimtune.core.units import plural
 from slimtune.data import formats
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer, Example
 from slimtune.data.json_rows import Row
 from slimtune.data.reading import DataFile
+
+NEWLINE, TAB, SPACE = "↵", "⇥", "·"
+_EDGE_SPACES = re.compile(r"^ +| +$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,10 @@ class Segment:
     supervised: bool
     special: bool
     beyond: bool
+
+    @property
+    def visible(self) -> str:
+        return visible(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +62,32 @@ class Preview:
         return sum(segment.tokens for segment in self.segments if segment.supervised)
 
     @property
-    def prompt(self) -> int:
-        """Tokens that are only read."""
-        return self.tokens - self.supervised
+    def title(self) -> str:
+        """ "train.jsonl:7, example 1 of 2"."""
+        return self.where + (f", example {self.part} of {self.parts}" if self.parts > 1 else "")
 
     @property
-    def too_many(self) -> int:
-        """Tokens more than max_seq_length."""
-        return max(0, self.tokens - self.max_seq_length)
+    def figures(self) -> str:
+        """ "292 tokens: 290 prompt, 2 supervised (0.7 %)"."""
+        prompt, share = self.tokens - self.supervised, 100 * self.supervised / self.tokens
+        return f"{self.tokens:,} tokens: {prompt:,} prompt, {self.supervised:,} supervised ({share:.1f} %)"
+
+    @property
+    def overlong(self) -> str:
+        """What becomes of an example that is too long; "" for one that is not."""
+        if self.tokens <= self.max_seq_length:
+            return ""
+        return (
+            f"{self.tokens - self.max_seq_length:,} tokens more than max_seq_length {self.max_seq_length:,}: "
+            "training refuses to start with it, or leaves it out if data.max_overlong allows that"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Previews:
     """rows: of the file, those of another mode not counted. other_mode: those. shown: rows that `examples` are of.
 
-    unread: what is wrong with lines that could not be read, none of them among the rows shown.
+    problems: number of lines that could not be read, none of them among the rows shown.
     """
 
     path: str
@@ -73,7 +95,21 @@ class Previews:
     other_mode: int
     shown: int
     examples: tuple[Preview, ...]
-    unread: tuple[Problem, ...]
+    problems: int
+
+    @property
+    def summary(self) -> str:
+        """ "2 of 98 rows of train.jsonl, 3 examples"."""
+        text = f"{self.shown:,} of {self.rows:,} rows of {self.path}"
+        if len(self.examples) != self.shown:
+            text += f", {len(self.examples):,} examples"
+        return f"{text}; {self.other_mode:,} rows of the other mode are left out" if self.other_mode else text
+
+    @property
+    def unread(self) -> str:
+        """That some of the file cannot be read; "" where all of it can."""
+        problems = f"{plural(self.problems, 'problem')} elsewhere in {self.path}"
+        return f"{problems}: slimtune data check {self.path}" if self.problems else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +142,8 @@ def preview(
     for block in source.row_blocks():
         everything += block
         on_progress(source.done, source.total)
-    unread = source.problems
     if not everything:
-        raise SlimtuneError(unread)
+        raise SlimtuneError(source.problems)
     problems: list[Problem] = []
     name = formats.choose(everything, format, path, problems)
     if name is None:
@@ -118,7 +153,9 @@ def preview(
         raise fail(
             f"no row has meta.mode {mode}", where=path, fix="set data.mode to what the file contains, or to auto"
         )
-    chosen = _chosen(everything, rows, choice, path, unread, mode)
+    chosen = _chosen(rows, choice)
+    if choice.line is not None and not chosen:
+        raise _nothing_at(choice.line, source, everything, rows, mode)
     converted = formats.convert_rows(chosen, name, format, path=path, system=system, problems=problems)
     if problems:
         raise SlimtuneError(problems)
@@ -129,7 +166,31 @@ def preview(
             Preview(part.where, number, len(parts), segments(part, tokenizer, max_seq_length), max_seq_length)
             for number, part in enumerate(parts, start=1)
         ]
-    return Previews(path, len(rows), len(everything) - len(rows), len(chosen), tuple(examples), tuple(unread))
+    other_mode = len(everything) - len(rows)
+    return Previews(path, len(rows), other_mode, len(chosen), tuple(examples), len(source.problems))
+
+
+def page(previews: Sequence[Previews]) -> str:
+    """The page, in HTML."""
+    return pages.render("slimtune.datatools", "preview.html.jinja", {"files": previews})
+
+
+def visible(text: str) -> str:
+    """`text` with line ends, tabs, spaces at both ends of a line and control characters written out.
+
+    A line end is ↵ and still ends the line. The Unicode categories Cc and Cf are written as ⟨U+202E⟩: they could steer
+    a terminal or reverse the direction of writing.
+    """
+    spaced = _EDGE_SPACES.sub(lambda spaces: SPACE * len(spaces[0]), text)
+    return "".join(_seen(character) for character in spaced)
+
+
+def _seen(character: str) -> str:
+    if character == "\n":
+        return f"{NEWLINE}\n"
+    if character == "\t":
+        return TAB
+    return f"⟨U+{ord(character):04X}⟩" if unicodedata.category(character) in ("Cc", "Cf") else character
 
 
 def segments(example: Example, tokenizer: ChatTokenizer, max_seq_length: int) -> tuple[Segment, ...]:
@@ -170,23 +231,22 @@ def _mode_of(row: Row) -> str | None:
     return meta.get("mode") if isinstance(meta, dict) else None
 
 
-def _chosen(
-    everything: Sequence[Row], rows: Sequence[Row], choice: Selection, path: str, unread: Sequence[Problem], mode: str
-) -> list[Row]:
-    if choice.line is None:
-        if choice.seed is None:
-            return list(rows[: choice.count])
-        places = random.Random(choice.seed).sample(range(len(rows)), min(choice.count, len(rows)))
-        return [rows[place] for place in sorted(places)]
-    wanted = choice.line
-    found = [row for row in rows if row.line == wanted]
-    if found:
-        return found
-    where = f"{path}:{wanted}"
-    broken = [problem for problem in unread if problem.where == where]
-    if broken:
-        raise SlimtuneError(broken)
-    if any(row.line == wanted for row in everything):
-        raise fail(f"this row's meta.mode is not {mode}, so it is left out", where=where, fix="set data.mode: auto")
-    nearest = min((row.line for row in rows), key=lambda line: abs(line - wanted))
-    raise fail("no row begins at this line", where=where, fix=f"the nearest one is --line {nearest}")
+def _chosen(rows: list[Row], choice: Selection) -> list[Row]:
+    if choice.line is not None:
+        return [row for row in rows if row.line == choice.line]
+    if choice.seed is None:
+        return rows[: choice.count]
+    places = random.Random(choice.seed).sample(range(len(rows)), min(choice.count, len(rows)))
+    return [rows[place] for place in sorted(places)]
+
+
+def _nothing_at(
+    line: int, source: DataFile, everything: Sequence[Row], rows: Sequence[Row], mode: str
+) -> SlimtuneError:
+    where = f"{source.path}:{line}"
+    if broken := [problem for problem in source.problems if problem.where == where]:
+        return SlimtuneError(broken)
+    if any(row.line == line for row in everything):
+        return fail(f"this row's meta.mode is not {mode}, so it is left out", where=where, fix="set data.mode: auto")
+    nearest = min((row.line for row in rows), key=lambda other: abs(other - line))
+    return fail("no row begins at this line", where=where, fix=f"the nearest one is --line {nearest}")

@@ -1,0 +1,43 @@
+"""What `data check` and `data preview` take from a recipe, or from its defaults where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slimtune.core.errors import fail
+
+if TYPE_CHECKING:
+    from slimtune.data.chat_template import ChatTokenizer
+    from slimtune.recipe.schema import Recipe
+
+
+def read(recipe: str | None, files: list[str] | None, model: str | None, *, to: str) -> tuple[Recipe, list[str]]:
+    """The recipe, or one with these files, this model and only defaults; and the files to read."""
+    from slimtune.recipe import loading
+    from slimtune.recipe.schema import DataSection, ModelSection, Recipe, Source
+
+    if recipe:
+        loaded = loading.load(recipe)
+        return loaded, files or [source.path for source in loaded.data.train]
+    if not files:
+        raise fail(f"no file to {to}", fix="give a training file, or a recipe with --recipe")
+    data = DataSection(train=[Source(path=path) for path in files])
+    return Recipe(name="data", data=data, model=ModelSection(base=model) if model else ModelSection()), files
+
+
+def folder_of(model: str, settings: Recipe) -> Path | None:
+    """The model's folder; None for a hub model that is not on this machine."""
+    from slimtune.models import files
+
+    return files.locate(model, settings.model.revision if model == settings.model.base else None)
+
+
+def tokenizer_of(model: str, settings: Recipe, thinking: bool | None = None) -> ChatTokenizer | None:
+    """The model's tokenizer; None if it is not on this machine. thinking: None for the recipe's value."""
+    from slimtune.data.chat_template import ChatTokenizer
+
+    folder = folder_of(model, settings)
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return None
+    return ChatTokenizer(folder, settings.model.thinking if thinking is None else thinking)
