@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from slimtune.datatools.check.text.personal import is_card, is_my_number, personal_numbers
+from slimtune.datatools.check.text.secrets import is_card, is_my_number, private_findings
 
 
 def test_check_digit_of_my_number() -> None:
@@ -32,7 +32,7 @@ def test_check_digit_of_cards() -> None:
     ],
 )
 def test_each_kind(text: str, name: str) -> None:
-    (finding,) = personal_numbers(text, "the prompt", "f:1")
+    (finding,) = private_findings(text, "the prompt", "f:1")
     assert finding.what.startswith(f"the prompt contains what looks like {name}, '")
     assert finding.what.endswith("…'")
     assert len(finding.what.rsplit("'", 2)[1]) == 5
@@ -58,4 +58,4 @@ def test_each_kind(text: str, name: str) -> None:
     ],
 )
 def test_other_numbers_and_addresses(text: str) -> None:
-    assert personal_numbers(text, "the prompt", "f:1") == []
+    assert not list(private_findings(text, "the prompt", "f:1"))

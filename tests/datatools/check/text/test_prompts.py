@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from slimtune.datatools.check.text.prompts import answer_in_prompt, label_at_prompt_end
+from slimtune.datatools.check.text.outputs import answer_in_prompt, label_at_prompt_end
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from slimtune.datatools.check.text.secrets import secret_findings
+from slimtune.datatools.check.text.secrets import private_findings
 
 # Written in two pieces, so that scanners of this repository do not take them for keys.
 MIXED = "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA1bC2"
@@ -25,13 +25,13 @@ MIXED = "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA1bC2"
     ],
 )
 def test_each_kind(text: str, name: str) -> None:
-    (finding,) = secret_findings(f"鍵は {text} です", "the output", "f:1")
+    (finding,) = private_findings(f"鍵は {text} です", "the output", "f:1")
     assert finding.what.startswith(f"the output contains what looks like {name}")
     assert text[4:12] not in finding.what.removeprefix(f"the output contains what looks like {name}")
 
 
 def test_the_password_is_not_shown() -> None:
-    (finding,) = secret_findings("postgres://taro:h8Kq2z@db/x", "the output", "f:1")
+    (finding,) = private_findings("postgres://taro:h8Kq2z@db/x", "the output", "f:1")
     assert "h8Kq" not in finding.what
 
 
@@ -50,4 +50,4 @@ def test_the_password_is_not_shown() -> None:
     ],
 )
 def test_placeholders_and_names(text: str) -> None:
-    assert secret_findings(text, "the output", "f:1") == []
+    assert not list(private_findings(text, "the output", "f:1"))
