@@ -1,5 +1,7 @@
 """Questions to the rows of one training file: choices shuffled, reasoning, passages and solved examples put in place."""
 
+import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,7 +13,7 @@ from slimtune.data.problems import bad_data
 from slimtune.data.questions import Question
 from slimtune.data.records import Mode
 from slimtune.data.splitting import context_key
-from slimtune.datatools.build import arguments, examples, prompts, shuffling
+from slimtune.datatools.build import arguments, prompts, shuffling
 from slimtune.datatools.build.prompts import Language
 from slimtune.datatools.build.teacher import Taught
 from slimtune.datatools.retrieval.index import Hit, PassageIndex, recall
@@ -20,7 +22,6 @@ Context = Literal["none", "gold", "retrieved"]
 Reasoning = Literal["column", "template", "teacher"]
 
 _RECALL_AT = (1, 3, 5)
-_QUERIES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,35 +76,69 @@ def build(
     """
     _refuse_incomplete(questions, wish)
     notes: list[str] = []
-    shuffled = shuffling.shuffle(
-        questions,
-        wish.shuffle_choices,
-        seed=wish.seed,
-        keep_reasoning=wish.mode == "cot" and wish.reasoning == "column",
-    )
+    keep_reasoning = wish.mode == "cot" and wish.reasoning == "column"
+    shuffled = shuffling.shuffle(questions, wish.shuffle_choices, seed=wish.seed, keep_reasoning=keep_reasoning)
+    asked, origins, reasoning = shuffled.questions, shuffled.origins, ""
     if shuffled.fixed:
-        notes.append(
-            f"{plural(len(shuffled.fixed), 'question')} not shuffled: their texts name choices by their places"
-        )
-    asked, reasoning = shuffled.questions, ""
+        count = plural(len(shuffled.fixed), "question")
+        notes.append(f"{count} not shuffled: their texts name choices by their places")
     if wish.mode == "cot":
         asked, reasoning = _with_reasoning(asked, wish, teach, notes, on_progress)
-    solved = _examples(asked, shuffled.origins, wish, notes)
-    if solved:
-        left_out = {one.id for one in solved}
-        asked = [one for one in asked if shuffled.origins.get(one.id, one.id) not in left_out]
+    solved: list[Question] = []
+    if wish.few_shot:
+        solved = choose_examples([one for one in asked if one.id not in origins], wish.few_shot, seed=wish.seed)
+        left_out = [one.id for one in solved]
+        asked = [one for one in asked if origins.get(one.id, one.id) not in left_out]
+        count = plural(len(solved), "question")
+        notes.append(f"{count} left out, as they are the examples: {', '.join(left_out)}")
     hits = _retrieve(asked, wish, index, on_progress)
-    gold_recall = _recall(asked, hits, wish)
+    measured: dict[int, float] = {}
+    if hits and any(one.context for one in asked):
+        measured = recall(hits, [one.context for one in asked], sorted({*_RECALL_AT, wish.top_k}))
     rows: list[dict[str, Any]] = []
     without_gold = 0
     for place, question in enumerate(asked):
-        found = hits[place][: wish.top_k] if hits else []
-        passages = _passages(question, found, wish)
-        if hits and not any(_is_gold(text, question) for _, text in passages):
-            without_gold += 1
-        rows.append(_row(question, wish, passages, solved, shuffled.origins.get(question.id), reasoning))
+        passages = _passages(question, hits[place][: wish.top_k] if hits else [], wish)
+        without_gold += bool(hits) and not any(_is_gold(text, question) for _, text in passages)
+        shown = [text for _, text in passages]
+        row = prompts.row(question, wish.mode, prompts.PROMPTS[wish.language], passages=shown, examples=solved)
+        more = {
+            "passages": [identifier for identifier, _ in passages] if hits else [],
+            "origin": origins.get(question.id),
+            "few_shot": [one.id for one in solved],
+            "language": wish.language if wish.language != "ja" else "",
+            "reasoning": reasoning,
+        }
+        row["meta"] |= {key: value for key, value in more.items() if value}
+        rows.append(row)
         on_progress(len(rows), len(asked))
-    return Built(rows, gold_recall, without_gold, tuple(notes))
+    return Built(rows, measured, without_gold, tuple(notes))
+
+
+def choose_examples(questions: Sequence[Question], count: int, *, seed: int) -> list[Question]:
+    """`count` questions to solve in every prompt; they must then be left out of what is asked, or the answers leak.
+
+    Their right labels are as different as can be, so that the examples prefer no position. Questions whose context is
+    nobody else's come first: the others of a context would show what it says. Seeded, whatever the order of the rows.
+
+    Raises SlimtuneError where too few questions would be left.
+    """
+    if count >= len(questions):
+        what = f"{count} of {len(questions)} questions as examples leave none to ask"
+        raise fail(what, where="--few-shot", fix=f"at most {max(len(questions) - 1, 0)}")
+    keys = {question.id: context_key(question.context) for question in questions}
+    sharing = Counter(filter(None, keys.values()))
+    candidates = sorted(questions, key=lambda one: one.id)
+    random.Random(f"{seed}/examples").shuffle(candidates)
+    chosen: list[Question] = []
+    used: Counter[str] = Counter()
+    while len(chosen) < count:
+        # min takes the first of the least used, that is in the order of the candidates.
+        best = min(candidates, key=lambda one: (sharing[keys[one.id]] > 1, used[one.correct]))
+        candidates.remove(best)
+        used[best.correct] += 1
+        chosen.append(best)
+    return chosen
 
 
 def _refuse_incomplete(questions: Sequence[Question], wish: BuildSettings) -> None:
@@ -152,18 +187,6 @@ def _with_reasoning(
     return taught.questions, f"teacher:{taught.name}"
 
 
-def _examples(
-    asked: Sequence[Question], origins: dict[str, str], wish: BuildSettings, notes: list[str]
-) -> tuple[Question, ...]:
-    if not wish.few_shot:
-        return ()
-    solved = examples.choose([one for one in asked if one.id not in origins], wish.few_shot, seed=wish.seed)
-    notes.append(
-        f"{plural(len(solved), 'question')} left out, as they are the examples: {', '.join(o.id for o in solved)}"
-    )
-    return tuple(solved)
-
-
 def _retrieve(
     questions: Sequence[Question], wish: BuildSettings, index: PassageIndex | None, on_progress: Advance
 ) -> list[list[Hit]]:
@@ -173,18 +196,12 @@ def _retrieve(
     if index is None:
         raise fail("no corpus is named", where="--context retrieved", fix="name one with --corpus")
     # Choices too: they hold the words of the law. Sorted, so that copies with shuffled choices ask the same.
-    queries = ["\n".join([one.question, *sorted(one.choices.values())]) for one in questions]
     hits: list[list[Hit]] = []
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        hits += index.search(queries[start : start + _QUERIES_AT_ONCE], max(wish.top_k, *_RECALL_AT))
-        on_progress(len(hits), len(queries))
+    for one in questions:
+        query = "\n".join([one.question, *sorted(one.choices.values())])
+        hits += index.search([query], max(wish.top_k, *_RECALL_AT))
+        on_progress(len(hits), len(questions))
     return hits
-
-
-def _recall(questions: Sequence[Question], hits: Sequence[Sequence[Hit]], wish: BuildSettings) -> dict[int, float]:
-    if not hits or not any(one.context for one in questions):
-        return {}
-    return recall(hits, [one.context for one in questions], sorted({*_RECALL_AT, wish.top_k}))
 
 
 def _passages(question: Question, found: Sequence[Hit], wish: BuildSettings) -> list[tuple[str, str]]:
@@ -193,41 +210,12 @@ def _passages(question: Question, found: Sequence[Hit], wish: BuildSettings) -> 
         return []
     if wish.context == "gold":
         return [("", question.context)]
-    passages = [(hit.passage.id, _shown(hit)) for hit in found]
+    passages = [(hit.passage.id, hit.passage.headed_text) for hit in found]
     if wish.ensure_gold and question.context and not any(_is_gold(text, question) for _, text in passages):
         passages[-1] = ("gold", question.context)
     return passages
 
 
-def _shown(hit: Hit) -> str:
-    passage = hit.passage
-    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
-
-
 def _is_gold(text: str, question: Question) -> bool:
     shown, gold = context_key(text), context_key(question.context)
     return bool(gold) and (gold in shown or shown in gold)
-
-
-def _row(
-    question: Question,
-    wish: BuildSettings,
-    passages: Sequence[tuple[str, str]],
-    solved: Sequence[Question],
-    origin: str | None,
-    reasoning: str,
-) -> dict[str, Any]:
-    shown = [text for _, text in passages]
-    row = prompts.row(question, wish.mode, prompts.PROMPTS[wish.language], passages=shown, examples=solved)
-    meta = row["meta"]
-    if wish.context == "retrieved":
-        meta["passages"] = [identifier for identifier, _ in passages]
-    if origin is not None:
-        meta["origin"] = origin
-    if solved:
-        meta["few_shot"] = [one.id for one in solved]
-    if wish.language != "ja":
-        meta["language"] = wish.language
-    if reasoning:
-        meta["reasoning"] = reasoning
-    return row

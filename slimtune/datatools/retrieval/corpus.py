@@ -30,6 +30,10 @@ class Passage:
     text: str
     where: str
 
+    @property
+    def headed_text(self) -> str:
+        return f"{self.title}\n{self.text}" if self.title else self.text
+
 
 def from_contexts(questions: Sequence[Question]) -> list[Passage]:
     """The distinct contexts of the questions (by `context_key`), ordered by id.

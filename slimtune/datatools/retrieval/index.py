@@ -4,6 +4,7 @@ The scores are those of the bm25s library (Lù, "BM25S: Orders of magnitude fast
 scoring", arXiv:2407.03618) with its variant "lucene", k1 = 1.5 and b = 0.75.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import fail
-from slimtune.core.files import sha256_file
+from slimtune.core.files import sha256_file, write_json
 from slimtune.core.progress import Advance, ignore
 from slimtune.data.splitting import context_key
 from slimtune.datatools.retrieval.corpus import Passage
@@ -48,16 +49,13 @@ class PassageIndex:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """For each query the k best passages (all, if there are fewer), best first, equal scores in passage order."""
-        return [self._best(query, k) for query in queries]
-
-    def _best(self, query: str, k: int) -> list[Hit]:
-        import numpy as np
-
-        known = self._bm25.get_tokens_ids(self._terms(query))
-        # bm25s's own choice of the best leaves the order of equal scores open.
-        scores = self._bm25.get_scores_from_ids(known)
-        best = np.argsort(-scores, kind="stable")[: max(k, 0)]
-        return [Hit(self.passages[place], float(scores[place])) for place in best]
+        found = []
+        for query in queries:
+            scores = self._bm25.get_scores_from_ids(self._bm25.get_tokens_ids(self._terms(query)))
+            # bm25s's own choice of the best leaves the order of equal scores open.
+            best = (-scores).argsort(kind="stable")[: max(k, 0)]
+            found.append([Hit(self.passages[place], float(scores[place])) for place in best])
+        return found
 
 
 def build(
@@ -73,13 +71,11 @@ def build(
         raise fail("the corpus has no passages", fix="name a corpus that holds text")
     split = terms_of(terms)
     folder = cache / _cache_name(passages, terms) if cache else None
-    bm25 = _load(folder) if folder else None
-    if bm25 is not None:
-        return PassageIndex(tuple(passages), True, split, bm25)
-    bm25 = _count(passages, split, on_progress)
-    if folder:
+    kept = _load(folder) if folder else None
+    bm25 = kept or _count(passages, split, on_progress)
+    if folder and not kept:
         _save(bm25, folder)
-    return PassageIndex(tuple(passages), False, split, bm25)
+    return PassageIndex(tuple(passages), bool(kept), split, bm25)
 
 
 def recall(hits: Sequence[Sequence[Hit]], gold: Sequence[str], ks: Iterable[int]) -> dict[int, float]:
@@ -88,16 +84,9 @@ def recall(hits: Sequence[Sequence[Hit]], gold: Sequence[str], ks: Iterable[int]
     A passage counts if it equals, contains or lies within the context, compared by `context_key`. Questions without a
     context are left out. Raises SlimtuneError if no question has one.
     """
-    keys: dict[str, str] = {}
-
-    def key_of(text: str) -> str:
-        if text not in keys:
-            keys[text] = context_key(text)
-        return keys[text]
-
+    key_of = functools.cache(context_key)
     ranks: list[float] = []
-    for found, context in zip(hits, gold, strict=True):
-        wanted = key_of(context)
+    for found, wanted in zip(hits, map(key_of, gold), strict=True):
         if wanted:
             texts = (key_of(hit.passage.text) for hit in found)
             matching = (rank for rank, text in enumerate(texts, start=1) if wanted in text or text in wanted)
@@ -114,7 +103,7 @@ def _count(passages: Sequence[Passage], split: Terms, on_progress: Advance) -> A
     documents: list[list[int]] = []
     for passage in passages:
         # Ids in the order of appearance: a set's order, which bm25s would take, changes from run to run.
-        words = split(f"{passage.title}\n{passage.text}")
+        words = split(passage.headed_text)
         documents.append([vocabulary.setdefault(word, len(vocabulary)) for word in words])
         on_progress(len(documents), len(passages))
     if not vocabulary:
@@ -140,8 +129,7 @@ def _save(bm25: Any, folder: Path) -> None:
     partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         bm25.save(partial, allow_pickle=False, show_progress=False)
-        sums = {file.name: sha256_file(file) for file in sorted(partial.iterdir())}
-        (partial / _CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
+        write_json(partial / _CHECKSUMS, {file.name: sha256_file(file) for file in sorted(partial.iterdir())})
         try:
             partial.rename(folder)
         except OSError:
