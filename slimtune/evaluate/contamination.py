@@ -12,7 +12,7 @@ from slimtune.core.progress import Advance, ignore
 from slimtune.data.duplicates import ngrams, overlap, question_text, similarity
 from slimtune.data.duplicates.overlap import TestItem, TrainRow
 from slimtune.data.records import Conversation
-from slimtune.evaluate.judge.pair import DUPLICATES, SHARED_CONTEXT
+from slimtune.evaluate.judge.contenders import DUPLICATES, SHARED_CONTEXT
 
 EXACT, NORMALISED, NEAR_DUPLICATE = DUPLICATES
 # The strongest first.

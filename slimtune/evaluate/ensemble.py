@@ -18,7 +18,7 @@ from slimtune.core.progress import OnProgress
 from slimtune.evaluate import asking, evaluation, items, kinds
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.evaluation import Request
-from slimtune.evaluate.judge import pair, statistics
+from slimtune.evaluate.judge import contenders, statistics
 from slimtune.evaluate.judge.compare import compare
 from slimtune.evaluate.judge.contenders import Contender
 from slimtune.evaluate.judge.text import some
@@ -271,8 +271,8 @@ def _has_logprobs(row: Answer) -> bool:
 def _item_problems(members: Sequence[Answers], names: Sequence[str]) -> list[Problem]:
     if len(members) < 2:
         return [Problem("an ensemble has at least two members", fix="name several adapters or result files")]
-    problems = pair.problems(list(zip(names, members, strict=True)), whole=True)
-    if not problems and not kinds.of(members[0]).has_choices:
+    problems = contenders.problems(list(map(Contender, names, members)), whole=True)
+    if not problems and not kinds.of(members[0][0]).has_choices:
         problems.append(
             Problem("these are not answers to multiple-choice questions", fix="combine answers with labels")
         )

@@ -20,7 +20,7 @@ from slimtune.data import loading
 from slimtune.data.records import Conversation
 from slimtune.data.sources import is_hub_id
 from slimtune.evaluate import asking, contamination, items, kinds
-from slimtune.evaluate.judge import figures, verdict
+from slimtune.evaluate.judge import verdict
 from slimtune.evaluate.kinds import permutations
 from slimtune.evaluate.kinds.kind import Answer, Item, Settings
 from slimtune.evaluate.targets import opening
@@ -246,4 +246,4 @@ def _conclude(rows: dict[str, list[Answer]], overlap: dict[str, Any] | None, fol
         write_json(folder / "verdict.json", verdict.judge(rows["base"], rows["tuned"], contamination=overlap))
     else:
         (alone,) = rows.values()
-        write_json(folder / "figures.json", figures.measure(alone))
+        write_json(folder / "figures.json", kinds.measure(alone))

@@ -13,7 +13,7 @@ from typing import Any
 
 from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, mapping
-from slimtune.evaluate.judge.figures import summary_rows
+from slimtune.evaluate.kinds import summary_rows
 from slimtune.run.report.values import difference, duration
 
 FILE_NAME = "experiment_log.md"

@@ -14,7 +14,7 @@ from slimtune.data.records import Conversation
 from slimtune.evaluate import asking, kinds
 from slimtune.evaluate import items as reading
 from slimtune.evaluate.answer_file import AnswerFile
-from slimtune.evaluate.judge import figures, verdict
+from slimtune.evaluate.judge import verdict
 from slimtune.evaluate.kinds import permutations
 from slimtune.evaluate.kinds.kind import Answer, Item, Settings
 from slimtune.evaluate.targets.target import Facts, Prompt, Sampling, Target
@@ -174,7 +174,7 @@ def judge(
     judged = verdict.judge(base, tuned, contamination=prepared.contamination)
     record.write_json("eval/verdict.json", judged)
     record.event("verdict", judged["sentence"])
-    screen.verdict(console, figures.summary_rows(judged), judged["sentence"])
+    screen.verdict(console, kinds.summary_rows(judged), judged["sentence"])
     return judged
 
 

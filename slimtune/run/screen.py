@@ -15,13 +15,13 @@ from slimtune.core.console import Console
 from slimtune.core.memory import Comparison, sentences
 from slimtune.core.run_folder import mapping
 from slimtune.core.units import size_text
-from slimtune.evaluate import contamination
+from slimtune.evaluate import contamination, kinds
 from slimtune.evaluate.judge import comparison_text, pairwise
-from slimtune.evaluate.judge import figures as judge_figures
 from slimtune.plan.explain import suggestions
 from slimtune.plan.make import Plan
 from slimtune.plan.memory import ram, vram
 from slimtune.plan.speed import Estimate
+from slimtune.run.report.values import duration
 
 if TYPE_CHECKING:
     from slimtune.run.prepare import Prepared
@@ -89,8 +89,8 @@ def _estimate(console: Console, estimate: Estimate) -> None:
     console.say(f"Predicted speed: {estimate.tokens_per_second:,.0f} tokens/s ({source})")
     cost = "" if estimate.cost is None else f"; cost {estimate.cost:,.2f}"
     console.say(
-        f"Predicted time: {_duration(estimate.train_seconds)} of training and "
-        f"{_duration(estimate.evaluation_seconds)} of evaluation, without loading and export{cost}"
+        f"Predicted time: {duration(round(estimate.train_seconds))} of training and "
+        f"{duration(round(estimate.evaluation_seconds))} of evaluation, without loading and export{cost}"
     )
 
 
@@ -143,9 +143,9 @@ def evaluation(console: Console, folder: Path) -> None:
     """What `slimtune evaluate` left in its folder."""
     judged = mapping(folder, "verdict.json", [])
     if judged:
-        verdict(console, judge_figures.summary_rows(judged), judged["sentence"])
+        verdict(console, kinds.summary_rows(judged), judged["sentence"])
     else:
-        figures(console, judge_figures.figure_rows(mapping(folder, "figures.json", [])))
+        figures(console, kinds.figure_rows(mapping(folder, "figures.json", [])))
     found = mapping(folder, "contamination.json", [])
     if found and (told := contamination.lines(found)):
         console.warn(told[0])
@@ -176,13 +176,6 @@ def ensemble(console: Console, result: Mapping[str, Any], folder: Path) -> None:
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
-
-
-def _duration(seconds: float) -> str:
-    """75 → "1 min 15 s"; 5000 → "1 h 23 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _shown(value: Any) -> str:

@@ -7,11 +7,11 @@ import pytest
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.data.records import Conversation, Message
 from slimtune.evaluate import asking, items, kinds
-from slimtune.evaluate.judge import figures, verdict
+from slimtune.evaluate.judge import verdict
 from slimtune.evaluate.judge.compare import compare
 from slimtune.evaluate.judge.comparison_text import as_markdown
 from slimtune.evaluate.judge.contenders import Contender
-from slimtune.evaluate.kinds.kind import Change, Kind, Metric, Settings, metric_rows
+from slimtune.evaluate.kinds.kind import Change, Kind, Metric, Settings
 from slimtune.evaluate.targets.target import Reply
 from slimtune.run.report.comparison import as_html
 
@@ -45,7 +45,7 @@ class Length(Kind):
         return {}
 
     def table(self, frame, sides):
-        return metric_rows(self.metrics, sides)
+        return self.metric_rows(sides)
 
     def change(self, reference, contender):
         return Change([other["length"] - one["length"] for one, other in zip(reference, contender, strict=True)])
@@ -95,7 +95,7 @@ def test_it_has_a_verdict(answered):
     assert result["difference"] == pytest.approx(-11)
     assert result["verdict"] == "better"
     assert result["sentence"].startswith("better: length 13.0 → 2.0 on 12 requests (-11.0 characters, 95 % interval -")
-    assert figures.summary_rows(result) == [("mean length", "13.0", "2.0")]
+    assert kinds.summary_rows(result) == [("mean length", "13.0", "2.0")]
 
 
 def test_what_the_training_data_gave_away_is_scored_apart(answered):

@@ -2,13 +2,12 @@
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from slimtune.evaluate import kinds
 from slimtune.evaluate.judge import pairwise
 from slimtune.evaluate.judge.difference import readable
-from slimtune.evaluate.judge.figures import figure_rows
 from slimtune.evaluate.judge.text import count, excerpt, signed
 from slimtune.evaluate.kinds.kind import Kind
 
@@ -21,36 +20,32 @@ Result = Mapping[str, Any]
 
 
 def as_rows(result: Result) -> list[tuple[str, ...]]:
-    """The table of `compare.compare`'s result: a header, the figures, and the differences to the reference.
-
-    Each row is a measure and its value for every contender, in their order.
-    """
+    """The table of `compare.compare`'s result: a header, then each measure and its value for every contender."""
     return [("", *(one["name"] for one in result["contenders"])), *measures(result), *differences(result)]
 
 
 def as_list(result: Result) -> list[tuple[str, ...]]:
     """The same in brief, a row for each contender below a header: what fits a terminal, however many they are."""
     test = "Holm-adjusted p" if result["adjustment"] else f"{kind_of(result).test} p"
-    rows: list[tuple[str, ...]] = [("", next(iter(measures(result)))[0], "difference", test, "verdict")]
-    figures = next(iter(measures(result)))[1:]
-    pairs: list[dict[str, Any] | None] = [None, *against_reference(result)]
-    for one, figure, pair in zip(result["contenders"], figures, pairs, strict=True):
-        told = (difference(pair), _p(pair["adjusted_p_value"]), pair["verdict"]) if pair else ("reference", "", "")
-        rows.append((one["name"], figure, *told))
-    return rows
+    told = [
+        ("difference", test, "verdict"),
+        ("reference", "", ""),
+        *((difference(pair), _p(pair["adjusted_p_value"]), pair["verdict"]) for pair in against_reference(result)),
+    ]
+    names = ["", *(one["name"] for one in result["contenders"])]
+    return [(name, figure, *rest) for name, figure, rest in zip(names, measures(result)[0], told, strict=True)]
 
 
 def measures(result: Result) -> list[tuple[str, ...]]:
     """Every figure that is known of one contender or more: its name and the values."""
-    sides = [dict(figure_rows(one["figures"])) for one in result["contenders"]]
+    sides = [dict(kinds.figure_rows(one["figures"])) for one in result["contenders"]]
     names = dict.fromkeys(name for side in sides for name in side)
     return [(name, *(side.get(name, "–") for side in sides)) for name in names]
 
 
 def differences(result: Result) -> list[tuple[str, ...]]:
     """What the others differ from the reference by, and how sure that is."""
-    pairs = against_reference(result)
-    kind = kind_of(result)
+    pairs, kind = against_reference(result), kind_of(result)
     rows = [
         ("difference", "reference", *(difference(pair) for pair in pairs)),
         (f"{kind.test} p", "", *(_p(pair["p_value"]) for pair in pairs)),
@@ -74,22 +69,19 @@ def difference(pair: Mapping[str, Any]) -> str:
 
 
 def matrix(result: Result) -> list[tuple[str, list[dict[str, str] | None]]]:
-    """For each contender (row) against each (column): the difference of row minus column, its p and verdict.
+    """For each contender (row) against each (column): the difference of row minus column, its p, and the row's verdict.
 
-    The verdict is the row's. None on the diagonal. The change of a perplexity in percent is not the negative of the
-    change back.
+    None on the diagonal. The change of a perplexity in percent is not the negative of the change back.
     """
     cells: dict[tuple[str, str], dict[str, str]] = {}
     opposite = {"better": "worse", "worse": "better", "cannot tell": "cannot tell"}
     for pair in result["pairs"]:
-        back = {**pair, "difference": -pair["difference"]}
-        for key, one, word in (
-            ((pair["contender"], pair["reference"]), pair, pair["verdict"]),
-            ((pair["reference"], pair["contender"]), back, opposite[pair["verdict"]]),
-        ):
-            size, _, unit = readable(one)
+        one, other = pair["reference"], pair["contender"]
+        back = {**pair, "difference": -pair["difference"], "verdict": opposite[pair["verdict"]]}
+        for key, told in (((other, one), pair), ((one, other), back)):
+            size, _, unit = readable(told)
             shown = f"{signed(size)} %" if unit == "%" else signed(size)
-            cells[key] = {"text": shown, "p": _p(one["adjusted_p_value"]), "verdict": word}
+            cells[key] = {"text": shown, "p": _p(told["adjusted_p_value"]), "verdict": told["verdict"]}
     names = [one["name"] for one in result["contenders"]]
     return [(row, [cells.get((row, column)) for column in names]) for row in names]
 
@@ -112,16 +104,16 @@ def parted(result: Result) -> str:
 
 
 def kind_of(result: Result) -> Kind:
-    return kinds.named(kinds.name_of(result))
+    return kinds.of(result)
 
 
 def as_markdown(result: Result, *, most: int = 30) -> str:
     """The comparison as GitHub Markdown, with at most so many of the flipped items and the number of the others."""
     names = [one["name"] for one in result["contenders"]]
     blocks = [f"# {_text(title(result))}", f"Reference: **{_text(names[0])}**."]
-    blocks.append("\n".join(f"- {_text(pair['sentence'])}" for pair in against_reference(result)))
+    blocks.append(_list(pair["sentence"] for pair in against_reference(result)))
     if result["notes"]:
-        blocks.append("\n".join(f"- Note: {_text(note)}" for note in result["notes"]))
+        blocks.append(_list(f"Note: {note}" for note in result["notes"]))
     blocks.append(_table(as_rows(result)))
     if len(names) > 2:
         rows = [
@@ -130,29 +122,28 @@ def as_markdown(result: Result, *, most: int = 30) -> str:
         ]
         blocks += ["## Each against each", matrix_caption(result)]
         blocks.append(_table([("", *names), *rows], marked=True))
-    judged: Sequence[Mapping[str, Any]] = result.get("judged", ())
-    if judged:
-        blocks += ["## Judged by a model", "\n".join(f"- {_text(pairwise.sentence(one))}" for one in judged)]
+    if judged := result.get("judged"):
+        blocks += ["## Judged by a model", _list(map(pairwise.sentence, judged))]
     if result["flips"]:
         blocks += ["## Where they differ", _flips(result, names, most)]
     return "\n\n".join(blocks) + "\n"
 
 
 def _flips(result: Result, names: Sequence[str], most: int) -> str:
-    kind, golds = kind_of(result), "gold" in result
-    header = ("id", *(["gold"] if golds else []), *names, "prompt")
-    rows = [
-        (
-            flip["id"],
-            *([flip["gold"]] if golds else []),
-            *(kind.in_a_word(one) + (f" {'✓' if one['correct'] else '✗'}" if golds else "") for one in flip["answers"]),
-            excerpt(" ".join((flip["prompt"] or "").split()), _EXCERPT),
-        )
-        for flip in result["flips"][:most]
-    ]
-    rest = len(result["flips"]) - len(rows)
+    kind, golds = kind_of(result), ["gold"] if "gold" in result else []
+    rows = [("id", *golds, *names, "prompt")]
+    for flip in result["flips"][:most]:
+        marks = [f" {'✓' if one['correct'] else '✗'}" if golds else "" for one in flip["answers"]]
+        told = [kind.in_a_word(one) + mark for one, mark in zip(flip["answers"], marks, strict=True)]
+        prompt = excerpt(" ".join((flip["prompt"] or "").split()), _EXCERPT)
+        rows.append((flip["id"], *(flip[key] for key in golds), *told, prompt))
+    rest = len(result["flips"]) - most
     more = f"\n\nAnd {rest} more." if rest > 0 else ""
-    return f"<details>\n<summary>{_text(parted(result))}</summary>\n\n{_table([header, *rows])}{more}\n\n</details>"
+    return f"<details>\n<summary>{_text(parted(result))}</summary>\n\n{_table(rows)}{more}\n\n</details>"
+
+
+def _list(texts: Iterable[str]) -> str:
+    return "\n".join(f"- {_text(text)}" for text in texts)
 
 
 def _table(rows: Sequence[Sequence[str]], *, marked: bool = False) -> str:

@@ -1,4 +1,7 @@
-"""One side of a comparison: the answers of a run, of an evaluated model or of a file, with what was asked. No torch."""
+"""The sides of a comparison: where their answers are read, which of them belong together, and which items were trained on.
+
+No torch.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,15 +9,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from slimtune.core.errors import fail
+from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.run_folder import as_dict, mapping
-from slimtune.evaluate import answer_file
-from slimtune.evaluate.judge import pair
-from slimtune.evaluate.kinds.kind import Answers
+from slimtune.evaluate import answer_file, kinds
+from slimtune.evaluate.judge.text import some
+from slimtune.evaluate.kinds.choice_figures import labels_in
+from slimtune.evaluate.kinds.kind import Answer, Answers
+
+# The kinds of matches with the training data, strongest first. A shared context alone does not give an answer away.
+DUPLICATES = ("exact", "normalised", "near duplicate")
+SHARED_CONTEXT = "shared context"
 
 _SIDES = ("tuned", "base")
 # Names that say nothing without their folder's.
 _GENERIC = (*_SIDES, "answers")
+_AGAIN = "evaluate it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +51,16 @@ def read(place: Path) -> Contender:
         name = f"{path.parent.name} {path.stem}" if path.stem in _GENERIC else path.stem
         return _contender(name, path, str(place))
     if not path.is_dir():
-        raise fail(
-            "there is no such run, result folder or file",
-            where=str(place),
-            fix="name one, or RUN:base for a run's base model",
-        )
+        fix = "name one, or RUN:base for a run's base model"
+        raise fail("there is no such run, result folder or file", where=str(place), fix=fix)
     folder = path / "eval" if (path / "eval").is_dir() else path
-    single = folder / "answers.jsonl"
-    if single.is_file():
-        if side:
-            raise fail(
-                f"the folder has only one model's answers, not those of {side}",
-                where=str(place),
-                fix=f"leave out ':{side}'",
-            )
-        return _contender(_name(path, folder), single, str(place))
-    side = side or _SIDES[0]
-    name = _name(path, folder) if side == "tuned" else f"{_name(path, folder)} {side}"
-    return _contender(name, folder / f"{side}.jsonl", str(place))
+    name, single = _name(path, folder), folder / "answers.jsonl"
+    if not single.is_file():
+        return _contender(f"{name} base" if side == "base" else name, folder / f"{side or 'tuned'}.jsonl", str(place))
+    if side:
+        what = f"the folder has only one model's answers, not those of {side}"
+        raise fail(what, where=str(place), fix=f"leave out ':{side}'")
+    return _contender(name, single, str(place))
 
 
 def distinct(contenders: Sequence[Contender]) -> list[Contender]:
@@ -83,11 +84,8 @@ def question(item: Mapping[str, Any]) -> str:
 
 def _side(place: Path) -> tuple[Path, str]:
     """`RUN:base` → (RUN, "base"); a place that exists as it is written is taken as it is."""
-    if not place.exists():
-        text, _, side = str(place).rpartition(":")
-        if side in _SIDES:
-            return Path(text), side
-    return place, ""
+    text, _, side = str(place).rpartition(":")
+    return (Path(text), side) if side in _SIDES and not place.exists() else (place, "")
 
 
 def _contender(name: str, file: Path, place: str) -> Contender:
@@ -99,13 +97,10 @@ def _contender(name: str, file: Path, place: str) -> Contender:
     if evaluation.get("complete") is False:
         items = as_dict(evaluation.get("data")).get("items")
         notes.append(f"the evaluation of {name} is not complete: {len(answers)} of {items or 'unknown'} items")
+    known = contaminated(_facts(file.parent, "contamination.json"), answers)
     # The base model was not trained on what was looked through.
-    if (
-        file.stem != "base"
-        and (found := pair.contaminated(_facts(file.parent, "contamination.json") or None, answers))
-        and found["items"]
-    ):
-        notes.append(f"{found['items']} of {len(answers)} items are in the training data of {name}")
+    if known["items"] and file.stem != "base":
+        notes.append(f"{known['items']} of {len(answers)} items are in the training data of {name}")
     return Contender(name, answers, asked, place, tuple(notes))
 
 
@@ -124,3 +119,125 @@ def _facts(folder: Path, name: str) -> dict[str, Any]:
     if unreadable:
         raise fail(f"cannot be read: {unreadable[0]}", where=str(folder), fix="evaluate again")
     return facts
+
+
+# Which answers belong together ----------------------------------------------------------------------------------------
+
+
+def pair(
+    sides: Sequence[Contender],
+    *,
+    found: Sequence[Problem] = (),
+    whole: bool = False,
+    alike: bool = False,
+    labels: Sequence[str] | None = None,
+) -> list[list[Answer]]:
+    """Each side's answers to the items that all sides answered, in the order of the first side.
+
+    found: problems that the caller found. Raises SlimtuneError with these and all `problems`.
+    """
+    if told := [*found, *problems(sides, whole=whole, alike=alike, labels=labels)]:
+        raise SlimtuneError(told, summary="these results cannot be compared")
+    return _common(sides)
+
+
+def problems(
+    sides: Sequence[Contender], *, whole: bool = False, alike: bool = False, labels: Sequence[str] | None = None
+) -> list[Problem]:
+    """Why these answers cannot be compared. What is wrong with one side alone comes first, and alone.
+
+    whole: also tell of items that not all sides answered. alike: also of different prompts and orders of the choices.
+    labels: also of answers outside them.
+    """
+    found = [problem for side in sides for problem in _own_problems(side.name, side.answers)]
+    named = {side.name: kinds.name_of(side.answers[0]) for side in sides if side.answers}
+    if len(set(named.values())) > 1:
+        told = ", ".join(f"{name} is {kind}" for name, kind in named.items())
+        found.append(Problem(f"different kinds: {told}", "results", "compare evaluations of one kind"))
+    if found:
+        return found
+    for other in sides[1:]:
+        found += _differences(sides[0], other, whole=whole, alike=alike)
+    if not whole and not _common(sides)[0]:
+        found.append(Problem("no item was answered by all", "results", "evaluate them on the same file"))
+    if not found and labels is not None:
+        answers = [answer for side in sides for answer in side.answers]
+        used = labels_in([{key: answer[key] for key in ("gold", "predicted")} for answer in answers])
+        if unknown := [label for label in used if label not in labels]:
+            what = f"answers outside {', '.join(labels)}: {some(unknown)}"
+            found.append(Problem(what, "labels", "name every possible answer"))
+    return found
+
+
+def contaminated(contamination: Mapping[str, Any], answers: Answers) -> dict[str, Any]:
+    """What the contamination check says of these answers.
+
+    contamination: of `contamination.json`, or empty. Returns items (how many are in the training data), by_kind,
+    shared_context (how many only share their context with it) and ids, in the order of the answers.
+    """
+    known = {str(item["id"]): item["kind"] for item in contamination.get("items", ())}
+    ids = [answer["id"] for answer in answers if known.get(str(answer["id"])) in DUPLICATES]
+    counts = Counter(known.get(str(answer["id"])) for answer in answers)
+    return {
+        "items": len(ids),
+        "by_kind": {kind: counts[kind] for kind in DUPLICATES if counts[kind]},
+        "shared_context": counts[SHARED_CONTEXT],
+        "ids": ids,
+    }
+
+
+def _common(sides: Sequence[Contender]) -> list[list[Answer]]:
+    by_id = [{answer["id"]: answer for answer in side.answers} for side in sides]
+    shared = [key for key in by_id[0] if all(key in rows for rows in by_id)]
+    return [[rows[key] for key in shared] for rows in by_id]
+
+
+def _own_problems(name: str, answers: Answers) -> list[Problem]:
+    if not answers:
+        return [Problem("no answers", name, "run slimtune evaluate first")]
+    found = []
+    named = sorted({kinds.name_of(answer) for answer in answers})
+    if len(named) > 1:
+        found.append(Problem(f"its answers are of different kinds: {', '.join(named)}", name, _AGAIN))
+    elif named[0] not in kinds.KINDS:
+        found.append(Problem(f"unknown kind '{named[0]}'", name, f"known are {', '.join(kinds.KINDS)}"))
+    else:
+        kind = kinds.KINDS[named[0]]
+        for key in ("id", *kind.needed):
+            # Without an answer, `predicted` is there and null.
+            if lacking := sum(key not in one or (one[key] is None and key != "predicted") for one in answers):
+                found.append(Problem(f"{lacking} of {len(answers)} answers lack {key}", name, _AGAIN))
+        if not found:
+            faults = [(answer["id"], kind.fault(answer)) for answer in answers]
+            found += [Problem(what, f"{name}, item {key}", _AGAIN) for key, what in faults if what]
+    times = Counter(answer.get("id") for answer in answers)
+    if repeated := [str(key) for key, number in times.items() if number > 1 and key is not None]:
+        found.append(Problem(f"repeated ids: {some(repeated)}", name, "give every item its own id"))
+    return found
+
+
+def _differences(first: Contender, other: Contender, *, whole: bool, alike: bool) -> list[Problem]:
+    both_names = f"{other.name} and {first.name}"
+    ours, theirs = ({answer["id"]: answer for answer in side.answers} for side in (first, other))
+    found = []
+    for side, rows, others in ((first, ours, theirs), (other, theirs, ours)):
+        if whole and (ids := [str(key) for key in rows if key not in others]):
+            fix = "evaluate them on the same, complete file"
+            found.append(Problem(f"answered by {side.name} only: {some(ids)}", both_names, fix))
+    checked = [kinds.of(first.answers[0]).same]
+    if alike:
+        fix = "evaluate them with the same permutations of the choices"
+        checked.append(("prompt_sha256", "different prompts", "use the same data, chat template and settings"))
+        checked.append(("permutations", "choices asked in different orders", fix))
+    for key, what, fix in checked:
+        told = [(name, _told(ours[name], key), _told(theirs[name], key)) for name in ours if name in theirs]
+        if ids := [str(name) for name, one, another in told if None not in (one, another) and one != another]:
+            found.append(Problem(f"{what}: {some(ids)}", both_names, fix))
+    return found
+
+
+def _told(answer: Answer, key: str) -> Any:
+    """None where it is not known: a server that renders the prompt tells no hash, and an ensemble no orders."""
+    if key == "permutations":
+        return [order["order"] for order in answer.get(key) or ()] or None
+    return answer.get(key)

@@ -6,16 +6,14 @@ from typing import Any
 
 from slimtune.evaluate.judge import statistics
 from slimtune.evaluate.judge.text import count, p_value, signed
-from slimtune.evaluate.judge.thresholds import FEWEST_PAIRS
 from slimtune.evaluate.kinds.kind import Change, Kind
 
 
 def measure(kind: Kind, change: Change, *, alpha: float, resamples: int = statistics.RESAMPLES) -> dict[str, Any]:
-    """The difference as it is recorded: contender minus reference.
+    """The difference as it is recorded, contender minus reference, with what `test` returns.
 
     difference: Σ values / Σ sizes, in `difference_unit`. difference_interval: its paired bootstrap interval, which covers
-    1 - alpha. p_value: of the kind's test, two-sided. rank_biserial: of Wilcoxon's test. mcnemar: items lost and gained,
-    with the exact p-value; for generation those of exact matches.
+    1 - alpha.
     """
     total = sum(change.sizes) if change.sizes else len(change.values)
     interval = statistics.paired_bootstrap(change.values, change.sizes, confidence=1 - alpha, resamples=resamples)
@@ -28,7 +26,7 @@ def measure(kind: Kind, change: Change, *, alpha: float, resamples: int = statis
 
 
 def test(kind: Kind, change: Change) -> dict[str, Any]:
-    """p_value, and what it rests on: mcnemar, rank_biserial."""
+    """p_value of the kind's test, two-sided; mcnemar of `Change.right`, rank_biserial of Wilcoxon's test."""
     found: dict[str, Any] = {}
     if change.right:
         lost, gained = change.right.count((True, False)), change.right.count((False, True))
@@ -44,15 +42,15 @@ def test(kind: Kind, change: Change) -> dict[str, Any]:
 def decide(kind: Kind, found: Mapping[str, Any], n: int, alpha: float, p: float) -> str:
     """ "better", "worse" or "cannot tell", of the contender. p: adjusted for several comparisons where there are any.
 
-    Of "exact McNemar": p < alpha. Of "Wilcoxon": the interval leaves out 0 as well, both point the same way, and there
-    are FEWEST_PAIRS items or more.
+    "exact McNemar" decides by p < alpha. With "Wilcoxon" there must also be FEWEST_PAIRS items, and the interval must
+    leave out 0 and point the same way.
     """
     if p >= alpha:
         return "cannot tell"
     if kind.test == "exact McNemar":
         return "better" if found["mcnemar"]["gained"] > found["mcnemar"]["lost"] else "worse"
-    agree = _leaves_out_zero(found) and found["difference"] * found["rank_biserial"] > 0
-    if n < FEWEST_PAIRS or not agree:
+    same_way = found["difference"] * found["rank_biserial"] > 0
+    if n < statistics.FEWEST_PAIRS or not _leaves_out_zero(found) or not same_way:
         return "cannot tell"
     return "better" if (found["difference"] > 0) == kind.higher_is_better else "worse"
 
@@ -68,23 +66,25 @@ def items_needed(kind: Kind, change: Change, alpha: float) -> int | None:
 def readable(found: Mapping[str, Any]) -> tuple[float, list[float], str]:
     """The difference, its interval and their unit for a person: a perplexity's as its change in percent."""
     size, ends, unit = found["difference"], found["difference_interval"], found["difference_unit"]
-    if unit == "nats per token":
-        # A difference of logarithms is a ratio.
-        return 100 * math.expm1(size), [100 * math.expm1(end) for end in ends], "%"
-    return size, list(ends), unit
+    if unit != "nats per token":
+        return size, list(ends), unit
+    # A difference of logarithms is a ratio.
+    return 100 * math.expm1(size), [100 * math.expm1(end) for end in ends], "%"
 
 
 def caveats(kind: Kind, result: Mapping[str, Any]) -> list[str]:
     """Where the interval and the test disagree, so that nothing can be told."""
-    if kind.test == "Wilcoxon" and result["n"] < FEWEST_PAIRS:
-        return [f"with fewer than {FEWEST_PAIRS} {kind.noun}s no test can tell"]
+    if kind.test == "Wilcoxon" and result["n"] < statistics.FEWEST_PAIRS:
+        return [f"with fewer than {statistics.FEWEST_PAIRS} {kind.noun}s no test can tell"]
     if result["verdict"] != "cannot tell":
         return []
     significant = result["p_value"] < result["alpha"]
-    if significant and _leaves_out_zero(result):
-        return [f"most {kind.noun}s changed in the other direction than the total"]
     if _leaves_out_zero(result):
-        return ["the interval leaves out 0, but the test does not confirm it"]
+        return [
+            f"most {kind.noun}s changed in the other direction than the total"
+            if significant
+            else "the interval leaves out 0, but the test does not confirm it"
+        ]
     return ["the test finds a difference, but the interval includes 0"] if significant else []
 
 

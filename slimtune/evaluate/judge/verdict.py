@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from slimtune.evaluate import kinds
-from slimtune.evaluate.judge import difference, figures, pair, statistics
-from slimtune.evaluate.judge.text import bounds
+from slimtune.evaluate.judge import difference, statistics
+from slimtune.evaluate.judge.contenders import Contender, contaminated, pair
+from slimtune.evaluate.judge.text import bounds, count
 from slimtune.evaluate.kinds.kind import Answer, Answers, Kind
 
 
@@ -26,7 +27,7 @@ def judge(
     contamination: the content of `eval/contamination.json`; None if it was not checked.
     resamples: of the bootstrap for the interval.
 
-    The difference is as in `difference.measure`, tuned minus base. `verdict` is the first that holds of
+    The difference is tuned minus base. `verdict` is the first that holds of
     - "collapsed": the tuned model gives one answer to nearly everything. Its share is ≥ COLLAPSE_SHARE and exceeds what
       gold or the references have by ≥ COLLAPSE_EXCESS; of labels it is also more than chance explains (one-sided
       binomial test with the gold share, p < alpha). Whatever the score is, such a model does not read the question.
@@ -35,13 +36,12 @@ def judge(
     - "contaminated": some of the items are in the training data. `contamination` scores both parts.
     - "better", "worse", "cannot tell": see `difference.decide`; `items_needed` says how many items could tell.
 
-    Where the choices were permuted, a question is right if its averaged prediction is, the difference is of the mean
-    over the orders (if both models' are known), and histograms, gold's as the tuned model saw it, count every order.
-    `sentence` says this for a person, with `caveats` that the verdict does not cover.
-    Raises SlimtuneError if the items do not pair up, repeat an id, lack a field or contradict themselves.
+    Where the choices were permuted, a question is right if its averaged prediction is. The difference is then of the
+    mean over the orders if both models' are known. Histograms, also gold's, count every order.
+    Raises SlimtuneError with what `contenders.problems` finds.
     """
-    base, tuned = pair.pair([("base", base), ("tuned", tuned)], whole=True, alike=True, labels=labels)
-    kind, n = kinds.of(base), len(base)
+    base, tuned = pair([Contender("base", base), Contender("tuned", tuned)], whole=True, alike=True, labels=labels)
+    kind, n = kinds.of(base[0]), len(base)
     change = kind.change(base, tuned)
     result: dict[str, Any] = {
         "kind": kind.name,
@@ -51,48 +51,39 @@ def judge(
         **kind.frame(tuned, labels or kind.frame([*base, *tuned], None).get("labels")),
     }
     shown = result.get("labels", [])
-    result |= {"base": figures.of_model(base, shown), "tuned": figures.of_model(tuned, shown)}
+    result |= {"base": kinds.figures(base, shown), "tuned": kinds.figures(tuned, shown)}
     result |= difference.measure(kind, change, alpha=alpha, resamples=resamples)
     if kind.unit == "points":
         result["difference_points"] = result["difference"]  # the name in verdicts of older versions
     if change.right:
-        ids = [answer["id"] for answer in base]
+        rights = list(zip(base, change.right, strict=True))
         result["flips"] = {
-            "gained": [key for key, right in zip(ids, change.right, strict=True) if right == (False, True)],
-            "lost": [key for key, right in zip(ids, change.right, strict=True) if right == (True, False)],
+            name: [answer["id"] for answer, right in rights if right == flip]
+            for name, flip in (("gained", (False, True)), ("lost", (True, False)))
         }
     if kind.has_choices:
-        result["both_answered"] = _where_both_answered(kind, base, tuned)
+        both = [pair for pair in zip(base, tuned, strict=True) if None not in (one["predicted"] for one in pair)]
+        result["both_answered"] = _score(kind, both) if len(both) < n else None
     result |= kind.judged(base, tuned, result)
     result["contamination"] = _scored_apart(kind, contamination, base, tuned)
     word, failure = kind.failure(result)
-    known = result["contamination"] or {"items": 0}
-    result["verdict"] = (
-        word
-        or ("contaminated" if known["items"] else "")
-        or difference.decide(kind, result, n, alpha, result["p_value"])
-    )
-    told = result["verdict"] == "cannot tell"
-    result["items_needed"] = difference.items_needed(kind, change, alpha) if told else None
+    if not word and result["contamination"] and result["contamination"]["items"]:
+        word = "contaminated"
+    result["verdict"] = word or difference.decide(kind, result, n, alpha, result["p_value"])
+    unsure = result["verdict"] == "cannot tell"
+    result["items_needed"] = difference.items_needed(kind, change, alpha) if unsure else None
     result["caveats"] = [*kind.caveats(result), *difference.caveats(kind, result), *_known_caveats(kind, result)]
     result["sentence"] = _sentence(kind, result, failure)
     return result
-
-
-def _where_both_answered(kind: Kind, base: Answers, tuned: Answers) -> dict[str, Any] | None:
-    """The score without the questions that either model left unanswered; None if there are no such questions."""
-    pairs = list(zip(base, tuned, strict=True))
-    both = [pair for pair in pairs if all(answer["predicted"] is not None for answer in pair)]
-    return _score(kind, both) if len(both) < len(pairs) else None
 
 
 def _scored_apart(
     kind: Kind, contamination: dict[str, Any] | None, base: Answers, tuned: Answers
 ) -> dict[str, Any] | None:
     """What the contamination check found, with the scores of the clean and of the contaminated items."""
-    found = pair.contaminated(contamination, base)
-    if found is None:
+    if contamination is None:
         return None
+    found = contaminated(contamination, base)
     known, pairs = set(found["ids"]), list(zip(base, tuned, strict=True))
     return {
         **found,
@@ -105,11 +96,13 @@ def _score(kind: Kind, pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Any]
     """Both models' scores on a part of the items, and the test on them; None for no items."""
     if not pairs:
         return None
-    base, tuned = [before for before, _ in pairs], [after for _, after in pairs]
-    scores = {
-        f"{side}_{kind.score}": figures.measure(part)[kind.score] for side, part in (("base", base), ("tuned", tuned))
+    base, tuned = map(list, zip(*pairs, strict=True))
+    return {
+        "n": len(pairs),
+        f"base_{kind.score}": kinds.measure(base)[kind.score],
+        f"tuned_{kind.score}": kinds.measure(tuned)[kind.score],
+        "p_value": difference.test(kind, kind.change(base, tuned))["p_value"],
     }
-    return {"n": len(pairs), **scores, "p_value": difference.test(kind, kind.change(base, tuned))["p_value"]}
 
 
 def _sentence(kind: Kind, result: dict[str, Any], failure: str) -> str:
@@ -141,17 +134,14 @@ def _known_caveats(kind: Kind, result: dict[str, Any]) -> list[str]:
     said = [_in_training_data(kind, result)] if found["items"] and result["verdict"] != "contaminated" else []
     if found["shared_context"]:
         their = "shares its" if found["shared_context"] == 1 else "share their"
-        plural = "" if found["shared_context"] == 1 else "s"
-        said.append(f"{found['shared_context']} {kind.noun}{plural} {their} context with the training data")
+        said.append(f"{count(found['shared_context'], kind.noun)} {their} context with the training data")
     return said
 
 
 def _in_training_data(kind: Kind, result: dict[str, Any]) -> str:
     """ "12 of 120 test questions are in the training data (9 exact, 3 near duplicates)"."""
     found = result["contamination"]
-    how = [
-        f"{number} {name}s" if name == "near duplicate" and number > 1 else f"{number} {name}"
-        for name, number in found["by_kind"].items()
-    ]
+    by_kind = found["by_kind"].items()
+    how = [count(number, name) if name == "near duplicate" else f"{number} {name}" for name, number in by_kind]
     verb = "is" if found["items"] == 1 else "are"
     return f"{found['items']} of {result['n']} test {kind.noun}s {verb} in the training data ({', '.join(how)})"

@@ -1,11 +1,14 @@
-"""The kinds of evaluation. A new one is a file here, a row in `KINDS`, and its name in `recipe.names.KindName`."""
+"""The kinds of evaluation, and what each answer's or verdict's kind makes of it.
 
-from collections.abc import Mapping
+A new kind is a file here, a row in `KINDS`, and its name in `recipe.names.KindName`.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimtune.core.errors import fail
 from slimtune.evaluate.kinds.generation import Generation
-from slimtune.evaluate.kinds.kind import Answers, Kind, Settings
+from slimtune.evaluate.kinds.kind import Answers, Figures, Kind, Settings, TableRow
 from slimtune.evaluate.kinds.multiple_choice import MultipleChoice
 from slimtune.evaluate.kinds.perplexity import Perplexity
 
@@ -24,6 +27,11 @@ def name_of(record: Mapping[str, Any]) -> str:
     return str(record.get("kind", "multiple_choice"))
 
 
+def of(record: Mapping[str, Any]) -> Kind:
+    """Raises SlimtuneError as `named` does."""
+    return named(name_of(record))
+
+
 def room(settings: Settings) -> int:
     """Tokens that a reply may need after its prompt."""
     return named(settings.kind).room(settings)
@@ -34,6 +42,34 @@ def by_letters(settings: Settings) -> bool:
     return named(settings.kind).ability(settings) == "score"
 
 
-def of(answers: Answers) -> Kind:
-    """The kind of the first answer."""
-    return named(name_of(answers[0]))
+def measure(answers: Answers, *, labels: Sequence[str] | None = None) -> Figures:
+    """`kind`, `n`, what the items say (see `Kind.frame`), and the `figures`.
+
+    labels: the possible answers in their order; by default all that occur. Raises SlimtuneError if there are no answers.
+    """
+    if not answers:
+        raise fail("no items to measure", fix="evaluate the model on the test questions first")
+    kind = of(answers[0])
+    frame = kind.frame(answers, labels)
+    return {"kind": kind.name, "n": len(answers), **frame, **figures(answers, frame.get("labels", []))}
+
+
+def figures(answers: Answers, labels: Sequence[str]) -> Figures:
+    """What was counted of one model's answers, and its metrics."""
+    kind = of(answers[0])
+    return {**kind.figures(answers, labels), **{metric.key: metric.of(answers) for metric in kind.metrics}}
+
+
+def figure_rows(figures: Figures) -> list[tuple[str, str]]:
+    """(measure, value) of one model, from `measure`."""
+    return [(name, value) for name, value in _table(figures, [figures])]
+
+
+def summary_rows(verdict: dict[str, Any]) -> list[TableRow]:
+    """(measure, base, tuned): about ten rows, for a verdict of any kind and of older versions."""
+    return _table(verdict, [verdict["base"], verdict["tuned"]])
+
+
+def _table(frame: dict[str, Any], sides: Sequence[Figures]) -> list[TableRow]:
+    """frame: what the sides have in common. A kind that is not known is shown as multiple choice."""
+    return KINDS.get(name_of(frame), KINDS["multiple_choice"]).table(frame, sides)

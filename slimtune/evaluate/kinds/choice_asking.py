@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from slimtune.evaluate.kinds import permutations
-from slimtune.evaluate.kinds.kind import Answer, Item, Settings, sampling
+from slimtune.evaluate.kinds.kind import Answer, Item, Settings
 from slimtune.evaluate.replies import extract
 from slimtune.evaluate.targets.target import Letters, Prompt, Reply, Target, spells
 
@@ -22,7 +22,7 @@ def ask(target: Target, batch: Sequence[Item], settings: Settings, room: int) ->
     if by_letters(settings):
         found = [_from_letters(letters, prompt) for letters, prompt in zip(target.score(prompts), prompts, strict=True)]
     else:
-        how = sampling(settings, room, votes=settings.votes, stop_at_answer=settings.mode == "cot")
+        how = settings.sampling(room, replies=settings.votes, stop_at_answer=settings.mode == "cot")
         replies = target.generate(prompts, how)
         found = [_from_replies(group, prompt, settings) for group, prompt in zip(replies, prompts, strict=True)]
     each, answers = iter(found), []

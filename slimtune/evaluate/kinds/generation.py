@@ -9,20 +9,7 @@ from typing import Any
 
 from slimtune.evaluate.judge import statistics
 from slimtune.evaluate.judge.text import bounds, count, excerpt, percent
-from slimtune.evaluate.judge.thresholds import COLLAPSE_EXCESS, COLLAPSE_SHARE, FEWEST_PAIRS, LOW_ANSWERED
-from slimtune.evaluate.kinds.kind import (
-    Answer,
-    Answers,
-    Change,
-    Figures,
-    Item,
-    Kind,
-    Metric,
-    Settings,
-    TableRow,
-    metric_rows,
-    sampling,
-)
+from slimtune.evaluate.kinds.kind import Answer, Answers, Change, Figures, Item, Kind, Metric, Settings, TableRow
 from slimtune.evaluate.targets.target import Prompt, Target
 
 # Without spaces between its words, a text is compared character by character.
@@ -98,7 +85,7 @@ class Generation(Kind):
     )
 
     def ask(self, target: Target, batch: Sequence[Item], settings: Settings) -> list[Answer]:
-        replies = target.generate([Prompt(item.prompt) for item in batch], sampling(settings, self.room(settings)))
+        replies = target.generate([Prompt(item.prompt) for item in batch], settings.sampling(self.room(settings)))
         return [
             {
                 "prompt_sha256": None,
@@ -140,7 +127,7 @@ class Generation(Kind):
     def table(self, frame: dict[str, Any], sides: Sequence[Figures]) -> list[TableRow]:
         n = frame["n"]
         rows: list[TableRow] = [
-            *metric_rows(self.metrics, sides),
+            *self.metric_rows(sides),
             ("exact match", *(f"{percent(side['exact'])} ({bounds(side['exact_interval'])})" for side in sides)),
             ("exact / n", *(f"{side['correct']} / {n}" for side in sides)),
             ("commonest reply", *(f"{side['commonest']['count']} / {n}" for side in sides)),
@@ -166,9 +153,9 @@ class Generation(Kind):
                 "share": reply["share"],
                 "reference_share": reference["share"],
                 "base_share": result["base"]["commonest"]["share"],
-                "collapsed": result["n"] >= FEWEST_PAIRS
-                and reply["share"] >= COLLAPSE_SHARE
-                and reply["share"] - reference["share"] >= COLLAPSE_EXCESS,
+                "collapsed": result["n"] >= statistics.FEWEST_PAIRS
+                and reply["share"] >= statistics.COLLAPSE_SHARE
+                and reply["share"] - reference["share"] >= statistics.COLLAPSE_EXCESS,
             }
         }
 
@@ -178,7 +165,7 @@ class Generation(Kind):
             reply = " ".join(tuned["commonest"]["text"].split())
             shown = reply if len(reply) <= _SHOWN_EXCERPT else f"{reply[:_SHOWN_EXCERPT]}…"
             return "collapsed", f'"{shown}" is the reply to {tuned["commonest"]["count"]} of {count(n, "prompt")};'
-        if tuned["unusable"] >= LOW_ANSWERED * n:
+        if tuned["unusable"] >= statistics.LOW_ANSWERED * n:
             return "format failure", f"{tuned['unusable']} of {n} replies are {_unusable(tuned)};"
         return "", ""
 
@@ -191,7 +178,7 @@ class Generation(Kind):
     def caveats(self, result: dict[str, Any]) -> list[str]:
         base, tuned, n = result["base"], result["tuned"], result["n"]
         said = []
-        if result["collapse"]["collapsed"] and base["commonest"]["share"] >= COLLAPSE_SHARE:
+        if result["collapse"]["collapsed"] and base["commonest"]["share"] >= statistics.COLLAPSE_SHARE:
             said.append(f"the base model also gives one reply to {base['commonest']['count']} of {n}")
         if tuned["unusable"] and result["verdict"] != "format failure":
             said.append(f"{tuned['unusable']} of {n} replies are {_unusable(tuned)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from slimtune.core.errors import Problem
@@ -43,7 +43,7 @@ class Item:
         return tuple(self.choices)
 
     def as_json(self) -> dict[str, Any]:
-        """The item as a line of items.jsonl: what was asked, so that the answers can be shown later."""
+        """The item as a line of items.jsonl."""
         return {
             "id": self.id,
             "where": self.where,
@@ -55,7 +55,6 @@ class Item:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Item:
-        """The item of a line of items.jsonl."""
         return cls(
             id=row["id"],
             prompt=tuple(Message(**message) for message in row["messages"]),
@@ -71,7 +70,7 @@ class Settings:
     """How an evaluation is done; written into its record.
 
     permutations: orders of the choices per question. votes: replies per prompt in cot mode (self-consistency), drawn at
-    `temperature` and `top_p`; a single reply is greedy. max_new_tokens: of a reply in cot mode and for generation.
+    `temperature` and `top_p`. max_new_tokens: of a reply in cot mode and for generation.
     by: "letters" reads the first token's probabilities; "text" generates a reply and reads the answer from it.
     """
 
@@ -84,6 +83,13 @@ class Settings:
     max_new_tokens: int = 512
     seed: int = 42
     by: Literal["letters", "text"] = "letters"
+
+    def sampling(self, max_new_tokens: int, *, replies: int = 1, stop_at_answer: bool = False) -> Sampling:
+        """How replies are generated: several are drawn, a single one is greedy."""
+        single = Sampling(max_new_tokens, seed=self.seed, stop_at_answer=stop_at_answer)
+        if replies == 1:
+            return single
+        return replace(single, replies=replies, temperature=self.temperature, top_p=self.top_p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +178,16 @@ class Kind:
         """The rows of a table, the score first. Figures of older versions may lack what was not counted then."""
         raise NotImplementedError
 
+    def metric_rows(self, sides: Sequence[Figures], metrics: Sequence[Metric] = ()) -> list[TableRow]:
+        """A row for each metric, by default of all, that is known of one side or more."""
+        rows: list[TableRow] = []
+        for metric in metrics or self.metrics:
+            values = [side.get(metric.key) for side in sides]
+            if any(value is not None for value in values):
+                shown = ("not recorded" if value is None else metric.show(value) for value in values)
+                rows.append((metric.name, *shown))
+        return rows
+
     def share(self, figures: Figures) -> tuple[str, float, list[float]] | None:
         """What is right: its name, the share (0 to 1) and its Wilson interval; None where nothing is right or wrong."""
         return None
@@ -218,26 +234,3 @@ class Kind:
     def apart(self, count: int, n: int) -> str:
         """What the listed items are, as a heading."""
         return f"The {count} {self.noun}s on which they differ most, in {self.unit}"
-
-
-def metric_rows(metrics: Sequence[Metric], sides: Sequence[Figures]) -> list[TableRow]:
-    """A row for each metric that is known of one side or more."""
-    rows: list[TableRow] = []
-    for metric in metrics:
-        values = [side.get(metric.key) for side in sides]
-        if any(value is not None for value in values):
-            rows.append((metric.name, *("not recorded" if value is None else metric.show(value) for value in values)))
-    return rows
-
-
-def sampling(settings: Settings, room: int, *, votes: int = 1, stop_at_answer: bool = False) -> Sampling:
-    """How replies are generated: several are drawn, a single one is greedy."""
-    drawn = votes > 1
-    return Sampling(
-        max_new_tokens=room,
-        replies=votes,
-        temperature=settings.temperature if drawn else 0.0,
-        top_p=settings.top_p if drawn else 1.0,
-        seed=settings.seed,
-        stop_at_answer=stop_at_answer,
-    )

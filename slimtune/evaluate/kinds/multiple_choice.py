@@ -1,21 +1,14 @@
 """Multiple choice: accuracy, whether a letter is read or an argued reply. Its items are questions."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from slimtune.core.errors import Problem
 from slimtune.evaluate.judge import statistics
-from slimtune.evaluate.judge.text import excerpt, p_value, percent
-from slimtune.evaluate.judge.thresholds import (
-    COLLAPSE_EXCESS,
-    COLLAPSE_SHARE,
-    LEANING_DISTANCE,
-    LEANING_SHARE,
-    LOW_ANSWERED,
-    LOW_LABEL_MASS,
-)
+from slimtune.evaluate.judge.text import bounds, excerpt, p_value, percent
 from slimtune.evaluate.kinds import choice_asking, choice_figures
-from slimtune.evaluate.kinds.choice_figures import is_correct, labels_in, question_score, status, statuses
+from slimtune.evaluate.kinds.choice_figures import displayed, is_correct, labels_in, question_score, status, statuses
 from slimtune.evaluate.kinds.kind import Answer, Answers, Change, Figures, Item, Kind, Settings, TableRow
 from slimtune.evaluate.targets.target import Ability, Target
 
@@ -62,13 +55,66 @@ class MultipleChoice(Kind):
         return f"marked correct={answer['correct']}, but gold is {answer['gold']} and predicted {answer['predicted']}"
 
     def frame(self, answers: Answers, labels: Sequence[str] | None) -> dict[str, Any]:
-        return choice_figures.answer_key(answers, labels or labels_in(answers))
+        """labels; gold: how often each is right as displayed, every order counted; majority: the label that is right most
+        often in the file, and the accuracy (0 to 1) of always answering it.
+        """
+        labels = list(labels or labels_in(answers))
+        shown = Counter(gold for answer in answers for gold, _ in displayed(answer))
+        golds = Counter(answer["gold"] for answer in answers)
+        majority = max(labels, key=lambda label: golds[label])
+        return {
+            "labels": labels,
+            "gold": {label: shown[label] for label in labels},
+            "majority": {"label": majority, "share": golds[majority] / len(answers)},
+        }
 
     def figures(self, answers: Answers, labels: Sequence[str]) -> Figures:
-        return choice_figures.figures(answers, labels)
+        """accuracy, interval (Wilson, 95 %), correct, unanswered, statuses: of the predictions, one a question.
+
+        histogram, recall: of the labels as they were displayed, each order counted. calibration: the table from which
+        calibration_error is computed.
+        """
+        correct = sum(map(is_correct, answers))
+        predicted = Counter(label for answer in answers for _, label in displayed(answer))
+        counts, calibration = Counter(map(status, answers)), choice_figures.calibration(answers)
+        return {
+            "accuracy": correct / len(answers),
+            "interval": list(statistics.wilson(correct, len(answers))),
+            "correct": correct,
+            "histogram": {label: predicted[label] for label in labels},
+            "unanswered": sum(answer["predicted"] is None for answer in answers),
+            "statuses": {name: counts[name] for name in choice_figures.STATUSES},
+            "recall": choice_figures.recall(answers, labels),
+            "permutations": choice_figures.permutations(answers),
+            "calibration": calibration[1] if calibration else None,
+        }
 
     def table(self, frame: dict[str, Any], sides: Sequence[Figures]) -> list[TableRow]:
-        return choice_figures.table(frame, sides)
+        """Verdicts of older versions have no interval and no statuses."""
+        order, n = frame["labels"], frame["n"]
+        gold = " / ".join(str(frame["gold"][label]) for label in order)
+        majority = f"{percent(frame['majority']['share'])} (always {frame['majority']['label']})"
+        intervals = [f" ({bounds(side['interval'])})" if "interval" in side else "" for side in sides]
+        rows: list[TableRow] = [
+            ("accuracy", *(percent(side["accuracy"]) + end for side, end in zip(sides, intervals, strict=True))),
+            ("correct / n", *(f"{side['correct']} / {n}" for side in sides)),
+            (
+                f"answers {' / '.join(order)} (gold {gold})",
+                *(" / ".join(str(side["histogram"][label]) for label in order) for side in sides),
+            ),
+        ]
+        if any(side["unanswered"] for side in sides):
+            told = (statuses(side) or "none" if "statuses" in side else str(side["unanswered"]) for side in sides)
+            rows.append(("no answer", *told))
+        rows += [("majority baseline", *(majority for _ in sides)), *self.metric_rows(sides, choice_figures.METRICS)]
+        if permutations := sides[-1].get("permutations"):
+            all_orders = [side.get("permutations") for side in sides]
+            told = (
+                f"{percent(one['all_correct'])} ({percent(one['mean_accuracy'])})" if one else "–" for one in all_orders
+            )
+            rows.append((f"right in all {permutations['count']} orders (mean)", *told))
+            rows += self.metric_rows(sides, [choice_figures.POSITION_BIAS])
+        return rows
 
     def share(self, figures: Figures) -> tuple[str, float, list[float]] | None:
         return "Accuracy", figures["accuracy"], figures["interval"]
@@ -94,10 +140,10 @@ class MultipleChoice(Kind):
             gold = result["gold"][label]
             return "collapsed", f'"{label}" is the answer to {_times(tuned, label, n)} {asked} (gold: {gold}); accuracy'
         mass = tuned["label_mass"]
-        if mass is not None and mass < LOW_LABEL_MASS:
+        if mass is not None and mass < statistics.LOW_LABEL_MASS:
             what = f"only {percent(mass)} of the tuned model's probability is on the labels; by the letters alone"
             return "format failure", what
-        if tuned["statuses"]["answered"] < LOW_ANSWERED * n:
+        if tuned["statuses"]["answered"] < statistics.LOW_ANSWERED * n:
             what = f"{n - tuned['statuses']['answered']} of {n} questions got no answer ({statuses(tuned)})"
             return "format failure", f"{what}; with these counted as wrong, accuracy"
         return "", ""
@@ -114,7 +160,7 @@ class MultipleChoice(Kind):
         n, base, tuned, majority = result["n"], result["base"], result["tuned"], result["majority"]
         said = []
         if result["collapse"]["collapsed"]:
-            if result["collapse"]["base_share"] >= COLLAPSE_SHARE:
+            if result["collapse"]["base_share"] >= statistics.COLLAPSE_SHARE:
                 label = result["collapse"]["label"]
                 said.append(f'the base model also answers "{label}" to {_times(base, label, n)}')
         elif result["verdict"] != "worse" and tuned["accuracy"] <= majority["share"]:
@@ -127,7 +173,11 @@ class MultipleChoice(Kind):
         if (part := result["both_answered"]) and result["verdict"] in ("better", "worse"):
             change = f"{self.shown(part, 'base')} → {self.shown(part, 'tuned')}"
             said.append(f"on the {part['n']} that both answered: {change} ({p_value(self.test, part['p_value'])})")
-        if base["label_mass"] is not None and base["label_mass"] < LOW_LABEL_MASS and result["verdict"] == "better":
+        if (
+            base["label_mass"] is not None
+            and base["label_mass"] < statistics.LOW_LABEL_MASS
+            and result["verdict"] == "better"
+        ):
             said.append(
                 f"only {percent(base['label_mass'])} of the base model's probability is on the labels, so part of the "
                 "difference may be the form of the answer"
@@ -177,9 +227,9 @@ def _collapse(result: dict[str, Any]) -> dict[str, Any]:
         "base_distance": statistics.total_variation(base, gold),
         "tuned_distance": statistics.total_variation(tuned, gold),
         "p_value": by_chance,
-        "collapsed": share >= COLLAPSE_SHARE
-        and share - gold_share >= COLLAPSE_EXCESS
-        and answered >= LOW_ANSWERED * result["n"]
+        "collapsed": share >= statistics.COLLAPSE_SHARE
+        and share - gold_share >= statistics.COLLAPSE_EXCESS
+        and answered >= statistics.LOW_ANSWERED * result["n"]
         and by_chance < result["alpha"],
     }
 
@@ -189,12 +239,15 @@ def _leaning(result: dict[str, Any]) -> list[str]:
     found = result["collapse"]
     if found["collapsed"] or found["p_value"] >= result["alpha"]:
         return []
-    if found["share"] >= LEANING_SHARE and found["share"] - found["gold_share"] >= COLLAPSE_EXCESS:
+    if (
+        found["share"] >= statistics.LEANING_SHARE
+        and found["share"] - found["gold_share"] >= statistics.COLLAPSE_EXCESS
+    ):
         return [
             f'it answers "{found["label"]}" to {percent(found["share"])} of the questions; gold has '
             f"{percent(found['gold_share'])}, the base model {percent(found['base_share'])}"
         ]
-    if found["tuned_distance"] - found["base_distance"] >= LEANING_DISTANCE:
+    if found["tuned_distance"] - found["base_distance"] >= statistics.LEANING_DISTANCE:
         return [
             f"{percent(found['tuned_distance'])} of its answers would have to change to be spread over the labels like "
             f"gold, and {percent(found['base_distance'])} of the base model's"

@@ -4,18 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from slimtune.evaluate.kinds.kind import (
-    Answer,
-    Answers,
-    Change,
-    Figures,
-    Item,
-    Kind,
-    Metric,
-    Settings,
-    TableRow,
-    metric_rows,
-)
+from slimtune.evaluate.kinds.kind import Answer, Answers, Change, Figures, Item, Kind, Metric, Settings, TableRow
 from slimtune.evaluate.targets.target import Ability, Prompt, Target
 
 
@@ -67,10 +56,7 @@ class Perplexity(Kind):
         }
 
     def table(self, frame: dict[str, Any], sides: Sequence[Figures]) -> list[TableRow]:
-        return [
-            *metric_rows(self.metrics, sides),
-            ("texts / tokens", *(f"{frame['n']} / {side['tokens']}" for side in sides)),
-        ]
+        return [*self.metric_rows(sides), ("texts / tokens", *(f"{frame['n']} / {side['tokens']}" for side in sides))]
 
     def change(self, reference: Answers, contender: Answers) -> Change:
         values = [other["nll"] - one["nll"] for one, other in zip(reference, contender, strict=True)]

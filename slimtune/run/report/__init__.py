@@ -10,8 +10,8 @@ from pathlib import Path
 from slimtune.core import pages
 from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, at, lines, mapping
-from slimtune.evaluate.judge.figures import summary_rows
 from slimtune.evaluate.judge.text import percent
+from slimtune.evaluate.kinds import summary_rows
 from slimtune.run.report import answers, curves, facts, memory, values, verdict
 
 FILE_NAME = "report.html"

@@ -6,7 +6,7 @@ from typing import Any
 
 from slimtune.core.run_folder import as_dict, as_list, at
 from slimtune.evaluate.judge import statistics
-from slimtune.evaluate.judge.pair import SHARED_CONTEXT
+from slimtune.evaluate.judge.contenders import SHARED_CONTEXT
 from slimtune.evaluate.judge.text import percent
 from slimtune.run.report.values import known, number
 

@@ -63,14 +63,14 @@ def moment(text: Any) -> str:
 
 
 def duration(seconds: Any, units: tuple[str, str, str] = ("h", "min", "s"), otherwise: str = "not recorded") -> str:
-    """2111.4 → "35 min 11 s"."""
+    """2111.4 → "35 min 11 s"; 5000 → "1 h 23 min"; 0.34 → "0.3 s"."""
     if number(seconds) is None:
         return otherwise
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    if not hours and not minutes:
-        return f"{seconds:.1f} {units[2]}"
-    return (f"{hours} {units[0]} " if hours else "") + f"{minutes} {units[1]} {rest} {units[2]}"
+    if hours:
+        return f"{hours} {units[0]} {minutes} {units[1]}"
+    return f"{minutes} {units[1]} {rest} {units[2]}" if minutes else f"{round(seconds, 1):g} {units[2]}"
 
 
 def difference(verdict: Mapping[str, Any]) -> dict[str, Any] | None:

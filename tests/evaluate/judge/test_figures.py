@@ -5,7 +5,7 @@ import math
 import pytest
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.evaluate.judge import figures
+from slimtune.evaluate import kinds
 from slimtune.evaluate.kinds.choice_figures import labels_in
 
 
@@ -34,7 +34,7 @@ def test_letters_by_hand():
         letters("q1", "a", {"a": 0.6, "b": 0.2}),  # renormalised 0.75, 0.25: right
         letters("q2", "b", {"a": 0.9, "b": 0.1}, greedy_agrees=False),  # wrong
     ]
-    measured = figures.measure(rows)
+    measured = kinds.measure(rows)
     calibration = measured.pop("calibration")
     assert measured == {
         "kind": "multiple_choice",
@@ -68,12 +68,12 @@ def test_replies_are_counted_by_status():
         {"id": "q3", "mode": "cot", "gold": "b", "predicted": None, "status": "ambiguous", "text": "aかb"},
         {"id": "q4", "mode": "cot", "gold": "a", "predicted": "b", "status": "answered", "votes": {"b": 2, "a": 1}},
     ]
-    measured = figures.measure(rows)
+    measured = kinds.measure(rows)
     assert measured["statuses"] == {"answered": 2, "unknown": 0, "ambiguous": 1, "truncated": 1, "error": 0}
     assert (measured["accuracy"], measured["unanswered"]) == (0.25, 2)
     assert measured["histogram"] == {"a": 1, "b": 1}
     assert (measured["brier"], measured["label_mass"], measured["greedy_agreement"]) == (None, None, None)
-    assert ("no answer", "1 ambiguous, 1 truncated") in figures.figure_rows(measured)
+    assert ("no answer", "1 ambiguous, 1 truncated") in kinds.figure_rows(measured)
 
 
 def test_rows_of_older_versions():
@@ -81,7 +81,7 @@ def test_rows_of_older_versions():
         {"id": "q1", "gold": "a", "predicted": "a", "logprobs": {"a": -0.1, "b": -3.0}, "label_mass": 0.95},
         {"id": "q2", "gold": "b", "predicted": None},
     ]
-    measured = figures.measure(rows)
+    measured = kinds.measure(rows)
     assert measured["statuses"]["answered"] == measured["statuses"]["unknown"] == 1
     assert measured["label_mass"] == 0.95
     # Of the one row that has probabilities: p(b) = e⁻³ / (e⁻⁰·¹ + e⁻³).
@@ -101,7 +101,7 @@ def test_permutations_count_each_order_as_it_was_displayed():
         question("q3", "b", "b", [("ab", "b", "b"), ("ba", "a", "a")]),
         question("q4", "b", "b", [("ab", "b", None), ("ba", "a", "a")]),
     ]
-    measured = figures.measure(rows)
+    measured = kinds.measure(rows)
     # The question's own prediction: q1, q3, q4.
     assert (measured["accuracy"], measured["correct"], measured["n"]) == (0.75, 3, 4)
     assert measured["histogram"] == {"a": 6, "b": 1}
@@ -112,7 +112,7 @@ def test_permutations_count_each_order_as_it_was_displayed():
     assert measured["position_bias"] == pytest.approx(0.375)
     # 0.5, 0.5, 1, 0.5
     assert measured["permutations"] == {"count": 2, "mean_accuracy": 0.625, "all_correct": 0.25}
-    rows = dict(figures.figure_rows(measured))
+    rows = dict(kinds.figure_rows(measured))
     assert rows["right in all 2 orders (mean)"] == "25.0 % (62.5 %)"
     assert rows["position bias"] == "37.5 %"
 
@@ -130,11 +130,11 @@ def test_perplexity_weighs_tokens_not_texts():
         {"id": 1, "kind": "perplexity", "nll": 30 * math.log(2), "tokens": 30},
         {"id": 2, "kind": "perplexity", "nll": 10 * math.log(32), "tokens": 10},
     ]
-    measured = figures.measure(rows)
+    measured = kinds.measure(rows)
     # exp((30 ln 2 + 10 · 5 ln 2) / 40) = 2²
     assert measured["perplexity"] == pytest.approx(4)
     assert measured["tokens"] == 40
-    assert figures.figure_rows(measured)[0] == ("perplexity", "4.00")
+    assert kinds.figure_rows(measured)[0] == ("perplexity", "4.00")
 
 
 def reply(text, reference, chrf=50.0, **more):
@@ -156,24 +156,24 @@ def test_replies_against_references():
         reply("まず、", "追認を要する。", 5.0, status="truncated"),
         reply("", "追認を要する。", 0.0, status="error"),
     ]
-    measured = figures.measure(rows)
+    measured = kinds.measure(rows)
     assert (measured["exact"], measured["correct"], measured["chrf"]) == (0.2, 1, 23.0)
     assert measured["statuses"] == {"answered": 3, "truncated": 1, "error": 1}
     assert (measured["empty"], measured["unusable"]) == (1, 3)
     assert measured["commonest"] == {"text": "契約は無効である。", "count": 2, "share": 0.4}
     assert "tok:char" in measured["bleu_signature"]
-    assert ("cut off, empty or failed", "3 / 5") in figures.figure_rows(measured)
+    assert ("cut off, empty or failed", "3 / 5") in kinds.figure_rows(measured)
 
 
 def test_bleu_counts_words_where_there_are_spaces_and_characters_where_there_are_none():
-    english = figures.measure([reply("the cat sat on the mat", "the cat sat on the mat")])
+    english = kinds.measure([reply("the cat sat on the mat", "the cat sat on the mat")])
     assert "tok:13a" in english["bleu_signature"]
     assert (english["bleu"], english["corpus_chrf"]) == pytest.approx((100, 100))
     # All n-grams of the four characters are right; half as long costs the brevity penalty exp(1 - 8/4).
-    half = figures.measure([reply("一二三四", "一二三四五六七八")])
+    half = kinds.measure([reply("一二三四", "一二三四五六七八")])
     assert half["bleu"] == pytest.approx(100 * math.exp(-1))
 
 
 def test_no_rows_are_an_error():
     with pytest.raises(SlimtuneError, match="no items to measure"):
-        figures.measure([])
+        kinds.measure([])
