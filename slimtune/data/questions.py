@@ -1,7 +1,7 @@
 """Multiple-choice questions on statutes, as a file holds them before they become prompts."""
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,20 +84,21 @@ def _question(row: Row, path: str, problems: list[Problem]) -> Question | None:
     for key in row.value:
         if key not in KEYS:
             report(f"unknown key {key!r}", f"a question has the keys {', '.join(KEYS)}")
-    texts = {key: _text(row.value[key], f"'{key}'", report) for key in _TEXTS if key in row.value}
+    texts = {key: checked_text(row.value[key], f"'{key}'", report) for key in _TEXTS if key in row.value}
     choices = row.value.get("choices", {})
     if not isinstance(choices, dict):
         report(f"'choices' is {type_name(choices)}, not an object", 'write {"a": …, "b": …}')
     if len(problems) > known:
         return None
-    choices = {label: _text(text, f"choice {label!r}", report) for label, text in choices.items()}
+    choices = {label: checked_text(text, f"choice {label!r}", report) for label, text in choices.items()}
     if len(problems) == known:
         for what, fix in choice_faults(choices, texts["correct"]):
             report(what, fix)
     return None if len(problems) > known else Question(**texts, choices=choices, path=path, line=row.line)
 
 
-def _text(value: Any, name: str, report: Any) -> str:
+def checked_text(value: Any, name: str, report: Callable[[str, str], None]) -> str:
+    """The text in NFC; what is wrong with it is reported as what happened and what to do."""
     if not isinstance(value, str):
         report(f"{name} is {type_name(value)}, not a string", "write it as a string")
         return ""

@@ -1,16 +1,14 @@
 """Questions from any table: which column is which field, and how choices and answers are written."""
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data.json_rows import Row, type_name
-from slimtune.data.questions import LABELS, Question, choice_faults
-from slimtune.data.text import faults, normalised
+from slimtune.data.questions import LABELS, Question, checked_text, choice_faults
+from slimtune.data.text import normalised
 from slimtune.evaluate.replies.extract import label_position
 
 FIELDS = ("id", "question", "choices", "correct", "context", "reasoning", "source", "article")
@@ -32,33 +30,24 @@ _USUAL: dict[str, tuple[str, ...]] = {
 # "A", "choice0", "option_b", "選択肢1", "肢ア": a column for each choice.
 _CHOICE_COLUMN = re.compile(r"(?:(?:choice|option|opt|answer|選択肢|肢)[ _.]?)?(?P<label>[A-Ja-j]|[0-9]|10|[ア-コ])")
 _LABELLED_LINE = re.compile(r"[(（]?(?P<label>10|[A-Ja-jＡ-Ｊａ-ｊ0-9０-９ア-コ①-⑩])[)）.．、,:： \u3000]+(?P<text>.*)")
+Columns = Mapping[str, tuple[str, ...]]
+"""The column of each field; `choices` may have several."""
 _AROUND_A_LABEL = " \u3000()（）[]「」【】.．、:："
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """What was read from where. of: field to column, or for `choices` to columns. unused: columns without a field."""
-
-    of: dict[str, tuple[str, ...]]
-    unused: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return ", ".join(f"{name} from {' '.join(columns)}" for name, columns in self.of.items())
 
 
 @dataclass(slots=True)
 class _Draft:
-    """A row on its way to a question; `answer` is still as the file writes it."""
+    """A row on its way to a question; `answer` is still as the file writes it, and `labels` are the file's."""
 
     row: Row
-    texts: dict[str, str]
-    choices: dict[str, str]
-    labels: tuple[str, ...]
-    answer: str | int
+    texts: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    answer: str | int = ""
     problems: list[Problem] = field(default_factory=list)
 
 
-def parse_mapping(options: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def parse_mapping(options: Sequence[str]) -> Columns:
     """`question=設問`, `choices=A,B,C,D` to field and columns. Raises SlimtuneError with every bad one."""
     problems: list[Problem] = []
     mapping: dict[str, tuple[str, ...]] = {}
@@ -76,7 +65,7 @@ def parse_mapping(options: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return mapping
 
 
-def find_columns(names: Sequence[str], mapping: Mapping[str, tuple[str, ...]], path: str) -> Columns:
+def find_columns(names: Sequence[str], mapping: Columns, path: str) -> Columns:
     """The column of each field: the mapped one, or else the one with a usual name.
 
     Raises SlimtuneError for a mapped column that is not there and for a required field without a column.
@@ -99,8 +88,7 @@ def find_columns(names: Sequence[str], mapping: Mapping[str, tuple[str, ...]], p
             problems.append(Problem(f"no column is known to hold the '{name}' of a question", path, fix))
     if problems:
         raise SlimtuneError(problems)
-    used = {column for columns in of.values() for column in columns}
-    return Columns(of, tuple(name for name in names if name not in used))
+    return of
 
 
 def from_rows(
@@ -118,17 +106,16 @@ def from_rows(
     first = _first_number(drafts, path) if first_answer is None else first_answer
     questions: list[Question] = []
     for draft in drafts:
-        where = f"{path}:{draft.row.line}"
+        line = draft.row.line
+        correct = _correct(draft, first)
         if not draft.problems:
-            correct = _correct(draft, first)
-            draft.problems += [Problem(what, where, fix) for what, fix in choice_faults(draft.choices, correct)]
+            draft.problems += [
+                Problem(what, f"{path}:{line}", fix) for what, fix in choice_faults(draft.choices, correct)
+            ]
         problems += draft.problems
         if not draft.problems:
-            identifier = draft.texts.get("id") or f"{PurePath(path).stem}-{draft.row.line}"
-            optional = ("source", "article", "context", "reasoning")
-            texts: dict[str, Any] = {name: draft.texts.get(name, "") for name in (*optional, "question")}
-            place: dict[str, Any] = {"path": path, "line": draft.row.line}
-            questions.append(Question(id=identifier, choices=draft.choices, correct=correct, **texts, **place))
+            texts = {"id": f"{PurePath(path).stem}-{line}", "source": "", "article": "", "context": ""} | draft.texts
+            questions.append(Question(**texts, choices=draft.choices, correct=correct, path=path, line=line))
     return questions
 
 
@@ -144,39 +131,30 @@ def _choice_columns(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _draft(row: Row, columns: Columns, path: str) -> _Draft:
-    draft = _Draft(row, {}, {}, (), "")
-    where = f"{path}:{row.line}"
+    draft = _Draft(row)
 
     def report(what: str, fix: str) -> None:
-        draft.problems.append(Problem(what, where, fix))
+        draft.problems.append(Problem(what, f"{path}:{row.line}", fix))
 
-    for name in FIELDS:
-        if name in ("choices", "correct") or name not in columns.of:
+    for name, (column, *_) in columns.items():
+        if name in ("choices", "correct"):
             continue
-        (column,) = columns.of[name]
         value = row.value.get(column, "")
-        if isinstance(value, int) and not isinstance(value, bool) and name == "id":
+        if name == "id" and type(value) is int:
             value = str(value)
-        if not isinstance(value, str):
-            report(f"'{column}' is {type_name(value)}, not a string", "write it as a string")
-            continue
-        draft.texts[name] = normalised(value)
-        if name in _REQUIRED or value:
-            for what, fix in faults(draft.texts[name], "user"):
-                report(f"'{column}' {what}", fix)
-    labelled = _labelled_choices(row, columns.of["choices"], report)
+        if value != "" or name in _REQUIRED:
+            draft.texts[name] = checked_text(value, f"'{column}'", report)
+    labelled = _labelled_choices(row, columns["choices"], report)
     draft.labels = tuple(labelled)
     # Empty cells behind the last choice: a question with fewer choices than the table has columns.
     texts = list(labelled.values())
-    while texts and len(columns.of["choices"]) > 1 and not texts[-1].strip():
+    while texts and len(columns["choices"]) > 1 and not texts[-1].strip():
         texts.pop()
     for label, text in zip(LABELS, texts, strict=False):
-        draft.choices[label] = normalised(text).strip()
-        for what, fix in faults(draft.choices[label], "user"):
-            report(f"choice {label} {what}", fix)
+        draft.choices[label] = checked_text(text, f"choice {label}", report).strip()
     if len(texts) > len(LABELS):
         report(f"there are {len(texts)} choices", f"at most {len(LABELS)}")
-    (column,) = columns.of["correct"]
+    (column,) = columns["correct"]
     answer = row.value.get(column)
     if isinstance(answer, bool) or not isinstance(answer, (str, int)) or answer == "":
         report(f"'{column}' is {type_name(answer)}, not the answer", "write the label of the right choice")
@@ -185,7 +163,7 @@ def _draft(row: Row, columns: Columns, path: str) -> _Draft:
     return draft
 
 
-def _labelled_choices(row: Row, columns: Sequence[str], report: Any) -> dict[str, str]:
+def _labelled_choices(row: Row, columns: Sequence[str], report: Callable[[str, str], None]) -> dict[str, str]:
     """Label as the file has it to text: from several columns, lines "a …", a list, an object, or texts beside labels."""
     if len(columns) > 1:
         found = {}
@@ -238,7 +216,7 @@ def _first_number(drafts: Sequence[_Draft], path: str) -> int:
     zero = any(number == 0 for number, _ in numbers)
     last = any(number == count for number, count in numbers)
     if numbers and zero == last:
-        seen = ", ".join(str(number) for number in sorted(Counter(number for number, _ in numbers)))
+        seen = ", ".join(map(str, sorted({number for number, _ in numbers})))
         what = f"the answers are the numbers {seen}: nothing tells whether they count from 0 or from 1"
         raise fail(what, where=path, fix="say it with --first-answer 0 or --first-answer 1")
     return 0 if zero else 1

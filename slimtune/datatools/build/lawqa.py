@@ -7,11 +7,11 @@ https://github.com/digital-go-jp/lawqa_jp (public data licence PDL 1.0). 選択�
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 from slimtune.core.errors import Problem
-from slimtune.data.json_rows import Row, type_name
-from slimtune.data.questions import LABELS, Question, choice_faults
-from slimtune.data.text import faults, normalised
+from slimtune.data.json_rows import Row
+from slimtune.data.questions import LABELS, Question, checked_text, choice_faults
 
 _TEXTS = ("ファイル名", "コンテキスト", "問題文", "選択肢", "output")
 _ARTICLE = re.compile(r"^### *(第.+?条.*?) *$", re.MULTILINE)
@@ -29,8 +29,12 @@ def from_rows(rows: Iterable[Row], path: str, problems: list[Problem]) -> list[Q
     one in the context's headings ("第5条"), or "".
     """
     seen: Counter[str] = Counter()
-    found = [_question(row, path, seen, problems) for row in rows]
-    return [question for question in found if question]
+    found = []
+    for question in filter(None, (_question(row, path, problems) for row in rows)):
+        seen[question.id] += 1
+        again = f"-{seen[question.id]}" if seen[question.id] > 1 else ""
+        found.append(replace(question, id=question.id + again))
+    return found
 
 
 def parse_choices(text: str) -> dict[str, str]:
@@ -50,34 +54,30 @@ def parse_choices(text: str) -> dict[str, str]:
     return choices
 
 
-def _question(row: Row, path: str, seen: Counter[str], problems: list[Problem]) -> Question | None:
+def _question(row: Row, path: str, problems: list[Problem]) -> Question | None:
     known = len(problems)
-    where = f"{path}:{row.line}"
-    texts: dict[str, str] = {}
-    for key in _TEXTS:
-        value = row.value.get(key)
-        if not isinstance(value, str):
-            what = f"'{key}' is {type_name(value)}, not a string" if key in row.value else f"'{key}' is missing"
-            problems.append(Problem(what, where, f"a sample has the strings {', '.join(_TEXTS)}"))
-            continue
-        texts[key] = normalised(value)
-        problems += [Problem(f"'{key}' {what}", where, fix) for what, fix in faults(texts[key], "user")]
-    if len(problems) > known:
-        return None
 
-    choices = parse_choices(texts["選択肢"])
-    correct = texts["output"].strip()
-    problems += [Problem(f"選択肢: {what}", where, fix) for what, fix in choice_faults(choices, correct)]
+    def report(what: str, fix: str) -> None:
+        problems.append(Problem(what, f"{path}:{row.line}", fix))
+
+    for key in _TEXTS:
+        if key not in row.value:
+            report(f"'{key}' is missing", f"a sample has the strings {', '.join(_TEXTS)}")
+    texts = {key: checked_text(row.value[key], f"'{key}'", report) for key in _TEXTS if key in row.value}
     if len(problems) > known:
         return None
-    name = texts["ファイル名"]
-    article = _ARTICLE.search(texts["コンテキスト"])
-    seen[name] += 1
+    choices, correct = parse_choices(texts["選択肢"]), texts["output"].strip()
+    for what, fix in choice_faults(choices, correct):
+        report(f"選択肢: {what}", fix)
+    if len(problems) > known:
+        return None
+    name, context = texts["ファイル名"], texts["コンテキスト"]
+    article = _ARTICLE.search(context)
     return Question(
-        id=name if seen[name] == 1 else f"{name}-{seen[name]}",
+        id=name,
         source=name.split("_", 1)[0],
         article=article[1] if article else "",
-        context=texts["コンテキスト"],
+        context=context,
         question=texts["問題文"],
         choices=choices,
         correct=correct,

@@ -1,6 +1,6 @@
 """A path or a Hugging Face id to questions, whatever layout it has."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,8 +10,8 @@ from slimtune.data.json_rows import Row
 from slimtune.data.problems import bad_data, repeated_ids
 from slimtune.data.questions import Question
 from slimtune.data.sources import read_rows
-from slimtune.datatools.build import columns as tables
 from slimtune.datatools.build import lawqa
+from slimtune.datatools.build.columns import Columns, find_columns, from_rows
 
 QuestionLayout = Literal["auto", "lawqa", "questions", "columns"]
 
@@ -28,7 +28,7 @@ def read(
     paths: Sequence[str],
     *,
     layout: QuestionLayout = "auto",
-    mapping: Mapping[str, tuple[str, ...]] | None = None,
+    mapping: Columns | None = None,
     first_answer: int | None = None,
 ) -> Sources:
     """The questions of all files together.
@@ -45,8 +45,16 @@ def read(
         own = problems.setdefault(path, [])
         try:
             rows = read_rows(path, own)
-            if rows:
-                found += _questions(rows, path, layout, mapping or {}, first_answer, own, notes)
+            kind = _layout_of(rows[0], mapping) if rows and layout == "auto" else layout
+            if kind == "lawqa":
+                found += lawqa.from_rows(rows, path, own)
+            elif kind == "questions":
+                found += questions.from_rows(rows, path, own)
+            elif rows:
+                names = list(dict.fromkeys(name for row in rows for name in row.value))
+                columns = find_columns(names, mapping or {}, path)
+                notes += _on_columns(names, columns, path)
+                found += from_rows(rows, columns, path, own, first_answer=first_answer)
         except SlimtuneError as error:
             own += error.problems
     for problem in repeated_ids(found, "question"):
@@ -56,30 +64,15 @@ def read(
     return Sources(found, tuple(notes))
 
 
-def _questions(
-    rows: list[Row],
-    path: str,
-    layout: QuestionLayout,
-    mapping: Mapping[str, tuple[str, ...]],
-    first_answer: int | None,
-    problems: list[Problem],
-    notes: list[str],
-) -> list[Question]:
-    if layout == "auto":
-        layout = "columns" if mapping else _layout_of(rows[0])
-    if layout == "lawqa":
-        return lawqa.from_rows(rows, path, problems)
-    if layout == "questions":
-        return questions.from_rows(rows, path, problems)
-    names = list(dict.fromkeys(name for row in rows for name in row.value))
-    columns = tables.find_columns(names, mapping, path)
-    notes.append(f"{path}: {columns}")
-    if columns.unused:
-        notes.append(f"{path}: not used: {', '.join(columns.unused)}")
-    return tables.from_rows(rows, columns, path, problems, first_answer=first_answer)
-
-
-def _layout_of(row: Row) -> QuestionLayout:
+def _layout_of(row: Row, mapping: Columns | None) -> QuestionLayout:
+    if mapping:
+        return "columns"
     if lawqa.is_lawqa(row):
         return "lawqa"
     return "questions" if questions.is_question(row) else "columns"
+
+
+def _on_columns(names: Sequence[str], columns: Columns, path: str) -> list[str]:
+    notes = [f"{path}: " + ", ".join(f"{name} from {' '.join(own)}" for name, own in columns.items())]
+    unused = [name for name in names if not any(name in own for own in columns.values())]
+    return [*notes, f"{path}: not used: {', '.join(unused)}"] if unused else notes
