@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from slimtune.core.units import plural
 from slimtune.data import split_manifest
 from slimtune.data.duplicates.groups import THRESHOLD
 from slimtune.data.splitting import SPLITS, SplitItem, split_items
-from slimtune.datatools.split.split_questions import SourceFile, group_sizes, hashes, items, read_files
+from slimtune.datatools.split.split_questions import SourceFile, hashes, items, read_files
 from slimtune.datatools.writing import as_line, write_rows
 
 Redo = Literal["no", "extend", "again"]
@@ -86,16 +86,16 @@ def split_files(
     name_of = split_items(questions, sizes, seed=seed, placed=placed)
     _check_not_empty(name_of, sizes, questions)
     manifest, rows = _render(wish, files, questions, name_of, known)
-    _check_targets(folder, manifest, earlier if redo != "no" else None, overwrite)
+    if not overwrite:
+        _check_targets(folder, manifest, earlier if redo != "no" else None)
     written = [write_rows(folder / name, own, overwrite=True) for name, own in rows.items()]
     unchanged = earlier == manifest and all(one.unchanged for one in written)
     if earlier != manifest:
         split_manifest.write(manifest_path, manifest)
-    notes = [
-        *_size_notes(name_of, sizes, questions),
-        *_chain_notes(questions, threshold),
-        *_torn_notes(name_of, questions),
-        *_left_over(earlier, rows),
+    notes = list(_notes(questions, name_of, sizes, threshold))
+    left_over = [entry["name"] for entry in earlier["files"] if entry["name"] not in rows] if earlier else []
+    notes += [
+        f"{name} belongs to the earlier split and is no longer part of this one: remove it." for name in left_over
     ]
     return Outcome(manifest_path, manifest, unchanged, tuple(notes))
 
@@ -158,22 +158,18 @@ def _render(
             "sources": dict(sorted(Counter(one.source for one in members).items())),
             "ids": {one.id: known[one.id] for one in members},
         }
-    sizes = group_sizes(questions)
+    sizes = Counter(one.group for one in questions)
     groups = {"count": len(sizes), "largest": max(sizes.values())}
     return {**wish, "files": listed, "splits": splits, "groups": groups}, rows
 
 
-def _check_targets(
-    folder: Path, manifest: Mapping[str, Any], earlier: Mapping[str, Any] | None, overwrite: bool
-) -> None:
+def _check_targets(folder: Path, manifest: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> None:
     """Raise SlimtuneError for each file that would be replaced, unless it is as the earlier split left it."""
     left = {entry["name"]: entry["sha256"] for entry in earlier["files"]} if earlier else {}
     problems = []
     for entry in manifest["files"]:
         path = folder / entry["name"]
-        if overwrite or not path.exists():
-            continue
-        if sha256_file(path) not in (entry["sha256"], left.get(entry["name"])):
+        if path.exists() and sha256_file(path) not in (entry["sha256"], left.get(entry["name"])):
             fix = "name another folder with --out, or replace it with --overwrite"
             problems.append(Problem("the file exists already and has other content", str(path), fix))
     if problems:
@@ -211,52 +207,38 @@ def _differences(earlier: Mapping[str, Any], wish: Mapping[str, Any]) -> list[st
 
 
 def _check_not_empty(name_of: Mapping[str, str], sizes: Mapping[str, int], questions: Sequence[SplitItem]) -> None:
+    for name, size in sizes.items():
+        if size and name not in name_of.values():
+            what = f"the split '{name}' would be empty: {_largest(questions)}"
+            raise fail(what, fix="add different questions, or ask for other sizes")
+
+
+def _notes(
+    questions: Sequence[SplitItem], name_of: Mapping[str, str], sizes: Mapping[str, int], threshold: float
+) -> Iterator[str]:
+    """What should be known of the sizes and the groups."""
     found = Counter(name_of.values())
     for name, size in sizes.items():
-        if size and not found[name]:
-            raise fail(
-                f"the split '{name}' would be empty: {_largest(questions)}",
-                fix="add different questions, or ask for other sizes",
-            )
-
-
-def _size_notes(name_of: Mapping[str, str], sizes: Mapping[str, int], questions: Sequence[SplitItem]) -> list[str]:
-    found = Counter(name_of.values())
-    return [
-        f"{name} has {plural(found[name], 'question')} instead of {size:,}: {_largest(questions)}."
-        for name, size in sizes.items()
-        if abs(found[name] - size) > _SIZE_TOLERANCE * size
-    ]
-
-
-def _chain_notes(questions: Sequence[SplitItem], threshold: float) -> list[str]:
-    """A set of one template is one chain, in which each question is nearly equal to some other."""
-    largest = max(group_sizes(questions).values())
-    if largest <= _LARGEST_SHARE * len(questions):
-        return []
-    what = f"{largest:,} of {plural(len(questions), 'question')} stay together"
-    return [f"{what}. If they share a template, a --threshold above {threshold:g} separates them."]
+        if abs(found[name] - size) > _SIZE_TOLERANCE * size:
+            yield f"{name} has {plural(found[name], 'question')} instead of {size:,}: {_largest(questions)}."
+    members: dict[str, list[str]] = {}
+    for one in questions:
+        members.setdefault(one.group, []).append(name_of[one.id])
+    largest = max(map(len, members.values()))
+    # A set of one template is one chain, in which each question is nearly equal to some other.
+    if largest > _LARGEST_SHARE * len(questions):
+        what = f"{largest:,} of {plural(len(questions), 'question')} stay together"
+        yield f"{what}. If they share a template, a --threshold above {threshold:g} separates them."
+    # An extended split cannot keep a group together in which a new question joins old ones of two splits.
+    if torn := sorted(group for group, names in members.items() if len(set(names)) > 1):
+        what = f"in more than one split now: {plural(len(torn), 'group')} of similar questions, such as that of"
+        yield f"{what} '{torn[0]}'. A new question is similar to old ones in both. --again splits all again."
 
 
 def _largest(questions: Sequence[SplitItem]) -> str:
-    group, size = max(group_sizes(questions).items(), key=lambda one: (one[1], one[0]))
+    sizes = Counter(one.group for one in questions)
+    group, size = max(sizes.items(), key=lambda one: (one[1], one[0]))
     return f"the largest group has {plural(size, 'question')} that stay together, among them '{group}'"
-
-
-def _torn_notes(name_of: Mapping[str, str], questions: Sequence[SplitItem]) -> list[str]:
-    """Groups that an extended split cannot keep together: a new question joins old ones of two splits."""
-    homes: dict[str, set[str]] = {}
-    for one in questions:
-        homes.setdefault(one.group, set()).add(name_of[one.id])
-    torn = sorted(group for group, names in homes.items() if len(names) > 1)
-    what = f"in more than one split now: {plural(len(torn), 'group')} of similar questions, such as that of"
-    why = "A new question is similar to old ones in both. --again splits all again."
-    return [f"{what} '{torn[0]}'. {why}"] if torn else []
-
-
-def _left_over(earlier: Mapping[str, Any] | None, rows: Mapping[str, Any]) -> list[str]:
-    names = [entry["name"] for entry in earlier["files"] if entry["name"] not in rows] if earlier else []
-    return [f"{name} belongs to the earlier split and is no longer part of this one: remove it." for name in names]
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +55,10 @@ def read_files(paths: Sequence[str], *, on_progress: Advance = ignore) -> list[S
         file = DataFile(path, problems=found)
         kept: list[SplitRow] = []
         for converted in file.records():
-            kept += [SplitRow(_id(one.row.value), _writable(one.row.value), one.conversation) for one in converted]
+            for one in converted:
+                # A table's cell may be a date or a decimal number, which becomes its text.
+                value = json.loads(json.dumps(one.row.value, default=str))
+                kept.append(SplitRow(_id(value), value, one.conversation))
             on_progress(file.done, file.total)
         if not found:
             files.append(SourceFile(Path(path), sha256_file(Path(path)), tuple(kept)))
@@ -77,7 +79,7 @@ def items(
     rows = [(row, file.path.stem) for file in files for row in file.rows]
     union = groups.Union(len(rows))
     union.join_equal([row.id for row, _ in rows])
-    union.join_equal([_context(row.conversation) for row, _ in rows])
+    union.join_equal([context_key(_text(row.conversation, "context")) or None for row, _ in rows])
     asked = [_asked(row.conversation) for row, _ in rows]
     for one, other in groups.near_duplicates(asked, threshold=threshold, on_progress=on_progress):
         union.join(one, other)
@@ -106,38 +108,22 @@ def hashes(files: Sequence[SourceFile]) -> dict[str, str]:
     return {id: hashlib.sha256("\n".join(sorted(own)).encode()).hexdigest() for id, own in lines.items()}
 
 
-def group_sizes(items: Sequence[SplitItem]) -> Counter[str]:
-    """How many questions each group has."""
-    return Counter(item.group for item in items)
-
-
 def _id(value: dict[str, Any]) -> str:
     """`meta.origin` or `meta.id`; a row without is known by its content."""
-    meta = value.get("meta")
     for key in ("origin", "id"):
-        own = meta.get(key) if isinstance(meta, dict) else None
+        own = value.get("meta", {}).get(key)
         if isinstance(own, str | int) and str(own):
             return str(own)
     return f"row-{hashlib.sha256(_canonical(value).encode()).hexdigest()[:16]}"
 
 
-def _writable(value: dict[str, Any]) -> dict[str, Any]:
-    """The row as JSON holds it: a table's cell may be a date or a decimal number, which becomes its text."""
-    written: dict[str, Any] = json.loads(json.dumps(value, default=str))
-    return written
-
-
 def _canonical(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def _text(conversation: Conversation, key: str) -> str:
     value = conversation.meta.get(key)
     return value if isinstance(value, str) else ""
-
-
-def _context(conversation: Conversation) -> str | None:
-    return context_key(_text(conversation, "context")) or None
 
 
 def _asked(conversation: Conversation) -> question_text.Asked:
