@@ -10,7 +10,6 @@ from slimtune.core.progress import Advance, ignore
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.loading import ModeFilter
 from slimtune.data.reading import DataFile, distinct
-from slimtune.data.records import Conversation
 from slimtune.data.text import system_problems
 from slimtune.datatools.check import text
 from slimtune.datatools.check.answers import AnswerCounts
@@ -77,18 +76,25 @@ def check(paths: Sequence[str], wish: CheckSettings, *, on_progress: Advance = i
     findings += wish.evaluation.findings
     likeness = Likeness()
     files: list[FileFigures] = []
-    for number, path in enumerate(hashes):
+    for path in hashes:
         source = DataFile(path, wish.format, wish.system)
 
-        def advance(source: DataFile = source, number: int = number) -> None:
-            on_progress(int(100 * (number + source.done / source.total) / len(hashes)), 100)
+        def advance(source: DataFile = source) -> None:
+            on_progress(int(100 * (len(files) + source.done / source.total) / len(hashes)), 100)
 
         file, found = _check_file(source, wish, likeness, advance)
         files.append(file)
         findings += found
     findings += likeness.findings()
     order = {path: place for place, path in enumerate(hashes)}
-    findings.sort(key=lambda finding: _place(finding, order))
+
+    def place(finding: Finding) -> tuple[int, int]:
+        path, _, line = finding.where.rpartition(":")
+        if path in order and line.isdecimal():
+            return order[path], int(line)
+        return order.get(finding.where, len(order)), 0
+
+    findings.sort(key=place)
     return Report(tuple(files), tuple(findings), wish.model, wish.max_seq_length, wish.evaluation.paths)
 
 
@@ -97,8 +103,7 @@ def _check_file(
 ) -> tuple[FileFigures, list[Finding]]:
     path = source.path
     modes, answers, languages = ModeFilter(path, wish.mode, source.problems), AnswerCounts(path), text.Languages()
-    counted = TokenLengths(wish.tokenizer, wish.max_seq_length)
-    contamination = Contamination(path, wish.evaluation)
+    counted, contamination = TokenLengths(wish.tokenizer, wish.max_seq_length), Contamination(path, wish.evaluation)
     findings: list[Finding] = []
     ignored: Counter[str] = Counter()
     sound = normalised = 0
@@ -112,7 +117,9 @@ def _check_file(
                 normalised += one.nfc_changed
                 ignored.update(one.ignored)
             sound += len(converted)
-            findings += _odd_rows(conversations, wish, answers, languages)
+            for conversation in conversations:
+                findings += text.row_findings(conversation, secrets=wish.secrets) + answers.add(conversation)
+                languages.add(conversation)
             contamination.add(conversations)
             findings += too_long.result()
             advance()
@@ -121,17 +128,6 @@ def _check_file(
     findings += answers.findings() + languages.findings(path) + contamination.findings()
     findings += _loading_notes(path, source.layout, ignored, normalised)
     return FileFigures(path, source.layout, source.rows, sound, modes.left_out, answers, counted), findings
-
-
-def _odd_rows(
-    conversations: Sequence[Conversation], wish: CheckSettings, answers: AnswerCounts, languages: text.Languages
-) -> list[Finding]:
-    findings: list[Finding] = []
-    for conversation in conversations:
-        findings += text.row_findings(conversation, secrets=wish.secrets)
-        findings += answers.add(conversation)
-        languages.add(conversation)
-    return findings
 
 
 def _loading_notes(path: str, format: str, ignored: Counter[str], normalised: int) -> list[Finding]:
@@ -147,10 +143,3 @@ def _loading_notes(path: str, format: str, ignored: Counter[str], normalised: in
         what = f"{rows} not in Unicode NFC and will be normalised"
         notes.append(Finding("note", what, "nothing to do", path, "not-nfc"))
     return notes
-
-
-def _place(finding: Finding, order: dict[str, int]) -> tuple[int, int]:
-    path, _, line = finding.where.rpartition(":")
-    if path in order and line.isdecimal():
-        return order[path], int(line)
-    return order.get(finding.where, len(order)), 0

@@ -47,6 +47,7 @@ class Contamination:
         self._same = tuple(other for other in evaluation.paths if _same_file(other, path))
         self._items = [item for item in evaluation.items if item.path not in self._same]
         self._waiting: list[Conversation] = []
+        # Item and row: the kind of likeness, and its share.
         self._found: dict[tuple[str, str], tuple[str, float]] = {}
         self._sharing: dict[str, str] = {}
         self._more = False
@@ -63,19 +64,14 @@ class Contamination:
         if self._waiting:
             self._compare()
         fix = "remove it from one of the two: a test on training data proves nothing"
-        found = [
-            Finding("warning", f"this file is also the evaluation file {other}", fix, self._path, "contamination")
-            for other in self._same
-        ]
+        told = [(f"this file is also the evaluation file {other}", fix, self._path) for other in self._same]
         for (item, row), (kind, share) in self._found.items():
             how = kind if share == 1 else f"{kind}, {share:.2f}"
-            found.append(
-                Finding("warning", f"asks what the evaluation item {item} asks ({how})", fix, row, "contamination")
-            )
+            told.append((f"asks what the evaluation item {item} asks ({how})", fix, row))
         if self._more:
             what = "other rows may ask what evaluation items ask too"
-            again = "remove these and check again"
-            found.append(Finding("warning", what, again, self._path, "contamination"))
+            told.append((what, "remove these and check again", self._path))
+        found = [Finding("warning", what, fix, where, "contamination") for what, fix, where in told]
         asked = {item for item, _ in self._found}
         sharing = {item: row for item, row in self._sharing.items() if item not in asked}
         if sharing:
@@ -93,9 +89,8 @@ class Contamination:
         questions = overlap.search(rows, items)
         for item in items:
             alike = _alike(item, questions)
-            for row, how in alike.items():
-                self._found[item.where, row] = how
-            self._more = self._more or len(alike) >= overlap.MOST_CANDIDATES
+            self._found |= {(item.where, row): how for row, how in alike.items()}
+            self._more |= len(alike) >= overlap.MOST_CANDIDATES
             if not alike and item.neighbours:
                 self._sharing.setdefault(item.where, next(iter(item.neighbours.values())).where)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from slimtune.core.errors import SlimtuneError
@@ -32,33 +32,17 @@ class TokenLengths:
 
     def add(self, conversations: Sequence[Conversation]) -> list[Finding]:
         """Counts them; returns a finding for each that is too long, or that the chat template does not render."""
-        if self.tokenizer is None:
-            estimated = lengths.estimate(conversations)
-            counts = zip(conversations, estimated.tokens, estimated.supervised, strict=True)
-            return [
-                finding
-                for one, tokens, supervised in counts
-                for finding in self._note(one.where, tokens, supervised, min(supervised, tokens - self.max_seq_length))
-            ]
         try:
-            examples = list(self.tokenizer.examples_of(conversations))
+            counted = list(self._count(conversations))
         except SlimtuneError as error:
             if len(conversations) > 1:  # halved until each that is refused stands alone
                 half = len(conversations) // 2
                 return self.add(conversations[:half]) + self.add(conversations[half:])
             problem = error.problems[0]
-            where = problem.where or conversations[0].where
-            return [Finding("error", problem.what, problem.fix, where, "not-rendered")]
-        return [
-            finding
-            for example in examples
-            for finding in self._note(
-                example.where,
-                len(example.input_ids),
-                example.supervised_tokens,
-                sum(label != IGNORE_INDEX for label in example.labels[self.max_seq_length :]),
-            )
-        ]
+            return [
+                Finding("error", problem.what, problem.fix, problem.where or conversations[0].where, "not-rendered")
+            ]
+        return [finding for one in counted if (finding := self._note(*one))]
 
     def cut(self) -> tuple[int, float]:
         """How many examples are longer than max_seq_length, and their share."""
@@ -85,19 +69,29 @@ class TokenLengths:
             counts[length // width] += 1
         return [(bar * width, count) for bar, count in enumerate(counts)]
 
-    def _note(self, where: str, tokens: int, supervised: int, beyond: int) -> list[Finding]:
-        """beyond: supervised tokens behind max_seq_length, where there are any."""
+    def _count(self, conversations: Sequence[Conversation]) -> Iterator[tuple[str, int, int, int]]:
+        """Of each example its place, its tokens, the supervised ones, and those of them behind max_seq_length."""
+        if self.tokenizer is None:
+            estimated = lengths.estimate(conversations)
+            for one, tokens, supervised in zip(conversations, estimated.tokens, estimated.supervised, strict=True):
+                yield one.where, tokens, supervised, min(supervised, tokens - self.max_seq_length)
+            return
+        for example in self.tokenizer.examples_of(conversations):
+            behind = example.labels[self.max_seq_length :]
+            beyond = len(behind) - behind.count(IGNORE_INDEX)
+            yield example.where, len(example.input_ids), example.supervised_tokens, beyond
+
+    def _note(self, where: str, tokens: int, supervised: int, beyond: int) -> Finding | None:
         self.tokens.append(tokens)
         self.supervised.append(supervised)
         if tokens <= self.max_seq_length:
-            return []
+            return None
         self.cut_tokens += beyond
         self.lost_examples += beyond == supervised
         about = "" if self.tokenizer else "about "
         response = "the whole response" if beyond == supervised else f"{beyond:,} tokens of the response"
         more = f"{tokens - self.max_seq_length:,} more than max_seq_length"
-        what = f"{about}{tokens:,} tokens, {more}, {response} among them"
         fix = (
             "shorten it, or raise max_seq_length: a run never cuts examples, it refuses longer ones or leaves them out"
         )
-        return [Finding("warning", what, fix, where, "too-long")]
+        return Finding("warning", f"{about}{tokens:,} tokens, {more}, {response} among them", fix, where, "too-long")
