@@ -53,18 +53,19 @@ def plan(
 
 def _draw(prepared: Prepared, path: Path) -> None:
     from slimtune.core.units import GIB
-    from slimtune.plan.explain import alternatives, picture
+    from slimtune.plan.explain import picture
+    from slimtune.plan.jobs import Job
     from slimtune.plan.memory import vram
 
     hardware, made = prepared.hardware, prepared.plan
-    if made.memory is None or made.budget_bytes is None or made.estimate is None:
+    if made.estimate is None:
         what = "this plan is for the CPU, and the picture shows the memory of a card"
         raise fail(what, where="--plot", fix="add --vram-gb 10")
     picture.plot(
         path,
-        alternatives.bars(prepared.request, prepared.data, prepared.shape, hardware, made),
+        picture.bars_of(Job(prepared.request, prepared.data, prepared.shape, hardware), made),
         title=f"{prepared.recipe.name}: LoRA of {prepared.shape.name}, rank {made.lora_rank}",
-        subtitle=alternatives.subtitle(made, hardware.name),
+        subtitle=picture.subtitle_of(made, hardware.name),
         budget_bytes=made.budget_bytes,
         visible_bytes=vram.visible_bytes(hardware.memory_bytes / GIB),
         card=hardware.name.removeprefix("NVIDIA ").removeprefix("GeForce ").removesuffix(" (assumed)"),

@@ -1,13 +1,10 @@
-"""Divide an optimizer step's examples into micro-batches, packed or padded, and a run into steps. No torch.
-
-The recipe fixes the effective batch, counted in examples. A plan chooses row length, rows per micro-batch and
-accumulation.
-"""
+"""Divide an optimizer step's examples into micro-batches, packed or padded, and a run into steps. No torch."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from slimtune.core.units import plural
 from slimtune.plan.lengths import packed_rows
 from slimtune.recipe.schema import TrainSection
 
@@ -54,8 +51,7 @@ def single(tokens: int) -> Batching:
 def packed(train: TrainSection, tokens: Sequence[int], *, longest: int, max_seq_length: int) -> list[Batching]:
     """Every sensible way to pack: from the whole step in one micro-batch down to one row that holds the longest example.
 
-    tokens: lengths of the training examples. longest: of all examples, held-out ones included, which a shorter row
-    would cut.
+    tokens: of the training examples. longest: of all examples, held-out ones included.
     """
     micro, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps
     effective_batch_size, total = train.effective_batch_size, sum(tokens)
@@ -97,15 +93,14 @@ def padded(
     """
     micro, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps
     most = most or max(1, _PADDED_TOKENS // longest)
-    result = []
+    found = []
     for size in [micro] if micro else [size for size in _divisors(train.effective_batch_size) if size <= most]:
         computed = size * padded_tokens(tokens, size) / len(tokens)
         useful = size * sum(tokens) / len(tokens)
         times, peak = accumulation or max(1, round(train.effective_batch_size / size)), size * longest
-        result.append(
-            Batching(max_seq_length, size, times, len(tokens), peak, computed, useful, 1.0, useful / computed)
-        )
-    return result
+        made = Batching(max_seq_length, size, times, len(tokens), peak, computed, useful, 1.0, useful / computed)
+        found.append(made)
+    return found
 
 
 def _divisors(number: int) -> list[int]:
@@ -117,11 +112,9 @@ def _divisors(number: int) -> list[int]:
 class Packing:
     """Shares of the places that hold a token, from 0 to 1, packed and padded.
 
-    packed: in the rows of best-fit decreasing. padded: in random batches of `batch` examples, each padded to its
-    longest, as TRL's collator pads and Transformers' sampler draws them.
-
-    Padding is computed like any token. A packed row's empty places are not: with TRL's "bfd" the rows of a batch are
-    joined without padding (SFTTrainer turns padding_free on).
+    packed: in the rows of best-fit decreasing, whose empty places are not computed: with TRL's "bfd" the rows of a batch
+    are joined (SFTTrainer turns padding_free on). padded: in random batches of `batch` examples, each padded to its
+    longest, as TRL's collator pads and Transformers' sampler draws them; padding is computed like any token.
     """
 
     examples: int
@@ -132,8 +125,7 @@ class Packing:
     padded: float
 
     def __str__(self) -> str:
-        examples = "1 example" if self.examples == 1 else f"{self.examples:,} examples"
-        rows = "1 row" if self.rows == 1 else f"{self.rows:,} rows"
+        examples, rows = plural(self.examples, "example"), plural(self.rows, "row")
         packed = f"{examples} in {rows} of {self.row_length:,} tokens, {self.packed:.0%} full"
         if self.batch == 1:
             return packed
@@ -155,8 +147,8 @@ def compare_packing(tokens: Sequence[int], row_length: int, batch: int) -> Packi
 def padded_tokens(tokens: Sequence[int], batch: int) -> float:
     """Tokens that one epoch computes, padding included: the mean over all orders, the last batch as small as it is."""
     whole, rest = divmod(len(tokens), batch)
-    full = whole * batch * _expected_longest(tokens, batch) if whole else 0.0
-    return full + (rest * _expected_longest(tokens, rest) if rest else 0.0)
+    parts = ((whole * batch, batch), (rest, rest))
+    return sum(places * _expected_longest(tokens, size) for places, size in parts if places)
 
 
 def _expected_longest(tokens: Sequence[int], batch: int) -> float:

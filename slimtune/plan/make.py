@@ -1,12 +1,10 @@
 """Make a frozen Plan from a request, lengths, a model's shape and the hardware, each value with its reason.
 
-No torch and no weights: `slimtune plan` ends here. What the machine cannot do is decided only here; later, the trainer's
-effective settings are compared with this plan.
+No torch and no weights: `slimtune plan` ends here. The trainer's effective settings are compared with this plan.
 """
 
-import dataclasses
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from slimtune.core.errors import DOES_NOT_FIT, fail
@@ -14,10 +12,11 @@ from slimtune.core.units import GIB
 from slimtune.models.hardware import Hardware, cpu_threads, precision
 from slimtune.models.settings import LoadSettings
 from slimtune.models.shapes import ModelShape
-from slimtune.plan import calibration, jobs, search, speed
+from slimtune.plan import search, speed
 from slimtune.plan.batching import Batching, Schedule, schedule
 from slimtune.plan.explain import advice
 from slimtune.plan.explain import reasons as explain
+from slimtune.plan.jobs import Job
 from slimtune.plan.memory import ram, vram
 from slimtune.plan.request import Data, PlanRequest
 
@@ -35,8 +34,8 @@ class Plan(LoadSettings):
 
     Up to `reasons` the fields are settings, each with its reason; after it come predictions. micro_batch_tokens: places
     of the largest micro-batch. memory: a training step's peak by term; phases: peaks by phase; predicted: what the run
-    will measure. least_bytes: what the run would need if speed did not matter. least_bytes, longest_context and estimate
-    are None on a CPU.
+    will measure. least_bytes: what the run would need if speed did not matter. least_bytes, longest_context and
+    estimate are None on a CPU.
     """
 
     base: str
@@ -65,11 +64,11 @@ class Plan(LoadSettings):
     early_stopping_patience: int | None
     scoring_batch_size: int
     report_to: tuple[str, ...]
-    reasons: dict[str, str] = field(default_factory=dict)
-    memory: vram.Breakdown | None = None
-    phases: dict[str, int] = field(default_factory=dict)
-    predicted: dict[str, int] = field(default_factory=dict)
-    budget_bytes: int | None = None
+    reasons: dict[str, str]
+    memory: vram.Breakdown
+    phases: dict[str, int]
+    predicted: dict[str, int]
+    budget_bytes: int
     least_bytes: int | None = None
     longest_context: int | None = None
     estimate: speed.Estimate | None = None
@@ -82,9 +81,9 @@ class Plan(LoadSettings):
         return {name: getattr(self, name) for name in names[: names.index("reasons")]}
 
     @property
-    def peak_bytes(self) -> int | None:
+    def peak_bytes(self) -> int:
         """The largest predicted peak of all phases."""
-        return max(self.phases.values(), default=None)
+        return max(self.phases.values())
 
     def as_json(self) -> dict[str, Any]:
         """The content of plan.json."""
@@ -92,20 +91,18 @@ class Plan(LoadSettings):
         for name, value in self.settings.items():
             plain = list(value) if isinstance(value, tuple) else value
             settings[name] = {"value": plain, "reason": self.reasons.get(name, "recipe")}
-        memory = None
-        if self.memory is not None:
-            memory = {
-                "items": self.memory.items,
-                "total_bytes": self.memory.total_bytes,
-                "passing": self.memory.passing,
-                "computer_items": self.memory.cpu_items,
-                "phases": self.phases,
-                "peak_bytes": self.peak_bytes,
-                "budget_bytes": self.budget_bytes,
-                "left_bytes": None if self.budget_bytes is None else self.budget_bytes - (self.peak_bytes or 0),
-                "least_bytes": self.least_bytes,
-                "longest_context": self.longest_context,
-            }
+        memory = {
+            "items": self.memory.items,
+            "total_bytes": self.memory.total_bytes,
+            "passing": self.memory.passing,
+            "computer_items": self.memory.cpu_items,
+            "phases": self.phases,
+            "peak_bytes": self.peak_bytes,
+            "budget_bytes": self.budget_bytes,
+            "left_bytes": self.budget_bytes - self.peak_bytes,
+            "least_bytes": self.least_bytes,
+            "longest_context": self.longest_context,
+        }
         estimate = self.estimate.as_json() if self.estimate else None
         return {"settings": settings, "memory": memory, "estimate": estimate, "notes": list(self.notes)}
 
@@ -117,13 +114,14 @@ def make(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware
     plan fits the memory budget.
     """
     _check_length(request, data, shape)
+    job = Job(request, data, shape, hardware)
     packs = request.cost.packs or not request.train.packing
     if not packs:
-        request = dataclasses.replace(request, train=request.train.model_copy(update={"packing": False}))
+        job = job.changed(train={"packing": False})
     train = request.train
     reasons: dict[str, str] = {}
-    choose = _on_card if hardware.kind == "cuda" else _on_cpu
-    batching, steps, notes, chosen = choose(request, data, shape, hardware, reasons)
+    notes: list[str] = []
+    batching, chosen = (_on_card if hardware.kind == "cuda" else _on_cpu)(job, reasons, notes)
     if not packs:
         reasons["packing"] = f"{train.method} trains on padded batches"
     reasons["device"] = hardware.name
@@ -133,12 +131,11 @@ def make(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware
     return Plan(
         **request.model.model_dump(include=_FROM_MODEL),
         **train.model_dump(include=_FROM_TRAIN),
-        **dataclasses.asdict(steps),
         **chosen,
         device=hardware.kind,
         precision=number_format,
         lora_dropout=request.lora.dropout,
-        lora_targets=request.targets(shape),
+        lora_targets=job.targets,
         row_length=batching.row_length,
         per_device_train_batch_size=batching.micro,
         per_device_eval_batch_size=batching.micro,
@@ -152,53 +149,45 @@ def make(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware
     )
 
 
-_Chosen = tuple[Batching, Schedule, list[str], dict[str, Any]]
-"""Batching, schedule, notes, and the values of the plan's other fields that depend on the kind of machine."""
-
-
-def _on_card(
-    request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware, reasons: dict[str, str]
-) -> _Chosen:
-    constants = calibration.current()
-    job = jobs.build(request, data, shape, hardware, constants)
-    budget, notes = jobs.budget(request, hardware)
-    choice = search.best(job, budget, last_resorts=request.budget.last_resorts)
+def _on_card(job: Job, reasons: dict[str, str], notes: list[str]) -> tuple[Batching, dict[str, Any]]:
+    """The batching, and the values of the plan's fields that depend on the kind of machine."""
+    job.require_supported()
+    train, lora = job.request.train, job.request.lora
+    budget, budget_notes = job.budget()
+    choice = search.best(job, budget, last_resorts=job.request.budget.last_resorts)
     if choice is None:
-        raise advice.does_not_fit(request, data, shape, hardware, job, budget)
+        raise advice.does_not_fit(job, budget)
 
-    steps = schedule(request.train, choice.batching, reasons, held_out=data.held_out is not None)
-    reasons.update(explain.choice(request, data, job, choice, hardware, budget))
+    steps = schedule(train, choice.batching, reasons, held_out=job.data.held_out is not None)
+    reasons.update(explain.choice(job, choice, budget))
     reasons["memory_limit_bytes"] = "limit of the allocator: the budget minus the CUDA context"
-    chosen = {
-        "packing": request.train.packing,
-        "optim": request.train.optim,
-        "lora_rank": choice.rank,
+    notes += budget_notes + explain.notes(job, choice)
+    return choice.batching, {
+        **vars(steps),
+        **vars(choice.knobs),
+        "packing": train.packing,
+        "optim": train.optim,
+        "lora_rank": choice.job.rank,
         # The adapter's scale, alpha / rank, stays where the rank had to go down.
-        "lora_alpha": max(1, request.lora.alpha * choice.rank // job.rank),
-        "offload_embedding": choice.offload_embedding,
-        "offload_layers": choice.offload_layers,
-        "checkpoint_skip_layers": choice.skip_layers,
-        "double_buffer": choice.double_buffer,
+        "lora_alpha": max(1, lora.alpha * choice.job.rank // lora.rank),
         "scoring_batch_size": choice.scoring_batch,
         "cpu_threads": None,
-        "memory_limit_bytes": budget - constants.context_bytes,
+        "memory_limit_bytes": budget - job.constants.context_bytes,
         "memory": choice.memory,
         "phases": choice.phases,
         "predicted": vram.comparable(choice.memory),
         "budget_bytes": budget,
         "least_bytes": min(search.smallest(job).peak_bytes, choice.peak_bytes),
         "longest_context": search.longest_context(job, budget),
-        "estimate": _estimate(request, data, job, choice, steps),
+        "estimate": _estimate(job, choice, steps),
     }
-    return choice.batching, steps, notes + explain.notes(job, choice, hardware), chosen
 
 
-def _on_cpu(
-    request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware, reasons: dict[str, str]
-) -> _Chosen:
-    batching = jobs.batchings(request, data, on_gpu=False)[0]
-    memory = jobs.cpu_memory(request, data, shape, hardware, batching)
-    budget = vram.usable_bytes(hardware.memory_bytes)
+def _on_cpu(job: Job, reasons: dict[str, str], notes: list[str]) -> tuple[Batching, dict[str, Any]]:
+    """The same for a run without a card."""
+    request, shape, batching = job.request, job.shape, job.batchings[0]
+    memory = job.cpu_memory(batching)
+    budget = vram.usable_bytes(job.hardware.memory_bytes)
     if memory.total_bytes > budget:
         raise fail(
             f"{shape.name} does not fit into this computer: it needs {memory.total_bytes / GIB:.2f} GiB (predicted), and "
@@ -207,9 +196,8 @@ def _on_cpu(
             fix="use a smaller model, or train.per_device_train_batch_size=1",
             exit_code=DOES_NOT_FIT,
         )
-    steps = schedule(request.train, batching, reasons, held_out=data.held_out is not None)
-    reasons.update(explain.on_cpu(request, batching))
-    notes = []
+    steps = schedule(request.train, batching, reasons, held_out=job.data.held_out is not None)
+    reasons.update(explain.on_cpu(job, batching))
     if request.train.optim == "adamw_8bit":
         notes.append("On a CPU: torch's AdamW instead of 8-bit Adam.")
     if request.train.packing:
@@ -217,18 +205,16 @@ def _on_cpu(
     if request.model.load_in_4bit:
         # `SFTTrainer.__init__` of TRL 1.15 casts it; Unsloth takes that out of the trainer that it generates for CUDA.
         notes.append("On a CPU: the adapter of a 4-bit model trains in bfloat16, on a card in float32.")
-    threads = cpu_threads(shape.total_parameters, hardware.cores)
+    threads = cpu_threads(shape.total_parameters, job.hardware.cores)
     small = "a model this small gains nothing from a second thread"
     reasons["cpu_threads"] = small if threads == 1 else "every core"
-    chosen = {
+    return batching, {
+        **vars(steps),
+        **vars(search.Knobs(double_buffer=False)),
         "packing": False,
         "optim": "adamw_torch_fused",
         "lora_rank": request.lora.rank,
         "lora_alpha": request.lora.alpha,
-        "offload_embedding": False,
-        "offload_layers": 0,
-        "checkpoint_skip_layers": 0,
-        "double_buffer": False,
         "scoring_batch_size": _CPU_SCORING_BATCH,
         "cpu_threads": threads,
         "memory_limit_bytes": None,
@@ -237,13 +223,11 @@ def _on_cpu(
         "predicted": ram.comparable(memory),
         "budget_bytes": budget,
     }
-    return batching, steps, notes, chosen
 
 
-def _estimate(
-    request: PlanRequest, data: Data, job: search.Job, choice: search.Choice, steps: Schedule
-) -> speed.Estimate:
+def _estimate(job: Job, choice: search.Choice, steps: Schedule) -> speed.Estimate:
     """The time of training, of the evaluation losses, and of both rounds of questions."""
+    request, data = job.request, job.data
     micro_batches = steps.total_steps * choice.batching.accumulation
     if request.train.max_steps is None:
         micro_batches = min(micro_batches, math.ceil(choice.batching.micro_batches * request.train.epochs))
@@ -252,13 +236,13 @@ def _estimate(
     evaluation = speed.forward_seconds(
         job.shape,
         job.card,
-        job.calibration,
+        job.constants,
         tokens=steps.evaluations * held_out * passes + 2 * sum(data.prompts),
         batches=steps.evaluations * math.ceil(held_out / choice.batching.peak_tokens)
         + 2 * math.ceil(len(data.prompts) / choice.scoring_batch),
         quantisation=job.quantisation,
     )
-    efficiency, source = job.calibration.efficiency_of(job.card.key)
+    efficiency, source = job.constants.efficiency_of(job.card.key)
     train_seconds = micro_batches * choice.micro_batch_seconds
     price = request.budget.price_per_hour
     return speed.Estimate(

@@ -1,7 +1,7 @@
 """Predict the seconds of a micro-batch and of a run, and what the run costs. Pure arithmetic.
 
 The card's arithmetic bounds a step. On top come dequantising every weight once a micro-batch, and the transfers from the
-host that nothing hides. Source: the code of Unsloth 2026.10.9; the efficiency is measured, or assumed and said to be.
+host that nothing hides. Source: the code of Unsloth 2026.10.9.
 """
 
 from collections.abc import Collection
@@ -62,13 +62,13 @@ def micro_batch_seconds(
     targets: Collection[str],
     quantisation: vram.Quantisation,
     checkpointing: vram.GradientCheckpointing,
-    skip_layers: int = 0,
+    checkpoint_skip_layers: int = 0,
     offload_embedding: bool = False,
     double_buffer: bool = True,
     offload_layers: int = 0,
 ) -> float:
     """Seconds of forward, recomputation and backward of one micro-batch of `tokens`, padding included."""
-    kept = shape.layers if checkpointing == "none" else skip_layers
+    kept = shape.layers if checkpointing == "none" else checkpoint_skip_layers
     recomputed = (shape.layers - kept) / shape.layers
     flops = flops_per_token(
         shape,
@@ -86,7 +86,7 @@ def micro_batch_seconds(
     # Forward fetches a layer once, recomputation and backward together once more; computing hides it while it lasts.
     fetched = 2 * offload_layers * vram.swapped_layer_bytes(shape, quantisation) / calibration.host_bytes_per_second
     # Transfers that nothing hides: the embedded tokens, and checkpoints that only one buffer waits for.
-    exposed = 1 if offload_embedding else 0
+    exposed = int(offload_embedding)
     exposed += shape.layers - kept if checkpointing == "unsloth" and not double_buffer else 0
     waited = exposed * vram.checkpoint_bytes(shape, round(tokens)) / calibration.host_bytes_per_second
     forward = forward_seconds(shape, card, calibration, tokens=tokens, batches=1, quantisation=quantisation)

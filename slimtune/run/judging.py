@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,23 +35,12 @@ SAMPLE_TOKENS = 256
 
 def settings_of(evaluate: EvaluateSection, seed: int) -> Settings:
     """The settings of the evaluation, from the recipe's section."""
-    return Settings(
-        kind=evaluate.kind,
-        mode=evaluate.mode,
-        permutations=evaluate.permutations,
-        votes=evaluate.votes,
-        temperature=evaluate.temperature,
-        top_p=evaluate.top_p,
-        max_new_tokens=evaluate.max_new_tokens,
-        seed=seed,
-    )
+    shared = {field.name for field in dataclasses.fields(Settings)}
+    return Settings(**evaluate.model_dump(include=shared), seed=seed)
 
 
 def questions(prepared: Prepared, tokenizer: ChatTokenizer, record: RunRecord) -> tuple[list[Item], Settings]:
-    """The items to ask and how to ask them. Also writes eval/items.jsonl.
-
-    Raises SlimtuneError as `items_of` does.
-    """
+    """The items to ask and how to ask them. Also writes eval/items.jsonl. Raises SlimtuneError as `items_of` does."""
     evaluate = prepared.recipe.evaluate
     if evaluate is None:
         return [], Settings()
@@ -63,11 +53,8 @@ def questions(prepared: Prepared, tokenizer: ChatTokenizer, record: RunRecord) -
 def items_of(
     conversations: Sequence[Conversation], settings: Settings, tokenizer: ChatTokenizer, max_length: int
 ) -> list[Item]:
-    """Read the items to ask and check that each can be asked.
-
-    Raises SlimtuneError for rows that are no questions, prompts that leave no room for a reply in max_length tokens, and
-    choices that cannot be put into another order.
-    """
+    """Read the items to ask. Raises SlimtuneError for rows that are no questions, prompts that leave no room for a reply
+    in max_length tokens, and choices that cannot be put into another order."""
     items = reading.read(conversations, settings.kind)
     problems = []
     for item in items:
@@ -109,10 +96,7 @@ def target_of(model: Any, tokenizer: ChatTokenizer, prepared: Prepared) -> Local
 def ask(
     who: Who, target: Target, items: Sequence[Item], settings: Settings, record: RunRecord, console: Console
 ) -> list[Answer]:
-    """Ask all items. The result of each also goes to eval/<who>.jsonl; empty without an `evaluate` section.
-
-    What the base model answered before a run was stopped is not asked again.
-    """
+    """Ask all items but those that eval/<who>.jsonl already answers. Empty without an `evaluate` section."""
     if not items:
         return []
     path = record.directory / "eval" / f"{who}.jsonl"
@@ -174,7 +158,7 @@ def judge(
     judged = verdict.judge(base, tuned, contamination=prepared.contamination)
     record.write_json("eval/verdict.json", judged)
     record.event("verdict", judged["sentence"])
-    screen.verdict(console, kinds.summary_rows(judged), judged["sentence"])
+    screen.verdict(console, judged)
     return judged
 
 

@@ -34,52 +34,44 @@ _WIDEST = 3
 
 def plan(console: Console, prepared: Prepared) -> None:
     """The plan, each value with its reason."""
-    plan, recipe = prepared.plan, prepared.recipe
-    hardware = prepared.hardware
-    console.step(f"Plan of '{recipe.name}' for {hardware.name}")
+    plan = prepared.plan
+    console.step(f"Plan of '{prepared.recipe.name}' for {prepared.hardware.name}")
     facts = f"{len(prepared.train)} training, {len(prepared.held_out)} held-out, {len(prepared.test)} test examples"
     console.say(f"{plan.base} ({_count(prepared.shape.total_parameters)} parameters); {facts}")
     console.say(f"LoRA rank {plan.lora_rank}, alpha {plan.lora_alpha}, on {', '.join(plan.lora_targets)}")
     console.say(f"learning rate {plan.learning_rate:g}, {plan.lr_scheduler_type}")
     table = Table(box=None, padding=(0, 2), show_header=False)
     for name, setting in plan.as_json()["settings"].items():
-        reason = setting["reason"]
+        reason, value = setting["reason"], setting["value"]
         if reason != "recipe":
-            value = setting["value"]
-            shown = _gib(value) if name.endswith("_bytes") and value is not None else _shown(value)
+            shown = size_text(value) if name.endswith("_bytes") and value is not None else _shown(value)
             table.add_row(f"  {name}", escape(shown), Text(reason, style="dim"))
     console.out.print(table)
-    if plan.memory is not None and plan.budget_bytes is not None:
-        _memory(console, plan)
+    _memory(console, plan)
     if plan.estimate is not None:
         _estimate(console, plan.estimate)
-    if prepared.facts is not None:
-        first, *others = suggestions.lines(prepared.facts, suggestions.suggest(prepared.facts))
-        console.say(first)
-        for line in others:
-            console.out.print(Padding(Text(line), (0, 0, 0, 4)))
+    first, *others = suggestions.lines(prepared.facts, suggestions.suggest(prepared.facts))
+    console.say(first)
+    for line in others:
+        console.out.print(Padding(Text(line), (0, 0, 0, 4)))
     for note in plan.notes:
         console.say(f"note: {note}")
 
 
 def _memory(console: Console, plan: Plan) -> None:
-    memory, budget, peak = plan.memory, plan.budget_bytes or 0, plan.peak_bytes or 0
-    assert memory is not None
-    console.out.print(
-        f"  [bold]Predicted peak memory: {_gib(peak)} of a budget of {_gib(budget)}, {_gib(budget - peak)} left[/bold]"
-    )
+    memory, budget, peak = plan.memory, plan.budget_bytes, plan.peak_bytes
+    total = f"{size_text(peak)} of a budget of {size_text(budget)}, {size_text(budget - peak)} left"
+    console.out.print(f"  [bold]Predicted peak memory: {total}[/bold]")
     table = Table(box=None, padding=(0, 2), show_header=False)
     formulas = vram.FORMULAS if plan.device == "cuda" else ram.FORMULAS
     for item, size in sorted(memory.items.items(), key=lambda entry: -entry[1]):
         table.add_row(f"    {item}", f"{size / 2**20:>9,.0f} MiB", Text(formulas.get(item, ""), style="dim"))
     console.out.print(table)
-    by_phase = ", ".join(f"{name} {_gib(size)}" for name, size in plan.phases.items() if name != "train")
-    console.say(f"By phase: {by_phase}")
+    console.say(f"By phase: {_sizes({name: size for name, size in plan.phases.items() if name != 'train'})}")
     if memory.cpu_items:
-        parts = ", ".join(f"{item} {_gib(size)}" for item, size in memory.cpu_items.items())
-        console.say(f"In the computer's memory: {parts}")
+        console.say(f"In the computer's memory: {_sizes(memory.cpu_items)}")
     if plan.least_bytes:
-        console.say(f"Minimum: {_gib(plan.least_bytes)}. The remaining memory makes training faster.")
+        console.say(f"Minimum: {size_text(plan.least_bytes)}. The remaining memory makes training faster.")
     if plan.longest_context:
         console.say(f"Longest example that would fit: {plan.longest_context:,} tokens, with every layer recomputed")
 
@@ -128,24 +120,20 @@ def memory(console: Console, compared: Sequence[Comparison]) -> None:
         console.warn(sentence)
 
 
-def verdict(console: Console, rows: Sequence[Sequence[str]], sentence: str) -> None:
+def verdict(console: Console, judged: dict[str, Any]) -> None:
     """The before/after table and the verdict in a sentence."""
-    console.table("Before and after, on the same held-out questions", [("", "base", "tuned"), *rows])
-    console.out.print(f"  [bold]Verdict:[/bold] {escape(sentence)}")
-
-
-def figures(console: Console, rows: Sequence[Sequence[str]]) -> None:
-    """The figures of one model: (measure, value) each."""
-    console.table("Figures", [("", ""), *rows])
+    rows = [("", "base", "tuned"), *kinds.summary_rows(judged)]
+    console.table("Before and after, on the same held-out questions", rows)
+    console.out.print(f"  [bold]Verdict:[/bold] {escape(judged['sentence'])}")
 
 
 def evaluation(console: Console, folder: Path) -> None:
     """What `slimtune evaluate` left in its folder."""
     judged = mapping(folder, "verdict.json", [])
     if judged:
-        verdict(console, kinds.summary_rows(judged), judged["sentence"])
+        verdict(console, judged)
     else:
-        figures(console, kinds.figure_rows(mapping(folder, "figures.json", [])))
+        console.table("Figures", [("", ""), *kinds.figure_rows(mapping(folder, "figures.json", []))])
     found = mapping(folder, "contamination.json", [])
     if found and (told := contamination.lines(found)):
         console.warn(told[0])
@@ -174,8 +162,8 @@ def ensemble(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     console.paths([("results", folder)])
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+def _sizes(named: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size_text(size)}" for name, size in named.items())
 
 
 def _shown(value: Any) -> str:

@@ -6,13 +6,17 @@ import itertools
 import pytest
 
 from slimtune.core.units import GIB
-from slimtune.models import cards, families
+from slimtune.models import cards, hardware
 from slimtune.models import shapes as models
-from slimtune.plan import batching, calibration, search, speed
+from slimtune.plan import batching, calibration, search
+from slimtune.plan.jobs import Job
+from slimtune.plan.lengths import Lengths
 from slimtune.plan.memory import vram
-from slimtune.recipe.schema import TrainSection
+from slimtune.plan.request import Data
+from slimtune.plan.search import Choice, Knobs
+from slimtune.recipe.schema import Recipe
+from slimtune.run.prepare import request_of
 
-WORK = speed.Work(sequence_length=200, labelled_share=0.02)
 ASSUMED = dataclasses.replace(
     calibration.read(),
     context_bytes=350 * 2**20,
@@ -22,28 +26,15 @@ ASSUMED = dataclasses.replace(
 )
 
 
-def job(name="Qwen3-8B", tokens=(200,) * 200, card="rtx3080", **changes):
-    like = cards.CARDS[card]
-    train = TrainSection(per_device_train_batch_size=None, gradient_accumulation_steps=None, effective_batch_size=16)
-    ways = batching.packed(train, tokens, longest=max(tokens), max_seq_length=2048)
-    made = search.Job(
-        shape=models.known()[name],
-        quantisation="nf4",
-        rank=16,
-        targets=families.TARGETS["full"],
-        optimizer="adamw_8bit",
-        checkpointing="unsloth",
-        max_seq_length=2048,
-        dynamic=False,
-        batchings=tuple(ways),
-        longest_prompt=200,
-        card=like,
-        card_bytes=round(like.vram_gb * GIB),
-        compute_capability=like.compute_capability,
-        work=WORK,
-        calibration=ASSUMED,
-    )
-    return dataclasses.replace(made, **changes)
+def job(name="Qwen3-8B", tokens=(200,) * 200, card="rtx3080", prompt=200, constants=ASSUMED, model=None, train=None):
+    sections = {
+        "model": {"max_seq_length": 2048, **(model or {})},
+        "lora": {"rank": 16, "target": "full"},
+        "train": {"effective_batch_size": 16, **(train or {})},
+    }
+    recipe = Recipe.model_validate({"name": "t", "data": {"train": [{"path": "t.jsonl"}]}, **sections})
+    data = Data(Lengths(tokens, tuple(count // 50 for count in tokens), exact=True), prompts=(prompt,))
+    return Job(request_of(recipe), data, models.known()[name], hardware.assumed(cards.CARDS[card]), constants)
 
 
 @pytest.mark.parametrize("name", ["Qwen3-0.6B", "Qwen3-4B", "Qwen2.5-7B", "Qwen3-8B"])
@@ -55,7 +46,7 @@ def test_the_best_choice_fits_and_no_setting_by_hand_beats_it(name, gb):
     for way in task.batchings:
         for skip in range(0, task.shape.layers + 1, 4):
             for offload in {False, not task.shape.tied}:
-                by_hand = search.evaluate(task, way, skip, offload, True, 0)
+                by_hand = Choice(task, way, Knobs(skip, offload))
                 if by_hand.required_bytes <= budget:
                     assert best.tokens_per_second >= (1 - search.SIMPLER_WITHIN) * by_hand.tokens_per_second
 
@@ -67,33 +58,33 @@ def test_more_memory_is_never_slower():
 
 def test_nothing_is_turned_where_there_is_room_enough():
     best = search.best(job("Qwen3-0.6B", card="h200"), vram.budget_bytes(141))
-    assert (best.offload_embedding, best.double_buffer, best.offload_layers) == (False, True, 0)
-    assert best.skip_layers == 28
+    assert best.knobs == Knobs(checkpoint_skip_layers=28)
 
 
 def test_what_the_recipe_fixes_is_not_searched():
-    fixed = search.Knobs(skip_layers=2, offload_embedding=False, double_buffer=False)
-    best = search.best(job(fixed=fixed), vram.budget_bytes(10))
-    assert (best.skip_layers, best.offload_embedding, best.double_buffer) == (2, False, False)
-    assert search.best(job(tokens=(1500,) * 50, fixed=search.Knobs(skip_layers=36)), vram.budget_bytes(10)) is None
+    fixed = {"checkpoint_skip_layers": 2, "double_buffer": False}
+    best = search.best(job(model={"offload_embedding": False}, train=fixed), vram.budget_bytes(10))
+    assert best.knobs == Knobs(**fixed, offload_embedding=False)
+    all_kept = job(tokens=(1500,) * 50, train={"checkpoint_skip_layers": 36})
+    assert search.best(all_kept, vram.budget_bytes(10)) is None
 
 
 def test_unmeasured_activations_keep_a_margin():
     budget = vram.budget_bytes(10)
-    careful, certain = job(), job(calibration=dataclasses.replace(ASSUMED, activation_margin=0.0))
+    careful, certain = job(), job(constants=dataclasses.replace(ASSUMED, activation_margin=0.0))
     kept = search.best(careful, budget)
     assert kept.margin_bytes == round(0.1 * kept.memory.items["kept activations"]) > 0
-    assert search.best(certain, budget).skip_layers >= kept.skip_layers
+    assert search.best(certain, budget).knobs.checkpoint_skip_layers >= kept.knobs.checkpoint_skip_layers
     assert search.best(certain, budget).margin_bytes == 0
 
 
 def test_loading_counts_where_the_embedding_passes_through_the_card():
     shape = models.known()["Qwen3-8B"]
-    choice = search.evaluate(job(), job().batchings[-1], 0, True, True, 0)
+    choice = Choice(job(), job().batchings[-1], Knobs(offload_embedding=True))
     embedding = 2 * shape.vocab_size * shape.hidden_size
     assert choice.phases["load"] > choice.memory.total_bytes - embedding
     assert choice.peak_bytes == max(choice.phases.values())
-    on_card = search.evaluate(job(), job().batchings[-1], 0, False, True, 0)
+    on_card = Choice(job(), job().batchings[-1])
     assert on_card.phases["load"] == choice.phases["load"]
 
 
@@ -101,10 +92,9 @@ def test_layers_leave_the_card_only_as_a_last_resort_and_as_few_as_it_takes():
     budget = vram.budget_bytes(5)
     assert search.best(job(), budget) is None
     found = search.best(job(), budget, last_resorts=True)
-    assert found.rank == 16 and found.required_bytes <= budget
-    one_less = search.evaluate(
-        job(), found.batching, 0, found.offload_embedding, found.double_buffer, found.offload_layers - 1
-    )
+    assert found.job.rank == 16 and found.required_bytes <= budget
+    knobs = dataclasses.replace(found.knobs, offload_layers=found.knobs.offload_layers - 1)
+    one_less = Choice(job(), found.batching, knobs)
     assert one_less.required_bytes > budget
     assert search.best(job(), vram.budget_bytes(10), last_resorts=True) == search.best(job(), vram.budget_bytes(10))
     assert search.best(job(), GIB, last_resorts=True) is None
@@ -116,8 +106,8 @@ def test_the_longest_context_is_the_last_that_fits():
 
     def peak(tokens):
         alone = batching.Batching(tokens, 1, 1, 1, tokens, tokens, tokens, 1.0, 1.0)
-        task = job(max_seq_length=tokens, longest_prompt=tokens)
-        return min(search.evaluate(task, alone, 0, off, two, 0).peak_bytes for off in (0, 1) for two in (0, 1))
+        task = job(model={"max_seq_length": tokens}, prompt=tokens)
+        return min(Choice(task, alone, Knobs(0, off, two)).peak_bytes for off in (False, True) for two in (False, True))
 
     assert peak(longest) <= budget < peak(longest + 1)
     assert search.longest_context(job("Qwen3-0.6B"), vram.budget_bytes(141)) == 40960

@@ -31,7 +31,7 @@ def test_the_limit_of_a_3080():
 
 
 def test_a_kept_layer_saves_a_third_of_its_linears():
-    saved = 1 - seconds(2048, skip_layers=1) / seconds(2048)
+    saved = 1 - seconds(2048, checkpoint_skip_layers=1) / seconds(2048)
     assert saved == pytest.approx(0.0093, rel=0.1)
 
 

@@ -11,10 +11,9 @@ from slimtune.core.errors import DOES_NOT_FIT, Problem, SlimtuneError
 from slimtune.core.units import GIB, size_text
 from slimtune.models import families
 from slimtune.models import shapes as models
-from slimtune.models.hardware import Hardware
 from slimtune.models.shapes import ModelShape
-from slimtune.plan import calibration, jobs, search
-from slimtune.plan.request import Data, PlanRequest
+from slimtune.plan import search
+from slimtune.plan.jobs import Job
 from slimtune.recipe import yaml_lines
 
 CHANGES_SHOWN = 3
@@ -61,32 +60,30 @@ class _Idea:
         return values
 
 
-def does_not_fit(
-    request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware, job: search.Job, budget_bytes: int
-) -> SlimtuneError:
+def does_not_fit(job: Job, budget_bytes: int) -> SlimtuneError:
     """The error (exit code 3) that says how much memory is missing and what would help."""
     needed = search.smallest(job).required_bytes
-    found = changes(request, data, shape, hardware, needed)
-    problems = [Problem(str(change), change.override) for change in found]
+    problems = [Problem(str(change), change.override) for change in _changes(job, needed)]
     if not problems:
         problems = [Problem("no single change makes it fit", "model.base", "use a much smaller model")]
     return SlimtuneError(
         problems,
-        summary=f"{shape.name} does not fit on {hardware.name}: it needs {size_text(needed)} (predicted), the budget is "
-        f"{size_text(budget_bytes)}, {size_text(needed - budget_bytes)} missing. Any one of these changes makes it fit",
+        summary=f"{job.shape.name} does not fit on {job.hardware.name}: it needs {size_text(needed)} (predicted), the "
+        f"budget is {size_text(budget_bytes)}, {size_text(needed - budget_bytes)} missing. Any one of these changes "
+        "makes it fit",
         exit_code=DOES_NOT_FIT,
     )
 
 
-def changes(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware, needed_bytes: int) -> list[Remedy]:
+def _changes(job: Job, needed_bytes: int) -> list[Remedy]:
     """The first few changes that make the run fit, cheapest first: what costs nothing, then time, quality, money.
 
     Single changes as far as there are any, then pairs of those that do not suffice alone. needed_bytes: what the run
     takes without any of them, from which the savings are counted.
     """
     found, insufficient = [], []
-    for idea in _ideas(request, hardware):
-        if change := _tried(idea, request, data, shape, hardware, needed_bytes):
+    for idea in _ideas(job):
+        if change := _tried(idea, job, needed_bytes):
             found.append(change)
         else:
             insufficient.append(idea)
@@ -101,7 +98,7 @@ def changes(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardw
             second.shape or first.shape,
             second.card_gb or first.card_gb,
         )
-        if change := _tried(both, request, data, shape, hardware, needed_bytes):
+        if change := _tried(both, job, needed_bytes):
             found.append(change)
     # One card is enough to be told of, as long as there is anything else.
     cards = [change for change in found if change.override.startswith("budget.vram_gb=")]
@@ -109,34 +106,32 @@ def changes(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardw
     return found[:CHANGES_SHOWN]
 
 
-def _tried(
-    idea: _Idea, request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware, needed_bytes: int
-) -> Remedy | None:
+def _tried(idea: _Idea, job: Job, needed_bytes: int) -> Remedy | None:
     """The change if the run fits with it."""
-    sections = {name: getattr(request, name).model_copy(update=values) for name, values in idea.values.items()}
-    changed, other = dataclasses.replace(request, **sections), idea.shape or shape
+    changed = dataclasses.replace(job.changed(**idea.values), shape=idea.shape or job.shape)
     if idea.card_gb:
-        hardware = dataclasses.replace(hardware, memory_bytes=idea.card_gb * GIB, used_bytes=0)
+        card = dataclasses.replace(job.hardware, memory_bytes=idea.card_gb * GIB, used_bytes=0)
+        changed = dataclasses.replace(changed, hardware=card)
     try:
-        job = jobs.build(changed, data, other, hardware, calibration.current())
+        changed.require_supported()
     except SlimtuneError:
         return None  # a knob that the recipe sets does not suit this variant
-    budget, _ = jobs.budget(changed, hardware)
-    chosen = search.best(job, budget, last_resorts=changed.budget.last_resorts)
+    budget, _ = changed.budget()
+    chosen = search.best(changed, budget, last_resorts=changed.request.budget.last_resorts)
     if chosen is None:
         return None
-    meaning = idea.meaning
-    if chosen.offload_layers and request.model.offload_layers is None:
-        meaning += f" ({chosen.offload_layers} of {other.layers} layers in CPU memory"
-        meaning += f", rank {chosen.rank})" if chosen.rank != job.rank else ")"
+    meaning, off_card = idea.meaning, chosen.knobs.offload_layers
+    if off_card and job.request.model.offload_layers is None:
+        meaning += f" ({off_card} of {changed.shape.layers} layers in CPU memory"
+        meaning += f", rank {chosen.job.rank})" if chosen.job.rank != changed.rank else ")"
     # Free memory is spent on speed, so the saving is counted from the smallest form, not from the fastest.
-    least = min(search.smallest(job).required_bytes, chosen.required_bytes)
+    least = min(search.smallest(changed).required_bytes, chosen.required_bytes)
     return Remedy(idea.override, meaning, least, needed_bytes - least, budget)
 
 
-def _ideas(request: PlanRequest, hardware: Hardware) -> Iterator[_Idea]:
+def _ideas(job: Job) -> Iterator[_Idea]:
     """Changes in the order of what they cost their user."""
-    model, train, lora = request.model, request.train, request.lora
+    model, train, lora, budget = job.request.model, job.request.train, job.request.lora, job.request.budget
     # Nothing is lost by these.
     if not model.load_in_4bit:
         yield _Idea("model.load_in_4bit=true", "load the weights in 4 bit")
@@ -151,7 +146,7 @@ def _ideas(request: PlanRequest, hardware: Hardware) -> Iterator[_Idea]:
     if model.offload_embedding is False:
         yield _Idea("model.offload_embedding=null", "let the plan decide")
     # This costs time.
-    if not request.budget.last_resorts:
+    if not budget.last_resorts:
         yield _Idea("budget.last_resorts=true", "allow slower training and a lower rank")
     # These cost quality.
     if lora.target == "full":
@@ -161,7 +156,7 @@ def _ideas(request: PlanRequest, hardware: Hardware) -> Iterator[_Idea]:
     smaller = [_Idea(f"model.base={name}", f"use {shape.name}", shape) for name, shape in _smaller_models(model.base)]
     yield from smaller[:2]
     # This costs money.
-    now_gb = min(request.budget.vram_gb or 1e9, hardware.memory_bytes / GIB)
+    now_gb = min(budget.vram_gb or 1e9, job.hardware.memory_bytes / GIB)
     for size in _CARD_SIZES:
         if size > 1.02 * now_gb:
             yield _Idea(f"budget.vram_gb={size}", f"use a card with {size} GB", card_gb=size)

@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, Any
 from slimtune.core.errors import fail
 from slimtune.core.files import staged
 from slimtune.core.units import GIB, size_text
+from slimtune.plan.batching import single
+from slimtune.plan.jobs import Job
+from slimtune.plan.make import Plan
+from slimtune.plan.search import Choice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# What belongs together, in the order in which it is stacked: what always lies on the card, then what comes and goes.
+# In the order in which it is stacked: what always lies on the card, then what comes and goes.
 GROUPS: dict[str, tuple[str, ...]] = {
     "decoder weights": ("linear weights", "dynamic surplus", "layer slots", "norms and biases"),
     "embeddings and head": ("embeddings",),
@@ -56,14 +60,15 @@ _JAPANESE_FONTS = (
     *("IPAexGothic", "IPAGothic", "TakaoGothic", "VL Gothic"),
 )
 _MAX_CHARACTERS = 400
+_COMPARED_TOKENS = (1024, 2048, 4096, 8192)
 
 
 @dataclass(frozen=True)
 class Bar:
     """One way to run.
 
-    items: bytes by the names of `slimtune.plan.memory.vram.FORMULAS`. chosen: drawn prominently (so is every bar where none
-    is chosen). remark: a few words below the label ("1,208 tokens/s").
+    items: bytes by the names of `vram.FORMULAS`. chosen: drawn prominently (so is every bar where none is chosen).
+    remark: a few words below the label ("1,208 tokens/s").
     """
 
     label: str
@@ -84,6 +89,31 @@ def groups(items: Mapping[str, int]) -> dict[str, int]:
         raise ValueError(f"negative bytes: {', '.join(negative)}")
     sums = {group: sum(items.get(name, 0) for name in names) for group, names in GROUPS.items()}
     return {group: size for group, size in sums.items() if size}
+
+
+def bars_of(job: Job, plan: Plan) -> list[Bar]:
+    """The bar of a plan for a card, then the same run at other micro-batch sizes with no knob turned."""
+    assert plan.estimate is not None
+    layers, rate = plan.checkpoint_skip_layers, plan.estimate.tokens_per_second
+    remark = f"{f'{layers} layers kept' if layers else 'all recomputed'}, {rate:,.0f} tok/s"
+    bars = [Bar(f"The plan: {plan.micro_batch_tokens:,} tokens", plan.memory.items, chosen=True, remark=remark)]
+    for tokens in _COMPARED_TOKENS:
+        plain = Choice(job, single(tokens))
+        remark = f"all recomputed, {plain.tokens_per_second:,.0f} tok/s"
+        bars.append(Bar(f"{tokens:,} tokens", plain.memory.items, remark=remark))
+    return bars
+
+
+def subtitle_of(plan: Plan, card: str) -> str:
+    """What the chosen bar is, in a line."""
+    parts = [f"Predicted peak on a {card}"]
+    if plan.checkpoint_skip_layers:
+        parts.append(f"{plan.checkpoint_skip_layers} layers keep their activations")
+    if plan.offload_layers:
+        parts.append(f"{plan.offload_layers} layers in CPU memory")
+    if plan.offload_embedding:
+        parts.append("embedding in CPU memory")
+    return "; ".join(parts)
 
 
 def plot(
@@ -224,8 +254,7 @@ class _Limit:
 def _draw_bars(pen: _Pen, bars: Sequence[Bar], budget: int, visible: int, card: str) -> None:
     totals = [sum(bar.items.values()) for bar in bars]
     marks = [(size_text(total), _left_text(budget - total)) for total in totals]
-    any_chosen = any(bar.chosen for bar in bars)
-    prominent = [bar.chosen or not any_chosen for bar in bars]
+    prominent = [bar.chosen or not any(other.chosen for other in bars) for bar in bars]
 
     labels = [(bar.label, 10.0) for bar in bars] + [(bar.remark, 8.5) for bar in bars]
     label_width = max(pen.width(pen.clean(words), size, bold=True) for words, size in labels)
@@ -239,8 +268,8 @@ def _draw_bars(pen: _Pen, bars: Sequence[Bar], budget: int, visible: int, card: 
     def x(size: float) -> int:
         return round(left + (right - left) * size / end)
 
-    for row, is_prominent in enumerate(prominent):
-        if is_prominent and any_chosen and len(bars) > 1:
+    for row, bar in enumerate(bars):
+        if bar.chosen and len(bars) > 1:
             pen.box(_MARGIN // 2, _ROWS_TOP + row * ROW_HEIGHT, WIDTH - _MARGIN, ROW_HEIGHT, _BAND)
     _draw_axis(pen, x, end, bottom)
     limits = [_Limit(x(budget), "budget", budget, _INK), _Limit(x(visible), card, visible, _CARD)]
@@ -265,10 +294,9 @@ def _draw_axis(pen: _Pen, x: Callable[[float], int], end: float, bottom: int) ->
     from matplotlib.ticker import MaxNLocator
 
     for tick in MaxNLocator(nbins=8, steps=[1, 2, 5, 10]).tick_values(0, end / GIB):
-        if tick * GIB > 0.985 * end:  # its label would touch the unit's
-            continue
-        pen.box(x(tick * GIB), _ROWS_TOP, 1, bottom - _ROWS_TOP, _RULE)
-        pen.text(x(tick * GIB), bottom + 20, f"{tick:,g}", 9, _GREY, align="center")
+        if tick * GIB <= 0.985 * end:  # beyond, its label would touch the unit's
+            pen.box(x(tick * GIB), _ROWS_TOP, 1, bottom - _ROWS_TOP, _RULE)
+            pen.text(x(tick * GIB), bottom + 20, f"{tick:,g}", 9, _GREY, align="center")
     pen.box(x(0), bottom, x(end) - x(0), 1, _GREY)
     pen.text(x(end) + _GAP, bottom + 20, "GiB", 9, _GREY)
 

@@ -1,29 +1,23 @@
 """The reason of each value in a plan."""
 
-import dataclasses
-
-from slimtune.core.units import GIB, MIB
-from slimtune.models.hardware import Hardware
-from slimtune.plan import jobs, search
+from slimtune.core.units import GIB, MIB, plural
 from slimtune.plan.batching import Batching, compare_packing
+from slimtune.plan.jobs import Job
 from slimtune.plan.memory import vram
-from slimtune.plan.request import Data, PlanRequest
+from slimtune.plan.search import Choice
 
 
-def choice(
-    request: PlanRequest, data: Data, job: search.Job, chosen: search.Choice, hardware: Hardware, budget_bytes: int
-) -> dict[str, str]:
+def choice(job: Job, chosen: Choice, budget_bytes: int) -> dict[str, str]:
     """The reason of every value that the search chose, by the plan's names."""
-    train, batching = request.train, chosen.batching
+    train, model, batching, knobs = job.request.train, job.request.model, chosen.batching, chosen.knobs
     reasons = {
         "cpu_threads": "torch decides; the card does the work",
         "scoring_batch_size": "together no more tokens than a micro-batch",
         "per_device_eval_batch_size": "as in training",
-        **(_packed(request, data, batching) if train.packing else _padded(request, batching)),
+        **(_packed(job, batching) if train.packing else _padded(job, batching)),
     }
     if not train.packing and batching.micro > 1:
         reasons["packing"] = f"recipe; packed rows would compute {batching.filled:.0%} of the tokens"
-    tokens = f"{batching.peak_tokens:,} tokens"
     rate = f"{chosen.tokens_per_second:,.0f} tokens/s predicted"
     reasons["micro_batch_tokens"] = f"{rate}, the fastest choice below {budget_bytes / GIB:.2f} GiB"
 
@@ -33,42 +27,41 @@ def choice(
         "none": "nothing is recomputed",
     }
     reasons["gradient_checkpointing"] = where[chosen.checkpointing]
-    reasons["checkpoint_skip_layers"] = _skipped(train.checkpoint_skip_layers, job, chosen, budget_bytes)
-    reasons["offload_embedding"] = _embedding(request.model.offload_embedding, job, chosen)
+    reasons["checkpoint_skip_layers"] = _skipped(job, chosen, budget_bytes)
+    reasons["offload_embedding"] = _embedding(job, chosen)
     staging = vram.checkpoint_bytes(job.shape, batching.peak_tokens) / MIB
     if chosen.checkpointing != "unsloth":
         reasons["double_buffer"] = "nothing is staged"
-    elif chosen.double_buffer:
+    elif knobs.double_buffer:
         reasons["double_buffer"] = f"a second buffer of {staging:.0f} MiB hides the copying"
     else:
-        reasons["double_buffer"] = f"one buffer saves {staging:.0f} MiB at {tokens}"
+        reasons["double_buffer"] = f"one buffer saves {staging:.0f} MiB at {batching.peak_tokens:,} tokens"
     if train.double_buffer is not None:
         reasons["double_buffer"] += " (recipe)"
-    swapped = vram.swapped_layer_bytes(job.shape, job.quantisation) / MIB
+    swapped = f"{vram.swapped_layer_bytes(job.shape, job.quantisation) / MIB:.0f} MiB each"
     reasons["offload_layers"] = "every layer's weights are on the card"
-    if chosen.offload_layers:
-        last = f"last resort: {swapped:.0f} MiB each, copied to the card twice per micro-batch"
-        wanted = f"recipe; {swapped:.0f} MiB each"
-        reasons["offload_layers"] = last if request.model.offload_layers is None else wanted
-    if chosen.rank != job.rank:
+    if knobs.offload_layers:
+        last = f"last resort: {swapped}, copied to the card twice per micro-batch"
+        reasons["offload_layers"] = last if model.offload_layers is None else f"recipe; {swapped}"
+    if chosen.job.rank != job.rank:
         reasons["lora_rank"] = f"last resort: rank {job.rank} does not fit"
         reasons["lora_alpha"] = "lowered with the rank, to keep the scale"
     return reasons
 
 
-def notes(job: search.Job, chosen: search.Choice, hardware: Hardware) -> list[str]:
+def notes(job: Job, chosen: Choice) -> list[str]:
     """What you should know before you start."""
-    told = []
-    if hardware.card is None:
-        told.append(f"{hardware.name} is not in the table of cards. The predicted speed is that of a {job.card.name}.")
-    if chosen.offload_layers and job.fixed.offload_layers is None:
-        told.append(f"Last resort: {chosen.offload_layers} of {job.shape.layers} layers stay in the computer's memory.")
-    if chosen.rank != job.rank:
-        told.append(f"Last resort: LoRA rank {chosen.rank} instead of {job.rank}. The adapter can learn less.")
+    told, name, layers, rank = [], job.hardware.name, chosen.knobs.offload_layers, chosen.job.rank
+    if job.hardware.card is None:
+        told.append(f"{name} is not in the table of cards. The predicted speed is that of a {job.card.name}.")
+    if layers and job.request.model.offload_layers is None:
+        told.append(f"Last resort: {layers} of {job.shape.layers} layers stay in the computer's memory.")
+    if rank != job.rank:
+        told.append(f"Last resort: LoRA rank {rank} instead of {job.rank}. The adapter can learn less.")
     return told
 
 
-def on_cpu(request: PlanRequest, batching: Batching) -> dict[str, str]:
+def on_cpu(job: Job, batching: Batching) -> dict[str, str]:
     """The reasons of a plan for a CPU."""
     reasons = {
         "optim": "8-bit Adam needs a GPU; a CPU uses torch's fused AdamW",
@@ -80,42 +73,32 @@ def on_cpu(request: PlanRequest, batching: Batching) -> dict[str, str]:
         "double_buffer": "nothing is staged on a CPU",
         "micro_batch_tokens": f"{batching.micro} examples of the longest length",
         "memory_limit_bytes": "a CPU run has no allocator to cap",
-        **_padded(request, batching),
+        **_padded(job, batching),
     }
-    if request.train.packing:
+    if job.request.train.packing:
         reasons["packing"] = "Unsloth's CPU backend cannot keep packed examples apart"
-    if request.train.gradient_checkpointing == "unsloth":
+    if job.request.train.gradient_checkpointing == "unsloth":
         reasons["gradient_checkpointing"] = "ordinary checkpointing on a CPU"
     return reasons
 
 
-def _packed(request: PlanRequest, data: Data, batching: Batching) -> dict[str, str]:
-    train = request.train
-    kept = data.kept(request.longest_example)
-    step_tokens = train.effective_batch_size * sum(kept) / len(kept)
-    per_row, micro, times = batching.examples_per_row, batching.micro, batching.accumulation
-    cut = f"{train.effective_batch_size} examples hold about {step_tokens:,.0f} tokens"
-    rows = f"{micro} row{'s' if micro > 1 else ''} a micro-batch"
+def _packed(job: Job, batching: Batching) -> dict[str, str]:
+    train, per_row, micro, times = job.request.train, batching.examples_per_row, batching.micro, batching.accumulation
+    effective = train.effective_batch_size
+    tokens = effective * sum(job.kept) / len(job.kept)
+    length = f"{effective} examples hold about {tokens:,.0f} tokens, in {plural(micro * times, 'row')}"
+    rows = f"{plural(micro, 'row')} a micro-batch"
+    padded_instead = job.changed(train={"packing": False}).batchings[0].micro
     return {
-        "row_length": "recipe"
-        if train.row_length
-        else f"{cut}, in {micro * times} row{'s' if micro * times > 1 else ''}",
+        "row_length": "recipe" if train.row_length else length,
         "per_device_train_batch_size": "recipe" if train.per_device_train_batch_size else rows,
-        "gradient_accumulation_steps": (
-            f"{per_row:.1f} examples a row × {micro} × {times} ≈ {train.effective_batch_size} a step"
-        ),
-        "packing": str(compare_packing(kept, batching.row_length, _padded_instead(request, data))),
+        "gradient_accumulation_steps": f"{per_row:.1f} examples a row × {micro} × {times} ≈ {effective} a step",
+        "packing": str(compare_packing(job.kept, batching.row_length, padded_instead)),
     }
 
 
-def _padded_instead(request: PlanRequest, data: Data) -> int:
-    """Examples per micro-batch that the plan would choose without packing."""
-    unpacked = dataclasses.replace(request, train=request.train.model_copy(update={"packing": False}))
-    return jobs.batchings(unpacked, data, on_gpu=True)[0].micro
-
-
-def _padded(request: PlanRequest, batching: Batching) -> dict[str, str]:
-    train, micro, times = request.train, batching.micro, batching.accumulation
+def _padded(job: Job, batching: Batching) -> dict[str, str]:
+    train, micro, times = job.request.train, batching.micro, batching.accumulation
     chosen = f"divides {train.effective_batch_size}; {batching.filled:.0%} of the places hold a token"
     return {
         "row_length": "longest example allowed; nothing is cut",
@@ -124,8 +107,8 @@ def _padded(request: PlanRequest, batching: Batching) -> dict[str, str]:
     }
 
 
-def _skipped(wanted: int | None, job: search.Job, chosen: search.Choice, budget_bytes: int) -> str:
-    if wanted is not None:
+def _skipped(job: Job, chosen: Choice, budget_bytes: int) -> str:
+    if job.request.train.checkpoint_skip_layers is not None:
         return "recipe"
     if job.checkpointing == "none":
         return "nothing is recomputed anyway"
@@ -136,18 +119,19 @@ def _skipped(wanted: int | None, job: search.Job, chosen: search.Choice, budget_
         lora_on_down="down_proj" in job.targets,
     )
     size = f"{layer / MIB:.0f} MiB"
-    if chosen.skip_layers == 0:
+    skipped = chosen.knobs.checkpoint_skip_layers
+    if skipped == 0:
         return f"keeping a layer's activations takes {size}; {(budget_bytes - chosen.peak_bytes) / MIB:.0f} MiB left"
-    saved = chosen.skip_layers / job.shape.layers / 3
+    saved = skipped / job.shape.layers / 3
     return f"these layers keep their activations, {size} each: {saved:.0%} less arithmetic"
 
 
-def _embedding(wanted: bool | None, job: search.Job, chosen: search.Choice) -> str:
+def _embedding(job: Job, chosen: Choice) -> str:
     size = vram.embedding_weights(job.shape, offloaded=True) / GIB
     if job.shape.tied:
         return "the head uses the same matrix on the card"
-    if wanted is not None:
+    if job.request.model.offload_embedding is not None:
         return "recipe"
-    if chosen.offload_embedding:
+    if chosen.knobs.offload_embedding:
         return f"{size:.2f} GiB go to CPU memory, of which a step looks up a few rows"
     return f"fits without; would free {size:.2f} GiB"

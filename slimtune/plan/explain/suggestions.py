@@ -43,8 +43,8 @@ class PlanFacts:
     """What suggestions are drawn from.
 
     rows: training examples, as often as their weights say. supervised_tokens: of all of them, once. parameters: of the
-    model; adapter_parameters: of LoRA at `rank`. passes: how often the run reads the examples that it reads most.
-    batch: examples of an optimizer step. steps: of the run.
+    model; adapter_parameters: of LoRA at `rank`. passes: how often the run reads the examples that it reads most. batch:
+    examples of a step.
     """
 
     rows: int
@@ -61,7 +61,7 @@ class PlanFacts:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A value beside its usual range ("5e-6 to 2e-4"). because: what speaks for the range, without a full stop."""
+    """A value beside its usual range ("5e-6 to 2e-4"), and what speaks for the range, without a full stop."""
 
     name: str
     value: float
@@ -96,11 +96,20 @@ _SHORT = 8
 
 def suggest(facts: PlanFacts) -> tuple[Suggestion, ...]:
     """The usual range of each setting for which there is a source."""
-    found = [_rows(facts), _passes(facts)]
-    if facts.task == "direct" and facts.rows <= _FEW and facts.parameters >= _SMALLEST:
+    rows, passes, batch = facts.rows, facts.passes, facts.batch
+    because = "Models improve visibly from 50 to 100 good examples"
+    found = [Suggestion("examples", rows, "50 or more", rows >= 50, because, (OPENAI,))]
+    because = "Further passes add little, and the model begins to memorise the examples"
+    if passes < 1:
+        because = "Some examples are never read"
+    found.append(Suggestion("passes over the data", passes, "1 to 3", 1 <= passes <= 3, because, (UNSLOTH,)))
+    if facts.parameters < _SMALLEST:
+        return tuple(found)
+    if facts.task == "direct" and rows <= _FEW:
         found.append(_collapse(facts))
-    if facts.parameters >= _SMALLEST:
-        found += [_learning_rate(facts), _rank(facts), _batch(facts)]
+    found += [_learning_rate(facts), _rank(facts)]
+    because = "LoRA loses more than full fine-tuning from large batches, whatever its rank"
+    found.append(Suggestion("examples a step", batch, "fewer than 32", batch < 32, because, (REGRET,)))
     return tuple(found)
 
 
@@ -177,18 +186,6 @@ def facts_of(
     )
 
 
-def _rows(facts: PlanFacts) -> Suggestion:
-    because = "Models improve visibly from 50 to 100 good examples"
-    return Suggestion("examples", facts.rows, "50 or more", facts.rows >= 50, because, (OPENAI,))
-
-
-def _passes(facts: PlanFacts) -> Suggestion:
-    because = "Further passes add little, and the model begins to memorise the examples"
-    if facts.passes < 1:
-        because = "Some examples are never read"
-    return Suggestion("passes over the data", facts.passes, "1 to 3", 1 <= facts.passes <= 3, because, (UNSLOTH,))
-
-
 def _collapse(facts: PlanFacts) -> Suggestion:
     """Passes and rate are weighed against each other as if half the rate allowed twice the passes: a rule of thumb."""
     limit = _COLLAPSED_PASSES * _COLLAPSED_RATE / facts.learning_rate
@@ -222,8 +219,3 @@ def _rank(facts: PlanFacts) -> Suggestion:
         return Suggestion("rank", facts.rank, f"{needed:,} or more", False, because, (TINKER,))
     because = "16 or 32 is the common choice"
     return Suggestion("rank", facts.rank, "8 to 128", 8 <= facts.rank <= 128, because, (UNSLOTH,))
-
-
-def _batch(facts: PlanFacts) -> Suggestion:
-    because = "LoRA loses more than full fine-tuning from large batches, whatever its rank"
-    return Suggestion("examples a step", facts.batch, "fewer than 32", facts.batch < 32, because, (REGRET,))

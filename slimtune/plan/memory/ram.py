@@ -1,10 +1,8 @@
 """Where the memory of a LoRA training run on a CPU goes, in bytes: the peak of the process's resident set. No torch.
 
 Terms are derived from the source of Unsloth's CPU backend (unsloth_zoo/cpu of 2026.10.9), Transformers 5.17, PEFT 0.21.2,
-TRL 1.15 and bitsandbytes 0.50.2, and held against measurements by `benchmarks/cpu_memory.py`. Letters as in `vram`:
-N tokens of a micro-batch, H hidden size, I intermediate size, L layers, V vocabulary, Hq query features, Hk key
-features, P parameters of the decoder's linears, P_lora those of the adapter; b bytes of a number in the run's precision
-(2 in bf16, 4 in fp32), a of one in the adapter's.
+TRL 1.15 and bitsandbytes 0.50.2. `benchmarks/cpu_memory.py` compares them with measurements. Letters as in `vram`; b: bytes
+of a number in the run's precision (2 in bf16, 4 in fp32), a: in the adapter's.
 """
 
 import math
@@ -64,14 +62,13 @@ def predict(
 ) -> Breakdown:
     """The peak resident set of a training run with AdamW, attributed; loading included, export not.
 
-    tokens: places of the largest micro-batch, padding included, in `rows` rows. labelled_tokens: at most; None for all.
+    tokens: places of the largest micro-batch, padding included, in `rows` rows. labelled_tokens: None for all.
     prequantised: the checkpoint holds NF4. runtime_bytes, heap_gaps: calibration.json's where not given.
     Raises SlimtuneError for numbers that describe no run.
     """
     if tokens < 1 or not 1 <= rows <= tokens:
         raise fail(f"a micro-batch of {tokens} tokens in {rows} rows", fix="at least one token in each row is needed")
     measured = calibration.current()
-    runtime = measured.runtime_bytes if runtime_bytes is None else runtime_bytes
     gaps = measured.heap_gaps if heap_gaps is None else heap_gaps
     number = _bytes_of(precision)
     lora = shape.lora_parameters(rank, targets)
@@ -84,7 +81,7 @@ def predict(
     quantised_here = quantisation == "nf4" and not prequantised
 
     resident = {
-        RUNTIME: runtime,
+        RUNTIME: measured.runtime_bytes if runtime_bytes is None else runtime_bytes,
         "linear weights": linear_weights(shape, quantisation, precision),
         # bf16 weights are used where the file lies in memory, so the file stays mapped as a whole.
         "checkpoint file": 2 * shape.linear_parameters if quantised_here and precision == "bf16" else 0,
@@ -104,19 +101,17 @@ def predict(
         "logits and loss": logits_and_loss(shape, precision, labelled),
     }
     largest = max(passing, key=passing.__getitem__)
+    resident[largest] = passing[largest]
     if recomputed and largest == "backward":
         resident |= {"recomputed layer": last_layer, "backward": passing["backward"] - last_layer}
-    else:
-        resident[largest] = passing[largest]
     resident["heap gaps"] = round(gaps * heap_tensors(shape, layer, recomputed=recomputed))
     return breakdown(resident, passing, {})
 
 
 def phases(memory: Breakdown) -> dict[str, int]:
     """Predicted peak bytes of each phase of a run."""
-    loaded = (RUNTIME, *_WEIGHTS, "checkpoint file", "LoRA weights")
-    loading = sum(memory.items.get(name, 0) for name in loaded)
-    return {"load": loading, "first_step": memory.total_bytes, "train": memory.total_bytes}
+    loaded = sum(memory.items.get(name, 0) for name in (RUNTIME, *_WEIGHTS, "checkpoint file", "LoRA weights"))
+    return {"load": loaded, "first_step": memory.total_bytes, "train": memory.total_bytes}
 
 
 def comparable(memory: Breakdown) -> dict[str, int]:
@@ -131,11 +126,10 @@ def comparable(memory: Breakdown) -> dict[str, int]:
 
 
 def linear_weights(shape: ModelShape, quantisation: Quantisation, precision: Precision) -> int:
-    """The decoder's linears as loaded, to the byte.
+    """The decoder's linears as loaded, to the byte. 16bit: in the run's precision.
 
     nf4: half a byte a weight; an 8-bit scale for each 64; an fp32 scale for each 256 of those; for each matrix a code
     book of 16 fp32 values, a table of 256 for the 8-bit scales, and an fp32 offset (bitsandbytes `QuantState`).
-    16bit: in the run's precision, which is fp32 on a processor without bf16.
     """
     if quantisation == "16bit":
         return _bytes_of(precision) * shape.linear_parameters
@@ -146,11 +140,8 @@ def linear_weights(shape: ModelShape, quantisation: Quantisation, precision: Pre
 
 
 def adapter_bytes(lora_parameters: int, quantisation: Quantisation) -> int:
-    """The adapter's weights, and once more its gradients.
-
-    2·P_lora on 4-bit weights: TRL turns the adapter of a quantised model into bf16 (`SFTTrainer.__init__`), whatever the
-    precision; 4·P_lora otherwise (PEFT's autocast_adapter_dtype).
-    """
+    """The adapter's weights, or its gradients: 2·P_lora on 4-bit weights, since TRL turns the adapter of a quantised model
+    into bf16 (`SFTTrainer.__init__`); 4·P_lora otherwise (PEFT's autocast_adapter_dtype)."""
     return (2 if quantisation == "nf4" else 4) * lora_parameters
 
 
@@ -172,28 +163,23 @@ def layer_tensors(
 ) -> list[int]:
     """The bytes of each tensor that one decoder layer saves for its backward (modeling_qwen3.py, PEFT's lora layers).
 
-    Norms save their input in fp32; SDPA its query, keys and values (repeated for every query head: a padded batch has a
-    mask), output, log-sum-exp and mask; the MLP gate, activated gate and up; an adapter its input and A's output.
-    length: of a row, for the mask.
+    length: of a row, for SDPA's mask, because of which keys and values are repeated for every query head.
     """
-    number, hidden, inner = _bytes_of(precision), shape.hidden_size, shape.intermediate_size
-    query, heads = shape.query_size, shape.heads
-    per_token = [4 * hidden] * 2 + [4, 4]  # both norms, and their 1/√mean
+    number, adapter = _bytes_of(precision), adapter_bytes(1, quantisation)
+    per_token = [4 * shape.hidden_size] * 2 + [4, 4]  # both norms' inputs in fp32, and their 1/√mean
     if shape.qk_norm:
-        per_token += [4 * query, 4 * shape.kv_size, 4 * heads, 4 * shape.kv_heads]
-    per_token += [number * query] * 4 + [4 * heads, number * length]
-    per_token += [number * inner] * 3
-    per_token += _adapter_inputs(shape, targets, number, adapter_bytes(1, quantisation))
-    per_token += [min(number, adapter_bytes(1, quantisation)) * rank] * len(set(targets))
+        per_token += [4 * shape.query_size, 4 * shape.kv_size, 4 * shape.heads, 4 * shape.kv_heads]
+    # SDPA: query, keys, values and output, log-sum-exp, mask. MLP: gate, activated gate and up.
+    per_token += [number * shape.query_size] * 4 + [4 * shape.heads, number * length]
+    per_token += [number * shape.intermediate_size] * 3
+    per_token += _adapter_inputs(shape, targets, number, adapter)
+    per_token += [min(number, adapter) * rank] * len(set(targets))  # the output of each adapter's A
     return [tokens * size for size in per_token]
 
 
 def _adapter_inputs(shape: ModelShape, targets: Collection[str], number: int, adapter: int) -> list[int]:
-    """Bytes a token of the inputs that a layer's adapters save.
-
-    In the adapter's number format an input is saved once for all that read it; o_proj's is the attention's output, which
-    SDPA saves anyway. Otherwise each adapter saves a 16-bit copy (`_cast_input_dtype`, autocast).
-    """
+    """Bytes a token of the inputs that a layer's adapters save. In the adapter's number format that is once for all that
+    read it, and SDPA saves o_proj's anyway; otherwise each saves a 16-bit copy (`_cast_input_dtype`, autocast)."""
     if number != adapter:
         return [2 * shape.projections[name][0] for name in sorted(set(targets))]
     inputs = [shape.hidden_size] if {"q_proj", "k_proj", "v_proj"} & set(targets) else []
@@ -210,31 +196,27 @@ def backward(shape: ModelShape, precision: Precision, tokens: int) -> int:
     (`MatMul4Bit.backward` of bitsandbytes).
     """
     number, hidden, inner = _bytes_of(precision), shape.hidden_size, shape.intermediate_size
-    norm = 20 * tokens * hidden
-    mlp = tokens * number * (3 * inner + 2 * hidden) + number * hidden * inner
-    return max(norm, mlp)
+    return max(20 * tokens * hidden, tokens * number * (3 * inner + 2 * hidden) + number * hidden * inner)
 
 
 def logits_and_loss(shape: ModelShape, precision: Precision, labelled_tokens: int) -> int:
     """Head and cross entropy of the labelled tokens, in pieces of 16,777,216 logits, at least 16 rows
     (`chunked_linear_cross_entropy` in unsloth_zoo/cpu/ops.py).
 
-    A piece holds its logits in bf16 and in fp32, and from the second piece on the fp32 logits of the piece before are
-    still there. In fp32 the first copy is the gradient's. Beside them the hidden states and their gradient.
+    A piece holds its logits in fp32, in a bf16 run also in bf16. From the second piece on the fp32 logits of the piece
+    before are still there. Beside them the hidden states and their gradient.
     """
     piece = min(labelled_tokens, max(16, LOSS_PIECE // shape.vocab_size))
-    number = _bytes_of(precision)
-    before = 4 if labelled_tokens > piece else 0
-    in_two_formats = 4 + (2 if precision == "bf16" else 0)
-    return piece * shape.vocab_size * (in_two_formats + before) + 2 * number * labelled_tokens * shape.hidden_size
+    logit = 4 + (2 if precision == "bf16" else 0) + (4 if labelled_tokens > piece else 0)
+    return piece * shape.vocab_size * logit + 2 * _bytes_of(precision) * labelled_tokens * shape.hidden_size
 
 
 def heap_tensors(shape: ModelShape, layer: Collection[int], *, recomputed: bool) -> int:
     """What the heap gaps are a multiple of: the tensors below 1 MiB that all layers save.
 
-    Between tensors that stay, freed ones leave holes: glibc's `memalign`, which PyTorch calls, asks for a little more
-    than the size of a tensor, so that a hole of exactly that size is not used again. Layers that are recomputed have left
-    their holes in the forward pass already; the recomputation and its gradients leave about two layers' more (measured).
+    Freed tensors leave holes between those that stay. glibc's `memalign`, which PyTorch calls, asks for a little more than
+    a tensor's size, so a hole of exactly that size is not used again. Layers that are recomputed have left their holes in
+    the forward pass already; recomputing them leaves about two layers' more (measured).
     """
     in_heap = sum(tensor for tensor in layer if tensor < MAPPED_FROM)
     return (shape.layers + (2 if recomputed else 0)) * in_heap

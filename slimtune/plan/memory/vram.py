@@ -1,11 +1,10 @@
 """Predict where the card's memory goes, in bytes: a LoRA training step by term, a run by phase. Pure arithmetic.
 
-Each term is a function whose docstring names its source in Unsloth 2026.10.9, bitsandbytes or PyTorch. Letters in
-formulas: N tokens of a micro-batch, H hidden size, I intermediate size, L layers, V vocabulary, Hq query features
-(heads · head_dim), Hk key features (kv_heads · head_dim), P parameters of the decoder's linears, P_lora of the adapter.
+Each term is a function that names its source in Unsloth 2026.10.9, bitsandbytes or PyTorch. A step's peak is what always
+stays on the card plus the largest of the passing peaks, which never coincide.
 
-A step's peak is what always stays on the card plus the largest of the passing peaks (MLP backward, attention backward,
-cross entropy, optimizer step), which never coincide.
+Letters in formulas: N tokens of a micro-batch, H hidden size, I intermediate size, L layers, V vocabulary. Hq, Hk:
+features of queries and of keys (heads · head_dim). P parameters of the decoder's linears, P_lora of the adapter.
 """
 
 from collections.abc import Collection
@@ -64,8 +63,8 @@ FORMULAS = {
 class Breakdown:
     """A predicted peak in bytes, by the terms of `FORMULAS`.
 
-    items: what is there at the peak, the largest passing peak included. passing: every passing peak, largest first.
-    cpu_items: what a run on a card keeps in the computer's memory instead.
+    items: the largest passing peak included. passing: every passing peak, largest first. cpu_items: what a run on a card
+    keeps in the computer's memory instead.
     """
 
     items: dict[str, int]
@@ -86,7 +85,7 @@ def predict(
     tokens: int,
     optimizer: Optimizer = "adamw_8bit",
     gradient_checkpointing: GradientCheckpointing = "unsloth",
-    skip_layers: int = 0,
+    checkpoint_skip_layers: int = 0,
     max_seq_length: int | None = None,
     offload_embedding: bool = False,
     double_buffer: bool = True,
@@ -98,17 +97,17 @@ def predict(
 ) -> Breakdown:
     """The peak memory of one training step, attributed.
 
-    tokens: places of a micro-batch, padding included. rank, targets: of the LoRA adapter. skip_layers: decoder layers that
-    keep their activations. max_seq_length: decides whether checkpoints are offloaded; `tokens` where not given.
-    double_buffer: two staging buffers for offloaded checkpoints; Unsloth takes the second only while 512 MiB are free.
-    offload_layers: decoder layers whose frozen weights stay in the computer's memory. dynamic: Unsloth's dynamic 4-bit
-    weights. tiled_loss: see `takes_tiled_loss`. context_bytes, fragmentation: calibration.json's where not given.
+    tokens: places of a micro-batch, padding included. checkpoint_skip_layers, offload_embedding, double_buffer,
+    offload_layers: as in `LoadSettings`; Unsloth takes the second buffer only while 512 MiB are free. max_seq_length:
+    decides whether checkpoints are offloaded; `tokens` where not given. dynamic: Unsloth's dynamic 4-bit weights.
+    tiled_loss: see `takes_tiled_loss`. context_bytes, fragmentation: calibration.json's where not given.
     Raises SlimtuneError for numbers that describe no run.
     """
     if tokens < 1:
         raise fail(f"a micro-batch of {tokens} tokens", fix="at least one token is needed")
-    if not 0 <= skip_layers <= shape.layers:
-        raise fail(f"cannot skip checkpointing in {skip_layers} layers", fix=f"{shape.name} has {shape.layers}")
+    if not 0 <= checkpoint_skip_layers <= shape.layers:
+        what = f"cannot skip checkpointing in {checkpoint_skip_layers} layers"
+        raise fail(what, fix=f"{shape.name} has {shape.layers}")
     if not 0 <= offload_layers < shape.layers:
         raise fail(f"cannot keep {offload_layers} layers off the card", fix=f"at most {shape.layers - 1}")
     if dynamic and quantisation != "nf4":
@@ -117,19 +116,18 @@ def predict(
     fused = fused_projections(shape, targets)
     fused_mlp = set(MLP) <= fused
     checkpointing = effective_checkpointing(gradient_checkpointing, tokens, shape.hidden_size, max_seq_length)
-    kept_layers = shape.layers if checkpointing == "none" else skip_layers
+    kept_layers = shape.layers if checkpointing == "none" else checkpoint_skip_layers
     layer = layer_activations(shape, tokens, fused_mlp=fused_mlp, lora_on_down="down_proj" in targets)
     checkpoint = checkpoint_bytes(shape, tokens)
     checkpoints = (shape.layers - kept_layers) * checkpoint
     swapped = swapped_layer_bytes(shape, quantisation)
     base = linear_weights(shape, quantisation)
     embeddings = embedding_weights(shape, offloaded=offload_embedding)
-    surplus = round(DYNAMIC_SURPLUS * (base + embeddings)) if dynamic else 0
     offloads = checkpointing == "unsloth"
     allocated = {
         "linear weights": base - offload_layers * swapped,
         "layer slots": min(LAYER_SLOTS, offload_layers) * swapped,
-        "dynamic surplus": surplus,
+        "dynamic surplus": round(DYNAMIC_SURPLUS * (base + embeddings)) if dynamic else 0,
         "embeddings": embeddings,
         "norms and biases": 2 * (shape.norm_parameters + shape.bias_parameters),
         "LoRA weights": 4 * lora,
@@ -173,19 +171,16 @@ def phases(
 ) -> dict[str, int]:
     """Predicted peak bytes of each phase of a run, the CUDA context included.
 
-    Training is the widest phase by design. Loading can be wider: an embedding that will live in the computer's memory is
-    first loaded onto the card (`offload_input_embedding` runs after the load in `models/llama.py`).
-    evaluate: a forward pass over `scoring_tokens` (padded), with the logits of one position for each of `scoring_batch`
-    prompts. export: what Unsloth's buffers and the context still hold; merging happens in the computer's memory.
+    load: an embedding that will live in the computer's memory is first loaded onto the card (`offload_input_embedding`
+    runs after the load in `models/llama.py`). evaluate: a forward pass over `scoring_tokens`, padding included, with the
+    logits of one position for each of `scoring_batch` prompts. export: merging happens in the computer's memory.
     """
     item = memory.items.get
-    context, adapter = item("CUDA context", 0), item("LoRA weights", 0)
-    buffer, staging = item("dequantisation buffer", 0), item("checkpoint staging", 0)
-    loaded = weights(memory) + adapter + context
+    context, buffer, staging = item("CUDA context", 0), item("dequantisation buffer", 0), item("checkpoint staging", 0)
+    loaded = weights(memory) + item("LoRA weights", 0) + context
     passed_through = 2 * shape.vocab_size * shape.hidden_size if offload_embedding and not shape.tied else 0
-    # A layer's forward without gradients, the MLP being the widest place. 3H: residual, normalised input, output. 3I:
-    # gate, up and their product. A prompt's logits are there in 16 bit, in fp32 and as log-probabilities: 10·V. Derived,
-    # not measured.
+    # A layer without gradients is widest in the MLP. 3H: residual, normalised input, output. 3I: gate, up and their
+    # product. 10·V: a prompt's logits in 16 bit, in fp32 and as log-probabilities. Derived, not measured.
     forward = 2 * scoring_tokens * (3 * shape.hidden_size + 3 * shape.intermediate_size)
     forward += loaded + buffer + item("RoPE tables", 0) + 10 * scoring_batch * shape.vocab_size
     return {
@@ -221,11 +216,8 @@ def comparable(memory: Breakdown) -> dict[str, int]:
 
 
 def linear_weights(shape: ModelShape, quantisation: Quantisation) -> int:
-    """The decoder's linears as loaded.
-
-    nf4: 0.51587·P with double quantisation, plus each linear's code book (16 and 256 fp32 values) and offset
-    (`models/llama.py from_pretrained`; bitsandbytes `QuantState`). 16bit: 2·P.
-    """
+    """The decoder's linears as loaded. nf4: 0.51587·P with double quantisation, plus each linear's code book (16 and 256
+    fp32 values) and offset (`models/llama.py from_pretrained`; bitsandbytes `QuantState`). 16bit: 2·P."""
     if quantisation == "nf4":
         linears = shape.layers * len(shape.projections)
         return round(NF4_BYTES * shape.linear_parameters) + linears * 4 * (16 + 256 + 1)
@@ -233,7 +225,7 @@ def linear_weights(shape: ModelShape, quantisation: Quantisation) -> int:
 
 
 def swapped_layer_bytes(shape: ModelShape, quantisation: Quantisation) -> int:
-    """What leaves the card with one layer: its frozen linears. The quantisation's scales stay (unsloth_zoo/block_swap.py)."""
+    """One layer's frozen linears, without the scales, which stay on the card (unsloth_zoo/block_swap.py)."""
     return round((0.5 if quantisation == "nf4" else 2) * shape.linear_parameters_per_layer)
 
 

@@ -173,7 +173,7 @@ HARD = {
     "hundredfold": [Bar("", {"linear weights": 1000 * GIB, "embeddings": MIB}, True)],
     "tiny": [Bar("a", dict.fromkeys(vram.FORMULAS, MIB), True), Bar("b", {"CUDA context": 1})],
     "eight": [
-        Bar(label, predicted(tokens=2048 * (number + 1), skip_layers=4 * number), number == 3, remark)
+        Bar(label, predicted(tokens=2048 * (number + 1), checkpoint_skip_layers=4 * number), number == 3, remark)
         for number, (label, remark) in enumerate(
             itertools.islice(itertools.product([LONG, JAPANESE * 4, "w" * 300, "x"], [LONG, "8 tokens/s"]), 8)
         )

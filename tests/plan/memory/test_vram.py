@@ -167,10 +167,10 @@ def test_checkpointing_modes_of_qwen3_8b():
     assert none.items["kept activations"] == 35 * layer
     assert next(iter(none.passing)) == "cross entropy"
     assert none.passing["cross entropy"] == vram.cross_entropy(QWEN3_8B, 2048) + layer
-    skipping = step(skip_layers=4)
+    skipping = step(checkpoint_skip_layers=4)
     assert skipping.items["kept activations"] == 3 * layer
     assert skipping.cpu_items["checkpoints"] == 32 * checkpoint
-    assert step(skip_layers=1).items.get("kept activations") is None
+    assert step(checkpoint_skip_layers=1).items.get("kept activations") is None
 
 
 def test_short_sequences_and_small_checkpoints_stay_on_the_card():
@@ -210,7 +210,7 @@ def test_numbers_that_describe_no_run():
     with pytest.raises(SlimtuneError, match="0 tokens"):
         predict(SMALL, rank=4, targets=FULL, tokens=0)
     with pytest.raises(SlimtuneError, match="4 layers"):
-        predict(SMALL, rank=4, targets=FULL, tokens=8, skip_layers=4)
+        predict(SMALL, rank=4, targets=FULL, tokens=8, checkpoint_skip_layers=4)
     with pytest.raises(SlimtuneError, match="dynamic"):
         predict(SMALL, rank=4, targets=FULL, tokens=8, dynamic=True, quantisation="16bit")
 
@@ -248,7 +248,7 @@ plans = st.fixed_dictionaries(
         "quantisation": st.sampled_from(["nf4", "16bit"]),
         "optimizer": st.sampled_from(["adamw_8bit", "adamw_torch"]),
         "gradient_checkpointing": st.sampled_from(["unsloth", "true", "none"]),
-        "skip_layers": st.integers(0, 24),
+        "checkpoint_skip_layers": st.integers(0, 24),
         "offload_embedding": st.booleans(),
         "double_buffer": st.booleans(),
         "tiled_loss": st.booleans(),
