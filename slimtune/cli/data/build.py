@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,16 +12,16 @@ import typer
 from typer import Argument, Option
 
 from slimtune.cli.options import OutputOption, OverwriteOption
-from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.units import plural
 from slimtune.data.records import Mode
 from slimtune.datatools.build.prompts import Language
 
 if TYPE_CHECKING:
     from slimtune.data.questions import Question
     from slimtune.datatools.build.teacher import Taught
-    from slimtune.datatools.build.training_rows import BuildSettings, Built
+    from slimtune.datatools.build.training_rows import BuildSettings
     from slimtune.datatools.retrieval.index import PassageIndex
-    from slimtune.datatools.writing import Written
 
 
 def build(
@@ -82,27 +83,29 @@ def build(
     Japanese or English.
     """
     from slimtune.core import console
-    from slimtune.datatools.build import columns as tables
     from slimtune.datatools.build import question_sources, training_rows
-    from slimtune.datatools.build.training_rows import BuildSettings
+    from slimtune.datatools.build.columns import parse_mapping
     from slimtune.datatools.writing import write_rows
 
-    _refuse_idle(
-        {
-            "--corpus": (corpus is not None, context == "retrieved", "--context retrieved"),
-            "--ensure-gold": (ensure_gold, context == "retrieved", "--context retrieved"),
-            "--reasoning": (reasoning is not None, mode == "cot", "--mode cot"),
-            "--teacher": (teacher is not None, reasoning == "teacher", "--reasoning teacher"),
-            "--map": (bool(columns), layout in ("auto", "columns"), "--from columns"),
-        }
-    )
-    if reasoning == "teacher" and teacher is None:
-        raise fail(
-            "--reasoning teacher needs a teacher",
-            where="--reasoning teacher",
-            fix="--teacher http://localhost:11434/v1#qwen3:32b",
-        )
-    wish = BuildSettings(
+    # Option: whether it is given, whether it has an effect, what it needs.
+    options = {
+        "--corpus": (corpus is not None, context == "retrieved", "--context retrieved"),
+        "--ensure-gold": (ensure_gold, context == "retrieved", "--context retrieved"),
+        "--reasoning": (reasoning is not None, mode == "cot", "--mode cot"),
+        "--teacher": (teacher is not None, reasoning == "teacher", "--reasoning teacher"),
+        "--map": (bool(columns), layout in ("auto", "columns"), "--from columns"),
+    }
+    problems = [
+        Problem(f"this option has no effect without {needed}", option, f"add {needed}, or remove the option")
+        for option, (given, has_effect, needed) in options.items()
+        if given and not has_effect
+    ]
+    if reasoning == "teacher" and not teacher:
+        fix = "--teacher http://localhost:11434/v1#qwen3:32b"
+        problems.append(Problem("--reasoning teacher needs a teacher", "--reasoning teacher", fix))
+    if problems:
+        raise SlimtuneError(problems)
+    wish = training_rows.BuildSettings(
         mode=mode,
         context=context,
         top_k=top_k,
@@ -113,7 +116,7 @@ def build(
         reasoning=reasoning or "column",
         seed=seed,
     )
-    mapping = tables.parse_mapping(columns or [])
+    mapping = parse_mapping(columns or [])
     with console.stderr().bar("Reading questions"):
         found = question_sources.read(sources, layout=layout, mapping=mapping, first_answer=first_answer)
     for note in found.notes:
@@ -121,59 +124,49 @@ def build(
     index = _index(corpus, found.questions, terms, cache) if context == "retrieved" else None
     with ExitStack() as opened:
         teach = None
-        if reasoning == "teacher" and teacher:
+        if teacher:
             replies = output.with_name(f"{output.name}.teacher.jsonl")
             teach = _teacher(teacher, wish, replies, teacher_replies, teacher_tokens, opened)
         with console.stderr().bar("Building questions") as progress:
             built = training_rows.build(found.questions, wish, index=index, teach=teach, on_progress=progress)
     with console.stderr().bar(f"Writing {output.name}"):
         written = write_rows(output, built.rows, overwrite=overwrite)
-    _say(built, written, len(found.questions), wish)
-
-
-def _refuse_idle(options: dict[str, tuple[bool, bool, str]]) -> None:
-    """Raise SlimtuneError for options without effect. Values: (given, has an effect, what it needs)."""
-    from slimtune.core.errors import Problem
-
-    idle = [
-        Problem(f"this option has no effect without {needed}", option, f"add {needed}, or remove the option")
-        for option, (given, has_effect, needed) in options.items()
-        if given and not has_effect
-    ]
-    if idle:
-        raise SlimtuneError(idle)
+    for note in built.notes:
+        typer.echo(note, err=True)
+    if built.recall:
+        shares = ", ".join(f"@{k} {share:.3f}" for k, share in built.recall.items())
+        typer.echo(f"recall of the gold context: {shares}", err=True)
+    if built.without_gold:
+        what = f"prompts without the gold context: {built.without_gold:,} of {written.rows:,}"
+        typer.echo(what + ("" if ensure_gold else "; --ensure-gold adds it"), err=True)
+    asked = plural(len(found.questions), "question")
+    typer.echo(f"{written.path}: {written.rows:,} rows from {asked}, {written.state}")
 
 
 def _index(
     corpus: str | None, questions: Sequence[Question], terms: Literal["ngram", "sudachi"], cache: bool
 ) -> PassageIndex:
     from slimtune.core import console
-    from slimtune.core.errors import Problem
     from slimtune.data.problems import bad_data
     from slimtune.datatools.retrieval import corpus as corpora
     from slimtune.datatools.retrieval import index
 
-    problems: list[Problem] = []
-    if corpus is None:
+    if corpus is not None:
+        problems: list[Problem] = []
+        passages = corpora.read(corpus, problems)
+        if problems:
+            raise bad_data({corpus: problems})
+    else:
         passages = corpora.from_contexts([question for question in questions if question.context])
         if not passages:
             raise fail("no question has a context to search", where="--context retrieved", fix="add --corpus")
-    else:
-        passages = corpora.read(corpus, problems)
-    if problems:
-        raise bad_data({corpus or "": problems})
-    folder = _cache_folder() if cache else None
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     with console.stderr().bar("Indexing passages") as progress:
+        folder = caches / "slimtune/bm25" if cache else None
         built = index.build(passages, terms=terms, cache=folder, on_progress=progress)
     state = "index read from the cache" if built.from_cache else "indexed"
     typer.echo(f"{len(passages):,} passages, {state}", err=True)
     return built
-
-
-def _cache_folder() -> Path:
-    import os
-
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slimtune" / "bm25"
 
 
 def _teacher(
@@ -207,17 +200,3 @@ def _teacher(
         return taught
 
     return teach
-
-
-def _say(built: Built, written: Written, questions: int, wish: BuildSettings) -> None:
-    from slimtune.core.units import plural
-
-    for note in built.notes:
-        typer.echo(note, err=True)
-    if built.recall:
-        shares = ", ".join(f"@{k} {share:.3f}" for k, share in built.recall.items())
-        typer.echo(f"recall of the gold context: {shares}", err=True)
-    if built.without_gold:
-        what = f"prompts without the gold context: {built.without_gold:,} of {written.rows:,}"
-        typer.echo(what + ("" if wish.ensure_gold else "; --ensure-gold adds it"), err=True)
-    typer.echo(f"{written.path}: {written.rows:,} rows from {plural(questions, 'question')}, {written.state}")

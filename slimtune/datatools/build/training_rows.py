@@ -176,8 +176,7 @@ def _with_reasoning(
             argued.append(replace(one, reasoning=arguments.argue(one, wish.language)))
             on_progress(len(argued), len(questions))
         return argued, "template"
-    if teach is None:
-        raise fail("no teacher is named", where="--reasoning teacher", fix="name one with --teacher URL#MODEL")
+    assert teach is not None
     taught = teach(questions)
     if not taught.questions:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in taught.dropped.items())
@@ -193,8 +192,7 @@ def _retrieve(
     """For each question the best passages, as many as are wanted or measured; empty unless they are retrieved."""
     if wish.context != "retrieved":
         return []
-    if index is None:
-        raise fail("no corpus is named", where="--context retrieved", fix="name one with --corpus")
+    assert index is not None
     # Choices too: they hold the words of the law. Sorted, so that copies with shuffled choices ask the same.
     hits: list[list[Hit]] = []
     for one in questions:
