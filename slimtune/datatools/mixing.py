@@ -19,10 +19,10 @@ class Mixture:
     missing_general: rows that the general file is short of its share.
     """
 
-    conversations: tuple[Conversation, ...]
+    conversations: list[Conversation]
     files: tuple[FileReport, ...]
-    used: dict[str, int]
-    capped: dict[str, int]
+    used: Counter[str]
+    capped: Counter[str]
     missing_general: int
 
 
@@ -62,23 +62,27 @@ def mix(
         task = task[: rows - wanted]
     mixed = [*task, *common[:wanted]]
     random.Random(f"{seed}/order").shuffle(mixed)
-    return Mixture(
-        tuple(mixed), loaded.files, dict(Counter(row.path for row in mixed)), dict(capped), max(0, wanted - len(common))
-    )
+    used = Counter(row.path for row in mixed)
+    return Mixture(mixed, loaded.files, used, capped, max(0, wanted - len(common)))
 
 
 def _capped(
     rows: Sequence[Conversation], cap: int | None, caps: Mapping[str, int]
 ) -> tuple[list[Conversation], Counter[str]]:
     """The rows within the caps, and how many are left out of each source. Raises SlimtuneError for unknown sources."""
-    found: Counter[str] = Counter(_source(row) for row in rows)
-    unknown = [name for name in caps if name not in found]
-    if unknown:
-        raise SlimtuneError([_unknown(name, list(found)) for name in unknown])
-    taken: Counter[str] = Counter()
-    kept, left_out = [], Counter[str]()
-    for row in rows:
-        source = _source(row)
+    sources = [str(row.meta.get("source", row.path)) for row in rows]
+    known = sorted(set(sources))
+    problems = []
+    for name in caps:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            fix = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known[:5])} …"
+            problems.append(Problem(f"no row has the source '{name}'", "--cap", fix))
+    if problems:
+        raise SlimtuneError(problems)
+    taken, left_out = Counter[str](), Counter[str]()
+    kept = []
+    for row, source in zip(rows, sources, strict=True):
         most = caps.get(source, cap)
         if most is None or taken[source] < most:
             taken[source] += 1
@@ -86,16 +90,6 @@ def _capped(
         else:
             left_out[source] += 1
     return kept, left_out
-
-
-def _source(row: Conversation) -> str:
-    return str(row.meta.get("source", row.path))
-
-
-def _unknown(name: str, sources: list[str]) -> Problem:
-    near = difflib.get_close_matches(name, sources, n=1) or sorted(sources)[:5]
-    fix = f"did you mean '{near[0]}'?" if len(near) == 1 else f"there are {', '.join(near)} …"
-    return Problem(f"no row has the source '{name}'", "--cap", fix)
 
 
 def _check_enough(of_task: int, task: int, of_general: int, common: int, general: str | None) -> None:

@@ -81,10 +81,8 @@ def _weighted(text: str, problems: list[Problem]) -> tuple[str, float]:
         problems.append(Problem(f"the weight '{weight}' is not a number", text, "write FILE=0.5"))
         return path, 1.0
     if number > 1:
-        fix = "set the weight in the recipe instead: {path: …, weight: 2}"
-        problems.append(
-            Problem("a weight above 1 would repeat rows, which the loader refuses within one file", text, fix)
-        )
+        what = "a weight above 1 would repeat rows, which the loader refuses within one file"
+        problems.append(Problem(what, text, "set the weight in the recipe instead: {path: …, weight: 2}"))
     elif not number > 0:
         problems.append(Problem(f"the weight {weight} takes no row", text, "write FILE=0.5, or remove the file"))
     return path, number
@@ -114,5 +112,6 @@ def _show(mixture: Mixture, rows: int) -> None:
         typer.echo(f"{file.rows:7,}  {used:8,}  {used / rows:6.1%}  {file.path}")
     for source, count in mixture.capped.items():
         typer.echo(f"--cap leaves out {count:,} rows of {source}")
-    for note in (note for file in mixture.files for note in file.notes):
-        typer.echo(f"note: {note}", err=True)
+    for file in mixture.files:
+        for note in file.notes:
+            typer.echo(f"note: {note}", err=True)

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from slimtune.data.questions import Question
 from slimtune.datatools.build.prompts import Language
@@ -42,8 +43,8 @@ _NEGATIVE_ENGLISH = re.compile(
 class _Words:
     """The sentences of a template in one language."""
 
+    text: str
     says: str
-    says_under: str
     supports: str
     lacks: str
     in_text: str
@@ -57,8 +58,8 @@ class _Words:
 
 _WORDS: Mapping[Language, _Words] = {
     "ja": _Words(
-        says="参照した文は「{quotation}」としている。",
-        says_under="{heading}は「{quotation}」としている。",
+        text="参照した文",
+        says="{heading}は「{quotation}」としている。",
         supports="選択肢{label}はこれに沿う。",
         lacks="選択肢{label}の「{phrase}」は参照した文にない。",
         in_text="選択肢{label}の語は文にあるが、問われているものではない。",
@@ -70,8 +71,8 @@ _WORDS: Mapping[Language, _Words] = {
         quotation_marks=("「", "」"),
     ),
     "en": _Words(
-        says='The text says: "{quotation}"',
-        says_under='{heading} says: "{quotation}"',
+        text="The text",
+        says='{heading} says: "{quotation}"',
         supports="Choice {label} agrees with this.",
         lacks='The words "{phrase}" of choice {label} are not in the text.',
         in_text="The words of choice {label} are in the text, but they are not what is asked for.",
@@ -85,8 +86,7 @@ _WORDS: Mapping[Language, _Words] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Sentence:
+class _Sentence(NamedTuple):
     heading: str
     text: str
 
@@ -97,13 +97,12 @@ def argue(question: Question, language: Language) -> str:
     if not sentences:
         return ""
     words, negative = _WORDS[language], asks_for_the_wrong_one(question.question, language)
-    heading, quotation = _nearest(sentences, question.choices[question.correct])
-    quotation = _inside(quotation, words)
-    said = words.says_under if heading or question.source else words.says
-    named = heading or " ".join(part for part in (question.source, question.article) if part)
-    lines = [said.format(heading=named, quotation=quotation)]
-    phrase = _missing_phrase(question.choices[question.correct], question.context)
+    right = question.choices[question.correct]
+    heading, quotation = _nearest(sentences, right)
+    named = heading or f"{question.source} {question.article}".strip() or words.text
+    lines = [words.says.format(heading=named, quotation=_inside(quotation, words))]
     if negative:
+        phrase = _missing_phrase(right, question.context)
         form = words.contradicts_with if phrase else words.contradicts
         lines.append(form.format(label=question.correct, phrase=_inside(phrase, words)))
     else:
@@ -116,9 +115,7 @@ def argue(question: Question, language: Language) -> str:
 
 def asks_for_the_wrong_one(text: str, language: Language) -> bool:
     """Whether a question asks for the choice that the text does not bear out (「誤っているものはどれか」, "EXCEPT")."""
-    if language == "en":
-        return bool(_NEGATIVE_ENGLISH.search(text))
-    return bool(_ASKED_PART.search(text))
+    return bool((_NEGATIVE_ENGLISH if language == "en" else _ASKED_PART).search(text))
 
 
 def _on_other(question: Question, label: str, sentences: Sequence[_Sentence], words: _Words, negative: bool) -> str:
@@ -166,19 +163,18 @@ def _excerpt(sentence: str, wanted: set[tuple[str, ...]]) -> str:
     if len(sentence) <= _LONGEST_QUOTATION:
         return sentence
     clauses = _parts(sentence, _CLAUSE_ENDS)
-    best, best_shared, best_span = "", -1, (0, 0)
+    windows: list[tuple[int, int, str]] = []
     for start in range(len(clauses)):
-        text = ""
-        for end in range(start, len(clauses)):
-            text += clauses[end]
-            if len(text) > _LONGEST_QUOTATION and end > start:
+        for end in range(start + 1, len(clauses) + 1):
+            text = "".join(clauses[start:end])
+            if len(text) > _LONGEST_QUOTATION and end > start + 1:
                 break
-            shared = len(_pairs(text) & wanted)
-            if shared > best_shared:
-                best, best_shared, best_span = _cut(text), shared, (start, end + 1)
-    before = "…" if best_span[0] else ""
-    whole = best_span[1] == len(clauses) and sentence.endswith(best)
-    return f"{before}{best.strip()}{'' if whole else '…'}"
+            windows.append((start, end, text))
+    start, end, text = max(windows, key=lambda window: len(_pairs(window[2]) & wanted))
+    best = _cut(text)
+    before = "…" if start else ""
+    after = "" if end == len(clauses) and sentence.endswith(best) else "…"
+    return f"{before}{best.strip()}{after}"
 
 
 def _parts(text: str, ends: re.Pattern[str]) -> list[str]:
@@ -218,17 +214,12 @@ def _missing_phrase(choice: str, context: str) -> str:
     for start, run in enumerate(_runs([unit[0] for unit in units])):
         if run in known:
             shared[start : start + _STRETCH] = [True] * _STRETCH
-    spans = []
-    start = 0
-    for place, is_shared in enumerate([*shared, True]):
-        if is_shared:
-            if start < place:
-                spans.append((start, place))
-            start = place + 1
-    for first, end in sorted(spans, key=lambda span: span[0] - span[1]):
-        phrase = choice[units[first].start() : units[end - 1].end()]
+    runs = itertools.groupby(range(len(units)), key=shared.__getitem__)
+    for run in sorted((list(places) for is_shared, places in runs if not is_shared), key=len, reverse=True):
+        first, last = run[0], run[-1]
+        phrase = choice[units[first].start() : units[last].end()]
         # A short phrase may stand elsewhere in the context: then with its neighbours, with which it does not.
-        wider = choice[units[max(first - 1, 0)].start() : units[min(end, len(units) - 1)].end()]
+        wider = choice[units[max(first - 1, 0)].start() : units[min(last + 1, len(units) - 1)].end()]
         for candidate in (_REST_OF_A_WORD.sub("", phrase), phrase, wider):
             if len(candidate) >= _SHORTEST_PHRASE and candidate not in context:
                 return candidate
