@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,9 +77,8 @@ def split(
 
 def _size(text: str, option: str, problems: list[Problem]) -> int | float:
     """A number of questions as int, or a share as float; anything else is added to `problems`."""
-    with contextlib.suppress(ValueError):
-        if (count := int(text)) >= 0:
-            return count
+    if text.isdecimal():
+        return int(text)
     with contextlib.suppress(ValueError):
         if 0 <= (share := float(text)) < 1:
             return share
@@ -88,17 +89,14 @@ def _size(text: str, option: str, problems: list[Problem]) -> int | float:
 
 def _show(console: Console, manifest: dict[str, Any]) -> None:
     splits = {name: part for name, part in manifest["splits"].items() if part["count"]}
-    whole: dict[str, int] = {}
-    for part in splits.values():
-        for label, count in part["labels"].items():
-            whole[label] = whole.get(label, 0) + count
-    rows: dict[str, int] = {}
+    whole = sum((Counter(part["labels"]) for part in splits.values()), Counter[str]())
+    rows = Counter[str]()
     for entry in manifest["files"]:
-        rows[entry["split"]] = rows.get(entry["split"], 0) + entry["rows"]
+        rows[entry["split"]] += entry["rows"]
     everything = sum(part["count"] for part in splits.values())
     all_shares = _shares(whole, everything)
     table = [("split", "questions", "rows", "labels", "largest difference")]
-    table.append(("all", str(everything), str(sum(rows.values())), _shown(all_shares), ""))
+    table.append(("all", str(everything), str(rows.total()), _shown(all_shares), ""))
     for name, part in splits.items():
         shares = _shares(part["labels"], part["count"])
         largest = max((abs(shares.get(label, 0.0) - share) for label, share in all_shares.items()), default=0.0)
@@ -111,7 +109,7 @@ def _show(console: Console, manifest: dict[str, Any]) -> None:
         console.say(f"{what}. The largest has {groups['largest']:,}.")
 
 
-def _shares(counts: dict[str, int], of: int) -> dict[str, float]:
+def _shares(counts: Mapping[str, int], of: int) -> dict[str, float]:
     return {label: count / of for label, count in sorted(counts.items())}
 
 

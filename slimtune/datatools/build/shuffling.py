@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from slimtune.core.errors import fail
 from slimtune.data.questions import LABELS, Question
 
+# Random orders for one place of the right choice, before the next place has its turn: a place may be used up.
+_TRIES = 20
 _JAPANESE = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 # A letter by itself names a choice in Japanese text; in English, where "a" is a word, only with a sign that it does.
 _LABEL_IN_JAPANESE = re.compile(r"(?<![a-z])[a-j](?![a-z])", re.IGNORECASE)
@@ -47,31 +49,28 @@ def shuffle(questions: Sequence[Question], copies: int, *, seed: int, keep_reaso
         found.append(question)
         if not copies:
             continue
-        if ties_places(question, reasoning=keep_reasoning):
+        if _ties_places(question, reasoning=keep_reasoning):
             fixed.append(question.id)
             continue
+        reasoning = question.reasoning if keep_reasoning else ""
         for number, order in enumerate(_orders(question, copies, seed), start=1):
-            copy = _in_order(question, order, f"{question.id}~{number}")
-            origins[copy.id] = question.id
-            found.append(copy if keep_reasoning else replace(copy, reasoning=""))
+            name, correct = f"{question.id}~{number}", LABELS[order.index(question.correct)]
+            choices = {label: question.choices[old] for label, old in zip(LABELS, order, strict=False)}
+            origins[name] = question.id
+            found.append(replace(question, id=name, choices=choices, correct=correct, reasoning=reasoning))
     return Shuffled(found, origins, tuple(fixed))
 
 
-def ties_places(question: Question, *, reasoning: bool) -> bool:
+def _ties_places(question: Question, *, reasoning: bool) -> bool:
     """Whether a text names a choice by its label or place, so that another order would make it wrong."""
-    texts = [question.question, *question.choices.values()]
+    texts = [question.question, *question.choices.values(), *([question.reasoning] if reasoning else [])]
     if any(_OTHERS.search(text) for text in question.choices.values()):
         return True
     if any(_NAMED.search(unicodedata.normalize("NFKC", text)) for text in texts):
         return True
-    return reasoning and names_label(question.reasoning)
-
-
-def names_label(text: str) -> bool:
-    """Whether a text speaks of a choice by its label."""
-    folded = unicodedata.normalize("NFKC", text)
-    pattern = _LABEL_IN_JAPANESE if _JAPANESE.search(folded) else _LABEL_IN_ENGLISH
-    return bool(pattern.search(folded) or _NAMED.search(folded))
+    argued = unicodedata.normalize("NFKC", question.reasoning)
+    labels = _LABEL_IN_JAPANESE if _JAPANESE.search(argued) else _LABEL_IN_ENGLISH
+    return reasoning and bool(labels.search(argued))
 
 
 def _orders(question: Question, copies: int, seed: int) -> list[tuple[str, ...]]:
@@ -98,12 +97,3 @@ def _orders(question: Question, copies: int, seed: int) -> list[tuple[str, ...]]
                 found.append(order)
                 break
     return found
-
-
-_TRIES = 20
-"""Random orders for one place of the right choice, before the next place has its turn: a place may be used up."""
-
-
-def _in_order(question: Question, order: Sequence[str], identifier: str) -> Question:
-    choices = {label: question.choices[old] for label, old in zip(LABELS, order, strict=False)}
-    return replace(question, id=identifier, choices=choices, correct=LABELS[order.index(question.correct)])

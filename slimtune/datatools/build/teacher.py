@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from slimtune.datatools.build.prompts import Language
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.replies import reply_text
 from slimtune.evaluate.replies.extract import extract
-from slimtune.evaluate.targets.target import Prompt, Reply, Sampling, Target
+from slimtune.evaluate.targets.target import Prompt, Sampling, Target
 
 _SAMPLED = 0.7
 """Temperature of several replies to one question; a single one is greedy."""
@@ -36,13 +36,12 @@ _ANSWER_LINE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """questions: those with a reasoning that led to the right answer, in order. dropped: the others, by reason.
-
-    name: the teacher's. asked, from_file: questions whose replies were requested, and those read from the file.
+    """questions: those with a reasoning that led to the right answer, in order. dropped: the others, by why the last
+    reply gave none. name: the teacher's. asked, from_file: questions whose replies were requested, and those read from the file.
     """
 
     questions: list[Question]
-    dropped: dict[str, int]
+    dropped: Mapping[str, int]
     name: str
     asked: int
     from_file: int
@@ -65,57 +64,40 @@ def teach(
     from there and not asked for again. Raises SlimtuneError where the server is gone.
     """
     sampling = Sampling(max_new_tokens, replies=replies, temperature=_SAMPLED if replies > 1 else 0.0, seed=seed)
-    texts = {question.id: _prompt(question, language) for question in questions}
-    keys = {name: _key(text, target, sampling) for name, text in texts.items()}
+    name, texts, keys = target.facts().name, {}, {}
+    for one in questions:
+        passages = (one.context,) if one.context else ()
+        texts[one.id] = prompts.prompt(one, "cot", prompts.PROMPTS[language], passages=passages)
+        asked = [name, texts[one.id], max_new_tokens, replies, sampling.temperature, seed]
+        keys[one.id] = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     replies_path.parent.mkdir(parents=True, exist_ok=True)
     kept = AnswerFile(replies_path)
     waiting = [one for one in questions if kept.rows.get(one.id, {}).get("prompt_sha256") != keys[one.id]]
     step = target.batch_size * _BATCHES
     for start in range(0, len(waiting), step):
         batch = waiting[start : start + step]
-        asked = [Prompt((Message("user", texts[question.id]),), tuple(question.choices)) for question in batch]
-        given = target.generate(asked, sampling)
-        rows = [_row(one, keys[one.id], found) for one, found in zip(batch, given, strict=True)]
+        sent = [Prompt((Message("user", texts[one.id]),), tuple(one.choices)) for one in batch]
+        rows: list[dict[str, Any]] = []
+        for one, given in zip(batch, target.generate(sent, sampling), strict=True):
+            answers = [{"text": reply.text, "truncated": reply.truncated, "error": reply.error} for reply in given]
+            rows.append({"id": one.id, "prompt_sha256": keys[one.id], "replies": answers})
         # A failed request is asked again the next time.
         kept.keep([row for row in rows if not any(reply["error"] for reply in row["replies"])])
         kept.rows |= {row["id"]: row for row in rows}
         on_progress(min(start + step, len(waiting)), len(waiting))
     found, dropped = [], Counter[str]()
-    for question in questions:
-        reasoning, reason = _first_right(question, kept.rows[question.id]["replies"])
+    for one in questions:
+        tried = [_usable(one, reply) for reply in kept.rows[one.id]["replies"]]
+        reasoning = next((reasoning for reasoning, _ in tried if reasoning), "")
         if reasoning:
-            found.append(replace(question, reasoning=reasoning))
+            found.append(replace(one, reasoning=reasoning))
         else:
-            dropped[reason] += 1
-    return Taught(found, dict(dropped), target.facts().name, len(waiting), len(questions) - len(waiting))
+            dropped[tried[-1][1]] += 1
+    return Taught(found, dropped, name, len(waiting), len(questions) - len(waiting))
 
 
-def _prompt(question: Question, language: Language) -> str:
-    passages = (question.context,) if question.context else ()
-    return prompts.prompt(question, "cot", prompts.PROMPTS[language], passages=passages)
-
-
-def _key(text: str, target: Target, sampling: Sampling) -> str:
-    asked = [target.facts().name, text, sampling.max_new_tokens, sampling.replies, sampling.temperature, sampling.seed]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-
-
-def _row(question: Question, key: str, found: Sequence[Reply]) -> dict[str, Any]:
-    replies = [{"text": one.text, "truncated": one.truncated, "error": one.error} for one in found]
-    return {"id": question.id, "prompt_sha256": key, "replies": replies}
-
-
-def _first_right(question: Question, replies: Sequence[dict[str, str]]) -> tuple[str, str]:
-    """A usable reasoning, or "" and why the last reply gave none."""
-    reason = "no reply"
-    for reply in replies:
-        reasoning, reason = _usable(question, reply)
-        if reasoning:
-            return reasoning, ""
-    return "", reason
-
-
-def _usable(question: Question, reply: dict[str, str]) -> tuple[str, str]:
+def _usable(question: Question, reply: Mapping[str, Any]) -> tuple[str, str]:
+    """The reasoning of a reply, or "" and why it gives none."""
     if reply["error"]:
         return "", "the server gave no answer"
     if reply["truncated"]:

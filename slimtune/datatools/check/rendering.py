@@ -11,10 +11,10 @@ from slimtune.datatools.check.check import FileFigures, Report
 from slimtune.plan import batching
 from slimtune.plan.explain.suggestions import Suggestion
 
+# Examples of the padded batch that packing is compared with.
 _PADDED_BATCH = 8
-"""Examples of the padded batch that packing is compared with."""
-COUNTED = LEVELS[:3]
-"""A sound file gets no finding: "ok" does not occur here."""
+# A sound file gets no finding: "ok" does not occur here.
+_COUNTED = LEVELS[:3]
 _KINDS_FOR_A_TABLE = 3
 
 
@@ -28,7 +28,8 @@ def lines(report: Report, *, limit: int, advice: Sequence[str] = ()) -> list[str
         said += [*_figures(file, report), ""]
     if advice:
         said += [advice[0], *(f"  {line}" for line in advice[1:]), ""]
-    kinds = by_kind(report)
+    ordered = sorted(report.findings, key=lambda one: (LEVELS.index(one.level), one.code))
+    kinds = [list(alike) for _, alike in groupby(ordered, key=lambda one: (one.level, one.code))]
     for alike in kinds:
         said += [*_kind(alike, limit), ""]
     if len(kinds) >= _KINDS_FOR_A_TABLE:
@@ -37,15 +38,9 @@ def lines(report: Report, *, limit: int, advice: Sequence[str] = ()) -> list[str
     return [_one_line(line) for line in said]
 
 
-def by_kind(report: Report) -> list[list[Finding]]:
-    """The findings of each level and code in the order of their places; errors first, then the codes by name."""
-    ordered = sorted(report.findings, key=lambda one: (LEVELS.index(one.level), one.code))
-    return [list(alike) for _, alike in groupby(ordered, key=lambda one: (one.level, one.code))]
-
-
 def closing(report: Report) -> str:
     """ "3 files, 400 rows: 2 errors, 1 warning, 0 notes"."""
-    counts = ", ".join(plural(report.count(level), level) for level in COUNTED)
+    counts = ", ".join(plural(report.count(level), level) for level in _COUNTED)
     rows = sum(file.rows for file in report.files)
     return f"{plural(len(report.files), 'file')}, {plural(rows, 'row')}: {counts}"
 
@@ -57,7 +52,7 @@ def as_json(report: Report, suggested: Sequence[Suggestion] = ()) -> dict[str, A
         "model": report.model or None,
         "max_seq_length": report.max_seq_length,
         "against": list(report.against),
-        "counts": {level: report.count(level) for level in COUNTED},
+        "counts": {level: report.count(level) for level in _COUNTED},
         "findings": [asdict(finding) for finding in report.findings],
         "suggestions": [asdict(one) for one in suggested],
     }

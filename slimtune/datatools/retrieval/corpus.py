@@ -148,8 +148,8 @@ def _sections(text: str, path: str, name: str) -> Iterator[Passage]:
 
 
 def _is_sound(passage: Passage, problems: list[Problem]) -> bool:
-    found = [(f"the text {what}", fix) for what, fix in faults(passage.text, "user")]
+    found = [Problem(f"the text {what}", passage.where, fix) for what, fix in faults(passage.text, "user")]
     if passage.title:
-        found += [(f"the title {what}", fix) for what, fix in faults(passage.title, "user")]
-    problems += [Problem(what, passage.where, fix) for what, fix in found]
+        found += [Problem(f"the title {what}", passage.where, fix) for what, fix in faults(passage.title, "user")]
+    problems += found
     return not found
