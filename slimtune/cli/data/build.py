@@ -130,17 +130,16 @@ def build(
         with console.stderr().bar("Building questions") as progress:
             built = training_rows.build(found.questions, wish, index=index, teach=teach, on_progress=progress)
     with console.stderr().bar(f"Writing {output.name}"):
-        written = write_rows(output, built.rows, overwrite=overwrite)
+        state = write_rows(output, built.rows, overwrite=overwrite)
     for note in built.notes:
         typer.echo(note, err=True)
     if built.recall:
         shares = ", ".join(f"@{k} {share:.3f}" for k, share in built.recall.items())
         typer.echo(f"recall of the gold context: {shares}", err=True)
     if built.without_gold:
-        what = f"prompts without the gold context: {built.without_gold:,} of {written.rows:,}"
+        what = f"prompts without the gold context: {built.without_gold:,} of {len(built.rows):,}"
         typer.echo(what + ("" if ensure_gold else "; --ensure-gold adds it"), err=True)
-    asked = plural(len(found.questions), "question")
-    typer.echo(f"{written.path}: {written.rows:,} rows from {asked}, {written.state}")
+    typer.echo(f"{output}: {len(built.rows):,} rows from {plural(len(found.questions), 'question')}, {state}")
 
 
 def _index(

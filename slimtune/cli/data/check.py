@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,8 +104,6 @@ def check(
 
 def _facts(report: Report, settings: Recipe, name: str) -> PlanFacts | None:
     """The basis of the advice; None without rows, or for an unknown model."""
-    from collections import Counter
-
     from slimtune.models import files as base_model
     from slimtune.models import shapes as models
     from slimtune.plan.explain import suggestions

@@ -1,19 +1,15 @@
 """`slimtune data export` and `slimtune data import`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 from slimtune.cli.options import OutputOption, OverwriteOption, TrainingFilesArgument
 from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.units import plural
 from slimtune.recipe.names import Layout
-
-if TYPE_CHECKING:
-    from slimtune.datatools.writing import Written
 
 
 def export(
@@ -33,7 +29,6 @@ def export(
 ) -> None:
     """Convert training files to the layout of another tool, and report what is lost."""
     from slimtune.core import console
-    from slimtune.core.units import plural
     from slimtune.datatools.exchange import LONGEST_EXAMPLE, broken_rules, cost, read_files, to_rows
     from slimtune.datatools.writing import keep_apart, write_rows
     from slimtune.plan import lengths
@@ -52,8 +47,8 @@ def export(
             most = max_example_tokens or LONGEST_EXAMPLE
             if problems := broken_rules(read.conversations, rows, estimated, most):
                 raise SlimtuneError(problems)
-        written = write_rows(output, rows, overwrite=overwrite)
-    _say([*read.losses, *losses], written, to)
+        state = write_rows(output, rows, overwrite=overwrite)
+    _say([*read.losses, *losses], f"{output}: {plural(len(rows), 'row')} in the layout {to}, {state}")
     if estimated:
         tokens, longest = estimated.total, estimated.longest
         typer.echo(f"about {tokens:,} tokens per epoch (estimated), the longest example about {longest:,}")
@@ -86,13 +81,11 @@ def import_(
     layout = to or own_layout(read.conversations)
     with console.stderr().bar("Writing rows"):
         rows, losses = to_rows(read.conversations, layout)
-        written = write_rows(output, rows, overwrite=overwrite)
-    _say([*read.losses, *losses], written, layout)
+        state = write_rows(output, rows, overwrite=overwrite)
+    _say([*read.losses, *losses], f"{output}: {plural(len(rows), 'row')} in the layout {layout}, {state}")
 
 
-def _say(losses: Sequence[str], written: Written, layout: str) -> None:
-    from slimtune.core.units import plural
-
+def _say(losses: Sequence[str], result: str) -> None:
     for loss in losses:
         typer.echo(loss, err=True)
-    typer.echo(f"{written.path}: {plural(written.rows, 'row')} in the layout {layout}, {written.state}")
+    typer.echo(result)

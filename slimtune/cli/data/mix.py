@@ -11,6 +11,7 @@ from typer import Argument, Option
 
 from slimtune.cli.options import OutputOption, OverwriteOption
 from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.units import plural
 
 if TYPE_CHECKING:
     from slimtune.datatools.mixing import Mixture
@@ -41,7 +42,6 @@ def mix(
     Weights apply first, then caps, then --rows. General data is neither weighted nor capped.
     """
     from slimtune.core import console
-    from slimtune.core.units import plural
     from slimtune.datatools import mixing
     from slimtune.datatools.exchange import own_layout, to_rows
     from slimtune.datatools.writing import keep_apart, write_rows
@@ -61,9 +61,9 @@ def mix(
         )
     layout = own_layout(mixture.conversations)
     with console.stderr().bar("Writing rows"):
-        written = write_rows(output, to_rows(mixture.conversations, layout).rows, overwrite=overwrite)
-    _show(mixture, written.rows)
-    typer.echo(f"{output}: {plural(written.rows, 'row')} in the layout {layout}, {written.state}")
+        state = write_rows(output, to_rows(mixture.conversations, layout).rows, overwrite=overwrite)
+    _show(mixture)
+    typer.echo(f"{output}: {plural(mixture.used.total(), 'row')} in the layout {layout}, {state}")
     if mixture.missing_general:
         typer.echo(f"warning: {general} is {mixture.missing_general:,} rows short of its share", err=True)
     if general and not 0.1 <= share <= 0.2:
@@ -105,11 +105,11 @@ def _caps(texts: Sequence[str], problems: list[Problem]) -> tuple[int | None, di
     return most, caps
 
 
-def _show(mixture: Mixture, rows: int) -> None:
+def _show(mixture: Mixture) -> None:
     typer.echo("rows in  rows out   share  file")
     for file in mixture.files:
-        used = mixture.used.get(file.path, 0)
-        typer.echo(f"{file.rows:7,}  {used:8,}  {used / rows:6.1%}  {file.path}")
+        used = mixture.used[file.path]
+        typer.echo(f"{file.rows:7,}  {used:8,}  {used / mixture.used.total():6.1%}  {file.path}")
     for source, count in mixture.capped.items():
         typer.echo(f"--cap leaves out {count:,} rows of {source}")
     for file in mixture.files:

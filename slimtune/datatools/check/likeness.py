@@ -22,7 +22,8 @@ class Likeness:
     def add(self, conversation: Conversation) -> None:
         self._repetitions.add(conversation)
         mode, identifier = str(conversation.meta.get("mode")), conversation.meta.get("id")
-        self._folded.append(key(mode, *(_folded(message.content) for message in conversation.messages)))
+        texts = (nfkc.normalised(message.content).casefold() for message in conversation.messages)
+        self._folded.append(key(mode, *("".join(text.split()) for text in texts)))
         # 0 stands for a row without an id, which repeats nobody's.
         self._ids.append(0 if identifier is None else key(conversation.path, mode, str(identifier)))
 
@@ -41,7 +42,3 @@ class Likeness:
                 what = f"the id is used twice: {where(rows[0])} and {where(row)}"
                 found.append(Finding("warning", what, "give each question its own id", where(row), "repeated-id"))
         return found
-
-
-def _folded(text: str) -> str:
-    return "".join(nfkc.normalised(text).casefold().split())

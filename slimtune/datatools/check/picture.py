@@ -47,12 +47,11 @@ def _lengths(axes: Axes, report: Report) -> None:
     if not counted:
         return _nothing(axes, "no example could be read")
     longest = max(max(file.lengths.tokens) for file in counted)
-    bins = 40
     alone = len(counted) == 1
     for number, file in enumerate(counted):
         axes.hist(
             list(file.lengths.tokens),
-            bins=bins,
+            bins=40,
             range=(0, longest + 1),
             histtype="stepfilled" if alone else "step",
             color=_BLUE if alone else f"C{number}",
@@ -67,8 +66,7 @@ def _lengths(axes: Axes, report: Report) -> None:
         note = f" max_seq_length {limit:,} \n {cut:,} of {total:,} longer ({cut / total:.1%}) "
         side = "right" if limit > longest / 2 else "left"
         axes.text(limit, axes.get_ylim()[1] * 0.97, note, va="top", ha=side, color=_COLOURS["error"], fontsize=9)
-    how = f"tokens of {_ascii(report.model)}" if report.model else "tokens, estimated from characters"
-    axes.set_xlabel(how)
+    axes.set_xlabel(f"tokens of {_ascii(report.model)}" if report.model else "tokens, estimated from characters")
     axes.set_ylabel("examples")
     if not alone:
         axes.legend(frameon=False, fontsize=9)

@@ -4,7 +4,7 @@ import importlib.metadata
 import importlib.util
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 from slimtune.core.errors import fail
@@ -63,8 +63,9 @@ def _sudachi_words() -> Terms:
     def words(text: str) -> list[str]:
         return [
             word.normalized_form().casefold()
-            for piece in _pieces(unicodedata.normalize("NFKC", text))
-            for word in tokenizer.tokenize(piece)
+            for line in unicodedata.normalize("NFKC", text).splitlines()
+            for start in range(0, len(line), _MOST_CHARACTERS)
+            for word in tokenizer.tokenize(line[start : start + _MOST_CHARACTERS])
             if word.part_of_speech()[0] not in _NO_WORDS
         ]
 
@@ -80,9 +81,3 @@ def _dictionary() -> str:
         "terms of the kind 'sudachi' need the Sudachi analyser and a dictionary",
         fix="install them: pip install sudachipy sudachidict-core",
     )
-
-
-def _pieces(text: str) -> Iterator[str]:
-    for line in text.splitlines():
-        for start in range(0, len(line), _MOST_CHARACTERS):
-            yield line[start : start + _MOST_CHARACTERS]

@@ -89,7 +89,7 @@ def split_files(
     if not overwrite:
         _check_targets(folder, manifest, earlier if redo != "no" else None)
     written = [write_rows(folder / name, own, overwrite=True) for name, own in rows.items()]
-    unchanged = earlier == manifest and all(one.unchanged for one in written)
+    unchanged = earlier == manifest and "written" not in written
     if earlier != manifest:
         split_manifest.write(manifest_path, manifest)
     notes = list(_notes(questions, name_of, sizes, threshold))
@@ -182,7 +182,9 @@ def _refusal(
     before, home = split_manifest.hashes_of(earlier), split_manifest.split_of(earlier)
     both = known.keys() & before.keys()
     moved = f"{sum(anew[id] != home[id] for id in both):,} of {len(both):,} questions"
-    options = "; ".join(_differences(earlier, wish))
+    settings = [(name, earlier[name], wish[name]) for name in ("seed", "threshold")]
+    settings += [(name, earlier["sizes"].get(name, 0), size) for name, size in wish["sizes"].items()]
+    options = "; ".join(f"--{name} was {before:g}, is {now:g}" for name, before, now in settings if before != now)
     if earlier["inputs"] == wish["inputs"]:
         what = f"these files are split already, with other options ({options})"
         fix = f"use the same options, or split again with --again: {moved} would move to another split"
@@ -197,13 +199,6 @@ def _refusal(
         new = f" and places the {added:,} new ones" if added else ""
         fix = f"--extend keeps known questions in place{new}; --again splits again, and {moved} known questions move"
     return fail(what, where=str(path), fix=fix)
-
-
-def _differences(earlier: Mapping[str, Any], wish: Mapping[str, Any]) -> list[str]:
-    """Each option that is another one than before: "--seed was 42, is 7"."""
-    options = [("seed", earlier["seed"], wish["seed"]), ("threshold", earlier["threshold"], wish["threshold"])]
-    options += [(name, earlier["sizes"].get(name, 0), size) for name, size in wish["sizes"].items()]
-    return [f"--{name} was {before:g}, is {now:g}" for name, before, now in options if before != now]
 
 
 def _check_not_empty(name_of: Mapping[str, str], sizes: Mapping[str, int], questions: Sequence[SplitItem]) -> None:

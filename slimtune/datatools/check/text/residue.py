@@ -1,6 +1,7 @@
 """What templates, web pages, wrong encodings and copy-and-paste leave behind in a text."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
 
 from slimtune.core.findings import Finding
@@ -43,13 +44,6 @@ _HIDDEN_MARKS = re.compile(f"[\u200c\u200e\u200f]|{_JOINER}")
 _HIDDEN_TAGS = re.compile("[\U000e0000-\U000e007f]+")
 # Hebrew, Arabic and the scripts of India are spelt with joiners and direction marks.
 _JOINING_SCRIPTS = re.compile("[\u0590-\u08ff\u0900-\u0dff]")
-_HIDDEN_NAMES = {
-    "\u00ad": "a soft hyphen",
-    "\u200b": "a zero width space",
-    "\u200c": "a zero width non-joiner",
-    "\u200d": "a zero width joiner",
-    "\ufeff": "a byte order mark",
-}
 
 
 def text_findings(text: str, part: str, where: str, *, about_html: bool = False) -> Iterator[Finding]:
@@ -76,8 +70,8 @@ def text_findings(text: str, part: str, where: str, *, about_html: bool = False)
         fix = "read the source in its own encoding, and build the row again"
         yield warning(f"contains characters of a wrong encoding: {shown}", fix, "mojibake")
     if character := _invisible(text):
-        name = _HIDDEN_NAMES.get(character, "an invisible character")
-        yield warning(f"contains {name} (U+{ord(character):04X})", "remove it", "invisible-characters")
+        name = "byte order mark" if character == "\ufeff" else unicodedata.name(character, "character").lower()
+        yield warning(f"contains an invisible {name} (U+{ord(character):04X})", "remove it", "invisible-characters")
 
 
 def _filler(text: str, part: str) -> str:
