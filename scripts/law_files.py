@@ -149,7 +149,7 @@ def build_files(
 
 def _check(questions: Sequence[Question]) -> None:
     problems: dict[str, list[Problem]] = {}
-    for problem in repeated_ids(questions, "question"):
+    for problem in repeated_ids(((one.id, one.where) for one in questions), "question"):
         problems.setdefault(problem.where.rpartition(":")[0], []).append(problem)
     for question in questions:
         if not question.reasoning:

@@ -9,6 +9,7 @@ All may have `meta` (an object, kept as it is) and, except `messages`, their own
 """
 
 import difflib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,21 +74,16 @@ def detect(value: Mapping[str, Any]) -> FormatName | None:
     return None
 
 
-def detect_file(rows: Sequence[Row]) -> FormatName | None:
-    """The format of most of the first `FIRST_ROWS` rows that have one; None if none has."""
-    found = Counter(name for name in (detect(row.value) for row in rows[:FIRST_ROWS]) if name)
-    return found.most_common(1)[0][0] if found else None
-
-
 def choose(
     rows: Sequence[Row], format: str, path: str, problems: list[Problem], *, setting: tuple[str, str] | None = None
 ) -> FormatName | None:
-    """The format of a file: the one that was asked for, or for "auto" what its first rows show.
+    """The format of a file: the one that was asked for, or for "auto" that of most of its first `FIRST_ROWS` rows.
 
     setting: where the format was asked for, and by what name, for the message; by default ("data.format", format).
     None, with the reason in `problems`, if no format fits, or if these rows show another one than was asked for.
     """
-    detected = detect_file(rows)
+    shown = Counter(name for row in rows[:FIRST_ROWS] if (name := detect(row.value)))
+    detected = shown.most_common(1)[0][0] if shown else None
     where = f"{path}:{rows[0].line}"
     keys = ", ".join(map(repr, rows[0].value)) or "(none)"
     if format == "auto":
@@ -134,18 +130,14 @@ def convert(
         problems.append(Problem(what, f"{path}:{row.line}", fix))
 
     turns = _turns(row.value, name, report)
-    for key in _UNSUPPORTED:
-        if row.value.get(key):
-            report(f"'{key}' is not supported", "leave it out, or write it as text of a turn")
+    _refuse_unsupported(row.value, "", report)
     meta = row.value.get("meta", {})
     if not isinstance(meta, dict):
         report(f"'meta' is {type_name(meta)}, not an object", 'write "meta": {…}, or leave it out')
     for what, fix in unwritable(meta):
         report(f"'meta' {what}", fix)
-    if len(problems) > known:
-        return None
-
-    _check_order(turns, name, report)
+    if len(problems) == known:
+        _check_order(turns, report)
     if len(problems) > known:
         return None
     messages = [Message(turn.role, turn.text) for turn in turns]
@@ -165,16 +157,13 @@ def _turns(value: Mapping[str, Any], name: FormatName, report: _Report) -> list[
         turns += _text_turn(value, "system", "system", report)
     if name == "sharegpt":
         return turns + _listed(value, "conversations", ("from", "value"), _SHAREGPT_ROLES, report)
-    if name == "input_output":
-        return [*turns, *_text_turn(value, "input", "user", report), *_text_turn(value, "output", "assistant", report)]
-
-    instruction = _text_turn(value, "instruction", "user", report)
-    # Alpaca's own files write "" where an instruction needs no input.
-    addition = _text_turn(value, "input", "user", report) if value.get("input") not in (None, "") else []
-    turns += instruction
-    if instruction and addition:
-        text = f"{instruction[0].text}\n\n{addition[0].text}"
-        turns[-1] = _Turn("user", text, instruction[0].changed or addition[0].changed, "instruction")
+    keys = ["input"]
+    if name == "alpaca":
+        # Alpaca's own files write "" where an instruction needs no input.
+        keys = ["instruction", "input"] if value.get("input") not in (None, "") else ["instruction"]
+    asked = [turn for key in keys for turn in _text_turn(value, key, "user", report)]
+    text = "\n\n".join(turn.text for turn in asked)
+    turns.append(_Turn("user", text, any(turn.changed for turn in asked), keys[0]))
     return turns + _text_turn(value, "output", "assistant", report)
 
 
@@ -206,9 +195,7 @@ def _listed(
         if not isinstance(entry, dict):
             report(f"'{place}' is {type_name(entry)}, not an object", f"write {shape}")
             continue
-        for unsupported in _UNSUPPORTED:
-            if entry.get(unsupported):
-                report(f"'{place}.{unsupported}' is not supported", "leave it out, or write it as text of a turn")
+        _refuse_unsupported(entry, f"{place}.", report)
         role = _string(entry, role_key, f"{place}.{role_key}", report)
         text = _string(entry, text_key, f"{place}.{text_key}", report)
         if role is not None and role not in roles:
@@ -218,13 +205,17 @@ def _listed(
     return turns
 
 
+def _refuse_unsupported(value: Mapping[str, Any], place: str, report: _Report) -> None:
+    for key in _UNSUPPORTED:
+        if value.get(key):
+            report(f"'{place}{key}' is not supported", "leave it out, or write it as text of a turn")
+
+
 def _string(value: Mapping[str, Any], key: str, field: str, report: _Report) -> str | None:
     if key not in value:
         near = difflib.get_close_matches(key, list(value), n=1)
-        keys = ", ".join(map(repr, value))
-        report(
-            f"'{field}' is missing", f"did you mean {near[0]!r}?" if near else f"the keys here are {keys or '(none)'}"
-        )
+        keys = ", ".join(map(repr, value)) or "(none)"
+        report(f"'{field}' is missing", f"did you mean {near[0]!r}?" if near else f"the keys here are {keys}")
         return None
     content = value[key]
     if isinstance(content, str):
@@ -238,16 +229,13 @@ def _string(value: Mapping[str, Any], key: str, field: str, report: _Report) -> 
     return None
 
 
-def _check_order(turns: Sequence[_Turn], name: FormatName, report: _Report) -> None:
-    """System only first, then user and assistant in turn, ending with the assistant; the first fault is reported."""
+def _check_order(turns: Sequence[_Turn], report: _Report) -> None:
+    """Report the first turn that stands in the wrong place."""
     fix = "a conversation is: system (optional), then user and assistant in turn, ending with the assistant"
-    expected: Role = "user"
-    for index, turn in enumerate(turns):
-        if index == 0 and turn.role == "system":
-            continue
+    spoken = turns[turns[0].role == "system" :]
+    for turn, expected in zip(spoken, itertools.cycle(("user", "assistant")), strict=False):
         if turn.role != expected:
             report(f"'{turn.field}' is a turn of {turn.role}, not of {expected}", fix)
             return
-        expected = "assistant" if expected == "user" else "user"
-    if not turns or turns[-1].role != "assistant":
-        report(f"the conversation ends with {turns[-1].role if turns else 'nothing'}, not with the assistant", fix)
+    if turns[-1].role != "assistant":
+        report(f"the conversation ends with {turns[-1].role}, not with the assistant", fix)

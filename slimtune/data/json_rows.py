@@ -16,7 +16,6 @@ from slimtune.core.errors import Problem
 # A single object with one of these is a row, not a wrapper around rows, even if its one list holds objects.
 _ROW_KEYS = ("messages", "conversations", "instruction", "input", "output")
 _SPACE = re.compile(r"[ \t\n]*")
-_NOT_SPACE = re.compile(r"\S")
 _TYPE_NAMES = {
     dict: "an object",
     list: "a list",
@@ -71,19 +70,14 @@ class StrictDecoder:
 
 def read_json(text: str, path: str, bad_lines: frozenset[int], problems: list[Problem]) -> list[Row]:
     """The rows of JSON text; which of the three layouts it is shows in its first line that is not blank."""
-    begun = text.lstrip()
-    end = begun.find("\n")
-    first = begun if end < 0 else begun[:end]
-    one_line = end < 0 or _NOT_SPACE.search(begun, end) is None
+    first, _, rest = text.lstrip().partition("\n")
+    first, one_line = first.strip().lstrip("\ufeff"), not rest.strip()
     named_lines = PurePath(path).suffix.lower() in (".jsonl", ".ndjson")
-    first = first.strip().lstrip("\ufeff")
-    if first.startswith("["):
-        if named_lines and not one_line and _is_json(first):
-            return read_lines(text, path, bad_lines, problems)
-        return read_array(text, text.index("["), path, problems)
     whole_object = first == "{" or (not named_lines and (one_line or not first.endswith("}")))
+    if first.startswith("[") and not (named_lines and not one_line and _is_json(first)):
+        return _read_array(text, path, problems)
     if first.startswith("{") and whole_object:
-        return read_object(text, path, problems)
+        return _read_object(text, path, problems)
     return read_lines(text, path, bad_lines, problems)
 
 
@@ -101,17 +95,15 @@ def read_lines(
             continue
         try:
             # Files that were concatenated have a BOM in the middle.
-            value = decoder.decode(line.lstrip("\ufeff"))
+            rows += _accepted(decoder.decode(line.lstrip("\ufeff")), decoder, path, number, problems)
         except (ValueError, RecursionError) as error:
             problems.append(_broken(error, path, number))
-            continue
-        rows += _accepted(value, decoder, path, number, problems)
     return rows
 
 
-def read_array(text: str, start: int, path: str, problems: list[Problem]) -> list[Row]:
-    """The objects of the array whose `[` is at `start`; nothing may follow its `]`."""
-    rows, end = _elements(text, start, path, problems)
+def _read_array(text: str, path: str, problems: list[Problem]) -> list[Row]:
+    """The objects of an array that nothing may follow."""
+    rows, end = _elements(text, text.index("["), path, problems)
     rest = _skip(text, end)
     if rest < len(text):
         fix = "keep one array per file, or write one object per line (JSONL)"
@@ -119,7 +111,7 @@ def read_array(text: str, start: int, path: str, problems: list[Problem]) -> lis
     return rows
 
 
-def read_object(text: str, path: str, problems: list[Problem]) -> list[Row]:
+def _read_object(text: str, path: str, problems: list[Problem]) -> list[Row]:
     """A single object: the rows of its one list (`{"samples": [{…}, …]}`) or, if it wraps none, itself the only row."""
     decoder = StrictDecoder()
     start = text.index("{")
@@ -139,9 +131,8 @@ def read_object(text: str, path: str, problems: list[Problem]) -> list[Row]:
         return _accepted(value, decoder, path, line, problems)
     starts = [position for key, position in _members(text, start) if key == wrapper]
     if len(starts) > 1:
-        problems.append(
-            _at(text, starts[1], path, f"the key {wrapper!r} occurs twice in one object", "keep one of them")
-        )
+        what = f"the key {wrapper!r} occurs twice in one object"
+        problems.append(_at(text, starts[1], path, what, "keep one of them"))
         return []
     return _elements(text, starts[0], path, problems)[0]
 
@@ -153,21 +144,18 @@ def _elements(text: str, start: int, path: str, problems: list[Problem]) -> tupl
     """
     decoder = StrictDecoder()
     rows: list[Row] = []
-    line, counted = 1, 0
-    position = _skip(text, start + 1)
+    line, counted = 1, 0  # lines are counted on from the last element: an array may be long
+    position: int | None = _skip(text, start + 1)
     if text.startswith("]", position):
         return rows, position + 1
-    while True:
+    while position is not None:
         line += text.count("\n", counted, position)
         counted = position
         try:
             value, end = decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
             problems.append(_broken(error, path, line))
-            following = _next_element(text, position)
-            if following is None:
-                return rows, len(text)
-            position = following
+            position = _next_element(text, position)
             continue
         rows += _accepted(value, decoder, path, line, problems)
         position = _skip(text, end)
@@ -184,6 +172,7 @@ def _elements(text: str, start: int, path: str, problems: list[Problem]) -> tupl
         elif not mark:
             problems.append(_at(text, end, path, "the array is never closed", "the file looks cut off: get it again"))
             return rows, end
+    return rows, len(text)
 
 
 def _wrapper_key(value: dict[str, Any]) -> str | None:
@@ -216,9 +205,8 @@ def _accepted(value: Any, decoder: StrictDecoder, path: str, line: int, problems
         problems.extend(Problem(complaint, where, fix) for complaint in dict.fromkeys(decoder.complaints))
         return []
     if not isinstance(value, dict):
-        problems.append(
-            Problem(f"the row is {type_name(value)}, not an object", where, 'write {"input": …, "output": …}')
-        )
+        what = f"the row is {type_name(value)}, not an object"
+        problems.append(Problem(what, where, 'write {"input": …, "output": …}'))
         return []
     return [Row(line, value)]
 
@@ -240,6 +228,7 @@ def _at(text: str, position: int, path: str, what: str, fix: str) -> Problem:
 
 
 def _next_element(text: str, position: int) -> int | None:
+    """Where the next line with the indent of the one before `position` has a `{`."""
     indent = text[text.rfind("\n", 0, position) + 1 : position]
     if indent.strip():
         return None

@@ -28,38 +28,30 @@ _MODES = get_args(Mode)
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """What became of one file.
+    """What became of one file. kept: rows after the mode filter. used: examples after weighting.
 
-    rows: rows in it. kept: rows after the mode filter. used: examples after weighting. nfc_changed, filtered_by_mode:
-    rows. ignored_keys: keys that the format does not have. sha256: of the file's bytes, None for a data set on the hub.
+    sha256: of the file's bytes, None for a data set on the hub.
     """
 
-    path: str
-    format: str
-    rows: int
+    file: DataFile
     kept: int
     used: int
     weight: float
-    nfc_changed: int
-    filtered_by_mode: int
-    ignored_keys: tuple[str, ...]
     sha256: str | None
 
     @property
     def notes(self) -> list[str]:
         """What loading the file changed or left out, in words."""
-        notes = []
-        if self.nfc_changed:
-            notes.append(f"{self.path}: normalised {plural(self.nfc_changed, 'row')} to Unicode NFC.")
-        if self.filtered_by_mode:
-            left_out = f"{self.filtered_by_mode} of {self.rows} rows have another mode and are left out"
-            notes.append(f"{self.path}: {left_out}.")
-        if self.ignored_keys:
-            keys = ", ".join(self.ignored_keys)
-            notes.append(f"{self.path}: ignored keys that the {self.format} format does not have: {keys}.")
+        file, notes = self.file, []
+        if file.nfc_changed:
+            notes.append(f"normalised {plural(file.nfc_changed, 'row')} to Unicode NFC")
+        if left_out := file.sound - self.kept:
+            notes.append(f"{left_out} of {file.rows} rows have another mode and are left out")
+        if file.ignored:
+            notes.append(f"ignored keys that the {file.layout} format does not have: {', '.join(file.ignored)}")
         if self.weight != 1:
-            notes.append(f"{self.path}: weight {self.weight:g} makes {self.used} examples of {self.kept} rows.")
-        return notes
+            notes.append(f"weight {self.weight:g} makes {self.used} examples of {self.kept} rows")
+        return [f"{file.path}: {note}." for note in notes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +125,7 @@ def load_conversations(
 
     paths: files or hub ids, each with a weight: 1.0 takes every row once, 0.5 a random half, 2.5 every row twice and a
     random half a third time. mode: keep the rows with this `meta.mode`. system: the system prompt of rows without one.
-    format: one of `formats.FORMATS`. seed: one file keeps its order; several are shuffled. on_progress: bytes of a
-    file.
-
+    format: one of `formats.FORMATS`. seed: one file keeps its order; several are shuffled. on_progress: bytes of one.
     Raises SlimtuneError with every problem of every file, at most 50 shown per file.
     """
     _check_arguments(paths, mode, system, format)
@@ -149,14 +139,9 @@ def load_conversations(
         file, weight = DataFile(path, format, system, problems=problems[path]), weights[path]
         modes = ModeFilter(path, mode, file.problems)
         kept: list[Conversation] = []
-        sound = nfc_changed = 0
-        ignored: dict[str, None] = {}
         for converted in file.records():
             for one in converted:
                 repetitions.add(one.conversation)
-                nfc_changed += one.nfc_changed
-                ignored.update(dict.fromkeys(one.ignored))
-            sound += len(converted)
             kept += modes.keep([one.conversation for one in converted])
             on_progress(file.done, file.total)
         modes.finish()
@@ -165,20 +150,7 @@ def load_conversations(
             what = f"weight {weight:g} of {len(kept)} rows leaves none of them"
             file.problems.append(Problem(what, path, "raise the weight, or drop the file"))
         conversations += used
-        reports.append(
-            FileReport(
-                path=path,
-                format=file.layout,
-                rows=file.rows,
-                kept=len(kept),
-                used=len(used),
-                weight=weight,
-                nfc_changed=nfc_changed,
-                filtered_by_mode=sound - len(kept),
-                ignored_keys=tuple(ignored),
-                sha256=sha256,
-            )
-        )
+        reports.append(FileReport(file, len(kept), len(used), weight, sha256))
     for repetition in repetitions.find():
         problems[repetition.path].append(repetition.problem)
     for problem in listed_again:
@@ -196,9 +168,8 @@ def _check_arguments(paths: Sequence[tuple[str, float]], mode: str, system: str 
         problems.append(Problem("no data file is named", fix="name at least one"))
     for path, weight in paths:
         if not (math.isfinite(weight) and weight > 0):
-            problems.append(
-                Problem(f"the weight {weight:g} is not a positive number", path, "1.0 takes every row once")
-            )
+            what = f"the weight {weight:g} is not a positive number"
+            problems.append(Problem(what, path, "1.0 takes every row once"))
     if mode not in ("auto", *_MODES):
         problems.append(Problem(f"unknown mode {mode!r}", fix=f"one of auto, {', '.join(_MODES)}"))
     if format not in formats.FORMATS:

@@ -1,9 +1,9 @@
 """One error for all the files of a run, short enough to read."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
 
 from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.units import plural
 
 SHOWN_PER_FILE = 50
 
@@ -22,28 +22,19 @@ def bad_data(problems: Mapping[str, Sequence[Problem]]) -> SlimtuneError:
         shown += in_order[:SHOWN_PER_FILE]
         if len(found) > SHOWN_PER_FILE:
             shown.append(Problem(f"… and {len(found) - SHOWN_PER_FILE} more", path))
-        counts.append(f"{len(found)} problem{'s' if len(found) > 1 else ''} in {path}")
+        counts.append(f"{plural(len(found), 'problem')} in {path}")
     return SlimtuneError(shown, summary=", ".join(counts))
 
 
-class Named(Protocol):
-    """Something with an id, and "file:line"."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def where(self) -> str: ...
-
-
-def repeated_ids(things: Iterable[Named], noun: str) -> list[Problem]:
-    """A problem for each thing whose id an earlier one has, with both places."""
-    first: dict[str, Named] = {}
+def repeated_ids(places: Iterable[tuple[str, str]], noun: str) -> list[Problem]:
+    """A problem for each thing whose id an earlier one has. places: the id and "file:line" of each thing."""
+    first: dict[str, str] = {}
     problems: list[Problem] = []
-    for thing in things:
-        earlier = first.setdefault(thing.id, thing)
-        if earlier is not thing:
-            what = f"the id '{thing.id}' is used twice: {earlier.where} and {thing.where}"
-            problems.append(Problem(what, thing.where, f"give each {noun} its own id"))
+    for id, where in places:
+        if id in first:
+            what = f"the id '{id}' is used twice: {first[id]} and {where}"
+            problems.append(Problem(what, where, f"give each {noun} its own id"))
+        first.setdefault(id, where)
     return problems
 
 

@@ -56,13 +56,11 @@ def choice_faults(choices: Mapping[str, str], correct: str) -> list[tuple[str, s
     labels = list(choices)
     expected = list(LABELS[: len(labels)])
     if len(labels) < 2 or labels != expected:
-        found.append(
-            (f"the labels are {', '.join(labels) or '(none)'}", "label at least two choices a, b, c … in order")
-        )
+        what = f"the labels are {', '.join(labels) or '(none)'}"
+        found.append((what, "label at least two choices a, b, c … in order"))
     if correct not in choices:
-        found.append(
-            (f"'correct' is {correct!r}, which is not one of the labels", "write the label of the right choice")
-        )
+        what = f"'correct' is {correct!r}, which is not one of the labels"
+        found.append((what, "write the label of the right choice"))
     seen: dict[str, str] = {}
     for label, text in choices.items():
         # Choices that differ in width or spacing only cannot be told apart by reading them.
@@ -78,12 +76,10 @@ def _question(row: Row, path: str, problems: list[Problem]) -> Question | None:
     def report(what: str, fix: str) -> None:
         problems.append(Problem(what, f"{path}:{row.line}", fix))
 
-    for key in KEYS:
-        if key not in row.value:
-            report(f"'{key}' is missing", f"a question has the keys {', '.join(KEYS)}")
-    for key in row.value:
-        if key not in KEYS:
-            report(f"unknown key {key!r}", f"a question has the keys {', '.join(KEYS)}")
+    wrong = [f"'{key}' is missing" for key in KEYS if key not in row.value]
+    wrong += [f"unknown key {key!r}" for key in row.value if key not in KEYS]
+    for what in wrong:
+        report(what, f"a question has the keys {', '.join(KEYS)}")
     texts = {key: checked_text(row.value[key], f"'{key}'", report) for key in _TEXTS if key in row.value}
     choices = row.value.get("choices", {})
     if not isinstance(choices, dict):

@@ -3,11 +3,13 @@
 JSONL in UTF-8 is not held in memory; every other kind of file is read whole.
 """
 
+import contextlib
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import BinaryIO
 
 from slimtune.core.errors import Problem, SlimtuneError
@@ -26,12 +28,13 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(slots=True)
 class DataFile:
-    """A data file or a data set on the hub, and how far it has been read.
+    """A data file or a data set on the hub, and what has been read of it so far.
 
     format: one of `formats.FORMATS`. setting: the option that asked for the format and its value, for messages.
-    system: the system prompt of rows without one.
-    layout: the format that the file has, "" until it is known. rows: objects read so far. done, total: bytes; rows for
-    a data set on the hub. problems: what is wrong with the file, complete once everything has been read.
+    system: the system prompt of rows without one. problems: what is wrong with the file.
+    layout: the format that the file has, "" until it is known. rows: its objects. sound: those that became records.
+    nfc_changed: of these, whose text is changed by normalisation. ignored: keys that the format lacks, with their rows.
+    done, total: bytes; rows for a data set on the hub.
     """
 
     path: str
@@ -40,6 +43,9 @@ class DataFile:
     setting: tuple[str, str] | None = None
     layout: str = ""
     rows: int = 0
+    sound: int = 0
+    nfc_changed: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
     done: int = 0
     total: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -52,37 +58,36 @@ class DataFile:
             first += rows
             if len(first) >= formats.FIRST_ROWS:
                 break
-        name = formats.choose(first, self.format, self.path, self.problems, setting=self.setting) if first else None
+        path, problems = self.path, self.problems
+        name = formats.choose(first, self.format, path, problems, setting=self.setting) if first else None
         self.layout = name or ""
         for rows in itertools.chain([first], blocks):
             self.rows += len(rows)
             # Without a layout the lines are still read, to find the broken ones.
             if name and rows:
-                yield formats.convert_rows(
-                    rows, name, self.format, path=self.path, system=self.system, problems=self.problems
-                )
+                found = formats.convert_rows(rows, name, self.format, path=path, system=self.system, problems=problems)
+                self.sound += len(found)
+                for one in found:
+                    self.nfc_changed += one.nfc_changed
+                    self.ignored.update(one.ignored)
+                yield found
 
     def row_blocks(self) -> Iterator[list[Row]]:
         """The rows as the file has them; `done`, `total` and `problems` are kept up to date."""
         path = Path(self.path)
-        if is_hub_id(self.path) or not path.is_file():
+        is_file = path.is_file() and not is_hub_id(self.path)
+        self.total = path.stat().st_size if is_file else 0
+        if not is_file or not _is_plain_jsonl(path):
             yield from self._whole()
             return
-        self.total = path.stat().st_size
-        if not _is_plain_jsonl(path):
-            yield from self._whole()
-            return
-        line, found = 1, False
+        line = 1
         with path.open("rb") as file:
             for block in _whole_lines(file):
                 self.done += len(block)
                 text = block.removeprefix(_BYTE_ORDER_MARK).decode("utf-8").replace("\r\n", "\n")
                 rows = read_lines(text, self.path, frozenset(), self.problems, first_line=line)
                 line += text.count("\n")
-                found = found or bool(rows)
                 yield rows
-        if not found and not self.problems:
-            self.problems.append(Problem("the file is empty", self.path, "write at least one example into it"))
 
     def _whole(self) -> Iterator[list[Row]]:
         try:
@@ -108,8 +113,10 @@ def distinct(paths: Sequence[str]) -> tuple[dict[str, str | None], list[Problem]
         if path in hashes:
             problems.append(Problem("the file is listed twice", path, "list it once; a recipe can give it more weight"))
             continue
-        sha256 = _sha256(path)
-        same = next((other for other, known in hashes.items() if sha256 is not None and known == sha256), None)
+        sha256 = None
+        with contextlib.suppress(OSError):
+            sha256 = None if is_hub_id(path) else sha256_file(Path(path))
+        same = next((other for other, known in hashes.items() if sha256 and known == sha256), None)
         if same is None:
             hashes[path] = sha256
         else:
@@ -118,18 +125,9 @@ def distinct(paths: Sequence[str]) -> tuple[dict[str, str | None], list[Problem]
     return hashes, problems
 
 
-def _sha256(path: str) -> str | None:
-    if is_hub_id(path):
-        return None
-    try:
-        return sha256_file(Path(path))
-    except OSError:
-        return None
-
-
 def _is_plain_jsonl(path: Path) -> bool:
     """Whether reading line by line gives what `read_rows` gives: UTF-8, usual line ends, an object in the first line."""
-    if PurePath(path).suffix.lower() not in _LINE_SUFFIXES or not os.access(path, os.R_OK):
+    if path.suffix.lower() not in _LINE_SUFFIXES or not os.access(path, os.R_OK):
         return False
     first = b""
     with path.open("rb") as file:

@@ -16,13 +16,9 @@ class Message:
     role: Role
     content: str
 
-    def as_dict(self) -> dict[str, str]:
-        """The turn as chat templates, servers and JSONL files have it: {"role", "content"}."""
-        return {"role": self.role, "content": self.content}
-
 
 def as_dicts(messages: Iterable[Message]) -> list[dict[str, str]]:
-    """Messages as chat templates and chat APIs take them: {"role", "content"} each."""
+    """Messages as chat templates, servers and JSONL files have them: {"role", "content"} each."""
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
@@ -31,8 +27,7 @@ class Conversation:
     """A training example: an optional system message, then user and assistant in turn, ending with the assistant.
 
     meta: the row's `meta` as it stood (for multiple choice: id, mode, choices, correct, context, source).
-    path, line: where it came from, for messages; `line` is 1-based
-        (for Parquet and hub datasets: the row's number).
+    path, line: where it came from, for messages. `line` is 1-based; for Parquet and the hub, the row's number.
     """
 
     messages: tuple[Message, ...]

@@ -1,14 +1,11 @@
-"""A path or a Hugging Face id to rows: JSONL, JSON, CSV, Parquet and the hub, each row with its line.
-
-What is wrong with a file is collected as `Problem`s, so that all files can be reported together; only a hub data
-set that cannot be had raises at once.
-"""
+"""A path or a Hugging Face id to rows: JSONL, JSON, CSV, Parquet and the hub, each row with its line."""
 
 import csv
 import datetime
 import decimal
 import difflib
 import io
+import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator
@@ -34,23 +31,10 @@ def read_rows(path: str, problems: list[Problem]) -> list[Row]:
     The kind of a file shows in its suffix, or else in its content. Rows that cannot be read are left out and
     reported in `problems` with "path:line". Raises `SlimtuneError` for a hub data set that cannot be loaded.
     """
-    if is_hub_id(path):
-        return _read_hub(path, problems)
-    file = Path(path)
-    if not file.is_file():
-        problems.append(_no_such_file(file, path))
-        return []
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        problems.append(Problem(f"the file cannot be read: {error.strerror}", path, "check its permissions"))
-        return []
-    if data.startswith(b"PAR1"):
-        return _read_parquet(path, data, problems)
     known = len(problems)
-    rows = _read_text(path, data, problems)
+    rows = _read_hub(path, problems) if is_hub_id(path) else _read_file(path, problems)
     if not rows and len(problems) == known:
-        problems.append(Problem("the file has no rows", path, "write at least one example into it"))
+        problems.append(Problem("there are no rows", path, "write at least one example into it"))
     return rows
 
 
@@ -64,7 +48,17 @@ def is_hub_id(path: str) -> bool:
     return not Path(path).parent.is_dir()
 
 
-def _read_text(path: str, data: bytes, problems: list[Problem]) -> list[Row]:
+def _read_file(path: str, problems: list[Problem]) -> list[Row]:
+    if not Path(path).is_file():
+        problems.append(_no_such_file(path))
+        return []
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        problems.append(Problem(f"the file cannot be read: {error.strerror}", path, "check its permissions"))
+        return []
+    if data.startswith(b"PAR1"):
+        return _read_parquet(path, data, problems)
     suffix = PurePath(path).suffix.lower()
     if suffix == ".parquet":
         fix = "write it again, or rename it to what it is (.jsonl, .json, .csv)"
@@ -89,24 +83,22 @@ def _read_text(path: str, data: bytes, problems: list[Problem]) -> list[Row]:
     return []
 
 
-def _no_such_file(file: Path, path: str) -> Problem:
+def _no_such_file(path: str) -> Problem:
+    file, parent, fix = Path(path), Path(path).parent, f"the working directory is {Path.cwd()}"
     if file.is_dir():
-        inside = sorted(f"{entry}" for entry in file.iterdir() if entry.suffix in _DATA_SUFFIXES)
-        return Problem(
-            "this is a folder, not a file", path, f"name a file: {', '.join(inside[:5]) or 'it contains no data'}"
-        )
-    parent = file.parent
+        inside = sorted(str(entry) for entry in file.iterdir() if entry.suffix in _DATA_SUFFIXES)
+        named = ", ".join(inside[:5]) or "it contains no data"
+        return Problem("this is a folder, not a file", path, f"name a file: {named}")
     if not parent.is_dir():
-        return Problem("no such file", path, f"there is no folder {parent}; the working directory is {Path.cwd()}")
+        return Problem("no such file", path, f"there is no folder {parent}; {fix}")
     names = sorted(entry.name for entry in parent.iterdir() if entry.is_file())
     near = [str(parent / name) for name in difflib.get_close_matches(file.name, names, n=3, cutoff=0.5)]
-    fix = f"did you mean {' or '.join(near)}?" if near else f"the working directory is {Path.cwd()}"
-    return Problem("no such file", path, fix)
+    return Problem("no such file", path, f"did you mean {' or '.join(near)}?" if near else fix)
 
 
 def _read_csv(text: str, path: str, bad_lines: frozenset[int], problems: list[Problem]) -> list[Row]:
     """RFC 4180 with a header; a row's line is the physical line where it starts, however many lines its cells have."""
-    first_line = text.lstrip("\n").split("\n", 1)[0]
+    first_line = text.lstrip("\n").partition("\n")[0]
     delimiter = max("\t,;" if path.lower().endswith(".tsv") else ",;\t", key=first_line.count)
     records = _csv_records(text, delimiter, path, bad_lines, problems)
     line, header = next(records, (1, []))
@@ -180,13 +172,8 @@ def _read_parquet(path: str, data: bytes, problems: list[Problem]) -> list[Row]:
 
 
 def _arrow_rows(values: Iterable[dict[str, Any]], path: str, problems: list[Problem]) -> list[Row]:
-    rows: list[Row] = []
-    number = 0
-    for number, value in enumerate(values, start=1):
-        rows += _table_row(_as_json(value), path, number, problems)
-    if number == 0:
-        problems.append(Problem("there are no rows", path, "write at least one example into it"))
-    return rows
+    rows = (_table_row(_as_json(value), path, number, problems) for number, value in enumerate(values, start=1))
+    return list(itertools.chain.from_iterable(rows))
 
 
 def _as_json(value: Any) -> Any:

@@ -26,11 +26,8 @@ def read(path: Path) -> dict[str, Any] | None:
         return None
     found = _parsed(path)
     if found is None:
-        raise fail(
-            "`data split` did not write this file",
-            where=str(path),
-            fix="name another folder with --out, or another manifest with --manifest",
-        )
+        fix = "name another folder with --out, or another manifest with --manifest"
+        raise fail("`data split` did not write this file", where=str(path), fix=fix)
     return found
 
 
@@ -49,28 +46,20 @@ def hashes_of(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def recorded(hashes: Mapping[str, str]) -> list[dict[str, Any]]:
-    """For each data file that a manifest beside it lists: {file, split, manifest, manifest_sha256, seed, unchanged}.
+    """For each data file that a manifest (`split*.json`) beside it lists, what the manifest says of it.
 
     hashes: path to the SHA-256 of the file's bytes. unchanged: whether these are the bytes that the split wrote.
-    Manifests are the JSON files `split*.json` with a list of files; others are passed over.
     """
     found = []
     for path, sha256 in hashes.items():
         file = Path(path)
         for place in sorted(file.parent.glob("split*.json")):
-            manifest = _parsed(place)
-            for entry in manifest["files"] if manifest else ():
-                if manifest and entry["name"] == file.name:
-                    found.append(
-                        {
-                            "file": path,
-                            "split": entry["split"],
-                            "manifest": str(place),
-                            "manifest_sha256": sha256_file(place),
-                            "seed": manifest["seed"],
-                            "unchanged": sha256 == entry["sha256"],
-                        }
-                    )
+            manifest = _parsed(place) or {}
+            for entry in manifest.get("files", ()):
+                if entry["name"] == file.name:
+                    stands = {"file": path, "split": entry["split"], "unchanged": sha256 == entry["sha256"]}
+                    written = {"manifest": str(place), "manifest_sha256": sha256_file(place), "seed": manifest["seed"]}
+                    found.append(stands | written)
     return found
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.units import plural
 from slimtune.recipe import yaml_lines
 from slimtune.recipe.schema import Recipe
 
@@ -40,8 +41,7 @@ def load_with_sources(
             explained.setdefault(problem.where, problem)
         problems += explained.values()
     if problems:
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise SlimtuneError(problems, summary=f"{count} in recipe {path}")
+        raise SlimtuneError(problems, summary=f"{plural(len(problems), 'problem')} in recipe {path}")
     return recipe, {yaml_lines.dotted(where): place for where, place in places.items()}
 
 
@@ -61,17 +61,16 @@ def _with_parent(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any]
     parent = values.pop("base", None)
     if parent is None:
         return values, places
+    where = f"{places[('base',)]} base"
     if not isinstance(parent, str):
-        raise fail("must name one recipe file", where=f"{places[('base',)]} base", fix="base: direct.yaml")
+        raise fail("must name one recipe file", where=where, fix="base: direct.yaml")
     parent_path = path.parent / parent
     if not parent_path.is_file():
-        raise fail(
-            f"no such recipe: {parent_path}", where=f"{places[('base',)]} base", fix="it is relative to this file"
-        )
+        raise fail(f"no such recipe: {parent_path}", where=where, fix="it is relative to this file")
     inherited, inherited_places = _with_parent(parent_path, (*children, resolved))
-    for where in places:
-        if not isinstance(_value_at(values, where), dict):
-            _forget_below(inherited_places, where)
+    for place in places:
+        if not isinstance(_value_at(values, place), dict):
+            _forget_below(inherited_places, place)
     return _merge(inherited, values), {**inherited_places, **places}
 
 
@@ -105,11 +104,8 @@ def _apply_overrides(
         key, equals, text = override.partition("=")
         parts = tuple(key.split("."))
         if not equals or not all(parts):
-            problems.append(
-                Problem(
-                    f"'{override}' is not an override", "command line", "write section.key=value, e.g. train.epochs=1"
-                )
-            )
+            what, fix = f"'{override}' is not an override", "write section.key=value, e.g. train.epochs=1"
+            problems.append(Problem(what, "command line", fix))
             continue
         try:
             value = yaml_lines.parse_value(text)
@@ -132,14 +128,11 @@ def _explain(detail: ErrorDetails, places: dict[yaml_lines.Path_, str], path: st
     """A pydantic error in the words of someone who wrote the file."""
     # Union members add their own name to the location: keep the part that exists in the file.
     location = tuple(part for part in detail["loc"] if not (isinstance(part, str) and re.search(r"[\[\(]", part)))
-    place, shown = "", location
-    for depth in range(len(location), -1, -1):
-        if location[:depth] in places:
-            place = places[location[:depth]]
-            break
+    known = (location[:depth] for depth in range(len(location), -1, -1) if location[:depth] in places)
+    shown = location
     while shown and shown not in places and shown[-1] in {"bool", "str"}:
         shown = shown[:-1]
-    where = f"{place or path} {yaml_lines.dotted(shown)}".strip()
+    where = f"{places.get(next(known, ()), path)} {yaml_lines.dotted(shown)}".strip()
     kind, given = detail["type"], detail.get("input")
     if kind == "extra_forbidden":
         return Problem(f"unknown key '{location[-1]}'", where, _did_you_mean(location))
@@ -159,9 +152,7 @@ def _explain(detail: ErrorDetails, places: dict[yaml_lines.Path_, str], path: st
 
 def _did_you_mean(location: tuple[str | int, ...]) -> str:
     model: Any = Recipe
-    for part in location[:-1]:
-        if isinstance(part, int):
-            continue
+    for part in (part for part in location[:-1] if isinstance(part, str)):
         model = _section_type(model, part)
         if model is None:
             return ""
@@ -170,9 +161,10 @@ def _did_you_mean(location: tuple[str | int, ...]) -> str:
     near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     if near:
         return f"did you mean '{near[0]}'?"
-    elsewhere = [f"{section}.{wrong}" for section in Recipe.model_fields if _has_field(section, wrong)]
-    if elsewhere:
-        return f"did you mean '{elsewhere[0]}'?"
+    for section in Recipe.model_fields:
+        model = _section_type(Recipe, section)
+        if model and wrong in model.model_fields:
+            return f"did you mean '{section}.{wrong}'?"
     return f"known keys: {', '.join(names)}"
 
 
@@ -184,8 +176,3 @@ def _section_type(model: Any, field: str) -> type[BaseModel] | None:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None
-
-
-def _has_field(section: str, name: str) -> bool:
-    model = _section_type(Recipe, section)
-    return model is not None and name in model.model_fields

@@ -1,9 +1,8 @@
 """Read YAML by its 1.2 rules, with the line of every value.
 
-PyYAML's safe loader follows YAML 1.1: `2e-4` is a string, `12:30` is 750, `on` is true, and of two equal keys the
-last wins without a word. This reader composes the same nodes and resolves plain scalars by YAML 1.2's core
-schema (https://yaml.org/spec/1.2.2/#103-core-schema) instead: numbers are numbers, only `true` and `false` are
-booleans, duplicate keys and tags are errors.
+PyYAML's safe loader follows YAML 1.1: `2e-4` is a string, `12:30` is 750, `on` is true, and the last of two equal keys
+wins. This reader resolves plain scalars of the same nodes by YAML 1.2's core schema
+(https://yaml.org/spec/1.2.2/#103-core-schema): numbers are numbers, and only `true` and `false` are booleans.
 """
 
 import re
@@ -41,12 +40,8 @@ def parse_scalar(text: str) -> Any:
 
 
 def parse_value(text: str) -> Any:
-    """The value of a `key=value` argument: a YAML scalar, `[list]` or `{map}`.
-
-    Raises SlimtuneError where the text is not valid YAML.
-    """
-    value, _ = _read(text, where=f"'{text}'")
-    return value
+    """The value of a `key=value` argument, a YAML scalar, `[list]` or `{map}`. Raises SlimtuneError for other texts."""
+    return _read(text, where=f"'{text}'")[0]
 
 
 def load(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
@@ -102,14 +97,12 @@ def _construct(
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = key_node.value
-            key_line = key_node.start_mark.line + 1
+            key_place = f"{where}:{key_node.start_mark.line + 1}"
             if not isinstance(key, str) or key_node.tag == "tag:yaml.org,2002:merge":
-                problems.append(Problem("keys must be plain names", f"{where}:{key_line}", "use 'name: value'"))
+                problems.append(Problem("keys must be plain names", key_place, "use 'name: value'"))
             elif key in mapping:
-                first = lines[(*path, key)]
-                problems.append(
-                    Problem(f"duplicate key '{key}'", f"{where}:{key_line}", f"it stands on line {first} already")
-                )
+                fix = f"it stands on line {lines[(*path, key)]} already"
+                problems.append(Problem(f"duplicate key '{key}'", key_place, fix))
             else:
                 mapping[key] = _construct(value_node, (*path, key), lines, problems, where, seen)
         return mapping

@@ -122,7 +122,7 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
         test = loading.load_conversations([(evaluate.data, 1.0)], mode=test_mode(evaluate), **given)
         questions = tuple(items.first(test.conversations, evaluate.max_items, evaluate.data))
     files = [file for loaded in (train, held_out, test) if loaded for file in loaded.files]
-    hashes = {file.path: file.sha256 for file in files if file.sha256}
+    hashes = {one.file.path: one.sha256 for one in files if one.sha256}
     splits = split_manifest.recorded(hashes)
     notes = [note for file in files for note in file.notes]
     notes += split_manifest.notes(splits, [source.path for source in data.train])

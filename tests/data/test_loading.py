@@ -42,9 +42,10 @@ def test_one_file_keeps_its_order(tmp_path):
     loaded = load_conversations([(path, 1.0)])
     assert inputs(loaded) == [f"問{number}" for number in range(30)]
     (report,) = loaded.files
-    assert (report.format, report.rows, report.kept, report.used, report.weight) == ("input_output", 30, 30, 30, 1.0)
+    assert (report.file.layout, report.file.rows) == ("input_output", 30)
+    assert (report.kept, report.used, report.weight) == (30, 30, 1.0)
     assert report.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    assert (report.used, report.nfc_changed) == (30, 0)
+    assert report.file.nfc_changed == 0
     assert loaded.conversations[4].where == f"{path}:5"
 
 
@@ -52,7 +53,7 @@ def test_formats_are_detected_per_file_and_mixed(tmp_path):
     first = write(tmp_path / "a.jsonl", [row(number) for number in range(20)])
     second = write(tmp_path / "b.jsonl", [{"instruction": f"命{number}", "output": "甲"} for number in range(20)])
     loaded = load_conversations([(first, 1.0), (second, 1.0)], system="簡潔に", seed=1)
-    assert [file.format for file in loaded.files] == ["input_output", "alpaca"]
+    assert [report.file.layout for report in loaded.files] == ["input_output", "alpaca"]
     assert {conversation.messages[0].content for conversation in loaded.conversations} == {"簡潔に"}
     expected = [f"問{number}" for number in range(20)] + [f"命{number}" for number in range(20)]
     assert inputs(loaded) != expected
@@ -64,8 +65,8 @@ def test_formats_are_detected_per_file_and_mixed(tmp_path):
 def test_nfc_changes_and_unused_keys_are_counted(tmp_path):
     path = write(tmp_path / "x.jsonl", [row(1), row(2, note="か\u3099", id=3), {"input": "か\u3099", "output": "x"}])
     (report,) = load_conversations([(path, 1.0)]).files
-    assert report.nfc_changed == 1
-    assert report.ignored_keys == ("note", "id")
+    assert report.file.nfc_changed == 1
+    assert tuple(report.file.ignored) == ("note", "id")
 
 
 # --- weights
@@ -113,7 +114,8 @@ def test_mode_filters_on_meta_mode(tmp_path):
     assert inputs(load_conversations([(path, 1.0)], mode="direct")) == ["問1", "問3"]
     loaded = load_conversations([(path, 1.0)], mode="cot")
     assert inputs(loaded) == ["問2"]
-    assert (loaded.files[0].filtered_by_mode, loaded.files[0].kept, loaded.files[0].rows) == (2, 1, 3)
+    (report,) = loaded.files
+    assert (report.file.sound, report.kept, report.file.rows) == (3, 1, 3)
     assert len(load_conversations([(path, 1.0)]).conversations) == 3
 
 

@@ -36,8 +36,9 @@ QUESTIONS = {"questions.jsonl": 8, "lawqa.json": 3, "lawqa.csv": 3}
 def accept_rows(path, layout):
     """That the loader takes the file, and as this layout."""
     loaded = load_conversations([(str(path), 1.0)])
-    (file,) = loaded.files
-    assert file.format == layout and file.used == file.rows >= 1 and not file.ignored_keys and not file.nfc_changed
+    (report,) = loaded.files
+    file = report.file
+    assert file.layout == layout and report.used == file.rows >= 1 and not file.ignored and not file.nfc_changed
     return loaded.conversations
 
 

@@ -243,7 +243,7 @@ def test_empty_files(tmp_path, content, name):
     ("name", "text"), [("x.json", "[]"), ("x.json", '{"samples": []}'), ("x.csv", "input,output\n")]
 )
 def test_files_without_rows(tmp_path, name, text):
-    assert the_problem(write(tmp_path / name, text)).what == "the file has no rows"
+    assert the_problem(write(tmp_path / name, text)).what == "there are no rows"
 
 
 def test_csv_faults(tmp_path):

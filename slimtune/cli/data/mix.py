@@ -107,7 +107,7 @@ def _caps(texts: Sequence[str], problems: list[Problem]) -> tuple[int | None, di
 
 def _show(mixture: Mixture) -> None:
     typer.echo("rows in  rows out   share  file")
-    for file in mixture.files:
+    for file in (report.file for report in mixture.files):
         used = mixture.used[file.path]
         typer.echo(f"{file.rows:7,}  {used:8,}  {used / mixture.used.total():6.1%}  {file.path}")
     for source, count in mixture.capped.items():

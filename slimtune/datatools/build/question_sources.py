@@ -57,7 +57,7 @@ def read(
                 found += from_rows(rows, columns, path, own, first_answer=first_answer)
         except SlimtuneError as error:
             own += error.problems
-    for problem in repeated_ids(found, "question"):
+    for problem in repeated_ids(((one.id, one.where) for one in found), "question"):
         problems.setdefault(problem.where.rpartition(":")[0], []).append(problem)
     if any(problems.values()):
         raise bad_data(problems)

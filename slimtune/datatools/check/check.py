@@ -1,6 +1,5 @@
 """Training files from first row to last: what the loader would refuse, and what would train but not as meant."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -105,8 +104,6 @@ def _check_file(
     modes, answers, languages = ModeFilter(path, wish.mode, source.problems), AnswerCounts(path), text.Languages()
     counted, contamination = TokenLengths(wish.tokenizer, wish.max_seq_length), Contamination(path, wish.evaluation)
     findings: list[Finding] = []
-    ignored: Counter[str] = Counter()
-    sound = normalised = 0
     with ThreadPoolExecutor(max_workers=1) as beside:
         for converted in source.records():
             conversations = modes.keep([one.conversation for one in converted])
@@ -114,9 +111,6 @@ def _check_file(
             too_long = beside.submit(counted.add, conversations)
             for one in converted:
                 likeness.add(one.conversation)
-                normalised += one.nfc_changed
-                ignored.update(one.ignored)
-            sound += len(converted)
             for conversation in conversations:
                 findings += text.row_findings(conversation, secrets=wish.secrets) + answers.add(conversation)
                 languages.add(conversation)
@@ -126,20 +120,20 @@ def _check_file(
     modes.finish()
     findings += [refused(problem, "loader") for problem in source.problems]
     findings += answers.findings() + languages.findings(path) + contamination.findings()
-    findings += _loading_notes(path, source.layout, ignored, normalised)
-    return FileFigures(path, source.layout, source.rows, sound, modes.left_out, answers, counted), findings
+    findings += _loading_notes(source)
+    return FileFigures(path, source.layout, source.rows, source.sound, modes.left_out, answers, counted), findings
 
 
-def _loading_notes(path: str, format: str, ignored: Counter[str], normalised: int) -> list[Finding]:
+def _loading_notes(source: DataFile) -> list[Finding]:
     """What the loader changes or leaves out without refusing it."""
     notes: list[Finding] = []
-    if ignored:
+    if ignored := source.ignored:
         keys = ", ".join(f"{key!r} in {count:,}" for key, count in ignored.most_common(_SHOWN_KEYS))
         more = f" and {len(ignored) - _SHOWN_KEYS:,} others" if len(ignored) > _SHOWN_KEYS else ""
-        what = f"rows have keys that the {format} format does not know: {keys}{more}"
-        notes.append(Finding("note", what, "fine if the model need not learn them", path, "ignored-keys"))
-    if normalised:
+        what = f"rows have keys that the {source.layout} format does not know: {keys}{more}"
+        notes.append(Finding("note", what, "fine if the model need not learn them", source.path, "ignored-keys"))
+    if normalised := source.nfc_changed:
         rows = "1 row is" if normalised == 1 else f"{normalised:,} rows are"
         what = f"{rows} not in Unicode NFC and will be normalised"
-        notes.append(Finding("note", what, "nothing to do", path, "not-nfc"))
+        notes.append(Finding("note", what, "nothing to do", source.path, "not-nfc"))
     return notes

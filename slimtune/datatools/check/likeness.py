@@ -6,7 +6,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from slimtune.core.findings import Finding, refused
-from slimtune.data.duplicates import nfkc
+from slimtune.data.duplicates.question_text import squeezed
 from slimtune.data.duplicates.repetition import Repetitions, key, repeated
 from slimtune.data.records import Conversation
 
@@ -22,8 +22,7 @@ class Likeness:
     def add(self, conversation: Conversation) -> None:
         self._repetitions.add(conversation)
         mode, identifier = str(conversation.meta.get("mode")), conversation.meta.get("id")
-        texts = (nfkc.normalised(message.content).casefold() for message in conversation.messages)
-        self._folded.append(key(mode, *("".join(text.split()) for text in texts)))
+        self._folded.append(key(mode, *(squeezed(message.content) for message in conversation.messages)))
         # 0 stands for a row without an id, which repeats nobody's.
         self._ids.append(0 if identifier is None else key(conversation.path, mode, str(identifier)))
 

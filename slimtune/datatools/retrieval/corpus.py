@@ -73,7 +73,7 @@ def read(path: str, problems: list[Problem]) -> list[Passage]:
         return []
     found = [passage for file, name in named for passage in _read_file(file, name, problems)]
     passages = [passage for passage in found if _is_sound(passage, problems)]
-    problems += repeated_ids(passages, "passage")
+    problems += repeated_ids(((one.id, one.where) for one in passages), "passage")
     return passages
 
 

@@ -7,10 +7,10 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimtune.data.duplicates import nfkc
+from slimtune.data.duplicates import question_text
 
 EVERY = "".join(map(chr, range(sys.maxunicode + 1)))
-STABLE = "".join(re.findall(f"[{nfkc.STABLE}]", EVERY))
+STABLE = "".join(re.findall(f"[{question_text.STABLE}]", EVERY))
 
 
 def second_characters():
@@ -22,7 +22,7 @@ def second_characters():
 def test_stable_characters_stay_and_nothing_but_a_mark_joins_them():
     assert unicodedata.normalize("NFKC", STABLE) == STABLE
     assert not any(map(unicodedata.combining, STABLE))
-    stable, marks = set(STABLE), set(re.findall(f"[{nfkc.MARKS}]", EVERY))
+    stable, marks = set(STABLE), set(re.findall(f"[{question_text.MARKS}]", EVERY))
     joining = {second for first, second in second_characters() if first in stable}
     assert not joining & stable
     others = [one for one in EVERY if one not in stable and one not in marks]
@@ -35,4 +35,4 @@ def test_stable_characters_stay_and_nothing_but_a_mark_joins_them():
     )
 )
 def test_the_same_as_unicodedata(text):
-    assert nfkc.normalised(text) == unicodedata.normalize("NFKC", text)
+    assert question_text.nfkc(text) == unicodedata.normalize("NFKC", text)
