@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 from slimtune.core.files import write_text
-from slimtune.data.problems import bad_data, repeated_ids
-from slimtune.data.questions import KEYS, Question
+from slimtune.data.questions import KEYS, Question, repeated_ids
 from slimtune.data.records import Mode
 from slimtune.data.splitting import SPLITS, SplitItem, context_key, split_items
 from slimtune.datatools.build import prompts

@@ -53,19 +53,20 @@ def chat(
     """
     from slimtune.cli import chat_loop as loop
     from slimtune.cli.chat_screen import Screen
-    from slimtune.serve import chat_model
-    from slimtune.serve.chat_sides import Wishes
+    from slimtune.serve import chat_model, chat_sides
 
     spec = chat_model.spec_of(target)
     if compare and base is None and spec.kind == "gguf":
         raise fail("a GGUF does not hold its base", where="--compare", fix="add --base BASE.gguf, or name the run")
     if system:
         system = loop.checked_system(system)  # before anything is loaded
-    wishes = Wishes(temperature, max_new_tokens, max_length, thinking, seed, threads)
+    wishes = chat_sides.Wishes(temperature, max_new_tokens, max_length, thinking, seed, threads)
     screen = Screen()
     with contextlib.ExitStack() as opened:
         if compare and base is None:
-            sides, own_system = _run_and_its_base(Path(spec.place), wishes, screen, opened)
+            screen.notes.step(f"Loading the base of {spec.place}, and its adapter")
+            sides = opened.enter_context(chat_sides.open_run(Path(spec.place), wishes))
+            own_system = run_folder.read(Path(spec.place)).recipe["data"]["system"]
         else:
             sides, own_system = _ggufs(chat_model.find(spec), base, wishes, screen, opened)
         for side in sides:
@@ -79,20 +80,10 @@ def chat(
             loop.run_script(conversation, loop.piped())
 
 
-def _run_and_its_base(
-    run: Path, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack
-) -> tuple[list[Side], str | None]:
-    """Who answers, and the system prompt that they were made for."""
-    from slimtune.serve import chat_sides as sides
-
-    screen.notes.step(f"Loading the base of {run}, and its adapter")
-    return opened.enter_context(sides.open_run(run, wishes)), run_folder.read(run).recipe["data"]["system"]
-
-
 def _ggufs(
     model: ChatModel, base: Path | None, wishes: Wishes, screen: Screen, opened: contextlib.ExitStack
 ) -> tuple[list[Side], str | None]:
-    """The GGUF in llama.cpp, after its base where there is one. Both are asked with the same system prompt and sampling."""
+    """The GGUF in llama.cpp, after its base if there is one, and the system prompt that it was made for."""
     from slimtune.serve import chat_sides as sides
 
     screen.notes.step(f"Loading {model.gguf}" + (f" and {base}" if base else ""))

@@ -14,8 +14,8 @@ from typing import Any
 def staged(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; afterwards, flush that file to disk and rename it to `path`.
 
-    After an error nothing is left over. Leftovers of killed processes are removed first. The process id in the name
-    keeps the file of a killed process's child apart from this one. Delete the temporary file to leave `path` as it is.
+    After an error nothing is left over. Leftovers of killed processes are removed first; a child of such a process may
+    still write under its process id. Delete the temporary file to leave `path` as it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):

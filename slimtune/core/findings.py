@@ -17,9 +17,8 @@ LEVELS: tuple[Level, ...] = ("error", "warning", "note", "ok")
 class Finding:
     """One thing that an inspection found.
 
-    level: an error is refused or gives wrong results, a warning may, a note only informs, and ok is a check that
-    passed. what: a full clause. fix: what to do, or "". where: the file, with `:line` if there is one. code: the kind
-    of finding in kebab case ("label-at-prompt-end"), if findings are counted by kind.
+    level: an error is refused or gives wrong results, a warning may, a note only informs, ok is a check that passed.
+    what, where, fix: as in `Problem`. code: the kind of finding ("label-at-prompt-end"), if these are counted.
     """
 
     level: Level

@@ -3,9 +3,10 @@
 A phase may begin before torch is imported; a card is looked at only once CUDA is in use.
 """
 
+import contextlib
+import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,18 +44,14 @@ def cuda_in_use() -> Any | None:
 
 
 class Meter:
-    """Peak bytes of each phase of a run.
-
-        meter = Meter(used_before_bytes=…)
-        with meter.phase("load"):
-            …
+    """Peak bytes of each phase of a run: `with meter.phase("load"): …`.
 
     phases: phase -> figure -> bytes, with the figures that this machine can measure:
       peak_allocated, peak_reserved   what PyTorch's allocator handed out, and what it held, on the card
       context                         what the process holds on the card outside that allocator, see `_context`
-      peak_resident_set               the process's own memory; `peak_resident_set_so_far` if the system cannot reset
-                                      the peak: then of the whole process up to the end of the phase
-    A repeated phase keeps the larger figure. Phases may nest; the outer one's figures include the inner one's.
+      peak_resident_set               the process's own memory; `peak_resident_set_so_far`, of all phases up to this
+                                      one, if the system cannot reset the peak
+    A repeated phase keeps the larger figure. An outer phase's figures include those of the phases inside.
 
     used_before_bytes: memory that others used on the card before this process did (nvidia-smi's memory.used).
     card: returns an object with `torch.cuda`'s memory functions, or None while no card is in use.
@@ -66,7 +63,7 @@ class Meter:
         self._open: list[str] = []
         self._resident_set = RESIDENT_SET if _forget_resident_peak() else RESIDENT_SET_SO_FAR
 
-    @contextmanager
+    @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measure a block; also one that ends with an exception."""
         self.begin(name)
@@ -76,7 +73,7 @@ class Meter:
             self.end(name)
 
     def begin(self, name: str) -> None:
-        """Open a phase whose end is somewhere else in the code. Raises ValueError if it is open already."""
+        """Open a phase that `end` closes. Raises ValueError if it is open already."""
         if name in self._open:
             raise ValueError(f"phase '{name}' has begun already")
         # The counters restart here; an enclosing phase must keep its figures so far.
@@ -122,7 +119,7 @@ class Meter:
 def peaks(phases: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """The largest figures of a meter's phases, under the names of a prediction.
 
-    The export runs on the CPU and is not predicted, nor is the resident set after training, which includes matplotlib.
+    The export is not predicted, nor is the resident set after training, which includes matplotlib.
     """
     measured: dict[str, int] = {}
     for phase, figures in phases.items():
@@ -138,10 +135,7 @@ def peaks(phases: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 
 def _forget_resident_peak() -> bool:
-    """Reset the peak of the resident set; False if the system cannot.
-
-    Linux: writing "5" to clear_refs resets VmHWM (proc(5)), unless a container forbids it.
-    """
+    """Reset the peak of the resident set (VmHWM, see proc(5)); False if the system or a container forbids it."""
     try:
         _CLEAR_REFS.write_text("5", encoding="ascii")
     except OSError:
@@ -167,9 +161,8 @@ def map_large_tensors() -> bool:
     """Make the C library map every block of 1 MiB or more, and unmap it when freed; False if it cannot.
 
     By default glibc takes blocks of up to 32 MiB from its heap once some were freed. PyTorch's aligned tensors fragment
-    that heap: training on a CPU then holds about twice what its tensors need, and gradient checkpointing saves almost
-    nothing. The price is up to a fifth of the speed for large tensors. M_TRIM_THRESHOLD (mallopt(3)) stays as large as
-    glibc would have made it.
+    that heap: training on a CPU then holds about twice what its tensors need. The price is up to a fifth of the speed
+    for large tensors. M_TRIM_THRESHOLD (mallopt(3)) stays as large as glibc would have made it.
     """
     mallopt = _glibc("mallopt")
     return bool(mallopt and mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM) and mallopt(_M_TRIM_THRESHOLD, 64 * 2**20))
@@ -189,6 +182,18 @@ def _glibc(function: str) -> Any | None:
     import ctypes
 
     return getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """No garbage collections inside, where very many objects are made that all stay; also a decorator."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _cuda() -> Any | None:
@@ -226,9 +231,9 @@ class Comparison:
 
     @property
     def error(self) -> float:
-        if self.predicted == 0:
-            return 0.0 if self.measured == 0 else float("inf")
-        return self.measured / self.predicted - 1
+        if self.predicted:
+            return self.measured / self.predicted - 1
+        return float("inf") if self.measured else 0.0
 
     @property
     def within_tolerance(self) -> bool:

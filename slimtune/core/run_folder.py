@@ -46,13 +46,12 @@ def mapping(run_dir: Path, name: str, unreadable: list[str]) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        if isinstance(content, dict):
+            return content
+        unreadable.append(f"{name}: not a mapping")
     except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
         unreadable.append(f"{name}: {error}")
-        return {}
-    if not isinstance(content, dict):
-        unreadable.append(f"{name}: not a mapping")
-        return {}
-    return content
+    return {}
 
 
 def lines(run_dir: Path, name: str, unreadable: list[str]) -> list[dict[str, Any]]:
@@ -63,12 +62,10 @@ def lines(run_dir: Path, name: str, unreadable: list[str]) -> list[dict[str, Any
     rows = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
-            row = json.loads(line) if line.strip() else {}
+            if line.strip() and (row := as_dict(json.loads(line))):
+                rows.append(row)
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             unreadable.append(f"{name}:{number}: {error}")
-            continue
-        if isinstance(row, dict) and row:
-            rows.append(row)
     return rows
 
 

@@ -67,11 +67,9 @@ class RunLock:
         try:
             self._descriptor = self._take()
         except OSError as error:
-            raise fail(
-                f"the run's folder cannot be locked: {error.strerror}",
-                where=str(self.path),
-                fix="choose a folder that exists, that you may write to and that has room",
-            ) from None
+            fix = "choose a folder that exists, that you may write to and that has room"
+            what = f"the run's folder cannot be locked: {error.strerror}"
+            raise fail(what, where=str(self.path), fix=fix) from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,17 +85,15 @@ class RunLock:
 
     def _take(self) -> int:
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-            try:
+            with contextlib.ExitStack() as opened:
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+                opened.callback(os.close, descriptor)
                 certain = self._lock(descriptor)
                 # Between opening and locking, the earlier owner may have removed this file: then it is nobody's.
                 if _is_at(descriptor, self.path):
                     self._replace(descriptor, certain)
+                    opened.pop_all()
                     return descriptor
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
 
     def _lock(self, descriptor: int) -> bool:
         """Take the kernel's lock; False where the file system has none. Raises SlimtuneError where another holds it."""
@@ -114,17 +110,13 @@ class RunLock:
 
     def _replace(self, descriptor: int, certain: bool) -> None:
         """Write this process into the file, unless what it says forbids that."""
-        left = read(descriptor)
         host = socket.gethostname()
-        if left is not None and left.host != host:
-            raise fail(
-                f"the folder is locked by {left}; from {host} it cannot be seen whether that process still runs",
-                where=str(self.path),
-                fix=f"if it has ended, delete the lock:  rm {self.path}",
-            )
-        if left is not None and left.running and not certain:
-            raise self._held(left)
-        if left is not None:
+        if left := read(descriptor):
+            if left.host != host:
+                what = f"the folder is locked by {left}; from {host} it cannot be seen whether that process still runs"
+                raise fail(what, where=str(self.path), fix=f"if it has ended, delete the lock:  rm {self.path}")
+            if left.running and not certain:
+                raise self._held(left)
             self.say(f"replaced a lock left over by {left}: {_why_stale(left)}")
         process = psutil.Process()
         command = " ".join(redact(part) for part in self.command)

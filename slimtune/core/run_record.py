@@ -66,7 +66,7 @@ class RunRecord:
     def close(self, status: str) -> None:
         """The last write: `complete` is true only for a run that came to its end.
 
-        One that `tell` has called complete already keeps the moment that the report shows.
+        If its status is complete already, it keeps the moment that the report shows.
         """
         told = status == self.manifest.get("status") == "complete"
         finished = self.manifest["finished"] if told else now()

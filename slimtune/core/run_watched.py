@@ -2,8 +2,8 @@
 
     python -P run_watched.py SCRIPT [ARGUMENTS]
 
-The end of standard input shows that the parent is gone, even after SIGKILL. This file imports nothing of slimtune: the scripts
-of llama.cpp run with llama.cpp's folders alone on their path.
+The end of standard input shows that the parent is gone, even after SIGKILL. This file imports nothing of slimtune: the
+scripts of llama.cpp run with llama.cpp's folders alone on their path.
 """
 
 import os

@@ -11,7 +11,6 @@ becomes an example of its own, with its history as it will be at inference. Qwen
 
 import datetime
 import functools
-import hashlib
 import itertools
 import json
 from array import array
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slimtune.core.errors import fail
-from slimtune.core.garbage import collector_paused
+from slimtune.core.memory import collector_paused
 from slimtune.data.line_encoding import LineEncoder
 from slimtune.data.records import Conversation, Message, as_dicts
 from slimtune.data.text import split_thought
@@ -40,8 +39,7 @@ _ENCODED_AT_ONCE = 1024
 class Example:
     """Tokens of one training example; `labels` equals `input_ids` where supervised and IGNORE_INDEX elsewhere.
 
-    `ChatTokenizer` makes both as arrays of 32-bit integers: tuples take six times the memory, and the garbage collector
-    looks through them.
+    `ChatTokenizer` makes both as arrays of 32-bit integers: tuples take six times the memory.
     """
 
     input_ids: Sequence[int]
@@ -63,7 +61,7 @@ Pieces = list[tuple[str, str]]
 
 
 class _Batch(NamedTuple):
-    """examples: their pieces and lines. encoded: of every text in the pieces, in turn, its ids in 32 bits each."""
+    """examples: pieces and line of each. encoded: the ids of every text in the pieces, in turn, in 32 bits each."""
 
     conversations: int
     examples: list[tuple[Pieces, str]]
@@ -107,10 +105,6 @@ class ChatTokenizer:
             raise fail(f"{self.directory} has no chat template", fix="use an instruction-tuned model, not a bare base")
         return template
 
-    @property
-    def template_sha256(self) -> str:
-        return hashlib.sha256(self.template.encode()).hexdigest()
-
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """The text that `tokenizer.apply_chat_template(..., tokenize=False)` gives for the same arguments."""
         turns, thinking = as_dicts(messages), self.thinking
@@ -133,36 +127,22 @@ class ChatTokenizer:
 
     @functools.cached_property
     def end_of_turn_text(self) -> str:
-        """The token that the template writes behind an answer, found by rendering one.
-
-        Raises SlimtuneError where what stands there is none of the tokenizer's added tokens.
-        """
+        """The token that the template writes behind an answer. Raises SlimtuneError where it is no added token."""
         probe = (Message("user", "u"), Message("assistant", _ANSWER))
         after = self.render(probe, add_generation_prompt=False).rpartition(_ANSWER)[2].lstrip()
         ends = [token for token in self.added_tokens.values() if after.startswith(token)]
         if not ends:
-            raise fail(
-                f"the chat template ends an answer with {after[:20]!r}, which is no control token of the tokenizer",
-                where=str(self.directory),
-                fix="use an instruction-tuned model with its own chat template",
-            )
+            what = f"the chat template ends an answer with {after[:20]!r}, which is no control token of the tokenizer"
+            fix = "use an instruction-tuned model with its own chat template"
+            raise fail(what, where=str(self.directory), fix=fix)
         return max(ends, key=len)
-
-    @functools.cached_property
-    def end_of_turn(self) -> int:
-        identifier = self.token_id(self.end_of_turn_text)
-        assert identifier is not None  # it is one of the added tokens
-        return identifier
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The prompt as inference sees it: history, then the generation prompt."""
         return self.encode(self.render(messages, add_generation_prompt=True))
 
     def prompt_and_response_ids(self, prompt: Sequence[Message], reference: str) -> tuple[list[int], list[int]]:
-        """The prompt as inference sees it, and the last turn's response up to and including the end-of-turn token.
-
-        Raises SlimtuneError as `examples` does.
-        """
+        """The prompt as inference sees it, and the response with its end-of-turn token. Raises as `examples` does."""
         rendered, response = self._split([*prompt, Message("assistant", reference)], where="")
         return self.encode(rendered), self.encode(response)
 
@@ -218,15 +198,13 @@ class ChatTokenizer:
         return wholes
 
     def _split(self, messages: Sequence[Message], where: str) -> tuple[str, str]:
-        """The prompt of the last assistant turn, and its response up to and including the end-of-turn token."""
+        """The texts of the last assistant turn's prompt and of its response, end-of-turn token included."""
         prompt = self.render(messages[:-1], add_generation_prompt=True)
         full = self.render(messages, add_generation_prompt=False)
         if not full.startswith(prompt):
-            raise fail(
-                "the chat template renders the answer after another prompt than inference will use",
-                where=where,
-                fix="check that model.thinking fits the reasoning in the data and the model's chat template",
-            )
+            what = "the chat template renders the answer after another prompt than inference will use"
+            fix = "check that model.thinking fits the reasoning in the data and the model's chat template"
+            raise fail(what, where=where, fix=fix)
         response, end, _ = full[len(prompt) :].partition(self.end_of_turn_text)
         if not end:
             raise fail(f"the chat template does not end the assistant's turn with {self.end_of_turn_text}", where=where)
@@ -274,10 +252,9 @@ def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversatio
 def render_template(
     template: str, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool, thinking: bool
 ) -> str:
-    """A Jinja chat template rendered as Transformers does: what training, evaluation and export all use.
+    """A Jinja chat template rendered as Transformers does. Raises SlimtuneError if it is broken or refuses the messages.
 
     messages: {"role", "content"} each. thinking: the template's `enable_thinking`.
-    Raises SlimtuneError where the template is broken or refuses the messages.
     """
     import jinja2
 

@@ -120,10 +120,7 @@ def convert_rows(
 def convert(
     row: Row, name: FormatName, *, path: str, system: str | None = None, problems: list[Problem]
 ) -> Converted | None:
-    """The row as a `Conversation`, with `system` in front if the row has no system prompt.
-
-    Everything that is wrong with it goes into `problems` as "path:line" with the field; then the result is None.
-    """
+    """The row with `system` in front if it has no system prompt; None if something is added to `problems`."""
     known = len(problems)
 
     def report(what: str, fix: str) -> None:

@@ -1,10 +1,9 @@
 r"""Texts to token ids, line by line, each line once: statutes, instructions and choices stand in many prompts.
 
 Why a text may be cut at its lines: byte-level BPE merges bytes only within the pieces that Qwen's split expression
-makes, and wherever a line break is followed by something that is not white space, a piece ends. The only parts of the
-expression that match a line break are `[\r\n]*` and `[\r\n]+`, at the end of an alternative; `\s+` stands behind them
-and meets no line break any more. No alternative looks back. So both sides have the same pieces apart as together; a
-control token has no line break in it, and NFC composes nothing with one.
+makes, and a piece ends wherever a line break is followed by something that is not white space. The only parts of the
+expression that match a line break are `[\r\n]*` and `[\r\n]+`, at the end of an alternative; `\s+` stands behind them.
+No alternative looks back. A control token has no line break in it, and NFC composes nothing with one.
 """
 
 import json

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from slimtune.core.errors import Problem, SlimtuneError
-from slimtune.core.garbage import collector_paused
+from slimtune.core.errors import Problem, SlimtuneError, bad_data
+from slimtune.core.memory import collector_paused
 from slimtune.core.progress import Advance, ignore
 from slimtune.core.units import plural
 from slimtune.data import formats
 from slimtune.data.duplicates.repetition import Repetitions
-from slimtune.data.problems import bad_data
 from slimtune.data.reading import DataFile, distinct
 from slimtune.data.records import Conversation, Mode
 from slimtune.data.text import system_problems

@@ -50,6 +50,18 @@ def from_rows(rows: Iterable[Row], path: str, problems: list[Problem]) -> list[Q
     return [question for question in found if question]
 
 
+def repeated_ids(places: Iterable[tuple[str, str]], noun: str) -> list[Problem]:
+    """A problem for each thing whose id an earlier one has. places: the id and "file:line" of each thing."""
+    first: dict[str, str] = {}
+    problems: list[Problem] = []
+    for id, where in places:
+        if id in first:
+            what = f"the id '{id}' is used twice: {first[id]} and {where}"
+            problems.append(Problem(what, where, f"give each {noun} its own id"))
+        first.setdefault(id, where)
+    return problems
+
+
 def choice_faults(choices: Mapping[str, str], correct: str) -> list[tuple[str, str]]:
     """What is wrong with labelled choices and the right label, each with what to do."""
     found: list[tuple[str, str]] = []

@@ -11,8 +11,6 @@ SPLITS = ("train", "dev", "test")
 # Weight of a deviation: sizes come first, then labels, then sources.
 _WEIGHTS = {"all": 4.0, "label": 2.0, "source": 1.0, "label and source": 1.0}
 _Feature = tuple[str, str]
-
-
 # Exchanges are tried between so many kinds of groups of a part, the smallest: they make the fine adjustments.
 _MOST_KINDS = 300
 
@@ -75,15 +73,14 @@ def split_items(
 ) -> dict[str, str]:
     """The name of the split of each item, by id.
 
-    sizes: how many items each split should have. placed: id to split of items that stay where
-    they are; a group with such items goes to the split that has most of them (of equals the last in SPLITS, so that
-    what is like a test question is not trained on).
+    sizes: how many items each split should have. placed: id to split of items that stay where they are. A group with
+    such items goes to the split that has most of them; of equals the last in SPLITS, so that what is like a test
+    question is not trained on.
 
-    The shares of labels, of sources and of both together are as equal as exchanging groups can make them: groups are
-    placed one by one (the largest first, else in seeded order) where they fit best, then moved and swapped as long as
-    the weighted squared deviation falls. The result depends on the set of items and the seed, not on their order.
+    Groups are placed one by one (the largest first, else in seeded order) where they fit best. Then they are moved and
+    swapped as long as the weighted squared deviation of labels and sources falls. The order of the items has no effect.
     """
-    placed = {item.id: placed[item.id] for item in items if item.id in placed} if placed else {}
+    placed = {item.id: placed[item.id] for item in items if placed and item.id in placed}
     groups = _groups(items)
     totals = sum((group.features for group in groups), Counter[_Feature]())
     parts = {
@@ -124,10 +121,8 @@ def _groups(items: Iterable[SplitItem]) -> list[_Group]:
 def _features(items: Iterable[SplitItem]) -> Counter[_Feature]:
     found: Counter[_Feature] = Counter()
     for item in items:
-        found["all", ""] += 1
-        found["label", item.label] += 1
-        found["source", item.source] += 1
-        found["label and source", f"{item.label} {item.source}"] += 1
+        both = f"{item.label} {item.source}"
+        found.update([("all", ""), ("label", item.label), ("source", item.source), ("label and source", both)])
     return found
 
 

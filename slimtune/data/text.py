@@ -1,7 +1,7 @@
 """What a text may contain: NFC Unicode without the tokens that steer the model.
 
-A tokenizer turns a control token inside a user's text into the real one, so that text could end its own turn; such text
-is refused, never repaired. Which tokens these are is told by `reserve`: models/families does so for every family.
+A tokenizer turns a control token inside a user's text into the real one, so that text could end its own turn. Such text
+is refused, never repaired. models/families tells the tokens of every family to `reserve`.
 """
 
 import functools
@@ -46,10 +46,9 @@ def split_thought(text: str) -> tuple[str, str, tuple[str, str]] | None:
 
 
 def thought_and_answer(text: str) -> tuple[str, str]:
-    """Reasoning and answer of a model's reply, as they stand; the reasoning is "" where there is none.
+    """Reasoning and answer of a model's reply, as they stand; either is "" where there is none.
 
-    The prompt may have opened the thought, so that the reply has its closing tag alone. A reply that was cut off in its
-    thought has no answer.
+    The prompt may have opened the thought, so that the reply has its closing tag alone.
     """
     for opens, closes in _thoughts:
         before, closed, answer = text.partition(closes)
@@ -66,16 +65,12 @@ def normalised(text: str) -> str:
 
 
 def faults(text: str, role: Role) -> list[tuple[str, str]]:
-    """What must not be in a turn of this role, and what to do: ("is empty", "give it text"), one pair per fault.
-
-    Only an assistant's text may begin with one thought between its tags, and an answer must follow it.
-    """
+    """What must not be in a turn of this role, and what to do: ("is empty", "give it text"), one pair per fault."""
     if not text.strip():
         return [("is only white space" if text else "is empty", "give it text, or delete the row")]
     found: list[tuple[str, str]] = []
     visible = text
-    thought = split_thought(text) if role == "assistant" else None
-    if thought:
+    if role == "assistant" and (thought := split_thought(text)):
         reasoning, answer, (opens, closes) = thought
         visible = f"{reasoning}\n{answer}"
         if not answer.strip():
@@ -98,17 +93,11 @@ def system_problems(system: str | None, where: str = "") -> list[Problem]:
 
 def unwritable(value: Any) -> list[tuple[str, str]]:
     """Characters that no UTF-8 file or tokenizer takes, anywhere in a text or a JSON value, each with what to do."""
-    if isinstance(value, dict):
-        parts = [*value.keys(), *value.values()]
-    elif isinstance(value, list):
-        parts = value
-    elif isinstance(value, str):
+    if isinstance(value, str):
         found = [("contains a NUL character", "remove it")] if "\0" in value else []
-        surrogate = _LONE_SURROGATE.search(value)
-        if surrogate:
+        if surrogate := _LONE_SURROGATE.search(value):
             what = f"contains the lone surrogate \\u{ord(surrogate.group()):04x}"
             found.append((what, "half of a character is missing: write the text again"))
         return found
-    else:
-        return []
+    parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
     return list(dict.fromkeys(fault for part in parts for fault in unwritable(part)))

@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.errors import Problem, SlimtuneError, bad_data
 from slimtune.core.progress import Advance, ignore
 from slimtune.core.units import plural
 from slimtune.data.formats import Converted
-from slimtune.data.problems import bad_data
 from slimtune.data.reading import DataFile, distinct
 from slimtune.data.records import Conversation, as_dicts
 from slimtune.data.text import system_problems

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 from slimtune.core.files import write_text
 from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, read_lines, type_name
-from slimtune.data.problems import bad_data
 from slimtune.data.records import Mode
 from slimtune.evaluate import kinds
 from slimtune.evaluate.judge.text import count, percent

@@ -49,7 +49,7 @@ def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[s
         command=sys.argv,
         hashes={
             "recipe": hashlib.sha256(text.encode()).hexdigest(),
-            "chat_template": tokenizer.template_sha256,
+            "chat_template": hashlib.sha256(tokenizer.template.encode()).hexdigest(),
             "data": prepared.data_hashes,
         },
         meter=meter(prepared),

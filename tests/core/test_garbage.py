@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from slimtune.core.garbage import collector_paused
+from slimtune.core.memory import collector_paused
 
 
 def test_it_is_off_inside_and_on_again_even_after_an_error():

@@ -42,7 +42,9 @@ def test_qwen25_one_turn(chat):
         f"<|im_start|>user\n{QUESTION.content}<|im_end|>\n<|im_start|>assistant\n"
     )
     assert pieces(tokenizer, example) == [(False, prompt), (True, "b<|im_end|>")]
-    assert list(example.input_ids) == tokenizer.encode(prompt) + tokenizer.encode("b") + [tokenizer.end_of_turn]
+    assert list(example.input_ids) == tokenizer.encode(prompt) + tokenizer.encode("b") + [
+        tokenizer.token_id(tokenizer.end_of_turn_text)
+    ]
     assert example.supervised_tokens == 2
 
 

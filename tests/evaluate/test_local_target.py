@@ -257,7 +257,7 @@ def test_a_likelihood_is_the_loss_of_the_supervised_tokens(model, tokenizer, tar
             loss = model(torch.tensor([[*prompt_ids, *response]]), labels=labels).loss
         assert result.tokens == len(response)
         assert result.nll == pytest.approx(float(loss) * len(response), rel=1e-4)
-        assert response[-1] == tokenizer.end_of_turn
+        assert response[-1] == tokenizer.token_id(tokenizer.end_of_turn_text)
 
 
 def test_the_mode_of_the_model_is_left_as_it_was(model, target):

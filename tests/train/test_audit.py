@@ -69,7 +69,7 @@ def test_a_response_that_carries_no_loss_is_caught(trainer, examples, tokenizer)
 
     def without_end(rows):
         batch = inner(rows)
-        batch["labels"][batch["labels"] == tokenizer.end_of_turn] = IGNORE_INDEX
+        batch["labels"][batch["labels"] == tokenizer.token_id(tokenizer.end_of_turn_text)] = IGNORE_INDEX
         return batch
 
     trainer.data_collator = without_end

@@ -12,7 +12,7 @@ import typer
 from typer import Argument, Option
 
 from slimtune.cli.options import OutputOption, OverwriteOption
-from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 from slimtune.core.units import plural
 from slimtune.data.records import Mode
 from slimtune.datatools.build.prompts import Language
@@ -146,7 +146,6 @@ def _index(
     corpus: str | None, questions: Sequence[Question], terms: Literal["ngram", "sudachi"], cache: bool
 ) -> PassageIndex:
     from slimtune.core import console
-    from slimtune.data.problems import bad_data
     from slimtune.datatools.retrieval import corpus as corpora
     from slimtune.datatools.retrieval import index
 

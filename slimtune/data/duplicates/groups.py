@@ -14,8 +14,8 @@ from slimtune.data.duplicates.question_text import Asked
 Numbers = npt.NDArray[np.int64]
 
 THRESHOLD = 0.8
-# A question is compared with all that have this share of its n-grams' weight. A changed letter breaks five n-grams, so
-# the share is far below the similarity: in sets of one template, pairs from 0.8 on had 0.3 at least.
+# A question is compared with all that have this share of its n-grams' weight. A changed letter breaks five n-grams: in
+# sets of one template, pairs with a similarity from 0.8 on had a share of at least 0.3.
 _LEAST_SHARE = 0.3
 # Bounds what a batch takes: each of its questions may have something in common with each of all.
 _BATCH_PAIRS = 4_000_000
@@ -53,7 +53,7 @@ def near_duplicates(
 ) -> Iterator[tuple[int, int]]:
     """Pairs of places in `asked` that hold the same question: equal, or with a similarity from `threshold` on.
 
-    Equal questions are compared once. Only as many pairs are given as it takes to join all questions of a group.
+    Only as many pairs are given as it takes to join all questions of a group.
     """
     first: dict[tuple[str, tuple[str, ...]], int] = {}
     for number, one in enumerate(asked):

@@ -17,7 +17,7 @@ N = 5
 # A weight falls with the logarithm of the share of texts that have the n-gram: 1 at 0 %, 0.85 at 1 %, 0.5 at 10 %. Below
 # the least weight (from 62 % on) it is 0, so that a stem that all texts have costs no time either.
 RARE_SHARE, LEAST_WEIGHT = 0.01, 0.1
-# A share of a handful of texts says little: so many more are taken to be there that do not have the n-gram.
+# A share of a handful of texts says little: so many more texts without the n-gram are assumed.
 ASSUMED_TEXTS = 5
 
 _SEPARATOR, _FILLER = "\x01", "\x00"
@@ -98,9 +98,8 @@ def index(
 ) -> Index:
     """texts: what is looked for. others: batches of further texts; all texts together show which n-grams are common.
 
-    An n-gram in a share s of all texts weighs log(s + RARE_SHARE) / log(RARE_SHARE): an inverse document frequency
-    scaled to 1 for a unique n-gram. Two texts are subtracted first, so that a text and its duplicate do not make it
-    common.
+    An n-gram in a share s of all texts weighs log(s + RARE_SHARE) / log(RARE_SHARE), an inverse document frequency: 1
+    for a unique n-gram. Two texts are subtracted first, so that a text and its duplicate do not make it common.
     """
     found = np.unique(hashes(texts, n)[0])
     own = _incidence(texts, n, found)
@@ -151,8 +150,7 @@ def spread(held: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 def specific(weights: Floats) -> Floats:
     """For each character of a part, the least weight of the n-grams around it.
 
-    A character is specific only if every n-gram around it is. In a sentence whose only own part is a number, only the
-    number has weight.
+    In a sentence whose only own part is a number, only the number has weight.
     """
     around = np.full(len(weights) + N - 1, np.inf)
     for shift in range(N):

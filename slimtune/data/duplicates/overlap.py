@@ -4,6 +4,7 @@ No training row is compared with every test item, and of the training data only 
 """
 
 import bisect
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,8 +26,8 @@ _SAMPLE = 5000
 _BATCH_CHARACTERS = 400_000
 # The training rows that have most of an item are kept, if they have at least this share of its n-grams' weight.
 MOST_CANDIDATES, _LEAST_SHARE = 8, 0.3
-# Questions with equal choices that end alike are compared: one of them may have passages before it. Where many end alike,
-# as questions to be answered by yes or no may, the ending says nothing.
+# Questions with equal choices that end alike are compared: one of them may have passages before it. Where many end
+# alike, as yes-or-no questions may, the ending says nothing.
 _ENDING, _MOST_ALIKE = 12, 20
 
 
@@ -44,9 +45,8 @@ class TestItem:
     """A test item, and what was found of it.
 
     turns: messages that its question consists of. context: the key of its context, or "". passage: the letters of its
-    context, or else of its prompt. exact, normalised: the first row that asks the same. candidates: the rows that
-    contain most of the question, as ascending (-share, number, row). neighbours: the first rows with its context or a
-    passage of it, by number.
+    context, or else of its prompt. exact, normalised: the first row that asks the same. candidates: the rows with most
+    of the question, as ascending (-share, number, row). neighbours: the first rows with its context or a passage of it.
     """
 
     id: str
@@ -95,20 +95,19 @@ def search(train: Sequence[Conversation], items: Sequence[TestItem], *, on_progr
     turns, answers = {1, *(item.turns for item in items)}, any(item.asked.answer for item in items)
     questions, passages = _indices(train, items, turns, answers)
     by_key = _by_key(items)
-    number = done = 0
+    numbers, done = itertools.count(), 0
     for batch in _batches(train):
         rows: list[TrainRow] = []
         last_rows: list[TrainRow] = []
         for conversation in batch:
-            for asked in _asked(conversation, turns, answers):
-                rows.append(TrainRow(number, asked, conversation.where))
-                number += 1
+            asked = _asked(conversation, turns, answers)
+            rows += [TrainRow(next(numbers), one, conversation.where) for one in asked]
             last_rows.append(rows[-1])
         for row in rows:
             _note_equal(row, by_key)
         _note_candidates(rows, items, questions)
         for conversation, row in zip(batch, last_rows, strict=True):
-            _note_context(_context(conversation), row, by_key)
+            _note_context(context_key(_context(conversation)), row, by_key)
         shared = passages.shares([_long(_passage(conversation)) for conversation in batch])
         for place, column in zip(shared.row, shared.col, strict=True):
             items[column].add_neighbour(last_rows[place])
@@ -211,7 +210,7 @@ def _item(conversation: Conversation) -> TestItem:
         where=conversation.where,
         asked=asked,
         turns=turns,
-        context=_context(conversation),
+        context=context_key(_context(conversation)),
         passage=_passage(conversation),
     )
 
@@ -223,27 +222,23 @@ def _asked(conversation: Conversation, turns: set[int], answers: bool) -> list[A
     for end in range(1, len(spoken), 2):
         choices = conversation.meta.get("choices") if end == len(spoken) - 1 else None
         answer = spoken[end].content
-        for count in turns:
+        for count in (count for count in turns if count <= end):
             if count == 1:
                 asked = question_text.read(spoken[end - 1].content, answer, choices)
-            elif count <= end:
-                asked = question_text.read("\n\n".join(message.content for message in spoken[end - count : end]))
             else:
-                continue
+                asked = question_text.read("\n\n".join(message.content for message in spoken[end - count : end]))
             found.append(replace(asked, answer=question_text.letters(answer)) if answers else asked)
     return found
 
 
 def _context(conversation: Conversation) -> str:
     context = conversation.meta.get("context")
-    return context_key(context) if isinstance(context, str) else ""
+    return context if isinstance(context, str) else ""
 
 
 def _passage(conversation: Conversation) -> str:
-    context = conversation.meta.get("context")
-    if isinstance(context, str) and context:
-        return question_text.letters(context)
-    return question_text.letters("\n".join(message.content for message in conversation.messages[:-1]))
+    prompt = "\n".join(message.content for message in conversation.messages[:-1])
+    return question_text.letters(_context(conversation) or prompt)
 
 
 def _long(passage: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from slimtune.core.errors import Problem
 from slimtune.data.records import Conversation
 
-_SEPARATOR = b"\x1f"
+_SEPARATOR = "\x1f"
 _LINE_BITS = 40
 
 
@@ -89,8 +89,5 @@ def repeated(keys: array[int]) -> Iterator[list[int]]:
 
 def key(*parts: str) -> int:
     """64 bits, never 0, that are equal for equal parts."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        digest.update(part.encode())
-        digest.update(_SEPARATOR)
-    return int.from_bytes(digest.digest(), "little") or 1
+    text = "".join(f"{part}{_SEPARATOR}" for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.errors import Problem, SlimtuneError, bad_data
 from slimtune.data import questions
 from slimtune.data.json_rows import Row
-from slimtune.data.problems import bad_data, repeated_ids
-from slimtune.data.questions import Question
+from slimtune.data.questions import Question, repeated_ids
 from slimtune.data.sources import read_rows
 from slimtune.datatools.build import lawqa
 from slimtune.datatools.build.columns import Columns, find_columns, from_rows

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from slimtune.core.errors import Problem, fail
+from slimtune.core.errors import Problem, bad_data, fail
 from slimtune.core.progress import Advance, ignore
 from slimtune.core.units import plural
-from slimtune.data.problems import bad_data
 from slimtune.data.questions import Question
 from slimtune.data.records import Mode
 from slimtune.data.splitting import context_key

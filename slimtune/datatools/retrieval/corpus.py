@@ -9,8 +9,7 @@ from pathlib import Path
 from slimtune.core.errors import Problem
 from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, read_lines, type_name
-from slimtune.data.problems import repeated_ids
-from slimtune.data.questions import Question
+from slimtune.data.questions import Question, repeated_ids
 from slimtune.data.splitting import context_key
 from slimtune.data.text import faults, normalised
 from slimtune.datatools.retrieval import law_xml

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtune.core.errors import Problem
+from slimtune.core.errors import Problem, bad_data
 from slimtune.core.files import sha256_file
 from slimtune.core.progress import Advance, ignore
 from slimtune.data.duplicates import groups, question_text
-from slimtune.data.problems import bad_data
 from slimtune.data.reading import DataFile
 from slimtune.data.records import Conversation
 from slimtune.data.sources import is_hub_id
