@@ -52,7 +52,7 @@ def test_every_value_has_a_reason_and_the_rest_is_said():
     assert done.code == 0, done.stderr
     for text in (
         "GeForce RTX 3080 (assumed)",
-         " left",
+        " left",
         "Longest example that would fit",
         "tokens/s (65% of the card's peak, assumed",
         "cost 0.",
