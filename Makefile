@@ -4,8 +4,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c '$(SUITABLE)' 2>/dev/null && { echo $$python; break; }; done)
 BIN := .venv/bin
 export PYTHONUTF8 := 1
-# Two workers; torch then computes in one thread each.
-TWO := -n 2 --dist loadfile
+# Two for tests that need Unsloth, one for the others; torch computes in one thread each.
+WORKERS := -n 3 --dist loadfile
 OTHER := from slimtune.models import hardware; print(int(not hardware.detect().bf16))
 
 .PHONY: quickstart setup test test-all fault check gpu clean
@@ -16,7 +16,7 @@ quickstart: .venv/installed
 
 ## Style, types, layers and the tests that people run.
 test: .venv/installed check
-	$(BIN)/python -m pytest $(TWO) --ignore=tests/contracts
+	$(BIN)/python -m pytest $(WORKERS) --ignore=tests/contracts
 
 ## Runs that are killed or disturbed, and resumed.
 fault: .venv/installed
@@ -24,7 +24,7 @@ fault: .venv/installed
 
 ## Every test that needs no GPU; then those that compute with a model again, in the other of the CPU's number formats.
 test-all: .venv/installed check
-	SLIMTUNE_TEST_COLD=1 SLIMTUNE_HYPOTHESIS=thorough $(BIN)/python -m pytest $(TWO) -m "not gpu" --ignore=tests/contracts
+	SLIMTUNE_TEST_COLD=1 SLIMTUNE_HYPOTHESIS=thorough $(BIN)/python -m pytest $(WORKERS) -m "not gpu" --ignore=tests/contracts
 	UNSLOTH_CPU_BF16=$$($(BIN)/python -c '$(OTHER)') $(BIN)/python -m pytest -m "unsloth and not gpu and not slow"
 
 check: .venv/installed
@@ -32,7 +32,7 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -q $(TWO) tests/contracts
+	$(BIN)/python -m pytest -q -n 2 tests/contracts
 
 ## On a machine with a CUDA card: predicted and measured memory, speed, packing; see benchmarks/README.md.
 gpu: .venv/installed

@@ -61,7 +61,9 @@ class RunRecord:
                 yield
         finally:
             seconds = round(time.monotonic() - started, 3)
-            self.update(timings={name: seconds}, memory={"phases": self.meter.phases})
+            # A run that is resumed or exported again has a new meter, and keeps what the earlier one measured.
+            before = self.manifest.get("memory", {}).get("phases", {})
+            self.update(timings={name: seconds}, memory={"phases": {**before, **self.meter.phases}})
 
     def close(self, status: str) -> None:
         """The last write: `complete` is true only for a run that came to its end.

@@ -7,6 +7,7 @@ import pytest
 from slimtune.core import run_record
 from slimtune.core.errors import SlimtuneError
 from slimtune.core.files import write_json
+from slimtune.core.memory import Meter
 
 
 @pytest.fixture
@@ -95,3 +96,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, {"new": object()})
     assert json.loads(path.read_text("utf-8")) == {"old": 1}
+
+
+def test_what_an_earlier_process_measured_stays(opened):
+    first = opened()
+    with first.phase("train"):
+        pass
+    again = run_record.RunRecord(first.directory, manifest(first), Meter())
+    with again.phase("export"):
+        pass
+    assert set(manifest(again)["memory"]["phases"]) == {"train", "export"}

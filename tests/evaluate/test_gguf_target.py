@@ -226,9 +226,7 @@ def test_llama_cpp_ends_with_the_process_that_started_it(tiny_gguf):
 
 def test_ctrl_c_does_not_wait_for_the_answer(tiny_gguf, tmp_path):
     code = (
-        "import pathlib, signal, sys\n"
-        # Whoever starts the tests in the background ignores SIGINT, and a child inherits that.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import pathlib, sys\n"
         "from slimtune.data.records import Message\n"
         "from slimtune.evaluate.targets.gguf_target import open_gguf\n"
         "from slimtune.evaluate.targets.target import Prompt, Sampling\n"

@@ -233,14 +233,14 @@ def test_what_is_wrong_with_the_files_themselves_forbids_the_export(good, monkey
     with pytest.raises(SlimtuneError) as caught:
         shipping.export_again(run, Console(file=io.StringIO()), force=False, fresh=True)
     said = str(caught.value)
-    assert "Modelfile: the stop <|im_end|> is missing: the model would go on after its answer" in said
+    assert "Modelfile: PARAMETER stop is '<|im_start|>', '<|endoftext|>', not '<|im_end|>', '<|im_start|>'" in said
     assert "Modelfile: SYSTEM was not meant to be there: 'lawonly'" in said
     assert "quickstart.f16.gguf: general.name is 'other', not 'quickstart'" in said
     # The evidence stays, and so does the export from before.
     assert load(run, "export.unverified/parity.json")["passed"] is False
     assert len(load(run, "export.unverified/parity.json")["modelfile"]["problems"]) == 2
     assert (run / "export/Modelfile").read_bytes() == before
-    assert "the stop &lt;|im_end|&gt; is missing" in report.render(run)
+    assert "PARAMETER stop is &#39;&lt;|im_start|&gt;&#39;, &#39;&lt;|endoftext|&gt;&#39;, not" in report.render(run)
     shutil.rmtree(run / "export.unverified")
 
 

@@ -36,8 +36,6 @@ AT_MOST_SECONDS = 240
 
 def main():
     torch.set_num_threads(1)
-    # Whoever starts the tests in the background (nohup, `&` in a script) ignores SIGINT, and a child inherits that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
     answers, standard = os.dup(1), (os.dup(1), os.dup(2))
     moments = Moments(folder / "outputs", None)

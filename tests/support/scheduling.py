@@ -1,9 +1,11 @@
-"""Which worker of pytest-xdist runs which test. Hooks of pytest, imported by tests/conftest.py.
+"""Which worker of pytest-xdist runs which test, and what a process is like before its first test. Hooks of pytest, imported
+by tests/conftest.py.
 
-Importing Unsloth takes 25 seconds of a processor, so tests that need it carry the mark `unsloth` and all run in the first
-worker. A test without that mark that imports Unsloth fails and says so. Tests with the mark `fault` share a process that
-forks disturbed runs, so they stay together too. All other tests of a file stay together in a worker, as the fixtures of a
-module are made once a worker.
+Importing Unsloth takes 20 seconds of a processor, so tests that need it carry the mark `unsloth` and run in workers of
+their own: the files that use the quickstart's run (fixture `good`) in the first, the others in the second; of two workers
+the first has both. The tests without the mark run in the other workers, where one that imports Unsloth fails and says so.
+Tests with the mark `fault` share a process that forks disturbed runs, so they stay together. All other tests of a file stay
+together too, as the fixtures of a module are made once a worker.
 """
 
 from __future__ import annotations
@@ -13,15 +15,14 @@ import functools
 import gc
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-UNSLOTH = "unsloth"
-FIRST = "gw0"
-"""The worker that imports Unsloth."""
+RUN, UNSLOTH = "run", "unsloth"
 _imported: list[str] = []
 """Empty until this process has imported Unsloth."""
 _MARKED = re.compile(r"^pytestmark = pytest\.mark\.unsloth$", re.MULTILINE)
@@ -29,15 +30,27 @@ _MARKED = re.compile(r"^pytestmark = pytest\.mark\.unsloth$", re.MULTILINE)
 
 def pytest_configure(config: pytest.Config) -> None:
     """Import Unsloth before the tests are collected where a whole file needs it: it patches what is imported after it."""
+    # Whoever starts the tests in the background (nohup, `&` in a script) ignores SIGINT, and all children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     controls = worker is None and getattr(config.option, "numprocesses", None)
-    if worker in (None, FIRST) and not controls and _needs_unsloth(config):
+    if not controls and _has_unsloth(worker) and _needs_unsloth(config):
         from slimtune.models import backend  # noqa: F401
 
         _imported.append("")
         # Loading and training collect garbage; the imported libraries are half a second's worth of it each time.
         gc.collect()
         gc.freeze()
+
+
+def _has_unsloth(worker: str | None) -> bool:
+    """worker: as xdist names it ("gw0"); None for a process that runs all tests."""
+    return worker is None or int(worker[2:]) < max(1, _first_without(int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+
+
+def _first_without(workers: int) -> int:
+    """The first of so many workers that never imports Unsloth; 0 for a single one, which does."""
+    return min(2, workers - 1)
 
 
 def _needs_unsloth(config: pytest.Config) -> bool:
@@ -61,34 +74,53 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadFileScheduling
 
     class ByMark(LoadFileScheduling):  # type: ignore[misc]
-        """A file's tests together; those with one of the marks together, those with `unsloth` in the first worker."""
+        """Gives a worker only what is its own."""
 
         def _split_scope(self, nodeid: str) -> str:
             file, _, test = nodeid.partition("::")
-            return _marks(config.rootpath / file).get(test.partition("[")[0]) or file
+            return _scopes(config.rootpath / file).get(test.partition("[")[0]) or file
+
+        def _own(self, node: Any) -> list[str]:
+            place, first_without = int(node.gateway.id[2:]), _first_without(self.numnodes)
+            if place >= self.numnodes:  # in place of a worker that crashed
+                return list(self.workqueue)
+            places = {RUN: 0, UNSLOTH: max(0, first_without - 1)}
+            return [
+                scope
+                for scope in self.workqueue
+                if (place == places[scope] if scope in places else place >= first_without)
+            ]
 
         def _assign_work_unit(self, node: Any) -> None:
-            if UNSLOTH in self.workqueue:
-                self.workqueue.move_to_end(UNSLOTH, last=node.gateway.id != FIRST)
-            super()._assign_work_unit(node)
+            if own := self._own(node):
+                self.workqueue.move_to_end(own[0], last=False)
+                super()._assign_work_unit(node)
+
+        def _reschedule(self, node: Any) -> None:
+            if self._own(node):
+                super()._reschedule(node)
+            elif not node.shutting_down:
+                node.shutdown()
 
     return ByMark(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @functools.cache
-def _marks(path: Path) -> dict[str, str]:
-    """Function -> its mark, of those that decide about the worker. From the source: the controlling process imports no test."""
+def _scopes(path: Path) -> dict[str, str]:
+    """Function -> its tests' scope, where that is not its file. From the source: the controlling process imports no test."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
     of_all = [
         ast.unparse(node)
         for node in body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
     ]
+    functions = [node for node in body if isinstance(node, ast.FunctionDef)]
+    on_the_run = any(argument.arg == "good" for node in functions for argument in node.args.args)
     found = {}
-    for node in body:
-        if isinstance(node, ast.FunctionDef):
-            written = " ".join([*of_all, *map(ast.unparse, node.decorator_list)])
-            for mark in (UNSLOTH, "fault"):
-                if f"pytest.mark.{mark}" in written:
-                    found.setdefault(node.name, mark)
+    for node in functions:
+        marks = " ".join([*of_all, *map(ast.unparse, node.decorator_list)])
+        if "pytest.mark.unsloth" in marks:
+            found[node.name] = RUN if on_the_run else UNSLOTH
+        elif "pytest.mark.fault" in marks:
+            found[node.name] = "fault"
     return found
