@@ -9,8 +9,13 @@ import os
 from support.chat_templates import chat_template
 from support.ggufs import bare_gguf, thinking_gguf, tiny_gguf  # noqa: F401  fixtures
 from support.paths import ROOT
-from support.scheduling import pytest_configure, pytest_runtest_teardown, pytest_xdist_make_scheduler  # noqa: F401  hooks
-from support.warm_children import cold, warm_children  # noqa: F401  the second is a fixture
+from support.scheduling import (  # noqa: F401  hooks
+    pytest_collection_finish,
+    pytest_configure,
+    pytest_runtest_teardown,
+    pytest_xdist_make_scheduler,
+)
+from support.warm_children import warm_children  # noqa: F401  fixture
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("SLIMTUNE_TEST_GPU", ""))
@@ -112,10 +117,7 @@ def make_trainer(tiny_model, a_plan, tmp_path):
 
 @pytest.fixture(scope="session")
 def good(tmp_path_factory):
-    """The quickstart's run, whose only GGUF is f16: (its folder, what the screen said). Whoever changes it puts it back.
-
-    Its child processes are those that a user's run has.
-    """
+    """The quickstart's run, whose only GGUF is f16: (its folder, what the screen said). Whoever changes it puts it back."""
     import io
 
     from slimtune.core.console import Console
@@ -123,7 +125,7 @@ def good(tmp_path_factory):
     from slimtune.run import pipeline
 
     screen = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, cold():
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         given = [f"run.output_dir={tmp_path_factory.mktemp('good')}/outputs", "export.gguf=[f16]"]
         run = pipeline.run(recipe.load(ROOT / "recipes/quickstart.yaml", given), Console(file=screen))

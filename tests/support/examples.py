@@ -1,11 +1,12 @@
-"""How many examples a property is tried with."""
+"""How much is tried: a little in `make test`, all of it in `make test-all`."""
 
 import os
 
 from hypothesis import settings
 
+THOROUGH = os.environ.get("SLIMTUNE_HYPOTHESIS") == "thorough"
+
 
 def examples(number: int) -> settings:
-    """`number` in `make test-all`, a sixth of it in `make test`."""
-    thorough = os.environ.get("SLIMTUNE_HYPOTHESIS") == "thorough"
-    return settings(max_examples=number if thorough else number // 6, deadline=None)
+    """A property is tried with `number` examples in `make test-all`, with a sixth of them in `make test`."""
+    return settings(max_examples=number if THOROUGH else number // 6, deadline=None)

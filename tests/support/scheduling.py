@@ -38,9 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
         from slimtune.models import backend  # noqa: F401
 
         _imported.append("")
-        # Loading and training collect garbage; the imported libraries are half a second's worth of it each time.
-        gc.collect()
-        gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    """Loading, training and statsmodels collect garbage; what is imported by now is a second's worth of it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def _has_unsloth(worker: str | None) -> bool:

@@ -13,7 +13,6 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
 from typing import IO, Any
@@ -99,16 +98,6 @@ def _work(arguments: list[str], environment: dict[str, str], streams: list[Any])
     else:
         sys.argv = arguments
         runpy.run_path(arguments[0], run_name="__main__")
-
-
-@contextmanager
-def cold() -> Iterator[None]:
-    """Real processes for a while."""
-    from slimtune.core import child
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(child, "subprocess", subprocess)
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
