@@ -1,1 +1,1 @@
-"""Reading a reply in words: folded text, marks for labels, rules. evaluate/extract.py decides by them."""
+"""Reading a reply in words: folded text, marks for labels, rules. extract.py decides by them."""

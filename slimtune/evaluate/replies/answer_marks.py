@@ -22,6 +22,8 @@ REJECTED = "\ue023"
 BOXED = "\ue024"
 ONE = rf"[{LETTERS}{DIGITS}]"
 ANY = rf"(?:{ONE}|{OPEN}[^{CLOSE}]*{CLOSE})"
+CONTENT = rf"\w{LETTERS}{DIGITS}{OPEN}"
+"""Characters that say something, for use in a character class."""
 SYMBOL = r"[^\w\s\ue000-\ue0ff]"
 
 _FIRST_LETTER, _FIRST_DIGIT, _FOREIGN = 0xE000, 0xE010, 15
@@ -48,7 +50,7 @@ def mark_labels(text: str, count: int) -> str:
     text = _LABEL_LAST.sub(r"\1 \3 \2", _without_instructions(_without_markup(text)))
     text = _LABEL_AFTER_TEXT.sub(r"\2 \1", text)
     text = _MENTION.sub(lambda match: _mark(match, count), text)
-    text = _without_examples(_NUMBERING.sub("", text))
+    text = _EXAMPLE.sub(rf"\1{REJECTED}", _NUMBERING.sub("", text))
     return _reject(_group(text, count))
 
 
@@ -97,7 +99,6 @@ _UNIT = one_of(
     r"-?(?:letter|character|word|day|year|month|week|hour|minute|person|point|option|choice|question|line|time)s?\b",
     r"-?(?:people|percent|of)\b",
 )
-# 1文字, 2つ, 第3条, 15日, 3 days: a number of something, no label.
 _COUNTED = rf"(?![ ]*{_UNIT})"
 _NAME = rf"(?:[A-Ja-j]|10|[1-9]|[{KANA}])"
 _MENTION = re.compile(
@@ -283,7 +284,3 @@ def _without_instructions(text: str) -> str:
         return "\n" + match[0][ends[-1] :].lstrip(" :。.,、") if ends else match[0]
 
     return _REQUEST_EN.sub("\n", _SENTENCE.sub(sentence, text))
-
-
-def _without_examples(text: str) -> str:
-    return _EXAMPLE.sub(rf"\1{REJECTED}", text)

@@ -1,64 +1,46 @@
 """Replies that go through the choices: lists that only repeat them, and what is said of each. No torch."""
 
 import re
-from collections.abc import Iterator
 
 from slimtune.evaluate.replies.answer_marks import ANY, DIGITS, LETTERS, LISTING, ONE, OPEN, REJECTED, SYMBOL, positions
-from slimtune.evaluate.replies.answer_words import FAULTY, PART, RIGHT, SUPPOSED, TEXT, UNMARKED, WRONG
+from slimtune.evaluate.replies.answer_rules import FAULTY, FLAGS, PART, RIGHT, SUPPOSED, TEXT, UNMARKED, WRONG
 from slimtune.evaluate.replies.reply_text import one_of
 
-_FLAGS = re.VERBOSE | re.IGNORECASE | re.MULTILINE
-_LEAD = re.compile(rf"^[ (']*(?P<label>[{LETTERS}{DIGITS}])(?:(?P<alone>[ )']*{SYMBOL}*[ ]*$)|[ ']*{TEXT})", _FLAGS)
-_ENTRY = re.compile(rf"(?P<label>{ONE})(?P<text>[ ']*{TEXT})?", _FLAGS)
+_LEAD = re.compile(rf"^[ (']*(?P<label>[{LETTERS}{DIGITS}])(?:(?P<alone>[ )']*{SYMBOL}*[ ]*$)|[ ']*{TEXT})", FLAGS)
+_ENTRY = re.compile(rf"(?P<label>{ONE})(?P<text>[ ']*{TEXT})?", FLAGS)
 
 
 def without_lists(marked: str, count: int) -> str:
     """The labels of mere lists turned down: lines that begin a, b, c …, or one line with every choice and its text."""
-    listed = [start for line in _lines(marked) for start in _choices_in(*line, count)]
-    for run in _runs(marked):
-        listed += run
     chars = list(marked)
-    for start in listed:
+    for start in [*_in_one_line(marked, count), *_line_by_line(marked)]:
         chars[start] = REJECTED
     return "".join(chars)
 
 
-def repeats_choices(marked: str, count: int) -> bool:
-    """Whether there is such a list."""
-    return without_lists(marked, count) != marked
+def _in_one_line(text: str, count: int) -> list[int]:
+    """Where the labels of lines stand that name every choice in order, each with its text."""
+    starts: list[int] = []
+    for line in re.finditer(r"[^\n]+", text):
+        entries = list(_ENTRY.finditer(line[0]))
+        in_order = [positions(entry["label"])[0] for entry in entries] == list(range(count))
+        if in_order and all(entry["text"] for entry in entries) and OPEN not in line[0]:
+            starts += [line.start() + entry.start() for entry in entries]
+    return starts
 
 
-def _runs(text: str) -> Iterator[list[int]]:
+def _line_by_line(text: str) -> list[int]:
     """Where lines begin with the first, second, third … label: alone, or all with text; the last may be cut off."""
-    run: list[re.Match[str]] = []
+    runs: list[list[re.Match[str]]] = [[]]
     for lead in _LEAD.finditer(text):
+        run = runs[-1]
         follows = bool(run) and positions(lead["label"])[0] == positions(run[-1]["label"])[0] + 1
         cut_off = lead["alone"] is not None and not text[lead.end() :].strip()
         if follows and ((lead["alone"] is None) == (run[0]["alone"] is None) or cut_off):
             run.append(lead)
-            continue
-        yield from _whole(run)
-        run = [lead] if positions(lead["label"]) == [0] else []
-    yield from _whole(run)
-
-
-def _whole(run: list[re.Match[str]]) -> Iterator[list[int]]:
-    if len(run) > 1:
-        yield [lead.start("label") for lead in run]
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    start = 0
-    for line in text.split("\n"):
-        yield start, line
-        start += len(line) + 1
-
-
-def _choices_in(start: int, line: str, count: int) -> list[int]:
-    entries = list(_ENTRY.finditer(line))
-    in_order = [positions(entry["label"])[0] for entry in entries] == list(range(count))
-    complete = in_order and all(entry["text"] for entry in entries) and OPEN not in line
-    return [start + entry.start() for entry in entries] if complete else []
+        else:
+            runs.append([lead] if positions(lead["label"]) == [0] else [])
+    return [lead.start("label") for run in runs if len(run) > 1 for lead in run]
 
 
 _CALLED_RIGHT = one_of(RIGHT, "正(?=[_。、,)\n]|$) [✓✔✅] correct right true")
@@ -67,7 +49,7 @@ _JUDGED = re.compile(
     rf"""(?P<labels>{ANY}){PART}[ )]*(?:(?P<the_one>が{FAULTY})
       | (?:[はもが:.→、,|-]|is|was|[ ])*{UNMARKED}{{0,12}}?(?:(?P<wrong>{_CALLED_WRONG})|(?P<right>{_CALLED_RIGHT})))
       {SUPPOSED}""",
-    _FLAGS,
+    FLAGS,
 )
 
 

@@ -44,13 +44,22 @@ from slimtune.core.errors import fail
 from slimtune.data.questions import LABELS
 from slimtune.data.records import Mode
 from slimtune.evaluate.replies import choice_lists, reply_text
-from slimtune.evaluate.replies.answer_marks import LISTING, has_request, mark_labels, position
-from slimtune.evaluate.replies.answer_rules import Commitment, commitments
+from slimtune.evaluate.replies.answer_marks import CONTENT, LISTING, has_request, mark_labels, position, positions
+from slimtune.evaluate.replies.answer_rules import FLAGS, OPENING, RULES, Place
 from slimtune.evaluate.replies.reply_text import Part, one_of
 
 Status = Literal["answered", "unknown", "ambiguous", "truncated", "error"]
 
 _STATUS: dict[str, Status] = {"error message": "error", "several labels": "ambiguous"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Commitment:
+    """labels: their positions, several for 「aまたはc」, -1 for a label that the question does not have."""
+
+    labels: tuple[int, ...]
+    rule: str
+    marker: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +131,12 @@ def _find(text: str, mode: Mode, count: int) -> tuple[int | None, str]:
 
 def _find_in_part(part: Part, mode: Mode, count: int) -> tuple[int | None, str]:
     marked = mark_labels(part.text, count)
-    found = commitments(marked, count, mode, fresh=part.fresh)
+    found = _commitments(marked, count, mode, fresh=part.fresh)
     if mode == "direct" and not found:
-        return _judged(part, marked, count)
+        if (index := choice_lists.only_one_named(marked)) is not None:
+            return index, "only one named"
+        if (index := choice_lists.odd_one_out(marked, count)) is not None:
+            return index, "odd one out"
     decided = _first_commitment(found, count) if mode == "direct" else _last_marker(found, count)
     if decided is None:
         return None, _reason(part, marked, count, offered=any(-1 not in one.labels for one in found))
@@ -133,15 +145,47 @@ def _find_in_part(part: Part, mode: Mode, count: int) -> tuple[int | None, str]:
     return (decided.labels[0], decided.rule) if len(decided.labels) == 1 else (None, "several labels")
 
 
-def _judged(part: Part, marked: str, count: int) -> tuple[int | None, str]:
-    if (index := choice_lists.only_one_named(marked)) is not None:
-        return index, "only one named"
-    if (index := choice_lists.odd_one_out(marked, count)) is not None:
-        return index, "odd one out"
-    return None, _reason(part, marked, count, offered=False)
+def _commitments(marked: str, count: int, mode: Mode, *, fresh: bool) -> list[_Commitment]:
+    """Every place where the reply commits itself as `mode` wants it, in order.
+
+    fresh: the text is a reply from its beginning; the first line of anything else says nothing.
+    """
+    text = choice_lists.without_lists(marked, count)
+    places = _places(text, fresh)
+    found: dict[int, _Commitment] = {}
+    for rule in RULES:
+        place = places[rule.direct if mode == "direct" else rule.cot]
+        for match in rule.pattern.finditer(text):
+            if (start := match.start("answer")) in place and start not in found:
+                found[start] = _Commitment(tuple(positions(match["answer"])), rule.name, rule.marker)
+    return [found[start] for start in sorted(found)]
 
 
-def _first_commitment(found: Sequence[Commitment], count: int) -> Commitment | None:
+_CONTENT = re.compile(f"[{CONTENT}]")
+_OPENINGS = re.compile(rf"[^{CONTENT}]*(?:(?:{OPENING})[^{CONTENT}]*){{0,3}}", FLAGS)
+
+
+def _places(text: str, fresh: bool) -> dict[Place, range]:
+    """The offsets of each place in a text. A closing line is the only one, or has an empty one before it."""
+    end = len(text)
+    while end and not _CONTENT.match(text, end - 1):
+        end -= 1
+    last_line = text.rfind("\n", 0, end) + 1
+    apart = text[:last_line].endswith("\n\n") or (fresh and not text[:last_line].strip())
+    opening = _OPENINGS.match(text)
+    first_line_end = f"{text}\n".find("\n", opening.end() if opening else 0)
+    last_sentence = max((match.end() for match in re.finditer(r"[。\n]|[.!?]\s", text[:end])), default=0)
+    return {
+        "anywhere": range(len(text)),
+        "first line": range(first_line_end if fresh else 0),
+        "last line": range(last_line, len(text)),
+        "closing line": range(last_line if apart else len(text), len(text)),
+        "last sentence": range(last_sentence, len(text)),
+        "nowhere": range(0),
+    }
+
+
+def _first_commitment(found: Sequence[_Commitment], count: int) -> _Commitment | None:
     own = [one for one in found if -1 not in one.labels]
     if _goes_through_all(own, count) or [one.labels for one in own[:3]] == [(0,), (1,), (2,)]:
         return None
@@ -150,7 +194,7 @@ def _first_commitment(found: Sequence[Commitment], count: int) -> Commitment | N
     return next(iter(firm or own or found), None)
 
 
-def _last_marker(found: Sequence[Commitment], count: int) -> Commitment | None:
+def _last_marker(found: Sequence[_Commitment], count: int) -> _Commitment | None:
     own = [one for one in found if -1 not in one.labels]
     markers = [one for one in own if one.marker]
     if _goes_through_all(markers, count):
@@ -158,7 +202,7 @@ def _last_marker(found: Sequence[Commitment], count: int) -> Commitment | None:
     return next(reversed(markers or own or found), None)
 
 
-def _goes_through_all(found: Sequence[Commitment], count: int) -> bool:
+def _goes_through_all(found: Sequence[_Commitment], count: int) -> bool:
     """Whether a loop has offered every label in turn."""
     offered = [one.labels for one in found]
     changes = sum(one != other for one, other in itertools.pairwise(offered))
@@ -188,6 +232,6 @@ def _reason(part: Part, marked: str, count: int, *, offered: bool) -> str:
         return "all labels listed"
     if _REFUSAL.search(part.text):
         return "refusal"
-    if LISTING in marked or choice_lists.repeats_choices(marked, count):
+    if LISTING in marked or choice_lists.without_lists(marked, count) != marked:
         return "all labels listed"
     return "instruction echo" if has_request(part.text) else "no label"
