@@ -103,7 +103,7 @@ def _llama_cpp_answers(_shape: ModelShape, work: Path) -> dict[str, Any]:
     with llama_server.start(work / "model.q4_k_m.gguf", context_length=_CONTEXT) as server:
         body = {"prompt": _prompt(), "n_predict": 1, "temperature": 0, "return_tokens": True}
         tokens = server.post("/completion", body)["tokens"]
-        vocabulary = server.model()["n_vocab"]
+        vocabulary = server.model["n_vocab"]
     return {"seconds": round(time.monotonic() - began, 3), "tokens": len(tokens), "vocabulary": vocabulary}
 
 

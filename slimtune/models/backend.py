@@ -32,26 +32,10 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 # Seen in 2026.10.9 (models/_utils.py skip_checkpointing); can go when 0 means 0.
 os.environ.pop("UNSLOTH_GC_KEEP_LAYERS", None)
 
-_banner = io.StringIO()
-with contextlib.redirect_stdout(_banner):
-    import unsloth
-    from unsloth import FastLanguageModel as FastLanguageModel
-# What Unsloth prints at import (device, threads, precision) belongs into the log of a run, not on its screen.
-for _line in _banner.getvalue().splitlines():
-    log.info("unsloth: %s", _line)
-
-# Transformers' own weight-loading bar says nothing that the plan has not said.
-import datasets  # noqa: E402
-import transformers  # noqa: E402
-import trl as trl  # noqa: E402
-
-datasets.disable_progress_bars()
-transformers.logging.disable_progress_bar()
-
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """What Unsloth prints while it works goes to the log: the plan has said it already, in one place."""
+    """What Unsloth prints goes to the log of the run, not on its screen: the plan has said it already, in one place."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
@@ -60,6 +44,19 @@ def quiet() -> Iterator[None]:
         for line in printed.getvalue().splitlines():
             if line.strip():
                 log.info("unsloth: %s", line)
+
+
+with quiet():
+    import unsloth
+    from unsloth import FastLanguageModel as FastLanguageModel
+
+# Transformers' own weight-loading bar says nothing that the plan has not said.
+import datasets  # noqa: E402
+import transformers  # noqa: E402
+import trl as trl  # noqa: E402
+
+datasets.disable_progress_bars()
+transformers.logging.disable_progress_bar()
 
 
 def set_double_buffer(on: bool) -> None:
@@ -109,7 +106,6 @@ def train_on_responses_only(tokenizer: Any, instruction_part: str, response_part
     from unsloth.chat_templates import train_on_responses_only as from_templates
     from unsloth_zoo.dataset_utils import train_on_responses_only as from_zoo
 
-    mask = from_templates or from_zoo
+    parts = {"instruction_part": instruction_part, "response_part": response_part}
     with quiet():
-        parts = {"instruction_part": instruction_part, "response_part": response_part}
-        return mask(None, **parts, tokenizer=tokenizer, return_function=True)
+        return (from_templates or from_zoo)(None, **parts, tokenizer=tokenizer, return_function=True)

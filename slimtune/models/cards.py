@@ -63,17 +63,8 @@ CARDS: dict[str, Card] = {
 
 # The card that stands for "a card with N GB": what most people have who have that much, none faster than usual.
 _TYPICAL = [
-    "rtx2060",
-    "rtx3070",
-    "rtx3080",
-    "rtx3060",
-    "rtx4060ti",
-    "rtx3090",
-    "rtx5090",
-    "rtxa6000",
-    "a100-80gb",
-    "h200",
-]
+    "rtx2060", "rtx3070", "rtx3080", "rtx3060", "rtx4060ti", "rtx3090", "rtx5090", "rtxa6000", "a100-80gb", "h200",
+]  # fmt: skip
 
 
 def find(name: str) -> Card:

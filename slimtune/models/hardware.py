@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from slimtune.core.units import GIB, KIB, MIB
+import psutil
+
+from slimtune.core.units import GIB, MIB
 from slimtune.models import cards
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class Hardware:
 def detect() -> Hardware:
     """The first CUDA card that this process may see (CUDA_VISIBLE_DEVICES), else the CPU.
 
-    A card that nvidia-smi gives no figures of counts as none; the reason goes to the log.
+    A card without figures from nvidia-smi counts as none; the reason goes to the log.
     """
     return _cuda_card() or _cpu()
 
@@ -97,7 +99,7 @@ def _cpu() -> Hardware:
     facts = _cpu_facts(Path("/proc/cpuinfo"))
     name = facts.get("model name") or platform.processor() or platform.machine() or "CPU"
     flags = frozenset(facts.get("flags", facts.get("features", "")).lower().split())
-    memory = _system_memory(Path("/proc/meminfo"))
+    memory = psutil.virtual_memory().total
     return Hardware("cpu", name, memory, cpu_bf16(flags, platform.machine()), _cores(), None)
 
 
@@ -124,15 +126,6 @@ def _cpu_facts(path: Path) -> dict[str, str]:
     first_block = path.read_text(encoding="utf-8", errors="replace").strip().split("\n\n")[0]
     pairs = (line.partition(":") for line in first_block.splitlines())
     return {key.strip().lower(): value.strip() for key, _, value in pairs}
-
-
-def _system_memory(path: Path) -> int:
-    """The computer's memory in bytes, from /proc/meminfo (MemTotal, in KiB), else from the operating system."""
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemTotal:"):
-                return int(line.split()[1]) * KIB
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _cores() -> int:

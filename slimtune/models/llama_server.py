@@ -17,7 +17,7 @@ import tempfile
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import httpx
 
@@ -38,11 +38,18 @@ class LlamaServer:
     address: "http://127.0.0.1:PORT". key: what it wants as bearer token.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], messages: IO[bytes], gguf: Path, answer_seconds: float):
-        self.process = process
+    def __init__(self, gguf: Path, answer_seconds: float):
         self.address, self.key = "", secrets.token_urlsafe()
-        self._messages, self._reading = messages, threading.Lock()
         self._what = f"llama.cpp cannot run {gguf.name}"
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115  `close` closes it
+        self._reading = threading.Lock()
+        self.process = subprocess.Popen(
+            child.module("slimtune.models.llama_server"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._messages,
+            env=child.offline_environment(),
+        )
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {self.key}"},
             timeout=httpx.Timeout(answer_seconds, connect=_ENDING_SECONDS),
@@ -96,7 +103,7 @@ class LlamaServer:
             # llama.cpp tells no probabilities of a token that ends within a character. A whole token is drawn instead; that
             # does not change the probabilities, which are those before the bias.
             "logit_bias": [[self._whole_token, 1e4]],
-            "n_probs": self._told_tokens,
+            "n_probs": told_tokens(self.model["n_vocab"]),
             "post_sampling_probs": False,
             **more,
         }
@@ -108,9 +115,6 @@ class LlamaServer:
         return self.tokenize("a", special=False)[-1]
 
     @functools.cached_property
-    def _told_tokens(self) -> int:
-        return told_tokens(self.model()["n_vocab"])
-
     def model(self) -> dict[str, Any]:
         """What the server says of its model: n_vocab, n_params, ftype, n_ctx_train, and n_ctx, the context of each slot
         (rounded up from what was asked for, and cut down to n_ctx_train)."""
@@ -225,15 +229,7 @@ def start(
         "threads": threads or (1 if gguf.is_file() and gguf.stat().st_size < _SMALL_BYTES else None),
         "flash_attention": flash_attention,
     }
-    messages = tempfile.TemporaryFile()  # noqa: SIM115  the server closes it
-    process = subprocess.Popen(
-        child.module("slimtune.models.llama_server"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=messages,
-        env=child.offline_environment(),
-    )
-    server = LlamaServer(process, messages, gguf, answer_seconds)
+    server = LlamaServer(gguf, answer_seconds)
     try:
         server._begin(settings)
     except BaseException:

@@ -21,7 +21,6 @@ def load(path: Path, plan: LoadSettings) -> tuple[Any, Any]:
     """The base model and its tokenizer from a local folder, the card's allocator capped at the plan's limit.
 
     On a CPU the C library's allocator is set, for the whole process, to hold no more than it must.
-
     Raises SlimtuneError where the plan wants a GPU that Unsloth does not find.
     """
     if plan.device != backend.device_type():
@@ -29,7 +28,7 @@ def load(path: Path, plan: LoadSettings) -> tuple[Any, Any]:
             f"the plan is for '{plan.device}', but Unsloth trains on '{backend.device_type()}' here",
             fix="check the CUDA driver and torch build (nvidia-smi; python -c 'import torch; print(torch.version.cuda)')",
         )
-    placing: dict[str, Any] = {}
+    placing = {}
     if plan.cpu_threads is not None:
         torch.set_num_threads(plan.cpu_threads)
     if plan.device == "cuda":
@@ -40,20 +39,16 @@ def load(path: Path, plan: LoadSettings) -> tuple[Any, Any]:
         memory.map_large_tensors()
     if plan.memory_limit_bytes is not None:
         memory.cap(plan.memory_limit_bytes)
-    with backend.quiet():
-        model, tokenizer = backend.FastLanguageModel.from_pretrained(
-            model_name=str(path),
-            max_seq_length=plan.max_seq_length,
-            dtype=DTYPES[plan.precision],
-            load_in_4bit=plan.load_in_4bit,
-            use_gradient_checkpointing=plan.gradient_checkpointing,
-            # The repository that the plan was made for, never a look-alike that Unsloth would rather load.
-            use_exact_model_name=True,
-            trust_remote_code=False,
-            **placing,
-        )
+    loaded = _from_pretrained(
+        path,
+        dtype=DTYPES[plan.precision],
+        load_in_4bit=plan.load_in_4bit,
+        max_seq_length=plan.max_seq_length,
+        use_gradient_checkpointing=plan.gradient_checkpointing,
+        **placing,
+    )
     memory.trim()
-    return model, tokenizer
+    return loaded
 
 
 def load_to_ask(
@@ -70,17 +65,17 @@ def load_to_ask(
         torch.set_num_threads(hardware.cpu_threads(shape.total_parameters, here.cores))
     elif memory_limit_bytes is not None:
         memory.cap(memory_limit_bytes)
+    dtype, settings = DTYPES[precision], {"load_in_4bit": load_in_4bit, "max_seq_length": max_seq_length}
+    model, _ = _from_pretrained(path, dtype=dtype, use_gradient_checkpointing=False, **settings)
+    return model, dtype
+
+
+def _from_pretrained(path: Path, **settings: Any) -> tuple[Any, Any]:
+    """The repository in that folder, never a look-alike that Unsloth would rather load, and none of its code."""
+    settings |= {"use_exact_model_name": True, "trust_remote_code": False}
     with backend.quiet():
-        model, _ = backend.FastLanguageModel.from_pretrained(
-            model_name=str(path),
-            max_seq_length=max_seq_length,
-            dtype=DTYPES[precision],
-            load_in_4bit=load_in_4bit,
-            use_gradient_checkpointing=False,
-            use_exact_model_name=True,
-            trust_remote_code=False,
-        )
-    return model, DTYPES[precision]
+        model, tokenizer = backend.FastLanguageModel.from_pretrained(model_name=str(path), **settings)
+    return model, tokenizer
 
 
 def add_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
@@ -93,13 +88,12 @@ def add_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
         raise fail("has no adapter_model.safetensors", where=str(adapter), fix="save the adapter as safetensors")
     from peft import PeftModel
 
+    as_saved = {"is_trainable": False, "autocast_adapter_dtype": False}
     with backend.quiet():
         if isinstance(model, PeftModel):
-            model.load_adapter(str(adapter), name, is_trainable=False, autocast_adapter_dtype=False)
+            model.load_adapter(str(adapter), name, **as_saved)
         else:
-            model = PeftModel.from_pretrained(
-                model, str(adapter), adapter_name=name, is_trainable=False, autocast_adapter_dtype=False
-            )
+            model = PeftModel.from_pretrained(model, str(adapter), name, **as_saved)
     _put_in_as_saved(model, file, name)
     return model
 
@@ -127,8 +121,7 @@ def add_lora(model: Any, plan: LoadSettings) -> Any:
     Raises SlimtuneError where a target module does not exist in the model.
     """
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    missing = [target for target in plan.lora_targets if target not in names]
-    if missing:
+    if missing := [target for target in plan.lora_targets if target not in names]:
         raise fail(f"the model has no modules named {', '.join(missing)}", where="lora.target", fix="use target: full")
     # Unsloth's CPU backend has no such setting, and the plan none for a CPU.
     keeping = {"checkpoint_skip_layers": plan.checkpoint_skip_layers} if plan.device == "cuda" else {}
@@ -181,8 +174,6 @@ def memory_bytes(model: Any) -> dict[str, int]:
 def _quantisation_tensors(state: Any) -> list[torch.Tensor]:
     """What bitsandbytes keeps beside the codes of a 4-bit weight: block scales and code book, and with double
     quantisation the offset of the scales, their own scales and their table (`QuantState`)."""
-    if state is None:
-        return []
-    nested = getattr(state, "state2", None)
-    tensors = [state.absmax, state.code, state.offset, *([nested.absmax, nested.code] if nested is not None else [])]
+    states = [one for one in (state, getattr(state, "state2", None)) if one is not None]
+    tensors = [tensor for one in states for tensor in (one.absmax, one.code, one.offset)]
     return [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]

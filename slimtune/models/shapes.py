@@ -4,7 +4,6 @@ A shape comes from a family's table of published models or from a model's own `c
 """
 
 import dataclasses
-import functools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.models import families, files
-from slimtune.models.families import Family
 
 
 @dataclass(frozen=True)
@@ -110,16 +108,11 @@ class ModelShape:
 
 def known() -> dict[str, ModelShape]:
     """The shape of every published model in the families' tables, by its name."""
-    return _known(families.rows())
-
-
-@functools.cache
-def _known(rows: tuple[Family, ...]) -> dict[str, ModelShape]:
     found: dict[str, ModelShape] = {}
-    for family in rows:
+    for family in families.rows():
+        of_family = {"family": family.name, "qk_norm": family.qk_norm, "qkv_bias": family.qkv_bias}
         for size in family.sizes:
             sizes = dataclasses.asdict(size) | {"head_dim": size.head_dim or size.hidden_size // size.heads}
-            of_family: dict[str, Any] = {"family": family.name, "qk_norm": family.qk_norm, "qkv_bias": family.qkv_bias}
             found |= {name: ModelShape(name=name, **of_family, **sizes) for name in sizes.pop("names")}
     return found
 
@@ -127,22 +120,18 @@ def _known(rows: tuple[Family, ...]) -> dict[str, ModelShape]:
 _FOUR_BIT = re.compile(r"(?P<dynamic>-unsloth)?-bnb-4bit$", re.IGNORECASE)
 
 
-def _repository(name: str) -> str:
-    return name.rstrip("/").rsplit("/", 1)[-1]
-
-
 def find(name: str) -> ModelShape | None:
     """The shape of a published model by repository name or folder name, in any case; None for every other name.
 
     The whole name must match, but for organisation and 4-bit suffix: "Qwen3-8B-something" may have another shape.
     """
-    key = _FOUR_BIT.sub("", _repository(name)).lower()
+    key = _FOUR_BIT.sub("", Path(name).name).lower()
     return next((shape for published, shape in known().items() if published.lower() == key), None)
 
 
 def is_dynamic(name: str) -> bool:
     """Whether a repository holds Unsloth's dynamic 4-bit weights: some linears left in 16 bit, about 10 % larger."""
-    repository = _repository(name).lower()
+    repository = Path(name).name.lower()
     found = _FOUR_BIT.search(repository)
     plain = [published for family in families.rows() for published in family.never_dynamic]
     return bool(found and found["dynamic"] and repository[: found.start()] not in plain)
@@ -150,7 +139,7 @@ def is_dynamic(name: str) -> bool:
 
 def is_prequantised(name: str) -> bool:
     """Whether a repository, by its name, holds 4-bit weights already."""
-    return _FOUR_BIT.search(_repository(name)) is not None
+    return _FOUR_BIT.search(Path(name).name) is not None
 
 
 def of_base(base: str, folder: Path | None) -> ModelShape:

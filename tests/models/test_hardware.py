@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from slimtune.core.units import GIB, MIB
@@ -132,11 +133,12 @@ def test_cpu_facts_are_those_of_the_first_processor(tmp_path):
     assert hardware._cpu_facts(tmp_path / "absent") == {}
 
 
-def test_system_memory(tmp_path):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:       24576000 kB\nMemFree:         1000 kB\n", encoding="utf-8")
-    assert hardware._system_memory(meminfo) == 24576000 * 1024
-    assert hardware._system_memory(tmp_path / "absent") > 0
+def test_system_memory(tmp_path, nvidia_smi, monkeypatch):
+    fields = {"MemTotal": 24576000, "MemFree": 1000, "MemAvailable": 1000, "Buffers": 0, "Cached": 0, "Shmem": 0}
+    meminfo = "".join(f"{name}:{size:>16} kB\n" for name, size in (fields | {"Active": 0, "Inactive": 0}).items())
+    (tmp_path / "meminfo").write_text(meminfo, encoding="utf-8")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    assert detect().memory_bytes == 24576000 * 1024
 
 
 def test_an_assumed_card():

@@ -113,7 +113,7 @@ def test_coder_and_instruct_have_the_sizes_of_the_base_model():
     ],
 )
 def test_find_matches(name: str, published: str):
-    assert find(name) is known()[published]
+    assert find(name) == known()[published]
 
 
 @pytest.mark.parametrize(

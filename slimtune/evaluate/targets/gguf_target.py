@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.util
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -21,9 +20,8 @@ from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import sha256_file
 from slimtune.data.records import Message
 from slimtune.evaluate.targets.prefixes import group_by_prefix
+from slimtune.evaluate.targets.served import Told, ids_sha256, in_threads, letters_of, single_tokens
 from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Piece, Prompt, Reply, Sampling
-from slimtune.evaluate.targets.threads import in_threads
-from slimtune.evaluate.targets.told_tokens import Told, letters_of, single_tokens
 from slimtune.models import llama_server
 from slimtune.models.gguf_header import read_gguf
 
@@ -79,7 +77,7 @@ class GgufTarget:
         self.batch_size = batch_size
         self._path, self._server = path, server
         self._architecture, self._thinking = architecture, thinking
-        self.model = server.model()
+        self.model = server.model
         self._spelled: dict[str, frozenset[int]] = {}
         self._facts: Facts | None = None
 
@@ -117,9 +115,9 @@ class GgufTarget:
         ids = self._prompt_ids(prompts, room=1)
         self._look_up({label for prompt in prompts for label in prompt.labels})
         chains = [
-            members
+            chain
             for group in group_by_prefix(ids)
-            for members in ([group.members] if group.shared else [(index,) for index in group.members])
+            for chain in ([group.members] if group.shared else zip(group.members, strict=True))
         ]
 
         def score_chain(chain: tuple[int, Sequence[int]]) -> list[tuple[int, Letters]]:
@@ -207,8 +205,7 @@ class GgufTarget:
     def _letters(self, prompt: Prompt, ids: list[int], slot: int) -> Letters:
         first = self._server.first_tokens(ids, id_slot=slot, **_PLAIN_SAMPLING)
         told = [Told(token["token"], token["logprob"], token["id"]) for token in first]
-        sha256 = hashlib.sha256(repr(tuple(ids)).encode()).hexdigest()
-        letters = letters_of(told, prompt.labels, spelled=self._spelled, prompt_sha256=sha256)
+        letters = letters_of(told, prompt.labels, spelled=self._spelled, prompt_sha256=ids_sha256(ids))
         if letters.greedy_text:
             return letters
         # The text of control tokens is left out of the list.

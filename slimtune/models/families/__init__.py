@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from slimtune.core.errors import SlimtuneError, fail
@@ -102,7 +103,7 @@ def of_architectures(architectures: Sequence[str], where: str) -> Family:
 
 def require_named(base: str) -> None:
     """Raise SlimtuneError where a repository's name says that its family is not supported; an unknown name passes."""
-    repository = base.rstrip("/").rsplit("/", 1)[-1].lower()
+    repository = PurePosixPath(base).name.lower()
     for family in sorted(rows(), key=lambda family: family.trains):  # "qwen3-30b-a3b" also begins like a Qwen3
         if re.match(family.named, repository):
             if not family.trains:

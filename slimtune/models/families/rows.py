@@ -1,5 +1,6 @@
 """The families that Slimtune knows: a row each. A new family is a new row, and its test."""
 
+import functools
 from collections.abc import Sequence
 
 from slimtune.data.line_encoding import SPLIT_EXPRESSION
@@ -87,13 +88,14 @@ _QWEN3_SIZES = {
 
 # ---- the rows --------------------------------------------------------------------------------------------------------
 
+_qwen = functools.partial(Family, turns=_CHATML, begins_text=False)
+
 BUILT_IN = (
-    Family(
+    _qwen(
         name="qwen2.5",
         title="Qwen2.5 (with Coder)",
         model_types=("qwen2",),
         named=r"qwen2\.5-(coder-)?\d",
-        turns=_CHATML,
         trains=True,
         default_system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
         qkv_bias=True,
@@ -108,16 +110,14 @@ BUILT_IN = (
         ),
         architectures=("Qwen2ForCausalLM",),
         gguf_architectures=("qwen2", "qwen2moe"),
-        begins_text=False,
         split=SPLIT_EXPRESSION,
         pre_tokenizer="qwen2",
     ),
-    Family(
+    _qwen(
         name="qwen3",
         title="Qwen3",
         model_types=("qwen3",),
         named=r"qwen3-\d",
-        turns=_CHATML,
         trains=True,
         thinking=Thinking(without=_QWEN3_WITHOUT_THINKING),
         controls=("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
@@ -133,7 +133,6 @@ BUILT_IN = (
         never_dynamic=("qwen3-32b",),  # BAD_MAPPINGS in models/loader_utils.py of Unsloth 2026.10.9
         architectures=("Qwen3ForCausalLM",),
         gguf_architectures=("qwen3", "qwen3moe"),
-        begins_text=False,
         split=SPLIT_EXPRESSION,
         pre_tokenizer="qwen2",
     ),
@@ -145,28 +144,24 @@ BUILT_IN = (
         trains=True,
         positions=2048,
     ),
-    Family(
+    _qwen(
         name="qwen3.5",
         title="Qwen3.5",
         model_types=("qwen3_5", "qwen3_5_text", "qwen3_5_moe"),
         named=r"qwen3\.5-",
-        turns=_CHATML,
         thinking=Thinking(),
         architectures=("Qwen3_5ForCausalLM",),
         # It is published with a head that predicts several tokens. That head is neither trained nor merged, and without
         # this option the converter expects its layers.
         converter_options=("--no-mtp",),
         gguf_architectures=("qwen35",),
-        begins_text=False,
         rendered_by_ollama={"renderer": "qwen3.5", "parser": "qwen3.5", "requires": "0.17.6"},
     ),
-    Family(
+    _qwen(
         name="qwen-moe",
         title="Qwen mixture of experts",
         model_types=("qwen2_moe", "qwen3_moe"),
         named=r"qwen(2\.5|3)-\d+b-a\d",
-        turns=_CHATML,
-        begins_text=False,
     ),
     Family(
         name="llama-3",
