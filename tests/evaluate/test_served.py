@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from slimtune.evaluate.targets.told_tokens import Told, letters_of
+from slimtune.evaluate.targets.served import Told, letters_of
 
 TOLD = [Told("b", math.log(0.5), 7), Told("ｂ", math.log(0.25), 8), Told("", math.log(0.125), 9), Told("①", -3.0, 10)]
 

@@ -15,14 +15,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.data.records import Message, as_dicts
-from slimtune.evaluate.targets.http_json import JsonServer, NoAnswerError, is_loopback
+from slimtune.evaluate.targets.http_json import JsonServer, NoAnswerError, checked, is_loopback
+from slimtune.evaluate.targets.served import Told, in_threads, letters_of
 from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Piece, Prompt, Reply, Sampling
-from slimtune.evaluate.targets.threads import in_threads
-from slimtune.evaluate.targets.told_tokens import Told, letters_of
 
 _TOP_LOGPROBS = (20, 5)
 """The most that OpenAI, vLLM and Ollama tell of a token, and the most that stricter servers do."""
@@ -93,10 +92,11 @@ def open_api(
     """
     server = JsonServer(base_url(url), api_key=api_key, timeout_seconds=timeout)
     extra = {} if thinking is None else {"chat_template_kwargs": {"enable_thinking": thinking}}
+    request = {"model": model, **extra}
     try:
         known = _model_names(server)
         try:
-            first, top_logprobs = _probe(server, {"model": model, **extra})
+            first, top_logprobs = _probe(server, request)
         except NoAnswerError as error:
             raise _cannot_open(server, model, known, error) from error
     except BaseException:
@@ -111,9 +111,8 @@ def open_api(
         "logprobs": top_logprobs is not None,
         "top_logprobs": top_logprobs,
     }
-    asking = {"temperature": 0.0, "logprobs": True, "top_logprobs": top_logprobs, **_whole_token(first)}
-    scoring = None if top_logprobs is None else asking
-    return ApiTarget(server, Facts(model, values), {"model": model, **extra}, scoring, batch_size)
+    scoring = {"temperature": 0.0, "logprobs": True, "top_logprobs": top_logprobs, **_whole_token(first)}
+    return ApiTarget(server, Facts(model, values), request, scoring if top_logprobs else None, batch_size)
 
 
 def base_url(url: str) -> str:
@@ -155,8 +154,7 @@ class ApiTarget:
         self, server: JsonServer, facts: Facts, request: dict[str, Any], scoring: dict[str, Any] | None, batch_size: int
     ):
         """request: fields of every request. scoring: those of one for log-probabilities, None where none are told."""
-        abilities: set[Ability] = {"generate"} if scoring is None else {"generate", "score"}
-        self.abilities = frozenset(abilities)
+        self.abilities: frozenset[Ability] = frozenset({"generate"} if scoring is None else {"generate", "score"})
         self.batch_size = batch_size
         self._server, self._facts = server, facts
         self._request, self._scoring = request, scoring
@@ -181,8 +179,8 @@ class ApiTarget:
                 f"{self._facts.name} at {self._server.url} does not return log-probabilities",
                 fix="evaluate its text, or the run or the GGUF itself; newer versions of Ollama and vLLM return them",
             )
-        scoring = self._scoring
-        return self._at_once(lambda prompt: self._letters(prompt, scoring), prompts)
+        options = {"max_tokens": 1, **self._scoring}
+        return self._at_once(lambda prompt: self._letters(prompt, options), prompts)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Reply]]:
         """Reply number i of a prompt is asked for with seed `sampling.seed + i`; stop_at_answer is not possible here.
@@ -213,9 +211,9 @@ class ApiTarget:
 
     # ---- how ---------------------------------------------------------------------------------------------------------
 
-    def _letters(self, prompt: Prompt, scoring: dict[str, Any]) -> Letters:
+    def _letters(self, prompt: Prompt, options: dict[str, Any]) -> Letters:
         try:
-            told = self._ask(prompt, {"max_tokens": 1, **scoring}).choices[0].first_token
+            told = self._ask(prompt, options).choices[0].first_token
         except NoAnswerError as error:
             raise self._no_answer(error) from error
         if not told:
@@ -243,8 +241,7 @@ class ApiTarget:
         )
 
     def _ask(self, prompt: Prompt, options: dict[str, Any]) -> _Completion:
-        messages = as_dicts(prompt.messages)
-        return _complete(self._server, {**self._request, **options, "messages": messages})
+        return _complete(self._server, {**self._request, **options, "messages": as_dicts(prompt.messages)})
 
     def _no_answer(self, error: NoAnswerError) -> SlimtuneError:
         what = f"{self._facts.name} at {self._server.url} gave no answer: {error}"
@@ -255,15 +252,7 @@ class ApiTarget:
 
 
 def _complete(server: JsonServer, body: dict[str, Any]) -> _Completion:
-    answer = server.post("/chat/completions", body)
-    try:
-        return _Completion.model_validate(answer)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole of it"
-        raise NoAnswerError(
-            f"not what an OpenAI-compatible server answers ({where}: {first['msg']})", status=200
-        ) from error
+    return checked(_Completion, server.post("/chat/completions", body), "an OpenAI-compatible server")
 
 
 def _probe(server: JsonServer, request: dict[str, Any]) -> tuple[_Completion, int | None]:

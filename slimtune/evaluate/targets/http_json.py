@@ -5,9 +5,11 @@ import ipaddress
 import random
 import threading
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import httpx
+from pydantic import BaseModel, ValidationError
 
 from slimtune.core.errors import fail
 from slimtune.core.run_record import redact
@@ -23,25 +25,25 @@ _CONNECT_SECONDS = 10.0
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _QUOTED = 300
 
+_Answer = TypeVar("_Answer", bound=BaseModel)
 
+
+@dataclass(eq=False)
 class NoAnswerError(Exception):
-    """The server gave no usable answer; its text says why, in the server's words where it has some.
+    """The server gave no usable answer. reason: why, in the server's words where it has some.
 
     status: of the response, None where there was none. gone: no server listens at the address. passing: it may answer
     later, in `retry_after` seconds if it says so.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        *,
-        status: int | None = None,
-        gone: bool = False,
-        passing: bool = False,
-        retry_after: float | None = None,
-    ):
-        self.status, self.gone, self.passing, self.retry_after = status, gone, passing, retry_after
-        super().__init__(reason)
+    reason: str
+    status: int | None = None
+    gone: bool = False
+    passing: bool = False
+    retry_after: float | None = None
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class JsonServer:
@@ -130,6 +132,16 @@ class JsonServer:
         """In one line, not too long, without the key: some servers repeat what they were sent."""
         text = text.replace(self._key, "…") if self._key else text
         return redact(" ".join(text.split()))[:_QUOTED]
+
+
+def checked(kind: type[_Answer], answer: Any, server: str) -> _Answer:
+    """A server's answer as what it should be. server: the kind of server that answers so. Raises NoAnswerError."""
+    try:
+        return kind.model_validate(answer)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole of it"
+        raise NoAnswerError(f"not what {server} answers ({where}: {first['msg']})", status=httpx.codes.OK) from error
 
 
 def is_loopback(url: str) -> bool:

@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
-from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.errors import fail
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Message
 from slimtune.data.text import thought_and_answer
 from slimtune.evaluate.targets.prefixes import FEWEST_OF_ALL, Group, common_length, group_by_prefix
+from slimtune.evaluate.targets.served import ids_sha256, single_tokens
 from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Piece, Prompt, Reply, Sampling
 from slimtune.evaluate.targets.text_stops import AnswerLineStop
-from slimtune.evaluate.targets.told_tokens import single_tokens
 from slimtune.models import families
 
 # Share of the free memory under the limit for a batch's key-value cache; attention needs the rest.
@@ -99,7 +99,7 @@ class LocalTarget:
                 logprobs={label: by_label[label][row] for label in prompt.labels},
                 greedy_text=self.tokenizer.decode([greedy[row]]),
                 greedy_token=greedy[row],
-                prompt_sha256=_sha256(own),
+                prompt_sha256=ids_sha256(own),
             )
             for row, (prompt, own) in enumerate(zip(prompts, ids, strict=True))
         ]
@@ -184,20 +184,18 @@ class LocalTarget:
         if label not in self._spelled:
             found = sorted(single_tokens(label, self.tokenizer.encode))
             if not found:
-                raise SlimtuneError(Problem(f"no single token spells the label '{label}'", fix="use letters as labels"))
+                raise fail(f"no single token spells the label '{label}'", fix="use letters as labels")
             self._spelled[label] = found
         return self._spelled[label]
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
         was_training = self.model.training
+        autocast = torch.autocast(self._device.type, dtype=self._precision, enabled=self._precision != torch.float32)
         if was_training:
             self.model.eval()
         try:
-            with (
-                torch.no_grad(),
-                torch.autocast(self._device.type, dtype=self._precision, enabled=self._precision != torch.float32),
-            ):
+            with torch.no_grad(), autocast:
                 yield
         finally:
             if was_training:
@@ -256,11 +254,8 @@ class LocalTarget:
             # One token has to be left to read the answer at.
             with_it = tuple(index for index in group.members if self._beginning.begins(rows[index][:-1]))
             without = tuple(index for index in group.members if index not in with_it)
-            yield from (
-                Group(members, shared)
-                for members, shared in ((with_it, len(self._beginning.ids)), (without, 0))
-                if members
-            )
+            split = (Group(with_it, len(self._beginning.ids)), Group(without, 0))
+            yield from (part for part in split if part.members)
 
     def _cached(self, ids: Sequence[int]) -> Any:
         """The key-value cache of a prefix, one row, to be filled further; from the common beginning where it has it."""
@@ -287,9 +282,7 @@ class LocalTarget:
     def _generate(self, rows: Sequence[Sequence[int]], sampling: Sampling, labels: Sequence[str]) -> list[list[Reply]]:
         from transformers import GenerationConfig, StoppingCriteriaList
 
-        ends = [
-            identifier for token in families.end_tokens() if (identifier := self.tokenizer.token_id(token)) is not None
-        ]
+        ends = [end for token in families.end_tokens() if (end := self.tokenizer.token_id(token)) is not None]
         width = max(map(len, rows))
         input_ids = torch.tensor([[ends[-1]] * (width - len(row)) + list(row) for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -345,10 +338,6 @@ class _Beginning:
 
     def begins(self, row: Sequence[int]) -> bool:
         return len(row) >= len(self.ids) and list(row[: len(self.ids)]) == self.ids
-
-
-def _sha256(ids: Sequence[int]) -> str:
-    return hashlib.sha256(repr(tuple(ids)).encode()).hexdigest()
 
 
 def _seed(seed: int, rows: Sequence[Sequence[int]]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -71,31 +71,31 @@ def open_target(spec: Spec, loading: Loading) -> Iterator[Opened]:
     if spec.kind == "gguf":
         from slimtune.evaluate.targets import gguf_target
 
-        served: Target = gguf_target.open_gguf(
-            Path(spec.place),
-            context_length=loading.max_length or _DEFAULT_LENGTH,
-            batch_size=loading.batch_size or _SERVED_BATCH,
-            thinking=loading.thinking,
+        opened = Opened(
+            gguf_target.open_gguf(
+                Path(spec.place),
+                context_length=loading.max_length or _DEFAULT_LENGTH,
+                batch_size=loading.batch_size or _SERVED_BATCH,
+                thinking=loading.thinking,
+            )
         )
-        opened = Opened(served)
     elif spec.kind == "api":
         from slimtune.evaluate.targets import api_target
 
-        served = api_target.open_api(
-            spec.place,
-            str(spec.model),
-            api_key=api_target.api_key_for(spec.place),
-            batch_size=loading.batch_size or _SERVED_BATCH,
-            timeout=loading.timeout_seconds,
-            thinking=loading.thinking,
+        opened = Opened(
+            api_target.open_api(
+                spec.place,
+                str(spec.model),
+                api_key=api_target.api_key_for(spec.place),
+                batch_size=loading.batch_size or _SERVED_BATCH,
+                timeout=loading.timeout_seconds,
+                thinking=loading.thinking,
+            )
         )
-        opened = Opened(served)
     else:
         opened = open_local(spec, loading)
-    try:
+    with contextlib.closing(opened.target):
         yield opened
-    finally:
-        opened.target.close()
 
 
 @dataclass(frozen=True)
@@ -112,39 +112,33 @@ class Weights:
 
 def weights_of(spec: Spec, loading: Loading) -> Weights:
     """What a local spec consists of, without loading it."""
-    if spec.kind == "run":
-        run = Path(spec.place)
+    place = Path(spec.place)
+    base, revision, four_bit = spec.place, None, False
+    length, thinking = _DEFAULT_LENGTH, bool(loading.thinking)
+    adapters: dict[str, Path] = {}
+    run = place if spec.kind == "run" else _run_of(place) if spec.kind == "adapter" else None
+    if run:
         model: dict[str, Any] = run_folder.read(run).recipe["model"]
         if not (run / "adapter" / "adapter_config.json").is_file():
-            raise fail(
-                "the run has no adapter", where=spec.place, fix="resume and finish it first: slimtune train … --resume"
-            )
-        return Weights(
-            base=model["base"],
-            revision=model["revision"],
-            adapters={"default": run / "adapter"},
-            load_in_4bit=model["load_in_4bit"] if loading.load_in_4bit is None else loading.load_in_4bit,
-            max_length=loading.max_length or model["max_seq_length"],
-            thinking=model["thinking"],
-        )
-    adapters: dict[str, Path] = {}
-    base, revision, four_bit = spec.place, None, False
-    if spec.kind == "adapter" and (owner := _run_of(Path(spec.place))):
-        return replace(weights_of(Spec("run", str(owner)), loading), adapters={"default": Path(spec.place)})
-    if spec.kind == "adapter":
-        config = json.loads((Path(spec.place) / "adapter_config.json").read_text(encoding="utf-8"))
+            fix = "resume and finish it first: slimtune train … --resume"
+            raise fail("the run has no adapter", where=spec.place, fix=fix)
+        base, revision, four_bit = model["base"], model["revision"], model["load_in_4bit"]
+        length, thinking = model["max_seq_length"], model["thinking"]
+        adapters = {"default": run / "adapter" if spec.kind == "run" else place}
+    elif spec.kind == "adapter":
+        config = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
         base, revision = config.get("base_model_name_or_path"), config.get("revision")
         if not base:
             raise fail("adapter_config.json does not say which base it is for", where=spec.place)
         # A QLoRA adapter is a correction to the 4-bit weights that it was trained on.
-        adapters, four_bit = {"default": Path(spec.place)}, True
+        adapters, four_bit = {"default": place}, True
     return Weights(
         base=base,
         revision=revision,
         adapters=adapters,
         load_in_4bit=four_bit if loading.load_in_4bit is None else loading.load_in_4bit,
-        max_length=loading.max_length or _DEFAULT_LENGTH,
-        thinking=bool(loading.thinking),
+        max_length=loading.max_length or length,
+        thinking=thinking,
     )
 
 
@@ -179,14 +173,8 @@ def open_local(spec: Spec, loading: Loading, adapters: dict[str, Path] | None = 
         model = models.add_adapter(model, place, name)
     # An adapter carries the template that it was trained with.
     own = next((place for place in adapters.values() if (place / "tokenizer.json").is_file()), folder)
-    values: dict[str, Any] = {
-        "base": weights.base,
-        "revision": weights.revision,
-        "load_in_4bit": weights.load_in_4bit,
-        "precision": str(precision).removeprefix("torch."),
-        "max_length": weights.max_length,
-        "thinking": weights.thinking,
-    }
+    values = asdict(weights) | {"precision": str(precision).removeprefix("torch.")}
+    del values["adapters"]  # named by their hashes
     hashes = {name: sha256_file(place / "adapter_model.safetensors") for name, place in adapters.items()}
     on_card = torch.cuda.is_available()
     target = LocalTarget(

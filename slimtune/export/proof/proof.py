@@ -13,7 +13,7 @@ from slimtune.core.files import write_json
 from slimtune.core.progress import OnProgress
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate import kinds
-from slimtune.evaluate.targets.told_tokens import Told, letters_of, single_tokens
+from slimtune.evaluate.targets.served import Told, letters_of, single_tokens
 from slimtune.export.proof import merged_model, parity, questions, rendering
 from slimtune.export.proof.golden import Golden, ServedPrompt
 from slimtune.export.proof.merged_model import MergedAnswer

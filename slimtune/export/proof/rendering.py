@@ -9,7 +9,7 @@ from slimtune.core.errors import Problem
 from slimtune.data.chat_template import ChatTokenizer, render_template
 from slimtune.data.records import as_dicts
 from slimtune.evaluate.targets.prefixes import common_length
-from slimtune.evaluate.targets.threads import in_threads
+from slimtune.evaluate.targets.served import in_threads
 from slimtune.export.proof.conversations import generated
 from slimtune.models.llama_server import LlamaServer
 
