@@ -13,16 +13,17 @@ from typing import Any
 from slimtune.core import run_folder, versions
 from slimtune.core.errors import fail
 from slimtune.data.records import Message
-from slimtune.evaluate.targets import gguf_target
+from slimtune.evaluate.targets import gguf_target, opening
 from slimtune.evaluate.targets.gguf_target import GgufTarget
 from slimtune.evaluate.targets.target import Piece, Sampling, Target
+from slimtune.evaluate.targets.target_spec import Spec
 from slimtune.export.check.check_template import compare_templates
 from slimtune.export.shipment import ROOM_FOR_ANSWER
 from slimtune.models import families
 from slimtune.models.gguf_header import read_gguf
 from slimtune.serve.chat_model import ChatModel
 
-LOCAL_REPLY_TOKENS = 512
+_LOCAL_REPLY_TOKENS = 512
 """The longest reply of a model in this process, whose reply is shown when it is complete."""
 
 _PROBE = (Message("system", "s"), Message("user", "u"))
@@ -145,11 +146,11 @@ def _require_thinking(target: GgufTarget, gguf: Path, wanted: bool) -> None:
     on, off = target.rendered(_PROBE, True), target.rendered(_PROBE, False)
     if on != off:
         return
-    opens = tuple(opening for opening, _ in families.thought_tags())
-    if wanted and not on.rstrip().endswith(opens):
+    thinks = on.rstrip().endswith(tuple(opens for opens, _ in families.thought_tags()))
+    if wanted and not thinks:
         fix = "leave it out; a model exported without thinking never thinks"
         raise fail(f"the chat template of {gguf} cannot turn thinking on", where="--thinking", fix=fix)
-    if not wanted and on.rstrip().endswith(opens):
+    if thinks and not wanted:
         raise fail(f"the chat template of {gguf} always thinks", where="--no-thinking", fix="leave it out")
 
 
@@ -159,9 +160,6 @@ def open_run(run: Path, wishes: Wishes) -> Iterator[list[Side]]:
 
     Raises SlimtuneError where the run has no adapter or its base is not at hand.
     """
-    from slimtune.evaluate.targets import opening
-    from slimtune.evaluate.targets.target_spec import Spec
-
     spec, recipe = Spec("run", str(run)), run_folder.read(run).recipe
     # As Ollama's context: the longest example, and room for a reply.
     context: int = wishes.max_length or recipe["model"]["max_seq_length"] + ROOM_FOR_ANSWER
@@ -182,7 +180,7 @@ def open_run(run: Path, wishes: Wishes) -> Iterator[list[Side]]:
         temperature=wishes.temperature or 0.0,
         seed=wishes.seed,
         context=context,
-        reply_length=wishes.max_new_tokens or LOCAL_REPLY_TOKENS,
+        reply_length=wishes.max_new_tokens or _LOCAL_REPLY_TOKENS,
         more_context="--max-length gives more",
     )
     tuned = dataclasses.replace(
@@ -191,7 +189,5 @@ def open_run(run: Path, wishes: Wishes) -> Iterator[list[Side]]:
         about=f"the same with the run's adapter, not the exported file, {how}",
         answering=lambda: contextlib.nullcontext(opened.target),
     )
-    try:
+    with contextlib.closing(opened.target):
         yield [base, tuned]
-    finally:
-        opened.target.close()

@@ -27,7 +27,7 @@ from slimtune.export.gguf import gguf
 from slimtune.export.proof import golden, merged_model, proof
 from slimtune.recipe.schema import ExportSection
 from slimtune.run import report, shipping
-from slimtune.serve.ollama import exported
+from slimtune.serve.ollama import create
 
 pytestmark = pytest.mark.unsloth
 
@@ -213,7 +213,7 @@ def test_a_killed_export_leaves_the_one_before_and_the_next_succeeds(good, tmp_p
 
 def test_what_ships_is_what_ollama_create_reads(good):
     run, _ = good
-    export = exported.read(run)
+    export = create.read_export(run)
     assert (export.name, export.gguf, export.thinking) == ("slimtune-quickstart", "quickstart.f16.gguf", False)
     assert (len(export.golden), export.needed) == (20, 20)
 

@@ -1,91 +1,14 @@
-"""Creating an export in Ollama, against a stand-in for Ollama (tests/fake_ollama.py), by the command and by the script."""
+"""Creating an export in Ollama by the command, against a stand-in for Ollama (tests/support/fake_ollama.py)."""
 
-import json
 import os
-import shutil
-import subprocess
-import sys
 
 import pytest
 from support.command_line import run
-from support.fake_ollama import FakeOllama, starts, write_program
-from support.modelfiles import EMPTY_THINK_BLOCK, write_modelfile
-from support.paths import ROOT
+from support.fake_ollama import starts
+from support.ollama_runs import ANSWERS, SYSTEM, THOUGHT, answering, make_run, result
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.export.modelfile.chat_templates import bake_chat_template
-from slimtune.serve.ollama import exported, replay, server, versions
-
-SCRIPT = ROOT / "scripts" / "check_ollama.sh"
-SYSTEM = "記号で答えよ。"
-ANSWERS = {"問い一": "a", "問い二": "b", "問い三": "c", "「引用」と\nスペース": "丁\n二行目"}
-THOUGHT = "<think>\n民法を\n考える。\n</think>\n\n"
-
-
-def make_run(
-    folder, *, thinking=False, golden=None, parity=(4, 4), system=None, name="law-direct", ended=True, max_new_tokens=64
-):
-    """A run's folder as an export leaves it. parity: answers_equal of prompts, None for no file."""
-    export = folder / "run" / "export"
-    export.mkdir(parents=True)
-    (export.parent / "manifest.json").write_text(json.dumps({"name": "direct", "export": {"ollama_name": name}}))
-    (export / "direct.q8_0.gguf").write_bytes(b"GGUF and so on")
-    write_modelfile(
-        export / "Modelfile",
-        gguf_name="direct.q8_0.gguf",
-        family="qwen3",
-        thinking=thinking,
-        system=system,
-        num_ctx=512,
-    )
-    rows = golden
-    if rows is None:
-        opening = [{"role": "system", "content": SYSTEM}]
-        rows = [
-            {
-                "id": f"q{number}",
-                "messages": [*opening, {"role": "user", "content": question}],
-                "answer": (THOUGHT if thinking else "") + answer,
-                "max_new_tokens": max_new_tokens,
-                "ended": ended,
-                "thinking": thinking,
-            }
-            for number, (question, answer) in enumerate(ANSWERS.items(), 1)
-        ]
-    (export / "golden.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    if parity is not None:
-        check = {"answers_equal": parity[0], "prompts": parity[1]}
-        (export / "parity.json").write_text(json.dumps({"passed": True, "files": {"direct.q8_0.gguf": check}}))
-    return export.parent
-
-
-def answering(changed=None, *, thought="", thinking_too="nonsense"):
-    """An engine that knows ANSWERS, but for `changed`. thinking_too: what it says where the prompt lets it think."""
-    answers = ANSWERS | (changed or {})
-
-    def engine(messages, thinks):
-        said = answers[messages[-1]["content"]]
-        return thought + said if thought or not thinks else f"<think>\n{thinking_too}\n</think>\n\n{said}"
-
-    return engine
-
-
-@pytest.fixture
-def ollama(tmp_path, monkeypatch):
-    """A well-behaved fake that thinks nothing; its program is on PATH."""
-    with FakeOllama(answering()) as fake:
-        programs = tmp_path / "bin"
-        programs.mkdir()
-        fake.program = write_program(programs, fake.url)
-        monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-        monkeypatch.setenv("OLLAMA_HOST", fake.host)
-        monkeypatch.delenv("SLIMTUNE_OLLAMA", raising=False)
-        yield fake
-
-
-def result(run_folder):
-    return json.loads((run_folder / "export" / "ollama.json").read_text(encoding="utf-8"))
-
+from slimtune.serve.ollama import create, replay, server
 
 # ---- a model that answers as it was exported ------------------------------------------------------------------------
 
@@ -154,10 +77,10 @@ def test_an_old_server_knows_no_think_and_is_warned_about(ollama, tmp_path):
     done = run("ollama", "create", folder)
     assert done.code == 0, done.stderr
     said = " ".join(done.stdout.split())
-    for gap in versions.GAPS:
+    for gap in server.GAPS:
         assert gap.what.split(":")[0] in said and gap.source in said
     assert "the program `ollama` is version 0.34.4, the server 0.1.33" in said
-    assert len(result(folder)["warnings"]) == len(versions.GAPS)
+    assert len(result(folder)["warnings"]) == len(server.GAPS)
 
 
 def test_a_reply_that_was_cut_off_where_the_answer_was_is_equal(ollama, tmp_path):
@@ -366,7 +289,7 @@ def test_every_fault_of_the_golden_prompts_is_said_at_once(tmp_path):
     ]
     folder = make_run(tmp_path, golden=golden, name="../x")
     with pytest.raises(SlimtuneError) as caught:
-        exported.read(folder)
+        create.read_export(folder)
     said = [f"{problem.where} {problem.what}" for problem in caught.value.problems]
     assert "manifest.json export.ollama_name '../x' cannot be" in said[0]
     assert any("prompt 3 max_new_tokens" in one for one in said) and any(
@@ -374,243 +297,3 @@ def test_every_fault_of_the_golden_prompts_is_said_at_once(tmp_path):
     )
     assert sum("prompt 4" in one for one in said) == 5
     assert any("some without" in one for one in said)
-
-
-# ---- the parts ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "url"),
-    [
-        (None, "http://127.0.0.1:11434"),
-        ("", "http://127.0.0.1:11434"),
-        (" '10.0.0.5' ", "http://10.0.0.5:11434"),
-        ("gpu-box:8080", "http://gpu-box:8080"),
-        (":8080", "http://127.0.0.1:8080"),
-        ("0.0.0.0", "http://127.0.0.1:11434"),
-        ("[::]:11435", "http://[::1]:11435"),
-        ("::1", "http://[::1]:11434"),
-        ("[::1]", "http://[::1]:11434"),
-        ("http://gpu-box", "http://gpu-box:80"),
-        ("https://gpu-box/", "https://gpu-box:443"),
-        ("HTTPS://gpu-box:1/ollama/", "https://gpu-box:1/ollama"),
-    ],
-)
-def test_ollama_host_is_read_as_ollama_reads_it(value, url):
-    assert server.address(value) == url
-
-
-@pytest.mark.parametrize(
-    "value", ["ftp://box", "box:port", "box:70000", "box:", "http://me:secret@box", "a b", "[::1", "a:b:c"]
-)
-def test_what_is_no_address(value):
-    with pytest.raises(SlimtuneError) as caught:
-        server.address(value)
-    assert caught.value.problems[0].where == "OLLAMA_HOST" and "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "fixed", "older"),
-    [
-        ("0.17.1", "0.17.1", False),
-        ("0.17.1-rc2", "0.17.1", True),
-        ("v0.9.10", "0.17.1", True),
-        ("0.17.1-3-gabcdef0", "0.17.1", False),
-        ("1.0.0", "0.30.0", False),
-        ("0.0.0", "0.17.1", None),
-        ("main", "0.17.1", None),
-    ],
-)
-def test_versions_are_compared_as_numbers(text, fixed, older):
-    assert versions.older(text, fixed) is older
-
-
-def test_what_is_warned_about():
-    assert versions.warnings("0.40.12") == []
-    assert next(line.split(":")[1].strip() for line in versions.warnings("0.16.0")) == "CVE-2026-7482"
-    assert "not known" in versions.warnings("0.0.0")[0]
-
-
-@pytest.mark.parametrize(
-    ("text", "cut", "parts"),
-    [
-        ("a", False, ("", "a")),
-        (" a\n", False, ("", "a")),
-        ("<think>\n\n</think>\n\na", False, ("", "a")),
-        (THOUGHT + "a", False, ("民法を\n考える。", "a")),
-        ("民法を\n考える。\n</think>\n\na", False, ("民法を\n考える。", "a")),
-        ("<think>\n民法を考え", True, ("民法を考え", "")),
-        ("民法を考え\N{REPLACEMENT CHARACTER}", True, ("民法を考え", "")),
-    ],
-)
-def test_thought_and_answer_are_told_apart(text, cut, parts):
-    assert replay.parts(text, cut_thought=cut) == parts
-
-
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys\nfrom slimtune.cli import app as cli\ntry:\n    cli.main(['ollama', 'create', '--help'])\n"
-        "except SystemExit: pass\nprint([m for m in ('torch', 'transformers', 'httpx', 'matplotlib') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
-# ---- the script, by hand --------------------------------------------------------------------------------------------
-
-
-def script(*arguments, shell="sh", **variables):
-    command = [shell, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_the_script_comes_to_the_same_conclusion(ollama, tmp_path):
-    folder = make_run(tmp_path, system=SYSTEM)
-    done = script(folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-3:] == [
-        "think unset  4 of 4 equal",
-        "think true   0 of 4 equal, 4 refused as it should be",
-        "think false  4 of 4 equal",
-    ]
-    by_script = [body | {"model": ""} for body in ollama.asked("/api/chat")]
-    ollama.requests.clear()
-    assert run("ollama", "check", folder).code == 0
-    asked = [body | {"model": ""} for body in ollama.asked("/api/chat")]
-    assert sorted(map(str, map(sorted_body, by_script))) == sorted(map(str, map(sorted_body, asked)))
-
-
-def sorted_body(body):
-    return json.dumps(body, sort_keys=True)
-
-
-def test_the_script_fails_where_the_command_does(ollama, tmp_path):
-    folder = make_run(tmp_path)
-    ollama.thinks = True
-    done = script(folder, "law-two", shell="bash")
-    assert done.returncode == 1 and "law-two:latest" in ollama.models
-    assert "think unset  0 of 4 equal -- 4 must be equal; q1:" in done.stdout and "nonsense" in done.stdout
-    ollama.thinks, ollama.endless = False, True
-    again = script(folder, "law-two")
-    assert again.returncode == 2 and "already" in again.stderr
-    again = script(folder, "law-two", REPLACE="1")
-    assert again.returncode == 1 and "4 past the end of the turn: a stop is missing" in again.stdout
-
-
-def test_the_script_takes_a_thinking_run_and_its_parity(ollama, tmp_path):
-    ollama.thinks = True
-    answers = ANSWERS | {"問い一": "d"}
-    ollama.engine = lambda messages, thinks: (THOUGHT if thinks else "") + answers[messages[-1]["content"]]
-    done = script(make_run(tmp_path, thinking=True, parity=(3, 4)))
-    assert done.returncode == 0, done.stderr
-    assert "think true   3 of 4 equal" in done.stdout and "another prompt, not compared" in done.stdout
-
-
-def test_the_script_without_ollama_says_what_to_install(ollama, tmp_path):
-    folder = make_run(tmp_path)
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for tool in ("sh", "curl", "python3", "sed", "dirname", "basename", "head"):
-        (tools / tool).symlink_to(shutil.which(tool))
-    done = script(folder, shell="/bin/sh", PATH=str(tools))
-    assert done.returncode == 2 and "https://ollama.com/download" in done.stderr
-    done = script(folder, OLLAMA_HOST="127.0.0.1:9")
-    assert done.returncode == 2 and "ollama serve" in done.stderr
-    done = script(tmp_path)
-    assert done.returncode == 2 and "manifest.json is not there" in done.stderr
-    done = script(folder, "-f")
-    assert done.returncode == 2 and "cannot be a model's name" in done.stderr
-    assert script().returncode == 2 and not ollama.models
-
-
-# ---- with llama.cpp as the engine -----------------------------------------------------------------------------------
-
-GO_TEMPLATE = ROOT / "tests" / "export" / "go_template" / "main.go"
-NEW_TOKENS = 12
-
-
-@pytest.fixture(scope="module")
-def tiny_export(tmp_path_factory):
-    """The folder of the built-in model's GGUF with its baked template, and what the model itself answers, greedily."""
-    from slimtune.export.gguf.gguf import convert
-    from slimtune.models import builtin
-
-    source, merged = builtin.resolve("builtin:tiny-qwen3"), tmp_path_factory.mktemp("tiny") / "merged"
-    shutil.copytree(source, merged)
-    template = (source / "chat_template.jinja").read_text(encoding="utf-8")
-    baked = bake_chat_template(template, family="qwen3", thinking=False)
-    (merged / "chat_template.jinja").write_text(baked, encoding="utf-8")
-    gguf = merged.parent / "direct.q8_0.gguf"
-    convert(merged, gguf, outtype="bf16", name="tiny")
-    return gguf, golden_of(source)
-
-
-def golden_of(model_folder):
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    rows = []
-    for line in (ROOT / "data/quickstart/test.jsonl").read_text(encoding="utf-8").splitlines()[:6]:
-        row = json.loads(line)
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": row["input"]}]
-        prompt = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, enable_thinking=False, tokenize=False
-        )
-        ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
-        with torch.inference_mode():
-            new = model.generate(ids, do_sample=False, max_new_tokens=NEW_TOKENS, eos_token_id=end, pad_token_id=end)
-        answer = new[0, ids.shape[1] :].tolist()
-        ended = end in answer
-        text = tokenizer.decode(answer[: answer.index(end)] if ended else answer)
-        known = {"id": row["meta"]["id"], "messages": messages, "answer": text, "thinking": False}
-        rows.append(known | {"max_new_tokens": NEW_TOKENS, "ended": ended})
-    return rows
-
-
-@pytest.fixture
-def llama_engine(tiny_export, ollama, tmp_path):
-    """Makes the fake answer with llama.cpp: from 0.30 through the GGUF's own template, before through the TEMPLATE."""
-    from slimtune.models import llama_server
-
-    renderer = tmp_path / "render"
-    environment = os.environ | {"GOCACHE": str(tmp_path / "cache"), "GO111MODULE": "off", "GOFLAGS": ""}
-    subprocess.run(["go", "build", "-o", str(renderer), str(GO_TEMPLATE)], check=True, env=environment)
-    with llama_server.start(tiny_export[0], context_length=512) as llama:
-
-        def engine(messages, thinks):
-            (created,) = ollama.models.values()
-            if ollama.version == "0.34.4":
-                prompt = llama.post("/apply-template", {"messages": messages})["prompt"]
-            else:
-                head = {"template": created["template"], "system": created.get("system", "")}
-                given = json.dumps(head) + "\n" + json.dumps(messages) + "\n"
-                done = subprocess.run([renderer], input=given.encode(), stdout=subprocess.PIPE, check=True)
-                prompt = json.loads(done.stdout)
-            # llama.cpp ends the turn at <|im_end|> by itself, as it does within Ollama; other stops are the Modelfile's.
-            body = {"prompt": prompt, "n_predict": NEW_TOKENS, "temperature": 0, "stop": created["parameters"]["stop"]}
-            answer = llama.post("/completion", body)
-            return answer["content"], "length" if answer["stop_type"] == "limit" else "stop"
-
-        ollama.engine = engine
-        yield
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed (golang-go)")
-@pytest.mark.parametrize("version", ["0.34.4", "0.20.0"])
-def test_a_real_export_answers_alike_through_either_template(version, llama_engine, tiny_export, ollama, tmp_path):
-    gguf, golden = tiny_export
-    assert len({row["answer"] for row in golden}) > 1 and any(row["ended"] for row in golden)
-    folder = make_run(tmp_path, golden=golden, parity=None)
-    shutil.copy(gguf, folder / "export" / gguf.name)
-    ollama.version = version
-    done = run("ollama", "create", folder)
-    assert done.code == 0, done.stderr
-    assert result(folder)["think"]["unset"]["equal"] == len(golden)
-    # Without the empty thought in the prompt the model is asked something else, which the older versions would do.
-    text = (folder / "export/Modelfile").read_text(encoding="utf-8")
-    (folder / "export/Modelfile").write_text(text.replace(EMPTY_THINK_BLOCK, ""), encoding="utf-8")
-    assert run("ollama", "create", folder, "--replace").code == (0 if version == "0.34.4" else 1)

@@ -1,22 +1,57 @@
 """`slimtune ollama create`: from a run's export to a model in Ollama that answers as the model that was judged."""
 
+import contextlib
+import re
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slimtune.core import run_record
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import write_json
 from slimtune.core.progress import OnProgress
-from slimtune.serve.ollama import exported, replay, server, versions
-from slimtune.serve.ollama.exported import Exported
+from slimtune.core.run_folder import as_dict, mapping
+from slimtune.export.proof import golden, proof
+from slimtune.export.proof.golden import ServedPrompt
+from slimtune.recipe.schema import NAME
+from slimtune.serve import modelfile as modelfiles
+from slimtune.serve.ollama import replay, server
 from slimtune.serve.ollama.replay import ThinkOutcome
 from slimtune.serve.ollama.server import Ollama
 
 DIFFERENT = 1
 """Exit code where the model is in Ollama, but does not answer as the one that was exported."""
+MODELFILE = "Modelfile"
+_AGAIN = "export again with --fresh"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export that can be created in Ollama.
+
+    name: the model's in Ollama. gguf: the file that the Modelfile names, in `folder`. requires: the lowest version of
+    Ollama that the Modelfile asks for. needed: how many of `golden` must be answered alike, as many as llama.cpp
+    answered alike when the GGUF was compared.
+    """
+
+    folder: Path
+    name: str
+    gguf: str
+    requires: str | None
+    golden: tuple[ServedPrompt, ...]
+    needed: int
+
+    @property
+    def thinking(self) -> bool:
+        return self.golden[0].thinking
+
+    @property
+    def result(self) -> Path:
+        """Where what Ollama made of it is written."""
+        return self.folder / "ollama.json"
 
 
 @dataclass(frozen=True)
@@ -30,10 +65,8 @@ class Replayed:
     def require_alike(self) -> None:
         """Raise SlimtuneError, with exit code 1, where the answers are not the export's."""
         if self.problems:
-            summary = (
-                f"'{self.export.name}' does not answer in Ollama as the merged model does; see {self.export.result}"
-            )
-            raise SlimtuneError(self.problems, summary=summary, exit_code=DIFFERENT)
+            what = f"'{self.export.name}' does not answer in Ollama as the merged model does"
+            raise SlimtuneError(self.problems, summary=f"{what}; see {self.export.result}", exit_code=DIFFERENT)
 
 
 def create(run: Path, on_progress: OnProgress, *, name: str | None = None, replace: bool = False) -> Replayed:
@@ -43,9 +76,9 @@ def create(run: Path, on_progress: OnProgress, *, name: str | None = None, repla
     Raises SlimtuneError where there is no whole export, no Ollama, such a model without `replace`, and where `ollama
     create` fails.
     """
-    export = exported.read(run, name)
+    export = read_export(run, name)
     program, connection = server.find()
-    with connection as ollama:
+    with contextlib.closing(connection) as ollama:
         program_version = server.program_version(program)
         _introduce(ollama, export, on_progress, program_version)
         there = ollama.has(export.name)
@@ -63,8 +96,8 @@ def create(run: Path, on_progress: OnProgress, *, name: str | None = None, repla
 
 def check(run: Path, on_progress: OnProgress, *, name: str | None = None) -> Replayed:
     """Put the golden prompts to the model that `create` made, and write export/ollama.json again. Raises as `create`."""
-    export = exported.read(run, name)
-    with server.connect() as ollama:
+    export = read_export(run, name)
+    with contextlib.closing(server.connect()) as ollama:
         _introduce(ollama, export, on_progress)
         if not ollama.has(export.name):
             fix = f"slimtune ollama create {run}"
@@ -73,14 +106,75 @@ def check(run: Path, on_progress: OnProgress, *, name: str | None = None) -> Rep
         return _replay(ollama, export, on_progress)
 
 
+def read_export(run: Path, name: str | None = None) -> Exported:
+    """The export of a run's folder. name: instead of the recipe's.
+
+    Raises SlimtuneError, with every problem at once, where there is no export or it is not whole.
+    """
+    unreadable: list[str] = []
+    manifest = mapping(run, "manifest.json", unreadable)
+    if not manifest:
+        what = f"not a run's folder ({unreadable[0]})" if unreadable else "not a run's folder"
+        raise fail(what, where=str(run), fix="name a run's folder, e.g. outputs/direct/latest")
+    export = as_dict(manifest.get("export"))
+    folder = run / "export"
+    if not export:
+        raise fail("the run is not exported", where=str(run), fix=f"slimtune export {run}")
+    problems: list[Problem] = []
+    where = "--name" if name is not None else f"{run / 'manifest.json'} export.ollama_name"
+    name = str(export.get("ollama_name", "")) if name is None else name
+    if not re.fullmatch(NAME, name):
+        fix = "lower-case letters, digits, '.', '_' and '-', at most 64, a letter or digit first"
+        problems.append(Problem(f"{name!r} cannot be a model's name in Ollama", where, fix))
+    gguf, requires = _gguf(folder, problems)
+    prompts, wrong = golden.read_served(run, _AGAIN)
+    parity = mapping(folder, proof.FILE_NAME, unreadable)
+    problems += wrong + [Problem(what, str(folder), _AGAIN) for what in unreadable]
+    if problems:
+        raise SlimtuneError(problems)
+    needed = _needed(len(prompts), as_dict(parity.get("files")).get(gguf))
+    return Exported(folder, name, gguf, requires, tuple(prompts), needed)
+
+
+def _gguf(folder: Path, problems: list[Problem]) -> tuple[str, str | None]:
+    """The GGUF that the Modelfile builds on, and the Ollama that it requires. Other names than files would be downloaded."""
+    path = folder / MODELFILE
+    if not path.is_file():
+        what = "there is no Modelfile: the run exported no GGUF"
+        problems.append(Problem(what, str(path), "export with --gguf q8_0"))
+        return "", None
+    try:
+        name, found = modelfiles.read(path)
+    except SlimtuneError as error:
+        problems += error.problems
+        return "", None
+    if name is None:
+        what = f"it builds on '{found.models[-1]}', where a GGUF of this folder is expected"
+        problems.append(Problem(what, str(path), _AGAIN))
+    elif found.adapters:
+        problems.append(Problem("it names an ADAPTER, where a GGUF alone is expected", str(path), _AGAIN))
+    elif not (folder / name).is_file():
+        problems.append(Problem("the Modelfile names it, but it is not there", str(folder / name), _AGAIN))
+    return name or "", found.requires
+
+
+def _needed(prompts: int, parity: Any) -> int:
+    """Of `prompts`, as large a share as the GGUF answered alike in llama.cpp, rounded up; all, where that is unknown."""
+    record = as_dict(parity)
+    asked, equal = record.get("prompts"), record.get("answers_equal")
+    if not (isinstance(asked, int) and isinstance(equal, int) and 0 <= equal <= asked and asked):
+        return prompts
+    return -(-prompts * equal // asked)
+
+
 def _introduce(ollama: Ollama, export: Exported, on_progress: OnProgress, program_version: str | None = None) -> None:
     """Which Ollama it is, and what is known of that version. Raises SlimtuneError for one that is too old."""
     on_progress.step(f"Ollama {ollama.version} at {ollama.url}")
-    for warning in versions.warnings(ollama.version):
+    for warning in server.warnings(ollama.version):
         on_progress.warn(warning)
     if program_version is not None and program_version != ollama.version:
         on_progress.warn(f"the program `ollama` is version {program_version}, the server {ollama.version}")
-    if export.requires and versions.older(ollama.version, export.requires):
+    if export.requires and server.older(ollama.version, export.requires):
         what = f"the Modelfile requires Ollama {export.requires}, the server is {ollama.version}"
         raise fail(what, where=ollama.url, fix="update Ollama (https://ollama.com/download)")
 
@@ -88,14 +182,14 @@ def _introduce(ollama: Ollama, export: Exported, on_progress: OnProgress, progra
 def _run(program: str, export: Exported) -> None:
     """`ollama create`, its output where this process's goes."""
     sys.stdout.flush()
-    command = [program, "create", export.name, "-f", exported.MODELFILE]
+    command = [program, "create", export.name, "-f", MODELFILE]
     try:
         done = subprocess.run(command, cwd=export.folder, check=False)
     except OSError as error:
         raise fail(f"`ollama create` cannot be run: {error}", where=program) from error
     if done.returncode:
         what = f"`ollama create {export.name}` ended with {done.returncode}; see its message above"
-        raise fail(what, where=str(export.folder / exported.MODELFILE), fix="see Ollama's log")
+        raise fail(what, where=str(export.folder / MODELFILE), fix="see Ollama's log")
 
 
 def _replay(ollama: Ollama, export: Exported, on_progress: OnProgress, program_version: str | None = None) -> Replayed:
@@ -112,7 +206,7 @@ def _replay(ollama: Ollama, export: Exported, on_progress: OnProgress, program_v
         "time": run_record.now(),
         "seconds": round(time.monotonic() - started, 3),
         "server": {"url": ollama.url, "version": ollama.version, "program": program_version},
-        "warnings": versions.warnings(ollama.version),
+        "warnings": server.warnings(ollama.version),
         "capabilities": capabilities,
         "gguf": export.gguf,
         "thinking": export.thinking,

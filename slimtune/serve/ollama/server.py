@@ -1,10 +1,8 @@
-"""Ollama's program and server: where they are, which versions, and the few requests that are made of them.
+"""Ollama's program and server: where they are, what is known of their versions, and the few requests made of them.
 
 The API: https://docs.ollama.com/api. Where the server is, is read from OLLAMA_HOST as `ollama` itself reads it
 (envconfig/config.go of github.com/ollama/ollama), so that the program and these requests mean the same server.
 """
-
-from __future__ import annotations
 
 import ipaddress
 import os
@@ -16,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from packaging.version import Version
+from pydantic import BaseModel
 
-from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.evaluate.targets.http_json import JsonServer, NoAnswerError
+from slimtune.core.errors import SlimtuneError, fail
+from slimtune.evaluate.targets.http_json import JsonServer, NoAnswerError, checked
 
 PROGRAM_VARIABLE, ADDRESS_VARIABLE = "SLIMTUNE_OLLAMA", "OLLAMA_HOST"
 _DEFAULT_PORT = 11434
@@ -31,6 +30,70 @@ _ANSWER_SECONDS = 900.0
 _VERSION_SECONDS = 30.0
 _REFUSAL = "does not support thinking"
 _BAD_REQUEST = 400
+_VERSION = re.compile(r"v?\d+\.\d+\.\d+(-rc\d*)?")
+_DEVELOPMENT = Version("0.0.0")
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something that versions before `fixed_in` have or lack; `source` says so."""
+
+    fixed_in: str
+    what: str
+    source: str
+
+
+GAPS = (
+    Gap(
+        "0.1.34",
+        "CVE-2024-37032: whoever reaches the server can write files through a model's digest, and run code",
+        "https://nvd.nist.gov/vuln/detail/CVE-2024-37032",
+    ),
+    Gap(
+        "0.1.47",
+        "CVE-2024-45436: a ZIP given to it as a model can write outside of its folder",
+        "https://nvd.nist.gov/vuln/detail/CVE-2024-45436",
+    ),
+    Gap(
+        "0.17.1",
+        "CVE-2026-7482: a GGUF that lies about its tensors' sizes reads the server's memory",
+        "https://osv.dev/vulnerability/CVE-2026-7482",
+    ),
+    Gap(
+        "0.9.0",
+        "it ignores `think`, so the three settings are the same",
+        "https://github.com/ollama/ollama/releases/tag/v0.9.0",
+    ),
+    Gap(
+        "0.30.0",
+        "it uses the Modelfile's TEMPLATE alone and not the chat template in the GGUF",
+        "https://github.com/ollama/ollama/tree/fb30760",
+    ),
+)
+
+
+def _number(text: str) -> Version | None:
+    """The release, or release candidate, at a version's beginning; None for a development build (0.0.0) or no version."""
+    found = _VERSION.match(text.strip())
+    version = Version(found[0]) if found else _DEVELOPMENT
+    return None if version == _DEVELOPMENT else version
+
+
+def older(text: str, than: str) -> bool | None:
+    """Whether version `text` comes before `than`; None where one of them cannot be read."""
+    mine, other = _number(text), _number(than)
+    return None if mine is None or other is None else mine < other
+
+
+def warnings(version: str) -> list[str]:
+    """What is wrong with this version of Ollama, a sentence each; also that a version cannot be read."""
+    if _number(version) is None:
+        return [f"Ollama calls itself version '{version}', so its faults are not known"]
+    return [
+        f"Ollama {version} is older than {gap.fixed_in}: {gap.what} ({gap.source})"
+        for gap in GAPS
+        if older(version, gap.fixed_in)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +186,12 @@ def find_program() -> str:
     """The program `ollama`: $SLIMTUNE_OLLAMA, else from PATH. Raises SlimtuneError where there is none."""
     named = os.environ.get(PROGRAM_VARIABLE)
     found = shutil.which(named or "ollama")
-    if found is None and named:
+    if found:
+        return str(Path(found).absolute())
+    if named:
         raise fail(f"'{named}' is not a program", where=PROGRAM_VARIABLE, fix="name the ollama to use, or unset it")
-    if found is None:
-        fix = f"install Ollama (https://ollama.com/download), or name it in {PROGRAM_VARIABLE}"
-        raise fail("the program `ollama` is not on PATH", fix=fix)
-    return str(Path(found).absolute())
+    fix = f"install Ollama (https://ollama.com/download), or name it in {PROGRAM_VARIABLE}"
+    raise fail("the program `ollama` is not on PATH", fix=fix)
 
 
 def program_version(program: str) -> str:
@@ -136,40 +199,27 @@ def program_version(program: str) -> str:
 
     Raises SlimtuneError where it does not run or says no version.
     """
+    output: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace"}
     try:
-        done = subprocess.run(
-            [program, "--version"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_VERSION_SECONDS,
-            check=False,
-        )
+        done = subprocess.run([program, "--version"], **output, timeout=_VERSION_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise fail(f"`ollama --version` cannot be run: {error}", where=program, fix="reinstall Ollama") from error
     said = done.stdout + done.stderr
     found = re.search(r"client version is (\S+)", said) or re.search(r"version is (\S+)", said)
     if done.returncode or found is None:
-        what = (
-            f"`ollama --version` ended with {done.returncode}: {' '.join(said.split())[:200] or '(it printed nothing)'}"
-        )
+        shown = " ".join(said.split())[:200] or "(it printed nothing)"
+        what = f"`ollama --version` ended with {done.returncode}: {shown}"
         raise fail(what, where=program, fix=f"is this Ollama? Reinstall it, or name it in {PROGRAM_VARIABLE}")
     return found[1]
 
 
 class Ollama:
-    """A server that answers. Make one with `connect`; close it, or use it in a `with` statement."""
+    """A server that answers. Make one with `connect`, and close it."""
 
     def __init__(self, server: JsonServer):
         self._server = server
         self.url = server.url
-        self.version = self._ask(_Version, "GET", "/api/version").version
-
-    def __enter__(self) -> Ollama:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self.version = self._ask(_Version, "/api/version").version
 
     def close(self) -> None:
         self._server.close()
@@ -177,14 +227,14 @@ class Ollama:
     def has(self, name: str) -> bool:
         """Whether there is a model of this name (without a tag: its `latest`). Raises SlimtuneError."""
         wanted = (name if ":" in name else f"{name}:latest").lower()
-        return any(model.name.lower() == wanted for model in self._ask(_Tags, "GET", "/api/tags").models or [])
+        return any(model.name.lower() == wanted for model in self._ask(_Tags, "/api/tags").models or [])
 
     def capabilities(self, name: str) -> list[str] | None:
         """What it takes the model to be able to do ("completion", "thinking", …); None in versions that do not tell.
 
         Raises SlimtuneError.
         """
-        return self._ask(_Show, "POST", "/api/show", {"model": name}).capabilities
+        return self._ask(_Show, "/api/show", {"model": name}).capabilities
 
     def chat(
         self, name: str, messages: Sequence[Mapping[str, str]], *, think: bool | None, options: Mapping[str, Any]
@@ -194,24 +244,20 @@ class Ollama:
         if think is not None:
             body["think"] = think
         try:
-            answer = self._chat(body)
+            answer = checked(_Chat, self._server.post("/api/chat", body), "Ollama")
+            if not answer.done:
+                raise NoAnswerError("the reply is not done, though no stream was asked for")
         except NoAnswerError as error:
             if error.status == _BAD_REQUEST and _REFUSAL in str(error):
                 return OllamaReply(refused=True)
             raise self._no_answer("POST /api/chat", error) from error
         return OllamaReply(answer.message.thinking, answer.message.content, answer.done_reason)
 
-    def _chat(self, body: dict[str, Any]) -> _Chat:
-        found = _checked(_Chat, self._server.post("/api/chat", body))
-        if not found.done:
-            raise NoAnswerError("the reply is not done, though no stream was asked for")
-        return found
-
-    def _ask(self, kind: type[_Answer], method: str, path: str, body: dict[str, Any] | None = None) -> _Answer:
+    def _ask(self, kind: type[_Answer], path: str, body: dict[str, Any] | None = None) -> _Answer:
         try:
-            return _checked(kind, self._server.get(path) if body is None else self._server.post(path, body))
+            return checked(kind, self._server.get(path) if body is None else self._server.post(path, body), "Ollama")
         except NoAnswerError as error:
-            raise self._no_answer(f"{method} {path}", error) from error
+            raise self._no_answer(f"{'GET' if body is None else 'POST'} {path}", error) from error
 
     def _no_answer(self, request: str, error: NoAnswerError) -> SlimtuneError:
         if error.gone:
@@ -222,15 +268,6 @@ class Ollama:
             )
         fix = f"see Ollama's log; is {ADDRESS_VARIABLE} the address of an Ollama server?"
         return fail(f"{request} gets no answer: {error}", where=self.url, fix=fix)
-
-
-def _checked(kind: type[_Answer], answer: Any) -> _Answer:
-    try:
-        return kind.model_validate(answer)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole of it"
-        raise NoAnswerError(f"not what Ollama answers ({where}: {first['msg']})") from error
 
 
 def connect() -> Ollama:
@@ -245,18 +282,12 @@ def connect() -> Ollama:
 
 def find() -> tuple[str, Ollama]:
     """The program and the server. Raises SlimtuneError with what is missing of both."""
-    problems: list[Problem] = []
-    program, server = "", None
     try:
         program = find_program()
-    except SlimtuneError as error:
-        problems += error.problems
-    try:
-        server = connect()
-    except SlimtuneError as error:
-        problems += error.problems
-    if server is None or problems:
-        if server is not None:
-            server.close()
-        raise SlimtuneError(problems)
-    return program, server
+    except SlimtuneError as no_program:
+        try:
+            connect().close()
+        except SlimtuneError as no_server:
+            raise SlimtuneError([*no_program.problems, *no_server.problems]) from None
+        raise
+    return program, connect()
