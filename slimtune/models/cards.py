@@ -85,10 +85,7 @@ def typical(vram_gb: float) -> Card:
 
 
 def recognise(product: str, memory_bytes: int) -> Card | None:
-    """The card of the table with nvidia-smi's product name and memory, else None.
-
-    "NVIDIA GeForce RTX 3080" with 10 GiB is `rtx3080`; the 12 GB one, another chip, is none.
-    """
+    """The card with nvidia-smi's product name and memory; the "NVIDIA GeForce RTX 3080" with 12 GB is another chip."""
     words = re.sub(r"[^a-z0-9]+", " ", product.lower().replace("nvidia", "").replace("geforce", "")).split()
     for card in sorted(CARDS.values(), key=lambda card: -len(card.name)):
         named = re.sub(r"[^a-z0-9]+|geforce|\d+gb", " ", card.name.lower()).split()

@@ -1,7 +1,4 @@
-"""Where a base model's files are: built in, a local folder, the hub's cache, or the hub itself.
-
-No torch. A plan needs only what is at hand (`locate`); a run needs everything (`fetch`).
-"""
+"""Where a base model's files are: built in, a local folder, the hub's cache, or the hub itself. No torch."""
 
 import functools
 import importlib.util
@@ -20,9 +17,9 @@ _FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json", "tok
 
 
 def locate(base: str, revision: str | None = None) -> Path | None:
-    """The folder with the base's config, without a network; None where the hub's cache does not have it.
+    """The folder with the base's config, which is all that a plan needs; None where only the hub may have it.
 
-    Raises SlimtuneError for an unknown built-in, a folder that is no model, or a name that is neither folder nor hub id.
+    Raises SlimtuneError for an unknown built-in, a folder without config.json, and what is neither folder nor hub id.
     """
     if base.startswith("builtin:"):
         return builtin.resolve(base)
@@ -32,11 +29,8 @@ def locate(base: str, revision: str | None = None) -> Path | None:
             raise fail(f"{folder} has no config.json", where="model.base", fix="name the folder that holds the weights")
         return folder
     if not _HUB_ID.fullmatch(base):
-        raise fail(
-            f"no such model: {base}",
-            where="model.base",
-            fix="give a folder that exists, a hub id such as unsloth/Qwen3-8B-bnb-4bit, or builtin:tiny-qwen3",
-        )
+        fix = "give a folder that exists, a hub id such as unsloth/Qwen3-8B-bnb-4bit, or builtin:tiny-qwen3"
+        raise fail(f"no such model: {base}", where="model.base", fix=fix)
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(base, "config.json", revision=revision)
@@ -44,10 +38,7 @@ def locate(base: str, revision: str | None = None) -> Path | None:
 
 
 def fetch(base: str, revision: str | None = None) -> Path:
-    """The folder with all of the base's files, downloaded where the cache does not have them.
-
-    Raises SlimtuneError where the model is neither local nor reachable, saying what to do offline.
-    """
+    """The folder with all of a base's files, downloaded if incomplete. Raises SlimtuneError where that fails."""
     at_hand = locate(base, revision)
     if at_hand is not None and has_weights(at_hand):
         return at_hand
@@ -57,22 +48,19 @@ def fetch(base: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    offline = (
-        "offline? On a machine with a network run  hf download " + base + "  and copy the folder over, then set "
-        "model.base to it; or try recipes/quickstart.yaml, whose model is built in"
-    )
     try:
         return Path(snapshot_download(base, revision=revision, allow_patterns=_FILES))
     except RepositoryNotFoundError:
-        raise fail(
-            f"the hub has no model '{base}' that you may read",
-            where="model.base",
-            fix="check the spelling; for a gated model log in with  hf auth login",
-        ) from None
+        what = f"the hub has no model '{base}' that you may read"
+        fix = "check the spelling; for a gated model log in with  hf auth login"
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         what = f"'{base}' is neither on this machine nor reachable ({reason})"
-        raise fail(what, where="model.base", fix=offline) from None
+        fix = (
+            f"offline? On a machine with a network run  hf download {base}  and copy the folder over, then set model.base "
+            "to it; or try recipes/quickstart.yaml, whose model is built in"
+        )
+    raise fail(what, where="model.base", fix=fix)
 
 
 def has_weights(folder: Path) -> bool:
@@ -116,8 +104,5 @@ def require_disk_space(folder: Path, needed_bytes: int, purpose: str) -> None:
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
-        raise fail(
-            f"{purpose} needs {needed_bytes / 2**30:.1f} GiB, and only {free / 2**30:.1f} GiB are free",
-            where=str(folder),
-            fix="free some space, or set run.output_dir to another disk",
-        )
+        what = f"{purpose} needs {needed_bytes / 2**30:.1f} GiB, and only {free / 2**30:.1f} GiB are free"
+        raise fail(what, where=str(folder), fix="free some space, or set run.output_dir to another disk")

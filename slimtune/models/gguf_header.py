@@ -33,10 +33,7 @@ TYPES: dict[int, tuple[str, int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """shape: as ggml has it, the fastest dimension first. offset: from the start of the tensor data, in bytes.
-
-    type: ggml's name, or "type 99" where it is not known; bytes is None then.
-    """
+    """shape: fastest dimension first. type: ggml's name, or "type 99" without bytes. offset: in the data, in bytes."""
 
     name: str
     shape: tuple[int, ...]

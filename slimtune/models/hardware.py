@@ -41,10 +41,7 @@ class Hardware:
 
 
 def detect() -> Hardware:
-    """The first CUDA card that this process may see (CUDA_VISIBLE_DEVICES), else the CPU.
-
-    A card without figures from nvidia-smi counts as none; the reason goes to the log.
-    """
+    """The first CUDA card that this process may see, if nvidia-smi tells its figures, else the CPU; the log says why."""
     return _cuda_card() or _cpu()
 
 

@@ -33,10 +33,7 @@ _WHOLE_VOCABULARY, _LIKELIEST = 4096, 512
 
 
 class LlamaServer:
-    """A running server. Make one with `start`; close it, or use it in a `with` statement.
-
-    address: "http://127.0.0.1:PORT". key: what it wants as bearer token.
-    """
+    """A running server. Make one with `start`, and close it. address: "http://127.0.0.1:PORT". key: bearer token."""
 
     def __init__(self, gguf: Path, answer_seconds: float):
         self.address, self.key = "", secrets.token_urlsafe()

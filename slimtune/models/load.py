@@ -54,10 +54,7 @@ def load(path: Path, plan: LoadSettings) -> tuple[Any, Any]:
 def load_to_ask(
     path: Path, *, load_in_4bit: bool, max_seq_length: int, memory_limit_bytes: int | None = None
 ) -> tuple[Any, torch.dtype]:
-    """A model from a local folder for evaluation only, and the precision that it computes in here.
-
-    memory_limit_bytes: cap of the card's allocator.
-    """
+    """A model to evaluate, and the precision that it computes in. memory_limit_bytes: cap of the card's allocator."""
     here = hardware.detect()
     precision, _ = hardware.precision(here)
     if here.kind == "cpu":

@@ -1,7 +1,4 @@
-"""The shapes of the models that Slimtune can plan for: enough to count parameters, nothing loaded.
-
-A shape comes from a family's table of published models or from a model's own `config.json`.
-"""
+"""The shapes of models, from a family's table or config.json: enough to count parameters, nothing loaded."""
 
 import dataclasses
 import re
@@ -152,12 +149,9 @@ def of_base(base: str, folder: Path | None) -> ModelShape:
     families.require_named(base)
     shape = find(base)
     if shape is None:
-        raise fail(
-            f"the size of '{base}' is not known, and its config.json is not on this machine",
-            where="model.base",
-            fix=f"run  hf download {base} config.json  or set model.base to a model of a supported family: "
-            + families.supported(),
-        )
+        what = f"the size of '{base}' is not known, and its config.json is not on this machine"
+        other = f"set model.base to a model of a supported family: {families.supported()}"
+        raise fail(what, where="model.base", fix=f"run  hf download {base} config.json  or {other}")
     return shape
 
 

@@ -83,24 +83,16 @@ def _of_run(run: Path) -> ChatModel:
     if not ggufs:
         if (export / "merged").is_dir():
             raise fail("the run's export has no GGUF", where=str(export), fix=f"{again} --fresh --gguf q8_0")
+        what, fix = "the run has no export yet", f"{again}; or --compare, which asks its adapter and needs no export"
         unproven = run / "export.unverified"
         if unproven.is_dir():
-            raise fail(
-                "the run's export was stopped, or it is not the model that was judged, so there is nothing to talk to",
-                where=str(run),
-                fix=f"see {unproven}/parity.json; then {again}",
-            )
-        raise fail(
-            "the run has no export yet, so there is nothing to talk to",
-            where=str(run),
-            fix=f"{again}; or --compare, which asks its adapter and needs no export",
-        )
+            what = "the run's export was stopped, or it is not the model that was judged"
+            fix = f"see {unproven}/parity.json; then {again}"
+        raise fail(f"{what}, so there is nothing to talk to", where=str(run), fix=fix)
     if not (export / "Modelfile").is_file():
-        raise fail(
-            f"the run's export has no Modelfile that names one of {', '.join(ggufs)}",
-            where=str(export),
-            fix=f"export it again: {again} --fresh; or name a file: slimtune chat {export / ggufs[0]}",
-        )
+        what = f"the run's export has no Modelfile that names one of {', '.join(ggufs)}"
+        fix = f"export it again: {again} --fresh; or name a file: slimtune chat {export / ggufs[0]}"
+        raise fail(what, where=str(export), fix=fix)
     name, found = _named_by(export / "Modelfile")
     notes = []
     others = [other for other in ggufs if other != name]

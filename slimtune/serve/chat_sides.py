@@ -156,10 +156,7 @@ def _require_thinking(target: GgufTarget, gguf: Path, wanted: bool) -> None:
 
 @contextlib.contextmanager
 def open_run(run: Path, wishes: Wishes) -> Iterator[list[Side]]:
-    """A run's base, and the same with its adapter; loaded once and closed afterwards. Needs no export.
-
-    Raises SlimtuneError where the run has no adapter or its base is not at hand.
-    """
+    """A run's base, and the same with its adapter; closed afterwards. Raises SlimtuneError where one is missing."""
     spec, recipe = Spec("run", str(run)), run_folder.read(run).recipe
     # As Ollama's context: the longest example, and room for a reply.
     context: int = wishes.max_length or recipe["model"]["max_seq_length"] + ROOM_FOR_ANSWER

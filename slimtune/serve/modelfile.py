@@ -17,8 +17,7 @@ def read(path: Path) -> tuple[str | None, Modelfile]:
     try:
         found = read_modelfile(path.read_text(encoding="utf-8"))
     except ValueError as error:  # a UnicodeDecodeError is one, too
-        raise fail(
-            f"not a Modelfile: {error}", where=str(path), fix="correct it, or export again with --fresh"
-        ) from error
+        fix = "correct it, or export again with --fresh"
+        raise fail(f"not a Modelfile: {error}", where=str(path), fix=fix) from error
     name = found.models[-1].removeprefix("./")
     return (name if _FILE_NAME.fullmatch(name) else None), found

@@ -6,7 +6,11 @@ import pytest
 
 from slimtune.evaluate.targets.served import Told, letters_of
 
-TOLD = [Told("b", math.log(0.5), 7), Told("ｂ", math.log(0.25), 8), Told("", math.log(0.125), 9), Told("①", -3.0, 10)]
+def told(token, logprob, number=None):
+    return Told(token=token, logprob=logprob, id=number)
+
+
+TOLD = [told("b", math.log(0.5), 7), told("ｂ", math.log(0.25), 8), told("", math.log(0.125), 9), told("①", -3.0, 10)]
 
 
 def test_texts_decide_where_no_ids_are_known():
@@ -27,6 +31,6 @@ def test_ids_decide_where_they_are_known_with_the_letter_as_it_is_written():
 
 @pytest.mark.parametrize("nothing", [-9999.0, -math.inf, -3.4e38])
 def test_what_a_server_calls_impossible_is_a_number(nothing):
-    letters = letters_of([Told("a", 0.0), Told("b", nothing), Told(" b", nothing)], ("a", "b", "c"))
+    letters = letters_of([told("a", 0.0), told("b", nothing), told(" b", nothing)], ("a", "b", "c"))
     assert letters.logprobs["a"] == 0.0
     assert letters.logprobs["b"] == letters.logprobs["c"] == pytest.approx(-149 * math.log(2))

@@ -54,10 +54,7 @@ _JUDGED = re.compile(
 
 
 def only_one_named(marked: str) -> int | None:
-    """The position of the one label that is named at all, where it is called right, or 「cが誤り」: that it is the one.
-
-    Letters and kana only: a lone digit may be anything.
-    """
+    """The only label that is named, where it is called right or 「cが誤り」 means it; a lone digit may be anything."""
     named = {index for mark in re.findall(ONE, marked) for index in positions(mark)}
     if len(named) != 1 or LISTING in marked or re.search(f"[{DIGITS}]", marked):
         return None

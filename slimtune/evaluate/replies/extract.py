@@ -64,10 +64,7 @@ class _Commitment:
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """answer: one of the labels, or None. rule: the one that fired, or why none did; see the module's table.
-
-    status: "answered" exactly where there is an answer.
-    """
+    """answer: given exactly where status is "answered". rule: the one that fired, or why none did; see the table."""
 
     answer: str | None
     rule: str
@@ -95,11 +92,8 @@ def label_names(labels: int | Sequence[str]) -> tuple[str, ...]:
     in_order = all(label_position(name) == index for index, name in enumerate(names))
     if not 2 <= wanted <= len(LABELS) or not in_order:
         shown = labels if isinstance(labels, int) else ", ".join(map(str, names)) or "(none)"
-        raise fail(
-            f"these are not valid labels: {shown}",
-            where="labels",
-            fix="2 to 10 of a b c …, in order; A B C, 1 2 3 or ア イ ウ too",
-        )
+        fix = "2 to 10 of a b c …, in order; A B C, 1 2 3 or ア イ ウ too"
+        raise fail(f"these are not valid labels: {shown}", where="labels", fix=fix)
     return names
 
 
@@ -146,10 +140,7 @@ def _find_in_part(part: Part, mode: Mode, count: int) -> tuple[int | None, str]:
 
 
 def _commitments(marked: str, count: int, mode: Mode, *, fresh: bool) -> list[_Commitment]:
-    """Every place where the reply commits itself as `mode` wants it, in order.
-
-    fresh: the text is a reply from its beginning; the first line of anything else says nothing.
-    """
+    """Every place where the reply commits itself as `mode` wants it, in order. fresh: as `Part` has it."""
     text = choice_lists.without_lists(marked, count)
     places = _places(text, fresh)
     found: dict[int, _Commitment] = {}

@@ -76,10 +76,7 @@ _REASONING_STARTS = re.compile(r"<(?:think(?:ing)?|thought|reasoning)>", re.IGNO
 
 
 def after_reasoning(text: str) -> tuple[str, bool]:
-    """What follows the reasoning block, and whether a block was opened and never closed.
-
-    A template may have opened the block in the prompt, so that the reply has its end alone.
-    """
+    """What follows the reasoning, which the prompt may have opened; and whether it was opened and never closed."""
     end = _REASONING_ENDS.match(text)
     visible = text[end.end() :] if end else text
     start = _REASONING_STARTS.search(visible)
@@ -170,14 +167,14 @@ _BOUNDARY = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """fresh: a reply begins here, rather than the text of a question."""
+    """fresh: a reply begins here, rather than the text of a question; the first line of that says nothing."""
 
     text: str
     fresh: bool
 
 
 def parts(text: str) -> Iterator[Part]:
-    """The parts of a folded reply in which its answer may stand, in order; a reader stops at the first part with an answer.
+    """The parts of a folded reply in which its answer may stand, in order. A reader stops at the first with an answer.
 
     Nothing after a hard boundary is yielded, unless the reply begins with one and so repeats its whole prompt.
     """

@@ -31,14 +31,8 @@ _SHOWN_MODELS = 10
 
 
 # What of a response is used; servers send more.
-class _Top(BaseModel):
-    token: str
-    logprob: float
-    id: int | None = None
-
-
-class _Token(_Top):
-    top_logprobs: list[_Top] = []
+class _Token(Told):
+    top_logprobs: list[Told] = []
 
 
 class _Logprobs(BaseModel):
@@ -58,7 +52,7 @@ class _Choice(BaseModel):
     def first_token(self) -> list[Told]:
         """The likeliest first tokens; empty without log-probabilities."""
         tokens = (self.logprobs and self.logprobs.content) or []
-        return [Told(t.token, t.logprob, t.id) for token in tokens[:1] for t in token.top_logprobs or [token]]
+        return [told for first in tokens[:1] for told in first.top_logprobs or [first]]
 
 
 class _Usage(BaseModel):
@@ -127,11 +121,8 @@ def base_url(url: str) -> str:
     except httpx.InvalidURL as error:
         raise fail(f"not a valid URL: {error}", where=shown, fix=example) from error
     if parsed.userinfo:
-        raise fail(
-            "the URL contains a user name or password, which would appear in records and logs",
-            where=shown,
-            fix="set the environment variable SLIMTUNE_API_KEY instead",
-        )
+        what = "the URL contains a user name or password, which would appear in records and logs"
+        raise fail(what, where=shown, fix="set the environment variable SLIMTUNE_API_KEY instead")
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query:
         raise fail("only plain http and https addresses are supported", where=shown, fix=example)
     path = parsed.path.rstrip("/").removesuffix("/chat/completions")
@@ -175,10 +166,8 @@ class ApiTarget:
         Raises SlimtuneError where the server returns no log-probabilities, or gives no answer.
         """
         if self._scoring is None:
-            raise fail(
-                f"{self._facts.name} at {self._server.url} does not return log-probabilities",
-                fix="evaluate its text, or the run or the GGUF itself; newer versions of Ollama and vLLM return them",
-            )
+            fix = "evaluate its text, or the run or the GGUF itself; newer versions of Ollama and vLLM return them"
+            raise fail(f"{self._facts.name} at {self._server.url} does not return log-probabilities", fix=fix)
         options = {"max_tokens": 1, **self._scoring}
         return self._at_once(lambda prompt: self._letters(prompt, options), prompts)
 
@@ -275,7 +264,7 @@ def _whole_token(probed: _Completion) -> dict[str, Any]:
     It returns no log-probabilities for a token that ends within a character; those it returns are from before the bias.
     """
     told = probed.choices[0].first_token
-    whole = next((token for token in told if token.id is not None and token.text.strip().isalnum()), None)
+    whole = next((token for token in told if token.id is not None and token.token.strip().isalnum()), None)
     return {} if whole is None else {"logit_bias": {str(whole.id): 100}}
 
 
@@ -285,41 +274,29 @@ def _model_names(server: JsonServer) -> list[str]:
         listed = server.get("/models")
     except NoAnswerError as error:
         if error.status is None:
-            raise fail(
-                f"the server is not reachable: {error}",
-                where=server.url,
-                fix="start it (Ollama: ollama serve) and check the address",
-            ) from error
+            fix = "start it (Ollama: ollama serve) and check the address"
+            raise fail(f"the server is not reachable: {error}", where=server.url, fix=fix) from error
         return []
     models = listed.get("data") if isinstance(listed, dict) else None
     return [str(entry["id"]) for entry in models or [] if isinstance(entry, dict) and entry.get("id")]
 
 
 def _cannot_open(server: JsonServer, model: str, known: Sequence[str], error: NoAnswerError) -> SlimtuneError:
+    what = f"the server does not answer for '{model}'"
     if error.status in _NO_ACCESS:
-        return fail(
-            f"the server does not accept the key: {error}",
-            where=server.url,
-            fix="set the environment variable SLIMTUNE_API_KEY to the right key",
-        )
-    if error.status == _NOT_FOUND and known and model not in known:
+        what = "the server does not accept the key"
+        fix = "set the environment variable SLIMTUNE_API_KEY to the right key"
+    elif error.status == _NOT_FOUND and known and model not in known:
+        what = f"the server has no model '{model}'"
         close = difflib.get_close_matches(model, known, n=1)
         meant = f"did you mean '{close[0]}'? " if close else ""
         names = ", ".join(known[:_SHOWN_MODELS]) + (", …" if len(known) > _SHOWN_MODELS else "")
-        return fail(
-            f"the server has no model '{model}': {error}",
-            where=server.url,
-            fix=f"{meant}It has: {names}. Ollama gets others with  ollama pull {model}",
-        )
-    if error.status in (200, _NOT_FOUND):
-        return fail(
-            f"this is not an OpenAI-compatible server, or it has no model '{model}': {error}",
-            where=server.url,
-            fix=f"check the address and the name, e.g. http://localhost:11434/v1 for Ollama, and  ollama pull {model}",
-        )
-    moved = error.status is not None and 300 <= error.status < 400
-    return fail(
-        f"the server does not answer for '{model}': {error}",
-        where=server.url,
-        fix="use the address that it redirects to" if moved else "see the server's own log",
-    )
+        fix = f"{meant}It has: {names}. Ollama gets others with  ollama pull {model}"
+    elif error.status in (200, _NOT_FOUND):
+        what = f"this is not an OpenAI-compatible server, or it has no model '{model}'"
+        fix = f"check the address and the name, e.g. http://localhost:11434/v1 for Ollama, and  ollama pull {model}"
+    elif error.status is not None and 300 <= error.status < 400:
+        fix = "use the address that it redirects to"
+    else:
+        fix = "see the server's own log"
+    return fail(f"{what}: {error}", where=server.url, fix=fix)

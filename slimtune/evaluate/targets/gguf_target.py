@@ -51,9 +51,8 @@ def open_gguf(
     if header.text("general.type") == "adapter":
         raise fail("the GGUF holds an adapter alone", where=str(path), fix="name the one that holds the whole model")
     if not header.text("tokenizer.chat_template"):
-        raise fail(
-            "the GGUF has no chat template", where=str(path), fix="export an instruction-tuned model, not a bare base"
-        )
+        fix = "export an instruction-tuned model, not a bare base"
+        raise fail("the GGUF has no chat template", where=str(path), fix=fix)
     if importlib.util.find_spec("xllamacpp") is None:
         raise fail("llama.cpp is not installed", fix="pip install -r requirements.txt (xllamacpp)")
     server = llama_server.start(
@@ -203,8 +202,7 @@ class GgufTarget:
             raise fail(f"no single token spells {', '.join(impossible)}", fix="use letters as labels")
 
     def _letters(self, prompt: Prompt, ids: list[int], slot: int) -> Letters:
-        first = self._server.first_tokens(ids, id_slot=slot, **_PLAIN_SAMPLING)
-        told = [Told(token["token"], token["logprob"], token["id"]) for token in first]
+        told = [Told(**token) for token in self._server.first_tokens(ids, id_slot=slot, **_PLAIN_SAMPLING)]
         letters = letters_of(told, prompt.labels, spelled=self._spelled, prompt_sha256=ids_sha256(ids))
         if letters.greedy_text:
             return letters

@@ -65,10 +65,8 @@ class JsonServer:
                 trust_env=not is_loopback(url),
             )
         except (ImportError, ValueError) as error:
-            raise fail(
-                f"the proxy that the environment names cannot be used: {error}",
-                fix="unset ALL_PROXY, HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY",
-            ) from error
+            fix = "unset ALL_PROXY, HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY"
+            raise fail(f"the proxy that the environment names cannot be used: {error}", fix=fix) from error
 
     def get(self, path: str) -> Any:
         """The JSON answer to one attempt. Raises NoAnswerError."""

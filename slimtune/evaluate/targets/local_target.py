@@ -1,7 +1,4 @@
-"""A model in this process as an evaluation target: letter probabilities, replies and likelihoods from its weights.
-
-The same object judges the base and the tuned model of a run, and whatever `slimtune evaluate` loads.
-"""
+"""A model in this process as an evaluation target: letter probabilities, replies and likelihoods from its weights."""
 
 import contextlib
 import copy
@@ -14,7 +11,7 @@ from typing import Any
 
 import torch
 
-from slimtune.core.errors import fail
+from slimtune.core.errors import DOES_NOT_FIT, fail
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Message
 from slimtune.data.text import thought_and_answer
@@ -119,11 +116,9 @@ class LocalTarget:
                     results += self._generate(ids[start : start + size], sampling, labels)
                 except torch.OutOfMemoryError:
                     if size == 1:
-                        raise fail(
-                            f"out of memory generating {sampling.replies} replies of {sampling.max_new_tokens} tokens to one prompt",
-                            fix="ask for fewer votes or fewer new tokens (max_new_tokens)",
-                            exit_code=3,
-                        ) from None
+                        asked = f"{sampling.replies} replies of {sampling.max_new_tokens} tokens to one prompt"
+                        fix = "ask for fewer votes or fewer new tokens (max_new_tokens)"
+                        raise fail(f"out of memory generating {asked}", fix=fix, exit_code=DOES_NOT_FIT) from None
                     torch.cuda.empty_cache()
                     size = max(1, size // 2)
                     continue
@@ -156,11 +151,10 @@ class LocalTarget:
                 # The hidden state before a token is what predicts it.
                 states = hidden[row, len(prompt_ids) - 1 : len(prompt_ids) + len(response_ids) - 1]
                 wanted = torch.tensor(response_ids, device=states.device)
-                nll = 0.0
-                for first in range(0, len(response_ids), _HEAD_ROWS):
-                    chunk = slice(first, first + _HEAD_ROWS)
-                    logits = self._head(states[chunk])
-                    nll += float(torch.nn.functional.cross_entropy(logits, wanted[chunk], reduction="sum"))
+                nll = sum(
+                    float(torch.nn.functional.cross_entropy(self._head(some), tokens, reduction="sum"))
+                    for some, tokens in zip(states.split(_HEAD_ROWS), wanted.split(_HEAD_ROWS), strict=True)
+                )
                 results.append(Likelihood(nll, len(response_ids)))
         return results
 
@@ -337,7 +331,7 @@ class _Beginning:
     past: Any
 
     def begins(self, row: Sequence[int]) -> bool:
-        return len(row) >= len(self.ids) and list(row[: len(self.ids)]) == self.ids
+        return list(row[: len(self.ids)]) == self.ids
 
 
 def _seed(seed: int, rows: Sequence[Sequence[int]]) -> int:

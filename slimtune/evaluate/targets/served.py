@@ -4,8 +4,9 @@ import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
+
+from pydantic import BaseModel
 
 from slimtune.evaluate.targets.target import Letters, spellings, spells
 
@@ -19,10 +20,7 @@ _SMALLEST_LOGPROB = math.log(2.0**-149)
 def in_threads(
     ask: Callable[[_Given], _Got], given: Iterable[_Given], count: int, *, interrupt: Callable[[], None]
 ) -> list[_Got]:
-    """`ask` of each, `count` at a time, in the order of `given`; the first one's exception where any fail.
-
-    interrupt: called on Ctrl-C to end the requests that the threads wait for.
-    """
+    """`ask` of each, `count` at a time, in order; the first exception where any fail. interrupt: ends all on Ctrl-C."""
     pool = ThreadPoolExecutor(count)
     try:
         return list(pool.map(ask, given))
@@ -33,11 +31,10 @@ def in_threads(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(BaseModel):
     """A token that may come next. logprob: natural logarithm. id: in the model's vocabulary, where told."""
 
-    text: str
+    token: str
     logprob: float
     id: int | None = None
 
@@ -61,7 +58,7 @@ def letters_of(
         bounded += [] if own else [label]
         logprobs[label] = _log_sum(own or [min(token.logprob for token in told)])
     likeliest = max(told, key=lambda token: token.logprob)
-    return Letters(logprobs, likeliest.text, likeliest.id, tuple(bounded), prompt_sha256)
+    return Letters(logprobs, likeliest.token, likeliest.id, tuple(bounded), prompt_sha256)
 
 
 def single_tokens(label: str, encode: Callable[[str], Sequence[int]]) -> frozenset[int]:
@@ -74,11 +71,11 @@ def ids_sha256(ids: Sequence[int]) -> str:
     return hashlib.sha256(repr(tuple(ids)).encode()).hexdigest()
 
 
-def _is(token: Told, label: str, spelled: Mapping[str, Collection[int]] | None) -> bool:
+def _is(told: Told, label: str, spelled: Mapping[str, Collection[int]] | None) -> bool:
     if spelled is None:
-        return spells(token.text, label)
+        return spells(told.token, label)
     # A vocabulary that begins words with a space may have a bare letter too, which no text is tokenised to.
-    return token.id in spelled[label] or token.text in spellings(label)
+    return told.id in spelled[label] or told.token in spellings(label)
 
 
 def _log_sum(logprobs: Sequence[float]) -> float:

@@ -53,7 +53,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """text: without the end-of-turn token. tokens: generated. truncated: cut off by max_new_tokens, not ended by the model.
+    """text: without the end-of-turn token. tokens: generated. truncated: cut off by max_new_tokens.
 
     error: why there is no reply, e.g. what a server answered; then the text is empty.
     """
@@ -66,10 +66,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a reply that is shown as it comes. thought: it belongs to the reasoning before the answer.
-
-    cut: the reply ends here because no more tokens were allowed, not because the model ended it.
-    """
+    """A part of a reply. thought: of the reasoning. cut: the reply ends here as no more tokens were allowed."""
 
     text: str = ""
     thought: bool = False

@@ -58,11 +58,8 @@ def parse(text: str, model: str | None = None) -> Spec:
             return Spec("adapter", str(path))
         if (path / "config.json").is_file():
             return Spec("model", str(path))
-        raise fail(
-            "the folder is not a run, an adapter or a model",
-            where=text,
-            fix="name a folder with recipe.yaml and manifest.json, adapter_config.json, or config.json",
-        )
+        fix = "name a folder with recipe.yaml and manifest.json, adapter_config.json, or config.json"
+        raise fail("the folder is not a run, an adapter or a model", where=text, fix=fix)
     try:
         base_model.locate(text)
     except SlimtuneError as error:

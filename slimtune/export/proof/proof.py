@@ -159,7 +159,7 @@ def beside_the_adapter(
 def _letters(answer: MergedAnswer, labels: Mapping[str, float], tokenizer: ChatTokenizer) -> dict[str, float]:
     """The labels' log-probabilities as the first token, each summed over the tokens that spell it, as in evaluation."""
     spelled = {label: single_tokens(label, tokenizer.encode) for label in labels}
-    told = [Told("", logprob, token) for token, logprob in answer.steps[0].items()]
+    told = [Told(token="", logprob=logprob, id=token) for token, logprob in answer.steps[0].items()]
     found = letters_of(told, tuple(labels), spelled=spelled)
     return {label: value for label, value in found.logprobs.items() if label not in found.bounded}
 

@@ -67,10 +67,7 @@ def turns() -> tuple[Turns, ...]:
 
 
 def of_config(config: Mapping[str, Any], name: str) -> Family:
-    """The family that trains a model with this config.json. name: what messages call the model.
-
-    Raises SlimtuneError for a `model_type` that none of them has.
-    """
+    """The family that trains this config.json's model. name: for messages. Raises SlimtuneError where none does."""
     kind = config.get("model_type")
     found = [family for family in rows() if kind in family.model_types]
     for family in found:

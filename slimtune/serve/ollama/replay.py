@@ -51,10 +51,7 @@ class ThinkOutcome:
 
 
 def replay(server: Ollama, name: str, golden: Sequence[ServedPrompt], advance: Advance) -> list[ThinkOutcome]:
-    """Put every golden prompt to the model `name`, one at a time, with each setting of `think`.
-
-    Raises SlimtuneError where the server gives no answer.
-    """
+    """Put every golden prompt to the model with each setting of `think`. Raises SlimtuneError without an answer."""
     found = []
     for think, value in THINK.items():
         trained = golden[0].thinking

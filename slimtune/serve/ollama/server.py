@@ -149,11 +149,8 @@ def address(value: str | None) -> str:
     authority, _, path = rest.partition("/")
     example = "write a host, host:port or URL, e.g. 127.0.0.1:11434"
     if "@" in authority:
-        raise fail(
-            "the address must not hold a user name or password: it is written into records",
-            where=ADDRESS_VARIABLE,
-            fix=example,
-        )
+        what = "the address must not hold a user name or password: it is written into records"
+        raise fail(what, where=ADDRESS_VARIABLE, fix=example)
     if scheme not in _PORTS or any(character.isspace() for character in rest):
         raise fail(f"'{text}' is not a valid address", where=ADDRESS_VARIABLE, fix=example)
     found = _HOST_AND_PORT.fullmatch(authority)
@@ -195,10 +192,7 @@ def find_program() -> str:
 
 
 def program_version(program: str) -> str:
-    """The version that `ollama --version` gives. Where the server has another version, the output holds both.
-
-    Raises SlimtuneError where it does not run or says no version.
-    """
+    """The client's version by `ollama --version`. Raises SlimtuneError where it does not run or says no version."""
     output: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace"}
     try:
         done = subprocess.run([program, "--version"], **output, timeout=_VERSION_SECONDS, check=False)
@@ -230,10 +224,7 @@ class Ollama:
         return any(model.name.lower() == wanted for model in self._ask(_Tags, "/api/tags").models or [])
 
     def capabilities(self, name: str) -> list[str] | None:
-        """What it takes the model to be able to do ("completion", "thinking", …); None in versions that do not tell.
-
-        Raises SlimtuneError.
-        """
+        """What it says the model can do ("completion", …); None in versions that do not tell. Raises SlimtuneError."""
         return self._ask(_Show, "/api/show", {"model": name}).capabilities
 
     def chat(
@@ -261,11 +252,8 @@ class Ollama:
 
     def _no_answer(self, request: str, error: NoAnswerError) -> SlimtuneError:
         if error.gone:
-            return fail(
-                f"no Ollama server answers: {error}",
-                where=self.url,
-                fix=f"start it with  ollama serve  (or Ollama's app), or say in {ADDRESS_VARIABLE} where it is",
-            )
+            fix = f"start it with  ollama serve  (or Ollama's app), or say in {ADDRESS_VARIABLE} where it is"
+            return fail(f"no Ollama server answers: {error}", where=self.url, fix=fix)
         fix = f"see Ollama's log; is {ADDRESS_VARIABLE} the address of an Ollama server?"
         return fail(f"{request} gets no answer: {error}", where=self.url, fix=fix)
 
