@@ -20,7 +20,7 @@ import torch  # isort: skip
 from scripts.builtin import tokenizer as builtin_tokenizer
 from slimtune.data import loading
 from slimtune.evaluate import asking, items
-from slimtune.evaluate.targets import opening, target_spec
+from slimtune.evaluate.targets import opening
 from slimtune.evaluate.targets.local_target import LocalTarget
 from slimtune.models import backend
 
@@ -36,7 +36,7 @@ def main(job_path: str) -> None:
         replies.write(json.dumps(content) + "\n")
         replies.flush()
 
-    with opening.open_target(target_spec.parse(job["model"]), opening.Loading()) as opened:
+    with opening.open_target(opening.spec_of(job["model"]), opening.Loading()) as opened:
         shared, plain = opened.local, _without_sharing(opened.local)
         model = shared.model
         torch.set_num_threads(job["threads"])

@@ -33,11 +33,10 @@ def ensemble(
     from slimtune.core.console import Console
     from slimtune.evaluate import ensemble as ensembles
     from slimtune.evaluate import evaluation
-    from slimtune.evaluate.targets import target_spec
-    from slimtune.evaluate.targets.opening import Loading
+    from slimtune.evaluate.targets.opening import Loading, spec_of
     from slimtune.run import screen
 
-    specs = [target_spec.parse(member) for member in members]
+    specs = [spec_of(member) for member in members]
     request = evaluation.Request(
         spec=specs[0],
         settings=options.settings_of("multiple_choice", mode, permutations, votes, temperature, max_new_tokens, seed),

@@ -44,11 +44,10 @@ def evaluate(
     """
     from slimtune.core.console import Console
     from slimtune.evaluate import evaluation
-    from slimtune.evaluate.targets import target_spec
-    from slimtune.evaluate.targets.opening import Loading
+    from slimtune.evaluate.targets.opening import Loading, spec_of
     from slimtune.run import screen
 
-    spec = target_spec.parse(target, model)
+    spec = spec_of(target, model)
     own = evaluation.run_evaluates(spec)
     kind = kind or own.get("kind") or "multiple_choice"
     mode = mode or (own.get("mode") if kind == own.get("kind") else None) or "direct"

@@ -15,7 +15,7 @@ from slimtune.evaluate.judge import comparison_text, contenders, pairwise
 from slimtune.evaluate.judge.compare import compare
 from slimtune.evaluate.judge.contenders import Contender
 from slimtune.evaluate.kinds.kind import Settings
-from slimtune.evaluate.targets import opening, target_spec
+from slimtune.evaluate.targets import opening
 
 
 def write(
@@ -51,13 +51,13 @@ def _contender(
     is_result = Path(place).suffix == ".jsonl" or (Path(place) / evaluation.RECORD).is_file()
     if data is None or is_result or place.endswith(":base"):
         return contenders.read(Path(place))
-    spec = target_spec.parse(place)
+    spec = opening.spec_of(place)
     request = Request(spec, settings, data=data, max_items=max_items, alone=True, train=())
     return replace(contenders.read(evaluation.evaluate(request, on_progress)), name=spec.slug)
 
 
 def _judge(found: Sequence[Contender], judge: str, folder: Path, on_progress: OnProgress) -> list[dict[str, Any]]:
-    spec = target_spec.parse(judge)
+    spec = opening.spec_of(judge)
     if spec.kind != "api":
         raise fail("the judge must be a model behind a URL", where="--judge", fix="http://localhost:11434/v1#MODEL")
     judged, (first, *others) = [], found

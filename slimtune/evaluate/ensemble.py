@@ -25,8 +25,7 @@ from slimtune.evaluate.judge.text import some
 from slimtune.evaluate.kinds.choice_figures import labels_in
 from slimtune.evaluate.kinds.kind import Answer, Answers, Item
 from slimtune.evaluate.targets import opening
-from slimtune.evaluate.targets.opening import Weights
-from slimtune.evaluate.targets.target_spec import Spec
+from slimtune.evaluate.targets.opening import Spec, Weights
 from slimtune.models import files as base_model
 
 How = Literal["vote", "mean"]

@@ -24,9 +24,8 @@ from slimtune.evaluate.judge import verdict
 from slimtune.evaluate.kinds import permutations
 from slimtune.evaluate.kinds.kind import Answer, Item, Settings
 from slimtune.evaluate.targets import opening
-from slimtune.evaluate.targets.opening import Loading, Opened
+from slimtune.evaluate.targets.opening import Loading, Opened, Spec
 from slimtune.evaluate.targets.target import Target
-from slimtune.evaluate.targets.target_spec import Spec
 
 RECORD = "evaluation.json"
 

@@ -11,7 +11,7 @@ from slimtune.data import loading as data_loading
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate import asking, items
 from slimtune.evaluate.kinds.kind import Item, Settings
-from slimtune.evaluate.targets import opening, target_spec
+from slimtune.evaluate.targets import opening
 from slimtune.evaluate.targets.opening import Loading, Weights
 from slimtune.export import build
 from slimtune.export.proof import golden as goldens
@@ -41,7 +41,7 @@ def export(
     fresh: replace `out`, once the new export is proven. There is no verdict on such an adapter, and no gate.
     Raises SlimtuneError where the adapter or its base cannot be loaded, and as `build.ship` does.
     """
-    spec = target_spec.parse(str(adapter))
+    spec = opening.spec_of(str(adapter))
     weights = opening.weights_of(spec, loading)
     name = wanted.ollama_name or _NOT_IN_A_NAME.sub("-", spec.slug.lower()).strip("-._")[:64] or "adapter"
     directory = (out or Path("outputs") / "exports" / name).resolve()
@@ -67,7 +67,7 @@ def _held_out(data: str | None, system: str | None) -> list[Item]:
 
 
 def _shipment(
-    spec: target_spec.Spec,
+    spec: opening.Spec,
     loading: Loading,
     weights: Weights,
     name: str,

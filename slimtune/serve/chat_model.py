@@ -8,8 +8,8 @@ from typing import Any
 from slimtune.core import run_folder
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data import text as texts
-from slimtune.evaluate.targets import target_spec
-from slimtune.evaluate.targets.target_spec import Spec
+from slimtune.evaluate.targets import opening
+from slimtune.evaluate.targets.opening import Spec
 from slimtune.export.modelfile.modelfile_reader import Modelfile, refusals
 from slimtune.serve import modelfile as modelfiles
 
@@ -60,7 +60,7 @@ def spec_of(text: str) -> Spec:
         return Spec("gguf", str(folder / _named_by(folder / "Modelfile")[0]))
     fix = "name a run's folder, e.g. outputs/direct/latest, or a .gguf that exists"
     try:
-        spec = target_spec.parse(text)
+        spec = opening.spec_of(text)
     except SlimtuneError as error:
         raise fail(error.problems[0].what, where=text, fix=fix) from None
     if spec.kind not in ("run", "gguf"):

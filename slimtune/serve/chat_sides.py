@@ -15,8 +15,8 @@ from slimtune.core.errors import fail
 from slimtune.data.records import Message
 from slimtune.evaluate.targets import gguf_target, opening
 from slimtune.evaluate.targets.gguf_target import GgufTarget
+from slimtune.evaluate.targets.opening import Spec
 from slimtune.evaluate.targets.target import Piece, Sampling, Target
-from slimtune.evaluate.targets.target_spec import Spec
 from slimtune.export.check.check_template import compare_templates
 from slimtune.export.shipment import ROOM_FOR_ANSWER
 from slimtune.models import families

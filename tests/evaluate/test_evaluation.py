@@ -18,7 +18,7 @@ from slimtune.core.errors import SlimtuneError
 from slimtune.evaluate import evaluation
 from slimtune.evaluate.evaluation import Request
 from slimtune.evaluate.kinds.kind import Settings
-from slimtune.evaluate.targets import opening, target_spec
+from slimtune.evaluate.targets import opening
 from slimtune.evaluate.targets.opening import Opened
 from slimtune.evaluate.targets.target import Facts, Letters, Reply
 from slimtune.run import screen
@@ -89,7 +89,7 @@ def served(monkeypatch):
 @pytest.fixture
 def request_of(tmp_path):
     def request(**changes):
-        spec = target_spec.Spec("api", "http://127.0.0.1:1", "reader")
+        spec = opening.Spec("api", "http://127.0.0.1:1", "reader")
         return replace(Request(spec, Settings(), data=TEST, out=tmp_path / "results"), **changes)
 
     return request
@@ -214,7 +214,7 @@ def opens(spec, loading):
     print("asked", target.asked)
 
 opening.open_target = opens
-spec = test_evaluation.target_spec.Spec("api", "http://127.0.0.1:1", "reader")
+spec = test_evaluation.opening.Spec("api", "http://127.0.0.1:1", "reader")
 evaluation.evaluate(evaluation.Request(spec, test_evaluation.Settings(), data={data!r}, out=test_evaluation.Path({out!r})), Console())
 """
 

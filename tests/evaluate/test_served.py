@@ -6,6 +6,7 @@ import pytest
 
 from slimtune.evaluate.targets.served import Told, letters_of
 
+
 def told(token, logprob, number=None):
     return Told(token=token, logprob=logprob, id=number)
 

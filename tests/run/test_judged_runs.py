@@ -16,7 +16,7 @@ from slimtune.core.errors import SlimtuneError
 from slimtune.evaluate import answer_file, evaluation
 from slimtune.evaluate.evaluation import Request
 from slimtune.evaluate.kinds.kind import Settings
-from slimtune.evaluate.targets import target_spec
+from slimtune.evaluate.targets import opening
 from slimtune.recipe import loading as recipe
 from slimtune.run import pipeline, report, shipping
 
@@ -156,7 +156,7 @@ def test_types_that_are_none(types, what, tmp_path):
 
 
 def judge(place, out, **changes):
-    request = Request(target_spec.parse(str(place)), Settings(), data=str(DATA / "test.jsonl"), out=out, **changes)
+    request = Request(opening.spec_of(str(place)), Settings(), data=str(DATA / "test.jsonl"), out=out, **changes)
     return evaluation.evaluate(request, Console(file=io.StringIO()))
 
 

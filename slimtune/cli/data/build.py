@@ -172,10 +172,9 @@ def _teacher(
 ) -> Callable[[Sequence[Question]], Taught]:
     from slimtune.core import console
     from slimtune.datatools.build import teacher
-    from slimtune.evaluate.targets import target_spec
-    from slimtune.evaluate.targets.opening import Loading, open_target
+    from slimtune.evaluate.targets.opening import Loading, open_target, spec_of
 
-    spec = target_spec.parse(text)
+    spec = spec_of(text)
     if spec.kind != "api":
         raise fail("the teacher must be a server", where="--teacher", fix="serve the model, then give URL#MODEL")
     target = opened.enter_context(open_target(spec, Loading())).target

@@ -32,7 +32,7 @@ _SHOWN_MODELS = 10
 
 # What of a response is used; servers send more.
 class _Token(Told):
-    top_logprobs: list[Told] = []
+    top_logprobs: tuple[Told, ...] = ()
 
 
 class _Logprobs(BaseModel):
@@ -52,7 +52,7 @@ class _Choice(BaseModel):
     def first_token(self) -> list[Told]:
         """The likeliest first tokens; empty without log-probabilities."""
         tokens = (self.logprobs and self.logprobs.content) or []
-        return [told for first in tokens[:1] for told in first.top_logprobs or [first]]
+        return [told for first in tokens[:1] for told in first.top_logprobs or (first,)]
 
 
 class _Usage(BaseModel):

@@ -6,9 +6,8 @@ import pytest
 import yaml
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.evaluate.targets import opening, target_spec
-from slimtune.evaluate.targets.opening import Loading
-from slimtune.evaluate.targets.target_spec import Spec
+from slimtune.evaluate.targets import opening
+from slimtune.evaluate.targets.opening import Loading, Spec
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def run(tmp_path):
     ],
 )
 def test_names_that_are_no_files(text, spec):
-    assert target_spec.parse(text) == spec
+    assert opening.spec_of(text) == spec
 
 
 def test_folders_and_files_are_told_apart(run, tmp_path):
@@ -44,14 +43,14 @@ def test_folders_and_files_are_told_apart(run, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text("{}", encoding="utf-8")
     for place, kind in ((run, "run"), (run / "adapter", "adapter"), (tmp_path / "x.gguf", "gguf")):
-        assert target_spec.parse(str(place)).kind == kind
-    assert target_spec.parse(str(tmp_path / "model")).kind == "model"
+        assert opening.spec_of(str(place)).kind == kind
+    assert opening.spec_of(str(tmp_path / "model")).kind == "model"
 
 
 def test_the_models_name_may_come_apart_from_the_url():
-    assert target_spec.parse("http://localhost:1", "law").model == "law"
+    assert opening.spec_of("http://localhost:1", "law").model == "law"
     with pytest.raises(SlimtuneError, match="the name of the model is missing"):
-        target_spec.parse("http://localhost:1")
+        opening.spec_of("http://localhost:1")
 
 
 @pytest.mark.parametrize(
@@ -66,43 +65,43 @@ def test_the_models_name_may_come_apart_from_the_url():
 def test_what_is_none_of_these_is_told_what_there_is(text, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SlimtuneError, match=message) as caught:
-        target_spec.parse(text)
+        opening.spec_of(text)
     assert caught.value.problems[0].fix
 
 
 def test_results_are_named_after_what_was_asked(run):
-    specs = [target_spec.parse(str(place)) for place in (run, run / "adapter", run / "checkpoints/checkpoint-70")]
+    specs = [opening.spec_of(str(place)) for place in (run, run / "adapter", run / "checkpoints/checkpoint-70")]
     assert [spec.slug for spec in specs] == [
         "direct-20261125T000000Z",
         "direct-20261125T000000Z-adapter",
         "direct-20261125T000000Z-checkpoint-70",
     ]
-    assert target_spec.parse("http://localhost:11434/v1#a/b").slug == "http-localhost-11434-v1-a-b"
+    assert opening.spec_of("http://localhost:11434/v1#a/b").slug == "http-localhost-11434-v1-a-b"
 
 
 def test_a_runs_adapter_and_checkpoints_are_loaded_as_the_run_was(run):
     for place in (run, run / "adapter", run / "checkpoints/checkpoint-70"):
-        weights = opening.weights_of(target_spec.parse(str(place)), Loading())
+        weights = opening.weights_of(opening.spec_of(str(place)), Loading())
         assert (weights.base, weights.load_in_4bit, weights.max_length) == ("builtin:tiny-qwen3", True, 256)
         expected = place / "adapter" if place == run else place
         assert list(weights.adapters.values()) == [expected]
-    assert opening.weights_of(target_spec.parse(str(run)), Loading(max_length=512)).max_length == 512
+    assert opening.weights_of(opening.spec_of(str(run)), Loading(max_length=512)).max_length == 512
 
 
 def test_an_adapter_from_elsewhere_says_its_base_and_stands_on_4_bit(run, tmp_path):
     lone = (run / "adapter").rename(tmp_path / "lone")
-    weights = opening.weights_of(target_spec.parse(str(lone)), Loading())
+    weights = opening.weights_of(opening.spec_of(str(lone)), Loading())
     assert (weights.base, weights.load_in_4bit) == ("/somewhere/tiny-qwen3", True)
-    assert opening.weights_of(target_spec.parse(str(lone)), Loading(load_in_4bit=False)).load_in_4bit is False
+    assert opening.weights_of(opening.spec_of(str(lone)), Loading(load_in_4bit=False)).load_in_4bit is False
     (lone / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(SlimtuneError, match="does not say which base"):
-        opening.weights_of(target_spec.parse(str(lone)), Loading())
+        opening.weights_of(opening.spec_of(str(lone)), Loading())
 
 
 def test_a_run_without_an_adapter_is_told_how_to_finish(run):
     (run / "adapter/adapter_config.json").unlink()
     with pytest.raises(SlimtuneError, match="the run has no adapter"):
-        opening.weights_of(target_spec.parse(str(run)), Loading())
+        opening.weights_of(opening.spec_of(str(run)), Loading())
 
 
 @pytest.mark.unsloth
