@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import json
 import re
+import runpy
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -81,22 +82,18 @@ def sixteen_bit_twin(model: str) -> str | None:
     maps = _name_maps()
     name = model.lower()
     # A plain "-bnb-4bit" repository is listed as a sibling of the dynamic "-unsloth-bnb-4bit" one.
-    dynamic = maps.FLOAT_TO_INT_MAPPER.get(name, name)
-    twin: str | None = maps.INT_TO_FLOAT_MAPPER.get(dynamic.lower())
+    dynamic = maps["FLOAT_TO_INT_MAPPER"].get(name, name)
+    twin: str | None = maps["INT_TO_FLOAT_MAPPER"].get(dynamic.lower())
     return twin
 
 
 @functools.cache
-def _name_maps() -> Any:
+def _name_maps() -> dict[str, Any]:
     """Unsloth's table of repositories (unsloth/models/mapper.py, 2026.10.9), without Unsloth's 20 seconds of import."""
     package = importlib.util.find_spec("unsloth")
-    path = Path(package.origin).with_name("models") / "mapper.py" if package and package.origin else None
-    spec = importlib.util.spec_from_file_location("slimtune_unsloth_name_maps", path) if path else None
-    if spec is None or spec.loader is None:
+    if package is None or package.origin is None:
         raise ImportError("Slimtune needs unsloth 2026.10.9 for its map of repositories")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return runpy.run_path(str(Path(package.origin).with_name("models") / "mapper.py"))
 
 
 def require_disk_space(folder: Path, needed_bytes: int, purpose: str) -> None:

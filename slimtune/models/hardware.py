@@ -62,10 +62,8 @@ def assumed(like: cards.Card, vram_gb: float | None = None) -> Hardware:
 def _cuda_card() -> Hardware | None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     first = None if visible is None else visible.split(",")[0].strip()
-    if first in ("", "-1"):
-        return None
     program = shutil.which("nvidia-smi")
-    if program is None:
+    if first in ("", "-1") or program is None:
         return None
     command = [program, "--query-gpu=name,memory.total,memory.used,compute_cap", "--format=csv,noheader,nounits"]
     if first is not None:

@@ -24,7 +24,7 @@ from slimtune.evaluate.targets.gguf_target import open_gguf
 from slimtune.evaluate.targets.local_target import LocalTarget
 from slimtune.evaluate.targets.target import Facts, Prompt, Sampling
 from slimtune.export.gguf.gguf import convert
-from slimtune.models import builtin
+from slimtune.models import builtin, llama_server
 from slimtune.models.gguf_header import LongArray, read_gguf
 
 FOLDER = builtin.resolve("builtin:tiny-qwen3")
@@ -160,7 +160,7 @@ def test_the_shipped_template_ignores_what_it_is_told_about_thinking(tiny_gguf, 
 
 
 def test_labels_of_a_large_vocabulary_may_be_bounded(target, prompts, monkeypatch):
-    monkeypatch.setattr(target._server, "_told_tokens", 3)
+    monkeypatch.setattr(llama_server, "told_tokens", lambda vocabulary: 3)
     (letters,) = target.score([Prompt(prompts[0].messages, ("a", "z"))])
     assert letters.bounded == ("z",)
     assert letters.logprobs["z"] <= letters.logprobs["a"]

@@ -27,16 +27,15 @@ def group_by_prefix(rows: Sequence[Sequence[int]]) -> list[Group]:
     groups: list[Group] = []
     for index, row in enumerate(rows):
         if groups:
-            open_group = groups[-1]
-            first = rows[open_group.members[0]]
-            limit = open_group.shared if len(open_group.members) > 1 else len(first) - 1
-            common = common_length(first, row, min(limit, len(row) - 1))
-            if common >= FEWEST_SHARED and common >= _SIMILAR * (limit if len(open_group.members) > 1 else common):
-                groups[-1] = Group((*open_group.members, index), common)
+            last = groups[-1]
+            first = rows[last.members[0]]
+            common = common_length(first, row, min(last.shared or len(first) - 1, len(row) - 1))
+            if common >= max(FEWEST_SHARED, _SIMILAR * last.shared):
+                groups[-1] = Group((*last.members, index), common)
                 continue
         groups.append(Group((index,), 0))
-    alone = tuple(group.members[0] for group in groups if len(group.members) == 1)
-    together = [group for group in groups if len(group.members) > 1]
+    alone = tuple(group.members[0] for group in groups if not group.shared)
+    together = [group for group in groups if group.shared]
     return [*together, *([Group(alone, 0)] if alone else [])]
 
 

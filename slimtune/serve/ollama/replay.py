@@ -64,12 +64,13 @@ def replay(server: Ollama, name: str, golden: Sequence[ServedPrompt], advance: A
     return found
 
 
-def _take(found: ThinkOutcome, prompt: ServedPrompt, reply: OllamaReply) -> None:
+def _take(found: ThinkOutcome, prompt: ServedPrompt, reply: OllamaReply | None) -> None:
     found.asked += 1
-    if reply.refused:
+    if reply is None:
         found.refused += 1
         return
-    thought, content = parts(reply.content) if not reply.thinking else (_bare(reply.thinking), _bare(reply.content))
+    thinking, said = reply.message.thinking, reply.message.content
+    thought, content = (_bare(thinking), _bare(said)) if thinking else parts(said)
     past_end = prompt.ended and reply.done_reason == "length"
     expected = parts(prompt.answer, cut_thought=prompt.thinking and not prompt.ended)
     found.past_end += past_end

@@ -96,16 +96,6 @@ def warnings(version: str) -> list[str]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class OllamaReply:
-    """What came back for one conversation. refused: it did not think, and said so, instead of replying."""
-
-    thinking: str = ""
-    content: str = ""
-    done_reason: str = ""
-    refused: bool = False
-
-
 # What of an answer is used; the server sends more.
 class _Version(BaseModel):
     version: str
@@ -128,7 +118,9 @@ class _Message(BaseModel):
     thinking: str = ""
 
 
-class _Chat(BaseModel):
+class OllamaReply(BaseModel):
+    """What came back for one conversation."""
+
     message: _Message
     done: bool
     done_reason: str = ""
@@ -151,15 +143,11 @@ def address(value: str | None) -> str:
     if "@" in authority:
         what = "the address must not hold a user name or password: it is written into records"
         raise fail(what, where=ADDRESS_VARIABLE, fix=example)
-    if scheme not in _PORTS or any(character.isspace() for character in rest):
-        raise fail(f"'{text}' is not a valid address", where=ADDRESS_VARIABLE, fix=example)
     found = _HOST_AND_PORT.fullmatch(authority)
-    if found:
-        host, port = found["bracketed"] or found["host"] or "", found["port"]
-    elif _ip(authority):
-        host, port = authority, None
-    else:
+    spaced = any(character.isspace() for character in rest)
+    if scheme not in _PORTS or spaced or not (found or _ip(authority)):
         raise fail(f"'{text}' is not a valid address", where=ADDRESS_VARIABLE, fix=example)
+    host, port = (found["bracketed"] or found["host"] or "", found["port"]) if found else (authority, None)
     if port is None:
         port = str(_PORTS[scheme] if is_url else _DEFAULT_PORT)
     if not (port.isascii() and port.isdecimal() and int(port) <= _HIGHEST_PORT):
@@ -229,20 +217,20 @@ class Ollama:
 
     def chat(
         self, name: str, messages: Sequence[Mapping[str, str]], *, think: bool | None, options: Mapping[str, Any]
-    ) -> OllamaReply:
-        """One reply. think: None sends none. Raises SlimtuneError where none comes, other than by refusing to think."""
+    ) -> OllamaReply | None:
+        """One reply; None where it says that it cannot think. think: None sends none. Raises SlimtuneError."""
         body: dict[str, Any] = {"model": name, "messages": list(messages), "stream": False, "options": dict(options)}
         if think is not None:
             body["think"] = think
         try:
-            answer = checked(_Chat, self._server.post("/api/chat", body), "Ollama")
+            answer = checked(OllamaReply, self._server.post("/api/chat", body), "Ollama")
             if not answer.done:
                 raise NoAnswerError("the reply is not done, though no stream was asked for")
         except NoAnswerError as error:
             if error.status == _BAD_REQUEST and _REFUSAL in str(error):
-                return OllamaReply(refused=True)
+                return None
             raise self._no_answer("POST /api/chat", error) from error
-        return OllamaReply(answer.message.thinking, answer.message.content, answer.done_reason)
+        return answer
 
     def _ask(self, kind: type[_Answer], path: str, body: dict[str, Any] | None = None) -> _Answer:
         try:
