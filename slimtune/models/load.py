@@ -24,18 +24,17 @@ def load(path: Path, plan: LoadSettings) -> tuple[Any, Any]:
     Raises SlimtuneError where the plan wants a GPU that Unsloth does not find.
     """
     if plan.device != backend.device_type():
-        raise fail(
-            f"the plan is for '{plan.device}', but Unsloth trains on '{backend.device_type()}' here",
-            fix="check the CUDA driver and torch build (nvidia-smi; python -c 'import torch; print(torch.version.cuda)')",
-        )
-    placing = {}
+        what = f"the plan is for '{plan.device}', but Unsloth trains on '{backend.device_type()}' here"
+        check = "nvidia-smi; python -c 'import torch; print(torch.version.cuda)'"
+        raise fail(what, fix=f"check the CUDA driver and torch build ({check})")
+    placing: dict[str, Any] = {}
     if plan.cpu_threads is not None:
         torch.set_num_threads(plan.cpu_threads)
     if plan.device == "cuda":
         # Left to itself, Unsloth decides on these by what is free at the moment.
         placing = {"offload_embedding": plan.offload_embedding, "offload_layers": plan.offload_layers}
         backend.set_double_buffer(plan.double_buffer)
-    if plan.device == "cpu":
+    else:
         memory.map_large_tensors()
     if plan.memory_limit_bytes is not None:
         memory.cap(plan.memory_limit_bytes)
@@ -62,17 +61,17 @@ def load_to_ask(
         torch.set_num_threads(hardware.cpu_threads(shape.total_parameters, here.cores))
     elif memory_limit_bytes is not None:
         memory.cap(memory_limit_bytes)
-    dtype, settings = DTYPES[precision], {"load_in_4bit": load_in_4bit, "max_seq_length": max_seq_length}
-    model, _ = _from_pretrained(path, dtype=dtype, use_gradient_checkpointing=False, **settings)
-    return model, dtype
+    how = {"load_in_4bit": load_in_4bit, "max_seq_length": max_seq_length, "use_gradient_checkpointing": False}
+    model, _ = _from_pretrained(path, dtype=DTYPES[precision], **how)
+    return model, DTYPES[precision]
 
 
 def _from_pretrained(path: Path, **settings: Any) -> tuple[Any, Any]:
     """The repository in that folder, never a look-alike that Unsloth would rather load, and none of its code."""
     settings |= {"use_exact_model_name": True, "trust_remote_code": False}
     with backend.quiet():
-        model, tokenizer = backend.FastLanguageModel.from_pretrained(model_name=str(path), **settings)
-    return model, tokenizer
+        loaded: tuple[Any, Any] = backend.FastLanguageModel.from_pretrained(model_name=str(path), **settings)
+    return loaded
 
 
 def add_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
@@ -85,7 +84,7 @@ def add_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
         raise fail("has no adapter_model.safetensors", where=str(adapter), fix="save the adapter as safetensors")
     from peft import PeftModel
 
-    as_saved = {"is_trainable": False, "autocast_adapter_dtype": False}
+    as_saved: dict[str, Any] = {"is_trainable": False, "autocast_adapter_dtype": False}
     with backend.quiet():
         if isinstance(model, PeftModel):
             model.load_adapter(str(adapter), name, **as_saved)

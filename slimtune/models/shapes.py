@@ -107,7 +107,7 @@ def known() -> dict[str, ModelShape]:
     """The shape of every published model in the families' tables, by its name."""
     found: dict[str, ModelShape] = {}
     for family in families.rows():
-        of_family = {"family": family.name, "qk_norm": family.qk_norm, "qkv_bias": family.qkv_bias}
+        of_family: dict[str, Any] = {"family": family.name, "qk_norm": family.qk_norm, "qkv_bias": family.qkv_bias}
         for size in family.sizes:
             sizes = dataclasses.asdict(size) | {"head_dim": size.head_dim or size.hidden_size // size.heads}
             found |= {name: ModelShape(name=name, **of_family, **sizes) for name in sizes.pop("names")}
