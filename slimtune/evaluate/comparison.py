@@ -30,7 +30,7 @@ def write(
 ) -> tuple[Path, dict[str, Any]]:
     """Compare results that exist, or with `data` ask the targets first; the folder with comparison.json and .md, and the result.
 
-    judge: URL#MODEL of an OpenAI-compatible server that judges free answers against the first contender's, in both orders.
+    judge: URL#MODEL of an OpenAI-compatible server that judges free answers against the first contender's.
     Raises SlimtuneError for a place without results, and as `compare` does.
     """
     found = contenders.distinct([_contender(place, data, settings, max_items, on_progress) for place in places])

@@ -6,7 +6,7 @@ test set make any ensemble look better than its members.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -33,14 +33,6 @@ How = Literal["vote", "mean"]
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
-class Member:
-    """name: distinct among the members. adapter: its folder."""
-
-    name: str
-    adapter: Path
-
-
 def evaluate(
     specs: Sequence[Spec], weights: Sequence[float] | None, request: Request, on_progress: OnProgress
 ) -> tuple[Path, dict[str, Any]]:
@@ -51,73 +43,64 @@ def evaluate(
     Raises SlimtuneError where the members are not of one base, or the weights do not fit.
     """
     request = evaluation.with_the_runs_own(request)
-    members, base = _members(specs, request)
-    if weights is not None and len(weights) != len(members):
-        raise fail(f"{len(weights)} weights for {len(members)} members", where="--weights", fix="give one a member")
+    adapters, base = _adapters(specs, request)
+    if weights is not None and len(weights) != len(specs):
+        raise fail(f"{len(weights)} weights for {len(specs)} members", where="--weights", fix="give one a member")
     found = evaluation.conversations(request).conversations
     asked = items.read(items.first(found, request.max_items, str(request.data)), "multiple_choice")
     folder = request.out or Path("outputs") / "evaluations" / f"ensemble-{request.spec.slug}"
     identity = {
-        "members": {member.name: sha256_file(member.adapter / "adapter_model.safetensors") for member in members},
+        "members": {name: sha256_file(path / "adapter_model.safetensors") for name, path in adapters.items()},
         "base": base.base,
         "data": {"path": request.data, "sha256": sha256_file(Path(str(request.data))), "items": len(asked)},
         "settings": asdict(request.settings),
     }
     record = evaluation.Record.open(folder, identity, fresh=request.fresh)
-    rows = _ask_members(members, request, asked, folder, on_progress)
-    combined = table([rows[member.name] for member in members], [member.name for member in members], weights)
-    for name, answers in combined[len(members) :]:
+    rows = _ask_members(adapters, request, asked, folder, on_progress)
+    combined = table(list(rows.values()), list(rows), weights)
+    for name, answers in combined[len(specs) :]:
         write_lines(folder / f"{name.replace(' ', '-')}.jsonl", answers)
     result = compare([Contender(name, answers) for name, answers in combined])
     record.close(weights=list(weights) if weights is not None else None, versions=versions.installed())
     return folder, result
 
 
-def _members(specs: Sequence[Spec], request: Request) -> tuple[list[Member], Weights]:
-    """The members under names of their own, and what they have in common. Raises SlimtuneError where that is not one base."""
+def _adapters(specs: Sequence[Spec], request: Request) -> tuple[dict[str, Path], Weights]:
+    """The members' folders by names of their own, and the weights that they share. Raises SlimtuneError if they share none."""
     parts = [opening.weights_of(spec, request.loading) for spec in specs]
-    first = parts[0]
-    problems = [
-        Problem("is neither a run nor an adapter", spec.place, "name adapters on one base")
-        for spec, part in zip(specs, parts, strict=True)
-        if not part.adapters
-    ]
-    problems += [
-        Problem(
-            f"is an adapter for {part.base}, the first one is for {first.base}", spec.place, "take adapters of one base"
-        )
-        for spec, part in zip(specs, parts, strict=True)
-        if part.adapters
-        and base_model.locate(part.base, part.revision) != base_model.locate(first.base, first.revision)
-    ]
+    first, problems = parts[0], []
+    for spec, part in zip(specs, parts, strict=True):
+        if not part.adapters:
+            problems.append(Problem("is neither a run nor an adapter", spec.place, "name adapters on one base"))
+        elif base_model.locate(part.base, part.revision) != base_model.locate(first.base, first.revision):
+            what = f"is an adapter for {part.base}, the first one is for {first.base}"
+            problems.append(Problem(what, spec.place, "take adapters of one base"))
     if len(specs) < 2:
         problems.append(Problem("an ensemble has at least two members", fix="name another run, adapter or checkpoint"))
     if problems:
         raise SlimtuneError(problems, summary="these cannot be an ensemble")
-    adapters = [next(iter(part.adapters.values())) for part in parts]
     slugs = [spec.slug for spec in specs]
     # PEFT makes module names of them: no dots.
     names = [
         (slug if slugs.count(slug) == 1 else f"{slug}-{number}").replace(".", "_")
         for number, slug in enumerate(slugs, 1)
     ]
-    return [Member(name, adapter) for name, adapter in zip(names, adapters, strict=True)], first
+    return {name: next(iter(part.adapters.values())) for name, part in zip(names, parts, strict=True)}, first
 
 
 def _ask_members(
-    members: Sequence[Member], request: Request, asked: Sequence[Item], folder: Path, on_progress: OnProgress
+    adapters: dict[str, Path], request: Request, asked: Sequence[Item], folder: Path, on_progress: OnProgress
 ) -> dict[str, list[Answer]]:
     ids = [item.id for item in asked]
-    paths = {member.name: folder / f"{member.name}.jsonl" for member in members}
-    files = {name: AnswerFile(path) for name, path in paths.items()}
+    files = {name: AnswerFile(folder / f"{name}.jsonl") for name in adapters}
     if all(key in file.rows for file in files.values() for key in ids):
         return {name: file.finish(ids) for name, file in files.items()}
-    on_progress.step(f"Loading {len(members)} adapters on one base")
-    opened = opening.open_local(request.spec, request.loading, {member.name: member.adapter for member in members})
+    on_progress.step(f"Loading {len(adapters)} adapters on one base")
+    opened = opening.open_local(request.spec, request.loading, adapters)
     answers = {}
-    for name, path in paths.items():
+    for name, file in files.items():
         opened.local.model.set_adapter(name)
-        answers[name] = asking.complete(path, name, opened.target, asked, request.settings, on_progress)
+        answers[name] = asking.complete(file.path, name, opened.target, asked, request.settings, on_progress)
     return answers
 
 
@@ -127,22 +110,22 @@ def combine(
     """One result row an item from the rows of every member, in the order of the first member.
 
     members: multiple-choice result rows of the same items, each member's in any order.
-    how: "vote": the label that most members answered. Members without an answer do not vote. `tied` says that labels
-        had equal votes; then the higher summed probability decides where members have `logprobs`, else the vote of
-        the earliest member. The row has `votes` (label → votes, or summed weight).
+    how: "vote": the label that most members answered; who has no answer does not vote. Among labels with equal votes
+        (`tied`) the higher summed probability decides where members have `logprobs`, else the vote of the earliest
+        member. The row has `votes` (label → votes, or summed weight).
         "mean": each member's label probabilities are renormalised to 1 and averaged; `logprobs` is the log of that
-        average. Labels with equal averages are `tied`, and decided by the votes, then by the order of the labels.
-    weights: one a member, non-negative, not all 0; they are normalised to a sum of 1. A member of weight 0 does not
-        take part. By default all count alike.
+        average. Among labels with equal averages (`tied`) the votes decide, then the order of the labels.
+    weights: one a member, non-negative, not all 0. A member of weight 0 does not take part. By default all count alike.
     names: of the members, for messages.
 
-    Each row also has `members` (what each of them answered), the mean `label_mass` and `rule`. Members may have mixed
-    the choices: their `permutations` are dropped, since each member has combined its own already. A row is "cot" as
-    soon as one member's is. Raises SlimtuneError if members do not answer the same items with the same golds, if the
-    weights do not fit, and for "mean" if a member has rows without `logprobs`; with all problems at once.
+    Each row also has `members` (what each of them answered), the mean `label_mass` and `rule`. It has no `permutations`,
+    since each member has combined its own, and is "cot" as soon as one member's is.
+    Raises SlimtuneError with all problems: members answer different items or golds, the weights do not fit, or for
+    "mean" a member has rows without `logprobs`.
     """
-    names = list(names) if names else [f"member {number}" for number in range(1, len(members) + 1)]
-    problems = _item_problems(members, names)
+    names = names or [f"member {number}" for number in range(1, len(members) + 1)]
+    sides = [Contender(name, rows) for name, rows in zip(names, members, strict=True)]
+    problems = _item_problems(sides)
     if weights is not None:
         problems += _weight_problems(weights, len(members))
     if not problems and how == "mean":
@@ -157,14 +140,12 @@ def combine(
     shares: list[float] = [1] * len(members)
     if weights is not None:
         shares = [weight / math.fsum(weights) for weight in weights]
-    by_id = [{row["id"]: row for row in rows} for rows in members]
     combined = []
-    for row in members[0]:
-        answers = [rows[row["id"]] for rows in by_id]
+    for answers in zip(*contenders.common(sides), strict=True):
         taking_part = [(answer, share) for answer, share in zip(answers, shares, strict=True) if share > 0]
         decided = _vote(taking_part) if how == "vote" else _average(taking_part)
-        combined.append({**_common(answers, taking_part), **decided})
-        combined[-1]["correct"] = decided["predicted"] == row["gold"]
+        correct = decided["predicted"] == answers[0]["gold"]
+        combined.append({**_common(answers, taking_part), **decided, "correct": correct})
     return combined
 
 
@@ -267,16 +248,15 @@ def _has_logprobs(row: Answer) -> bool:
     return statistics.probabilities(row.get("logprobs")) is not None
 
 
-def _item_problems(members: Sequence[Answers], names: Sequence[str]) -> list[Problem]:
-    if len(members) < 2:
+def _item_problems(sides: Sequence[Contender]) -> list[Problem]:
+    if len(sides) < 2:
         return [Problem("an ensemble has at least two members", fix="name several adapters or result files")]
-    problems = contenders.problems(list(map(Contender, names, members)), whole=True)
-    if not problems and not kinds.of(members[0][0]).has_choices:
-        problems.append(
-            Problem("these are not answers to multiple-choice questions", fix="combine answers with labels")
-        )
+    problems = contenders.problems(sides, whole=True)
+    if not problems and not kinds.of(sides[0].answers[0]).has_choices:
+        what = "these are not answers to multiple-choice questions"
+        problems.append(Problem(what, fix="combine answers with labels"))
     choices: dict[Any, set[frozenset[str]]] = {}
-    for answer in (answer for answers in members for answer in answers):
+    for answer in (answer for side in sides for answer in side.answers):
         told = (answer.get("labels"), answer.get("logprobs"))
         choices.setdefault(answer.get("id"), set()).update(frozenset(labels) for labels in told if labels)
     if differ := [str(key) for key, sets in choices.items() if len(sets) > 1]:

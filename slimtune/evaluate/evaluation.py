@@ -32,12 +32,11 @@ RECORD = "evaluation.json"
 
 @dataclass(frozen=True)
 class Request:
-    """What to evaluate and on what.
+    """What to evaluate and on what. data, system, train: None takes a run's own.
 
-    data: a held-out file; None takes the run's own. system: prompt for a model that is not a run. train: files that the model was
-    tuned on, to look for the items in; None takes the run's own. out: the folder of the results; None derives one
-    from the names. fresh: replace an evaluation that the folder holds already. alone: the tuned model without
-    its base, and so without a verdict.
+    data: a held-out file. train: files that the model was tuned on, to look for the items in. out: the folder of the
+    results; None derives one from the names. fresh: replace an evaluation that the folder holds already. alone: the
+    tuned model without its base, and so without a verdict.
     """
 
     spec: Spec
@@ -105,18 +104,13 @@ def with_the_runs_own(request: Request) -> Request:
             raise fail("the questions are missing", where="--data", fix="name a file of held-out questions or examples")
         return request
     recipe = run_folder.read(Path(request.spec.place)).recipe
-    own = recipe.get("evaluate") or {}
-    data = request.data or own.get("data")
+    data = request.data or (recipe.get("evaluate") or {}).get("data")
     if data is None:
-        raise fail(
-            "the run's recipe has no 'evaluate' section", where="--data", fix="name a file of held-out questions"
-        )
-    return replace(
-        request,
-        data=data,
-        system=request.system if request.system is not None else recipe["data"]["system"],
-        train=request.train if request.train is not None else tuple(file["path"] for file in recipe["data"]["train"]),
-    )
+        fix = "name a file of held-out questions"
+        raise fail("the run's recipe has no 'evaluate' section", where="--data", fix=fix)
+    system = recipe["data"]["system"] if request.system is None else request.system
+    train = tuple(file["path"] for file in recipe["data"]["train"]) if request.train is None else request.train
+    return replace(request, data=data, system=system, train=train)
 
 
 def conversations(request: Request) -> loading.Loaded:
@@ -127,9 +121,8 @@ def conversations(request: Request) -> loading.Loaded:
     wanted = request.settings.mode
     kept = tuple(row for row in loaded.conversations if row.meta.get("mode") in (None, wanted))
     if not kept:
-        raise fail(
-            f"the file has no row of mode {wanted}", where=str(request.data), fix="name another file, or another --mode"
-        )
+        fix = "name another file, or another --mode"
+        raise fail(f"the file has no row of mode {wanted}", where=str(request.data), fix=fix)
     return replace(loaded, conversations=kept)
 
 
@@ -137,17 +130,10 @@ def _contamination(request: Request, test: Sequence[Conversation]) -> dict[str, 
     """None where it is not known what the model was tuned on."""
     if not request.train:
         return None
-    problems = [
-        Problem(
-            "this training file does not exist",
-            path,
-            "run the command in the folder where the run began, or use --train",
-        )
-        for path in request.train
-        if not Path(path).is_file() and not is_hub_id(path)
-    ]
-    if problems:
-        raise SlimtuneError(problems)
+    fix = "run the command in the folder where the run began, or use --train"
+    missing = [path for path in request.train if not Path(path).is_file() and not is_hub_id(path)]
+    if missing:
+        raise SlimtuneError([Problem("this training file does not exist", path, fix) for path in missing])
     train = loading.load_conversations([(path, 1.0) for path in request.train]).conversations
     return contamination.check(train, test)
 
@@ -155,14 +141,12 @@ def _contamination(request: Request, test: Sequence[Conversation]) -> dict[str, 
 def _possible(settings: Settings, target: Target, on_progress: OnProgress) -> Settings:
     """The settings as the target can do them. Raises SlimtuneError where it cannot at all."""
     needed = kinds.named(settings.kind).ability(settings)
-    if needed == "score" and needed not in target.abilities:
-        on_progress.warn(
-            "this server returns no log-probabilities, so the answer is read from the reply's text instead"
-        )
-        return replace(settings, by="text")
-    if needed == "likelihood" and needed not in target.abilities:
+    if needed in target.abilities:
+        return settings
+    if needed == "likelihood":
         target.likelihood([], [])  # says why
-    return settings
+    on_progress.warn("this server returns no log-probabilities, so the answer is read from the reply's text instead")
+    return replace(settings, by="text")
 
 
 def _identity(request: Request, found: loading.Loaded, count: int, opened: Opened) -> dict[str, Any]:
@@ -188,14 +172,13 @@ class Record:
     def open(cls, folder: Path, identity: dict[str, Any], *, fresh: bool) -> Record:
         """The record of a new evaluation, or of the same one from before.
 
-        identity: all that makes it the same. fresh: replace another one; without it, that is a SlimtuneError.
+        identity: all that makes it the same. fresh: replace an earlier one. Raises SlimtuneError for another one.
         """
         path = folder / RECORD
         unreadable: list[str] = []
         earlier = mapping(folder, RECORD, unreadable)
         if (earlier or unreadable) and not fresh:
-            changed = [key for key in identity if earlier.get(key) != identity[key]]
-            if changed:
+            if changed := [key for key in identity if earlier.get(key) != identity[key]]:
                 raise fail(
                     f"the folder holds another evaluation: {', '.join(changed)} differ",
                     where=str(folder),
@@ -203,10 +186,8 @@ class Record:
                 )
             return cls(path, earlier)
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (
-            *folder.glob("*.jsonl"),
-            *(folder / f"{name}.json" for name in ("verdict", "figures", "contamination")),
-        ):
+        written = [folder / f"{name}.json" for name in ("verdict", "figures", "contamination")]
+        for old in (*folder.glob("*.jsonl"), *written):
             old.unlink(missing_ok=True)
         record = cls(path, {**identity, "started": run_record.now(), "complete": False})
         write_json(path, record.content)

@@ -26,17 +26,13 @@ def read(conversations: Sequence[Conversation], kind: KindName) -> list[Item]:
     Raises SlimtuneError with every repeated id and every row that cannot be an item of this kind.
     """
     problems: list[Problem] = []
-    items: list[Item] = []
-    seen: dict[str, str] = {}
-    for conversation in conversations:
-        item = _item(conversation)
+    items, seen = list(map(_item, conversations)), dict[str, str]()
+    for item in items:
         if problem := kinds.named(kind).check(item):
             problems.append(problem)
-            continue
-        if item.id in seen:
+        elif item.id in seen:
             problems.append(Problem(f"id '{item.id}' is used twice", item.where, f"first in {seen[item.id]}"))
         seen.setdefault(item.id, item.where)
-        items.append(item)
     if problems:
         raise SlimtuneError(problems, summary="The evaluation set cannot be used")
     return items

@@ -10,11 +10,12 @@ from typing import Any, get_args
 
 from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 from slimtune.core.files import write_text
+from slimtune.core.units import plural
 from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, read_lines, type_name
 from slimtune.data.records import Mode
 from slimtune.evaluate import kinds
-from slimtune.evaluate.judge.text import count, percent
+from slimtune.evaluate.judge.text import percent
 from slimtune.evaluate.kinds import choice_asking
 from slimtune.evaluate.replies.extract import Extraction, extract, label_names, label_position
 
@@ -24,16 +25,15 @@ _WRITTEN = ("answer", "rule", "status")
 _MODES: tuple[str, ...] = get_args(Mode)
 # No UTF-8, and what some readers take for the end of a line.
 _ESCAPED = re.compile("[\ud800-\udfff\x85\u2028\u2029]")
-_FAILED = Extraction(None, "error message", "error")
 
 
 @dataclass(frozen=True)
 class Summary:
     """What became of a file of replies.
 
-    rows: as they were written. statuses, rules, answers: how many rows have each, the commonest first; answers in the
-    order of the labels. changed: rows whose values changed. known: rows whose right answer is known; of these,
-    `answered` have an answer and `correct` the right one.
+    rows: as written. statuses, rules: how many rows have each, the commonest first. answers: in the order of the labels.
+    changed: rows whose values changed. known: rows whose right answer is known; of these, `answered` have an answer and
+    `correct` the right one.
     """
 
     rows: list[dict[str, Any]]
@@ -71,8 +71,7 @@ def rescore(
     the reply was cut off. Rows of our own with several `replies` or `permutations` vote as they did when they were
     asked. All keys and their order stay; values of the three keys that change are kept under `previous`.
 
-    output: where to write; without it the file itself. Written whole or not at all, and twice the same. Raises
-    SlimtuneError with every row that cannot be read.
+    output: where to write; without it the file itself. Raises SlimtuneError with every row that cannot be read.
     """
     if mode not in _MODES:
         raise fail(f"unknown mode {mode!r}", where="--mode", fix=" or ".join(_MODES))
@@ -90,9 +89,8 @@ def rescore(
     try:
         write_text(target, rows_as_jsonl([reading.row for reading in readings]))
     except OSError as error:
-        raise fail(
-            f"the rows cannot be written: {error.strerror}", where=str(target), fix="name another file"
-        ) from None
+        what = f"the rows cannot be written: {error.strerror}"
+        raise fail(what, where=str(target), fix="name another file") from None
     return _summary(readings)
 
 
@@ -115,7 +113,7 @@ def lines(summary: Summary) -> list[str]:
             share += f"; of the {summary.answered} answered ones {percent(summary.correct / summary.answered)}"
         shown.append(share)
     if summary.changed:
-        shown.append(f"{count(summary.changed, 'row')} changed; the old values are under 'previous'")
+        shown.append(f"{plural(summary.changed, 'row')} changed; the old values are under 'previous'")
     return shown
 
 
@@ -130,7 +128,7 @@ def _summary(readings: Sequence[_Reading]) -> Summary:
         rows=[reading.row for reading in readings],
         statuses=dict(Counter(reading.found.status for reading in readings).most_common()),
         rules=dict(Counter(reading.found.rule for reading in readings).most_common()),
-        answers={answer: answers[answer] for answer in sorted(answers, key=lambda answer: label_position(answer) or 0)},
+        answers=dict(sorted(answers.items(), key=lambda answer: label_position(answer[0]) or 0)),
         changed=sum(reading.changed for reading in readings),
         known=len(known),
         answered=sum(reading.found.answer is not None for reading in known),
@@ -249,10 +247,8 @@ def _extraction(row: Mapping[str, Any], mode: Mode, names: tuple[str, ...]) -> E
     if orders := _orders(row):
         found = [_single(shown, mode, names) for shown in orders]
         # Position i of an order shows the choice that the file calls order[i].
-        answers = [
-            one.answer and shown["order"][names.index(one.answer)] for shown, one in zip(orders, found, strict=True)
-        ]
-        return _vote(answers, found, row)
+        both = zip(orders, found, strict=True)
+        return _vote([one.answer and shown["order"][names.index(one.answer)] for shown, one in both], found, row)
     if replies := _with_text(row, "replies"):
         found = [_single(reply, mode, names) for reply in replies]
         return _vote([one.answer for one in found], found, row)
@@ -263,20 +259,18 @@ def _single(reply: Mapping[str, Any], mode: Mode, names: tuple[str, ...]) -> Ext
     text, _ = _text(reply)
     stored = reply.get("status")
     if text is None or (stored == "error" and not text.strip()):
-        return _FAILED
+        return choice_asking.FAILED
     truncated = reply.get("truncated") is True or reply.get("finish_reason") == "length" or stored == "truncated"
     return extract(text, mode=mode, labels=names, truncated=truncated)
 
 
 def _vote(answers: Sequence[str | None], found: Sequence[Extraction], row: Mapping[str, Any]) -> Extraction:
-    """As `choice_asking` counted it: who has no answer does not vote, and without any vote the commonest reason counts."""
     votes = Counter(answer for answer in answers if answer is not None)
-    told = choice_asking.vote(votes)
-    if votes:
-        return Extraction(told["predicted"], told["rule"], "answered")
-    # The reason for one order is stored nowhere but in the row's own status.
-    stored = row.get("status") if row.get("status") in ("truncated", "error") else None
-    return Extraction(None, told["rule"], stored or Counter(one.status for one in found).most_common(1)[0][0])
+    told = choice_asking.vote(votes, [one.status for one in found])
+    if not votes and row.get("status") in ("truncated", "error"):
+        # The reason for one order is stored nowhere else.
+        told["status"] = row["status"]
+    return Extraction(told["predicted"], told["rule"], told["status"])
 
 
 def _gold(row: Mapping[str, Any], names: tuple[str, ...]) -> int | None:

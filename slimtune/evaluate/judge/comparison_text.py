@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from slimtune.core.units import plural
 from slimtune.evaluate import kinds
 from slimtune.evaluate.judge import pairwise
 from slimtune.evaluate.judge.difference import readable
-from slimtune.evaluate.judge.text import count, excerpt, signed
+from slimtune.evaluate.judge.text import excerpt, signed
 from slimtune.evaluate.kinds.kind import Kind
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
@@ -95,7 +96,7 @@ def matrix_caption(result: Result) -> str:
 
 def title(result: Result) -> str:
     """ "Comparison of 3 on 120 questions"."""
-    return f"Comparison of {len(result['contenders'])} on {count(result['n'], kind_of(result).noun)}"
+    return f"Comparison of {len(result['contenders'])} on {plural(result['n'], kind_of(result).noun)}"
 
 
 def parted(result: Result) -> str:

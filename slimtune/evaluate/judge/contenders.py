@@ -132,13 +132,10 @@ def pair(
     alike: bool = False,
     labels: Sequence[str] | None = None,
 ) -> list[list[Answer]]:
-    """Each side's answers to the items that all sides answered, in the order of the first side.
-
-    found: problems that the caller found. Raises SlimtuneError with these and all `problems`.
-    """
+    """What `common` returns. Raises SlimtuneError with the problems that the caller `found`, and all `problems`."""
     if told := [*found, *problems(sides, whole=whole, alike=alike, labels=labels)]:
         raise SlimtuneError(told, summary="these results cannot be compared")
-    return _common(sides)
+    return common(sides)
 
 
 def problems(
@@ -158,7 +155,7 @@ def problems(
         return found
     for other in sides[1:]:
         found += _differences(sides[0], other, whole=whole, alike=alike)
-    if not whole and not _common(sides)[0]:
+    if not whole and not common(sides)[0]:
         found.append(Problem("no item was answered by all", "results", "evaluate them on the same file"))
     if not found and labels is not None:
         answers = [answer for side in sides for answer in side.answers]
@@ -186,7 +183,8 @@ def contaminated(contamination: Mapping[str, Any], answers: Answers) -> dict[str
     }
 
 
-def _common(sides: Sequence[Contender]) -> list[list[Answer]]:
+def common(sides: Sequence[Contender]) -> list[list[Answer]]:
+    """Each side's answers to the items that all sides answered, in the order of the first side."""
     by_id = [{answer["id"]: answer for answer in side.answers} for side in sides]
     shared = [key for key in by_id[0] if all(key in rows for rows in by_id)]
     return [[rows[key] for key in shared] for rows in by_id]

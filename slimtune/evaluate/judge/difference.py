@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from slimtune.core.units import plural
 from slimtune.evaluate.judge import statistics
-from slimtune.evaluate.judge.text import count, p_value, signed
+from slimtune.evaluate.judge.text import p_value, signed
 from slimtune.evaluate.kinds.kind import Change, Kind
 
 
@@ -112,7 +113,7 @@ def sentence(
     elif failure:
         text = f"{verdict}: {failure} {change} ({told})"
     elif verdict != "cannot tell":
-        text = f"{verdict}: {change}{spread} on {count(n, kind.noun)} ({told})"
+        text = f"{verdict}: {change}{spread} on {plural(n, kind.noun)} ({told})"
     elif result["items_needed"] is None:
         same = f"one {kind.noun} shows no spread" if n == 1 and result["difference"] else "both do equally well"
         text = f"cannot tell at n={n}: {change} ({told}); {same}"

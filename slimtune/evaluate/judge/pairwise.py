@@ -8,12 +8,13 @@ Source: L. Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena,
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.progress import Advance, ignore
 from slimtune.data.records import Message
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.judge import statistics
@@ -21,9 +22,7 @@ from slimtune.evaluate.judge.contenders import Contender, question
 from slimtune.evaluate.judge.text import bounds, excerpt, p_value, percent
 from slimtune.evaluate.targets.target import Prompt, Reply, Sampling, Target
 
-Position = Literal["first", "second"]
-Verdict = Literal["A", "B", "tie"]
-_ORDERS: tuple[tuple[Position, Position], ...] = (("first", "second"), ("second", "first"))
+_ORDERS = (("first", "second"), ("second", "first"))
 
 _INSTRUCTIONS = """\
 You compare two answers, A and B, to the same question. Judge what they say: is it correct, does it do what the question \
@@ -39,6 +38,8 @@ Winner: A
 Winner: B
 Winner: tie"""
 _EXCERPT = 1500
+_MAX_NEW_TOKENS = 1024
+_ALPHA = 0.05
 _WINNER = re.compile(r"Winner: (A|B|tie)")
 
 
@@ -48,13 +49,9 @@ class _Pair:
 
     id: str
     question: str
-    texts: dict[Position, str]
-    prompts: tuple[Prompt, ...]
+    texts: dict[str, str]
+    prompts: list[Prompt]
     key: str
-
-    @property
-    def identical(self) -> bool:
-        return self.texts["first"].strip() == self.texts["second"].strip()
 
 
 def judge(
@@ -63,52 +60,42 @@ def judge(
     items: Sequence[Mapping[str, Any]],
     judge_target: Target,
     path: Path,
-    on_progress: Callable[[int, int], None] | None = None,
-    *,
-    max_new_tokens: int = 1024,
-    alpha: float = 0.05,
+    advance: Advance = ignore,
 ) -> dict[str, Any]:
     """Let a model judge the answers of `second` against those of `first`, the reference; returns plain data.
 
-    first, second: contenders with texts. items: what was asked, lines of `items.jsonl`. judge_target: a chat model; it
-    answers greedily. path: of the judgements of this pair, one line an item, appended as they come. An item is not asked
-    again while its question, answers and judge are the same, so a judging that was killed can continue.
+    items: what was asked, lines of `items.jsonl`. judge_target: a chat model; it answers greedily. path: of the
+    judgements, one line an item, appended as they come. An item is not asked again while its question, answers and judge
+    are the same, so a judging that was killed can continue.
 
-    n, wins, losses, ties, unparsable: items, seen from `second`. An item is won where the judge prefers that answer
-        in both orders. Equal answers tie unasked (`identical`); orders that disagree are a tie, too (`inconsistent`);
-        an item is unparsable where a reply does not end with a verdict, or was cut off.
+    n, wins, losses, ties, unparsable: items, seen from `second`. An item is won where the judge prefers that answer in
+        both orders. Equal answers tie unasked (`identical`), and orders that disagree are a tie (`inconsistent`).
+        An item is unparsable where a reply does not end with a verdict, or was cut off.
     win_rate, win_interval (Wilson, 95 %), p_value (exact sign test): of the items that were won or lost.
     position: of single judgements for one answer, those for the answer shown first; 0.5 without a position bias.
     unanswered: ids of items for which a contender has no answer. failed: id → message, for items on which the judge gave
         no reply; they are asked again next time. judgements: the lines of `path`.
 
-    Raises SlimtuneError if nothing can be judged, an item's question is not known, a contender has no texts, or the
-    judge failed on every item.
+    Raises SlimtuneError if nothing can be judged, or the judge failed on every item.
     """
     name = judge_target.facts().name
     pairs, unanswered = _pairs(first, second, items, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     file = AnswerFile(path)
-    known = {pair.id for pair in pairs if file.rows.get(pair.id, {}).get("sha256") == pair.key}
-    waiting = [pair for pair in pairs if pair.id not in known]
-    file.keep([_row(pair, "tie", []) for pair in waiting if pair.identical])
-    waiting = [pair for pair in waiting if not pair.identical]
-    sampling = Sampling(max_new_tokens=max_new_tokens)
+    fresh = [pair for pair in pairs if file.rows.get(pair.id, {}).get("sha256") != pair.key]
+    identical = {pair.id for pair in fresh if pair.texts["first"].strip() == pair.texts["second"].strip()}
+    file.keep([_row(pair, "tie", []) for pair in fresh if pair.id in identical])
+    waiting = [pair for pair in fresh if pair.id not in identical]
     size = max(1, judge_target.batch_size // len(_ORDERS))
     failed: dict[str, str] = {}
     for start in range(0, len(waiting), size):
         batch = waiting[start : start + size]
-        replies = iter(judge_target.generate([prompt for pair in batch for prompt in pair.prompts], sampling))
-        judged = []
-        for pair in batch:
-            rounds = [next(replies)[0] for _ in pair.prompts]
-            if errors := [reply.error for reply in rounds if reply.error]:
-                failed[pair.id] = errors[0]
-            else:
-                judged.append(_judged(pair, rounds))
-        file.keep(judged)
-        if on_progress:
-            on_progress(len(pairs) - len(waiting) + start + len(batch), len(pairs))
+        asked = [prompt for pair in batch for prompt in pair.prompts]
+        replies = [reply for (reply,) in judge_target.generate(asked, Sampling(_MAX_NEW_TOKENS))]
+        in_order = list(zip(batch, zip(replies[::2], replies[1::2], strict=True), strict=True))
+        failed |= {pair.id: one.error or other.error for pair, (one, other) in in_order if one.error or other.error}
+        file.keep([_judged(pair, both) for pair, both in in_order if pair.id not in failed])
+        advance(len(pairs) - len(waiting) + start + len(batch), len(pairs))
     if len(failed) == len(pairs):
         raise fail(f"the judge gave no verdict: {next(iter(failed.values()))}", where=name, fix="check the judge's URL")
     judgements = file.finish([pair.id for pair in pairs if pair.id not in failed])
@@ -116,7 +103,7 @@ def judge(
         "first": first.name,
         "second": second.name,
         "judge": name,
-        **_totals(judgements, alpha),
+        **_totals(judgements),
         "unanswered": unanswered,
         "failed": failed,
         "judgements": judgements,
@@ -144,16 +131,16 @@ def sentence(result: Mapping[str, Any]) -> str:
     return f"{text}. {'; '.join(notes)}" if notes else text
 
 
-def winner(reply: Reply) -> tuple[Verdict | None, str]:
-    """The verdict of a judge's reply and the rationale before it; no verdict unless the last line is exactly one.
+def winner(reply: Reply) -> tuple[str | None, str]:
+    """The verdict of a judge's reply ("A", "B" or "tie") and the rationale before it.
 
-    A reply that was cut off has none, whatever its last line says: the judge had not finished.
+    No verdict unless the last line is exactly one, and the reply was not cut off: the judge had not finished.
     """
     *before, last = reply.text.strip().splitlines() or [""]
     found = _WINNER.fullmatch(last.strip())
     if found is None or reply.truncated:
         return None, reply.text.strip()
-    return cast(Verdict, found[1]), "\n".join(before).strip()
+    return found[1], "\n".join(before).strip()
 
 
 def prompt(asked: str, reference: str, answers: tuple[str, str]) -> Prompt:
@@ -197,8 +184,8 @@ def _pairs(
 
 def _pair(item: Mapping[str, Any], first: str, second: str, judge_name: str) -> _Pair:
     asked = question(item)
-    texts: dict[Position, str] = {"first": first, "second": second}
-    prompts = tuple(prompt(asked, item.get("reference") or "", (texts[a], texts[b])) for a, b in _ORDERS)
+    texts = {"first": first, "second": second}
+    prompts = [prompt(asked, item.get("reference") or "", (texts[a], texts[b])) for a, b in _ORDERS]
     told = [judge_name, *(message.content for one in prompts for message in one.messages)]
     key = hashlib.sha256("\0".join(told).encode()).hexdigest()
     return _Pair(item["id"], asked, texts, prompts, key)
@@ -210,19 +197,19 @@ def _judged(pair: _Pair, replies: Sequence[Reply]) -> dict[str, Any]:
         verdict, rationale = winner(reply)
         sides = {"A": order[0], "B": order[1], "tie": "tie", None: None}
         rounds.append({"shown_first": order[0], "winner": sides[verdict], "rationale": rationale})
-    verdicts = {one["winner"] for one in rounds}
-    if None in verdicts:
+    first, second = (one["winner"] for one in rounds)
+    if first is None or second is None:
         return _row(pair, "unparsable", rounds)
-    return _row(pair, verdicts.pop() if len(verdicts) == 1 else "tie", rounds)
+    return _row(pair, first if first == second else "tie", rounds)
 
 
-def _row(pair: _Pair, verdict: str | None, rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    told = {"question": excerpt(pair.question, _EXCERPT)}
-    told |= {side: excerpt(text, _EXCERPT) for side, text in pair.texts.items()}
-    return {"id": pair.id, "verdict": verdict, "rounds": list(rounds), **told, "sha256": pair.key}
+def _row(pair: _Pair, verdict: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    told = {"question": pair.question, **pair.texts}
+    excerpts = {name: excerpt(text, _EXCERPT) for name, text in told.items()}
+    return {"id": pair.id, "verdict": verdict, "rounds": rounds, **excerpts, "sha256": pair.key}
 
 
-def _totals(judgements: Sequence[dict[str, Any]], alpha: float) -> dict[str, Any]:
+def _totals(judgements: Sequence[dict[str, Any]]) -> dict[str, Any]:
     counts = Counter(row["verdict"] for row in judgements)
     wins, losses = counts["second"], counts["first"]
     decided = wins + losses
@@ -242,7 +229,7 @@ def _totals(judgements: Sequence[dict[str, Any]], alpha: float) -> dict[str, Any
         "win_rate": wins / decided if decided else None,
         "win_interval": list(statistics.wilson(wins, decided)) if decided else None,
         "p_value": p,
-        "verdict": ("better" if wins > losses else "worse") if p < alpha else "cannot tell",
+        "verdict": ("better" if wins > losses else "worse") if p < _ALPHA else "cannot tell",
         "position": {
             "shown_first": for_first_shown,
             "decisions": len(single),

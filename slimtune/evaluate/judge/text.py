@@ -23,10 +23,6 @@ def p_value(test: str, p: float) -> str:
     return f"{test} p < 0.001" if p < 0.001 else f"{test} p = {p:.3g}"
 
 
-def count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 def some(names: Sequence[str], most: int = 10) -> str:
     """The first of many names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

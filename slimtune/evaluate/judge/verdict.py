@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from slimtune.core.units import plural
 from slimtune.evaluate import kinds
 from slimtune.evaluate.judge import difference, statistics
 from slimtune.evaluate.judge.contenders import Contender, contaminated, pair
-from slimtune.evaluate.judge.text import bounds, count
+from slimtune.evaluate.judge.text import bounds
 from slimtune.evaluate.kinds.kind import Answer, Answers, Kind
 
 
@@ -134,7 +135,7 @@ def _known_caveats(kind: Kind, result: dict[str, Any]) -> list[str]:
     said = [_in_training_data(kind, result)] if found["items"] and result["verdict"] != "contaminated" else []
     if found["shared_context"]:
         their = "shares its" if found["shared_context"] == 1 else "share their"
-        said.append(f"{count(found['shared_context'], kind.noun)} {their} context with the training data")
+        said.append(f"{plural(found['shared_context'], kind.noun)} {their} context with the training data")
     return said
 
 
@@ -142,6 +143,6 @@ def _in_training_data(kind: Kind, result: dict[str, Any]) -> str:
     """ "12 of 120 test questions are in the training data (9 exact, 3 near duplicates)"."""
     found = result["contamination"]
     by_kind = found["by_kind"].items()
-    how = [count(number, name) if name == "near duplicate" else f"{number} {name}" for name, number in by_kind]
+    how = [plural(number, name) if name == "near duplicate" else f"{number} {name}" for name, number in by_kind]
     verb = "is" if found["items"] == 1 else "are"
     return f"{found['items']} of {result['n']} test {kind.noun}s {verb} in the training data ({', '.join(how)})"

@@ -4,27 +4,25 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from slimtune.data.records import Mode
 from slimtune.evaluate.kinds import permutations
 from slimtune.evaluate.kinds.kind import Answer, Item, Settings
 from slimtune.evaluate.replies import extract
-from slimtune.evaluate.targets.target import Letters, Prompt, Reply, Target, spells
+from slimtune.evaluate.targets.target import Letters, Prompt, Reply, Sampling, Target, spells
+
+FAILED = extract.Extraction(None, "error message", "error")
+"""What is read from a reply that did not come."""
 
 
-def by_letters(settings: Settings) -> bool:
-    """Whether answers are read from the first token's probabilities, and nothing is generated."""
-    return settings.mode == "direct" and settings.by == "letters"
-
-
-def ask(target: Target, batch: Sequence[Item], settings: Settings, room: int) -> list[Answer]:
-    """Each item's answer from all its orders. room: tokens of a reply."""
+def ask(target: Target, batch: Sequence[Item], settings: Settings, how: Sampling | None) -> list[Answer]:
+    """Each item's answer from all its orders. how: to generate replies; None asks for the letters' probabilities."""
     orders = {item.id: permutations.orders(item.labels, settings.permutations) for item in batch}
     prompts = [Prompt(permutations.reorder(item, order), item.labels) for item in batch for order in orders[item.id]]
-    if by_letters(settings):
+    if how is None:
         found = [_from_letters(letters, prompt) for letters, prompt in zip(target.score(prompts), prompts, strict=True)]
     else:
-        how = settings.sampling(room, replies=settings.votes, stop_at_answer=settings.mode == "cot")
-        replies = target.generate(prompts, how)
-        found = [_from_replies(group, prompt, settings) for group, prompt in zip(replies, prompts, strict=True)]
+        asked = zip(target.generate(prompts, how), prompts, strict=True)
+        found = [_from_replies(replies, prompt, settings.mode) for replies, prompt in asked]
     each, answers = iter(found), []
     for item in batch:
         own = [next(each) for _ in orders[item.id]]
@@ -34,13 +32,16 @@ def ask(target: Target, batch: Sequence[Item], settings: Settings, room: int) ->
     return answers
 
 
-def vote(votes: Mapping[str, int]) -> Answer:
-    """What a majority says; `votes` in the order in which labels were first named, which decides a tie."""
+def vote(votes: Mapping[str, int], statuses: Sequence[str]) -> Answer:
+    """What a majority says; `votes` in the order in which labels were first named, which decides a tie.
+
+    statuses: of the replies; without a single vote the commonest is the reason.
+    """
     most = max(votes.values(), default=0)
     leading = [label for label, count in votes.items() if count == most]
     return {
         "predicted": leading[0] if leading else None,
-        "status": "answered" if leading else "unknown",
+        "status": "answered" if leading else Counter(statuses).most_common(1)[0][0],
         "rule": "majority vote",
         "votes": dict(votes),
         "tied": len(leading) > 1,
@@ -64,17 +65,18 @@ def _from_letters(letters: Letters, prompt: Prompt) -> Answer:
     return answer | ({"bounded": list(letters.bounded)} if letters.bounded else {})
 
 
-def _from_replies(replies: Sequence[Reply], prompt: Prompt, settings: Settings) -> Answer:
+def _from_replies(replies: Sequence[Reply], prompt: Prompt, mode: Mode) -> Answer:
     """The answer of one reply, or the vote of several: replies without an answer do not vote."""
     read = [
-        extract.Extraction(None, "error message", "error")
+        FAILED
         if reply.error
-        else extract.extract(reply.text, mode=settings.mode, labels=prompt.labels, truncated=reply.truncated)
+        else extract.extract(reply.text, mode=mode, labels=prompt.labels, truncated=reply.truncated)
         for reply in replies
     ]
     reply, found = replies[0], read[0]
     answer: Answer = {"text": reply.text, "tokens": sum(one.tokens for one in replies), "prompt_sha256": None}
-    answer |= {"error": reply.error} if reply.error else {}
+    if reply.error:
+        answer["error"] = reply.error
     if len(read) == 1:
         truncated = {"truncated": True} if reply.truncated else {}
         return {"predicted": found.answer, "status": found.status, "rule": found.rule, **truncated, **answer}
@@ -83,13 +85,7 @@ def _from_replies(replies: Sequence[Reply], prompt: Prompt, settings: Settings) 
         for one, its in zip(replies, read, strict=True)
     ]
     votes = Counter(its.answer for its in read if its.answer is not None)
-    return {**_voted(votes, [its.status for its in read]), **answer, "replies": told}
-
-
-def _voted(votes: Mapping[str, int], statuses: Sequence[str]) -> Answer:
-    """Without a single vote the commonest reason is the reason."""
-    reason = {} if votes else {"status": Counter(statuses).most_common(1)[0][0]}
-    return {**vote(votes), **reason}
+    return {**vote(votes, [its.status for its in read]), **answer, "replies": told}
 
 
 def _over_orders(item: Item, orders: Sequence[Sequence[str]], answers: Sequence[Answer]) -> Answer:
@@ -108,7 +104,7 @@ def _over_orders(item: Item, orders: Sequence[Sequence[str]], answers: Sequence[
             original = dict(zip(item.labels, order, strict=True))
             own = answer.get("votes") or ({answer["predicted"]: 1} if answer["predicted"] else {})
             votes.update({original[label]: count for label, count in own.items()})
-        merged = _voted(votes, [answer["status"] for answer in answers])
+        merged = vote(votes, [answer["status"] for answer in answers])
         merged |= {"text": first["text"], "tokens": sum(answer["tokens"] for answer in answers)}
     return {**merged, "prompt_sha256": first["prompt_sha256"], "permutations": shown}
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from slimtune.core.units import plural
 from slimtune.evaluate.judge import statistics
-from slimtune.evaluate.judge.text import bounds, count, excerpt, percent
+from slimtune.evaluate.judge.text import bounds, excerpt, percent
 from slimtune.evaluate.kinds.kind import Answer, Answers, Change, Figures, Item, Kind, Metric, Settings, TableRow
 from slimtune.evaluate.targets.target import Prompt, Target
 
@@ -39,35 +40,18 @@ def mean_chrf(answers: Answers) -> float:
     return fmean(answer["chrf"] for answer in answers)
 
 
-def corpus_chrf(answers: Answers) -> float:
-    """Of all replies together, by sacrebleu."""
-    return _corpus_score(_sacrebleu("chrf", answers), answers)
+def corpus_score(name: str, answers: Answers) -> tuple[float, str]:
+    """Sacrebleu's score of all replies together, and its signature. name: "chrf" or "bleu".
 
-
-def bleu(answers: Answers) -> float:
-    """Of all replies together, by sacrebleu; by characters where references are Chinese, Japanese or Korean."""
-    return _corpus_score(_sacrebleu("bleu", answers), answers)
-
-
-def _sacrebleu(name: str, answers: Answers) -> Any:
+    BLEU is by characters where references are Chinese, Japanese or Korean.
+    """
     from sacrebleu.metrics import BLEU, CHRF
 
-    if name == "chrf":
-        return CHRF()
     characters = any(_CJK.search(answer["reference"]) for answer in answers)
-    return BLEU(tokenize="char" if characters else "13a", force=True)
-
-
-def _corpus_score(metric: Any, answers: Answers) -> float:
+    metric = CHRF() if name == "chrf" else BLEU(tokenize="char" if characters else "13a", force=True)
     texts, references = [answer["text"] for answer in answers], [answer["reference"] for answer in answers]
-    return float(metric.corpus_score(texts, [references]).score)
-
-
-def _signature(name: str, answers: Answers) -> str:
-    """How sacrebleu computes a score; it knows once it has computed one."""
-    metric = _sacrebleu(name, answers)
-    _corpus_score(metric, answers[:1])
-    return str(metric.get_signature())
+    score = metric.corpus_score(texts, [references]).score
+    return float(score), str(metric.get_signature())
 
 
 class Generation(Kind):
@@ -80,8 +64,8 @@ class Generation(Kind):
     score, score_name = "chrf", "chrF "
     metrics = (
         Metric("chrf", "chrF, mean of the replies", mean_chrf, "{:.1f}".format),
-        Metric("corpus_chrf", "chrF of all text", corpus_chrf, "{:.1f}".format),
-        Metric("bleu", "BLEU of all text", bleu, "{:.1f}".format),
+        Metric("corpus_chrf", "chrF of all text", lambda answers: corpus_score("chrf", answers)[0], "{:.1f}".format),
+        Metric("bleu", "BLEU of all text", lambda answers: corpus_score("bleu", answers)[0], "{:.1f}".format),
     )
 
     def ask(self, target: Target, batch: Sequence[Item], settings: Settings) -> list[Answer]:
@@ -106,18 +90,14 @@ class Generation(Kind):
         missing. commonest: the reply given most often, empty ones aside. *_signature: how sacrebleu computed a score.
         """
         exact, n = sum(bool(answer.get("exact")) for answer in answers), len(answers)
-        statuses = [answer.get("status") or "answered" for answer in answers]
-        empty = sum(
-            status == "answered" and not answer["text"].strip()
-            for status, answer in zip(statuses, answers, strict=True)
-        )
-        counts = Counter(statuses)
+        counts = Counter(map(_status, answers))
+        empty = sum(_status(answer) == "answered" and not answer["text"].strip() for answer in answers)
         return {
             "exact": exact / n,
             "exact_interval": list(statistics.wilson(exact, n)),
             "correct": exact,
-            "chrf_signature": _signature("chrf", answers),
-            "bleu_signature": _signature("bleu", answers),
+            "chrf_signature": corpus_score("chrf", answers[:1])[1],
+            "bleu_signature": corpus_score("bleu", answers)[1],
             "statuses": {name: counts[name] for name in ("answered", "truncated", "error")},
             "empty": empty,
             "unusable": counts["truncated"] + counts["error"] + empty,
@@ -164,13 +144,10 @@ class Generation(Kind):
         if result["collapse"]["collapsed"]:
             reply = " ".join(tuned["commonest"]["text"].split())
             shown = reply if len(reply) <= _SHOWN_EXCERPT else f"{reply[:_SHOWN_EXCERPT]}…"
-            return "collapsed", f'"{shown}" is the reply to {tuned["commonest"]["count"]} of {count(n, "prompt")};'
+            return "collapsed", f'"{shown}" is the reply to {tuned["commonest"]["count"]} of {plural(n, "prompt")};'
         if tuned["unusable"] >= statistics.LOW_ANSWERED * n:
             return "format failure", f"{tuned['unusable']} of {n} replies are {_unusable(tuned)};"
         return "", ""
-
-    def shown(self, figures: dict[str, Any], side: str = "") -> str:
-        return f"{figures[f'{side}_chrf' if side else 'chrf']:.1f}"
 
     def evidence(self, result: dict[str, Any]) -> list[str]:
         return [f"exact match {percent(result['base']['exact'])} → {percent(result['tuned']['exact'])}"]
@@ -196,6 +173,10 @@ class Generation(Kind):
 
     def in_a_word(self, told: dict[str, Any]) -> str:
         return f"chrF {told['chrf']:.0f}" + (", exact" if told["exact"] else "")
+
+
+def _status(answer: Answer) -> str:
+    return answer.get("status") or "answered"
 
 
 def _unusable(side: Figures) -> str:

@@ -208,8 +208,8 @@ class Kind:
     # How it is told ----
 
     def shown(self, figures: dict[str, Any], side: str = "") -> str:
-        """The score: "95.8 %". figures: of one model; with a side, "base" or "tuned", of a part of the items."""
-        raise NotImplementedError
+        """The score, by default as the first metric shows it. figures: of one model, or with a side of a part of the items."""
+        return self.metrics[0].show(figures[f"{side}_{self.score}" if side else self.score])
 
     def evidence(self, result: dict[str, Any]) -> list[str]:
         """What a verdict's sentence says beside the difference, its interval and its test."""

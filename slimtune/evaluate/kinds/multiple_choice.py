@@ -13,7 +13,7 @@ from slimtune.evaluate.kinds.kind import Answer, Answers, Change, Figures, Item,
 from slimtune.evaluate.targets.target import Ability, Target
 
 _TEXT_ANSWER_TOKENS = 16
-"""For a direct answer that has to be read from text: a letter, and what a model may put around it."""
+"""For a direct answer that is read from text: a letter, and what a model may put around it."""
 _TEXT_LENGTH = 1500
 
 
@@ -39,15 +39,18 @@ class MultipleChoice(Kind):
         )
 
     def ability(self, settings: Settings) -> Ability:
-        return "score" if choice_asking.by_letters(settings) else "generate"
+        return "score" if settings.mode == "direct" and settings.by == "letters" else "generate"
 
     def room(self, settings: Settings) -> int:
         if settings.mode == "cot":
             return settings.max_new_tokens
-        return 1 if choice_asking.by_letters(settings) else _TEXT_ANSWER_TOKENS
+        return 1 if self.ability(settings) == "score" else _TEXT_ANSWER_TOKENS
 
     def ask(self, target: Target, batch: Sequence[Item], settings: Settings) -> list[Answer]:
-        return choice_asking.ask(target, batch, settings, self.room(settings))
+        room, stops = self.room(settings), settings.mode == "cot"
+        generates = self.ability(settings) == "generate"
+        how = settings.sampling(room, replies=settings.votes, stop_at_answer=stops) if generates else None
+        return choice_asking.ask(target, batch, settings, how)
 
     def fault(self, answer: Answer) -> str:
         if bool(answer.get("correct", is_correct(answer))) == is_correct(answer):
@@ -55,7 +58,7 @@ class MultipleChoice(Kind):
         return f"marked correct={answer['correct']}, but gold is {answer['gold']} and predicted {answer['predicted']}"
 
     def frame(self, answers: Answers, labels: Sequence[str] | None) -> dict[str, Any]:
-        """labels; gold: how often each is right as displayed, every order counted; majority: the label that is right most
+        """gold: how often each label is right as displayed, every order counted. majority: the label that is right most
         often in the file, and the accuracy (0 to 1) of always answering it.
         """
         labels = list(labels or labels_in(answers))
@@ -104,15 +107,11 @@ class MultipleChoice(Kind):
             ),
         ]
         if any(side["unanswered"] for side in sides):
-            told = (statuses(side) or "none" if "statuses" in side else str(side["unanswered"]) for side in sides)
-            rows.append(("no answer", *told))
+            each = (statuses(side) or "none" if "statuses" in side else str(side["unanswered"]) for side in sides)
+            rows.append(("no answer", *each))
         rows += [("majority baseline", *(majority for _ in sides)), *self.metric_rows(sides, choice_figures.METRICS)]
         if permutations := sides[-1].get("permutations"):
-            all_orders = [side.get("permutations") for side in sides]
-            told = (
-                f"{percent(one['all_correct'])} ({percent(one['mean_accuracy'])})" if one else "–" for one in all_orders
-            )
-            rows.append((f"right in all {permutations['count']} orders (mean)", *told))
+            rows.append((f"right in all {permutations['count']} orders (mean)", *map(_in_all_orders, sides)))
             rows += self.metric_rows(sides, [choice_figures.POSITION_BIAS])
         return rows
 
@@ -173,15 +172,10 @@ class MultipleChoice(Kind):
         if (part := result["both_answered"]) and result["verdict"] in ("better", "worse"):
             change = f"{self.shown(part, 'base')} → {self.shown(part, 'tuned')}"
             said.append(f"on the {part['n']} that both answered: {change} ({p_value(self.test, part['p_value'])})")
-        if (
-            base["label_mass"] is not None
-            and base["label_mass"] < statistics.LOW_LABEL_MASS
-            and result["verdict"] == "better"
-        ):
-            said.append(
-                f"only {percent(base['label_mass'])} of the base model's probability is on the labels, so part of the "
-                "difference may be the form of the answer"
-            )
+        mass = base["label_mass"]
+        if mass is not None and mass < statistics.LOW_LABEL_MASS and result["verdict"] == "better":
+            what = f"only {percent(mass)} of the base model's probability is on the labels"
+            said.append(f"{what}, so part of the difference may be the form of the answer")
         return said
 
     def spread(self, answers: Answers) -> float:
@@ -239,10 +233,8 @@ def _leaning(result: dict[str, Any]) -> list[str]:
     found = result["collapse"]
     if found["collapsed"] or found["p_value"] >= result["alpha"]:
         return []
-    if (
-        found["share"] >= statistics.LEANING_SHARE
-        and found["share"] - found["gold_share"] >= statistics.COLLAPSE_EXCESS
-    ):
+    excess = found["share"] - found["gold_share"]
+    if found["share"] >= statistics.LEANING_SHARE and excess >= statistics.COLLAPSE_EXCESS:
         return [
             f'it answers "{found["label"]}" to {percent(found["share"])} of the questions; gold has '
             f"{percent(found['gold_share'])}, the base model {percent(found['base_share'])}"
@@ -253,6 +245,11 @@ def _leaning(result: dict[str, Any]) -> list[str]:
             f"gold, and {percent(found['base_distance'])} of the base model's"
         ]
     return []
+
+
+def _in_all_orders(side: Figures) -> str:
+    found = side.get("permutations")
+    return f"{percent(found['all_correct'])} ({percent(found['mean_accuracy'])})" if found else "–"
 
 
 def _times(side: Figures, label: str, n: int) -> str:

@@ -1,5 +1,6 @@
 """Ask the same question with its choices in another order, to detect answers by position. No torch."""
 
+import math
 import random
 import re
 from collections.abc import Sequence
@@ -20,13 +21,11 @@ def orders(labels: Sequence[str], count: int) -> list[tuple[str, ...]]:
     rotations = [(*labels[shift:], *labels[:shift]) for shift in range(len(labels))]
     if count <= len(rotations):
         return rotations[:count]
-    # A random order is drawn again if it is there already; ten choices have too many orders to list.
-    draw, found = random.Random(f"permutations of {len(labels)}"), dict.fromkeys(rotations)
-    possible = 1
-    for factor in range(2, len(labels) + 1):
-        possible *= factor
+    possible = math.factorial(len(labels))
     if count > possible:
         raise fail(f"{len(labels)} choices have only {possible} orders, not {count}", where="permutations")
+    # A random order is drawn again if it is there already; ten choices have too many orders to list.
+    draw, found = random.Random(f"permutations of {len(labels)}"), dict.fromkeys(rotations)
     while len(found) < count:
         found.setdefault(tuple(draw.sample(list(labels), len(labels))))
     return list(found)

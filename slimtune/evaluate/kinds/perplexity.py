@@ -62,9 +62,6 @@ class Perplexity(Kind):
         values = [other["nll"] - one["nll"] for one, other in zip(reference, contender, strict=True)]
         return Change(values, [one["tokens"] for one in reference])
 
-    def shown(self, figures: dict[str, Any], side: str = "") -> str:
-        return f"{figures[f'{side}_perplexity' if side else 'perplexity']:.2f}"
-
     def spread(self, answers: Answers) -> float:
         each = [nats_per_token([answer]) for answer in answers]
         return max(each) - min(each)

@@ -185,7 +185,7 @@ def test_killed_and_started_again(path):
     with path.open("a", encoding="utf-8") as file:
         file.write('{"id": "q8", "verdi')
     judge, seen = Judge(longer), []
-    resumed = run(first, second, judge, path, on_progress=lambda done, total: seen.append((done, total)))
+    resumed = run(first, second, judge, path, advance=lambda done, total: seen.append((done, total)))
     assert resumed == straight
     assert len(judge.asked) < 18
     assert seen[-1] == (9, 9)
