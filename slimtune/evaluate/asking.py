@@ -4,7 +4,7 @@ A batch is what the target wants at once, of items of similar length. Answers ar
 evaluation that is killed continues where it was; the batches are always the same ones, whatever is done already.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from slimtune.core.progress import Advance, OnProgress, ignore
@@ -28,16 +28,24 @@ def ask(
     done: ids of items that were answered before. Raises SlimtuneError where the target cannot do what is asked.
     """
     kind = kinds.named(settings.kind)
+    # Longest first: what does not fit is known at once.
+    by_length = sorted(items, key=lambda item: (-sum(len(message.content) for message in item.prompt), item.id))
+    size = max(1, target.batch_size // settings.permutations)
+    how = {"kind": settings.kind, "mode": settings.mode}
     answers: dict[str, Answer] = {}
     asked = sum(item.id in done for item in items)
     # Also those that are done: what is shared, and so every rounding, is then the same after a kill.
     scored = [Prompt(item.prompt, item.labels) for item in items] if kind.ability(settings) == "score" else []
     with target.expecting(scored):
-        for batch in batches(items, settings, target.batch_size):
+        for start in range(0, len(by_length), size):
+            batch = by_length[start : start + size]
             if all(item.id in done for item in batch):
                 continue
-            found = zip(batch, kind.ask(target, batch, settings), strict=True)
-            fresh = [{**_head(item, settings), **answer} for item, answer in found if item.id not in done]
+            fresh = [
+                {"id": item.id, "source": item.source, "where": item.where, **how, **answer}
+                for item, answer in zip(batch, kind.ask(target, batch, settings), strict=True)
+                if item.id not in done
+            ]
             keep(fresh)
             answers |= {answer["id"]: answer for answer in fresh}
             asked += len(fresh)
@@ -57,15 +65,3 @@ def complete(
         with on_progress.bar("Answered") as advance:
             ask(target, items, settings, done=frozenset(file.rows), keep=file.keep, advance=advance)
     return file.finish(ids)
-
-
-def batches(items: Sequence[Item], settings: Settings, batch_size: int) -> Iterator[list[Item]]:
-    """The items, longest first, in batches of `batch_size` prompts: what does not fit is known at once."""
-    by_length = sorted(items, key=lambda item: (-sum(len(message.content) for message in item.prompt), item.id))
-    size = max(1, batch_size // settings.permutations)
-    for start in range(0, len(by_length), size):
-        yield by_length[start : start + size]
-
-
-def _head(item: Item, settings: Settings) -> Answer:
-    return {"id": item.id, "source": item.source, "where": item.where, "kind": settings.kind, "mode": settings.mode}

@@ -55,13 +55,13 @@ def items_of(
 ) -> list[Item]:
     """Read the items to ask. Raises SlimtuneError for rows that are no questions, prompts that leave no room for a reply
     in max_length tokens, and choices that cannot be put into another order."""
-    items = reading.read(conversations, settings.kind)
+    items, kind = reading.read(conversations, settings.kind), kinds.named(settings.kind)
     problems = []
     for item in items:
-        if kinds.named(settings.kind).ability(settings) == "likelihood":
+        if kind.ability(settings) == "likelihood":
             needed = sum(map(len, tokenizer.prompt_and_response_ids(item.prompt, item.reference)))
         else:
-            needed = len(tokenizer.prompt_ids(item.prompt)) + kinds.room(settings)
+            needed = len(tokenizer.prompt_ids(item.prompt)) + kind.room(settings)
         if needed > max_length:
             what = f"prompt and reply may have {needed} tokens, max_seq_length is {max_length}"
             problems.append(Problem(what, item.where, "raise model.max_seq_length, or lower evaluate.max_new_tokens"))

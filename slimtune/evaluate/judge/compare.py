@@ -76,7 +76,7 @@ def _pairs(kind: Kind, result: Mapping[str, Any], sides: Sequence[Answers]) -> l
         scores = [f"{one['name']} {kind.score_name}{kind.shown(one['figures'])}" for one in (first, second)]
         evidence = [difference.tested(kind, measured)]
         if measured["p_value"] != p:
-            evidence.append(p_value("Holm-adjusted", p))
+            evidence.append(f"Holm-adjusted {p_value(p)}")
         told = {**entry, "n": n, "alpha": alpha, "caveats": []}
         entry["sentence"] = difference.sentence(kind, told, change=" → ".join(scores), evidence=evidence)
         pairs.append(entry)
@@ -87,21 +87,19 @@ def _flips(kind: Kind, contenders: Sequence[Contender], sides: Sequence[Answers]
     apart = [answers for answers in zip(*sides, strict=True) if kind.spread(answers) > 0]
     apart = sorted(apart, key=kind.spread, reverse=True)[: kind.most_apart]
     asked = {key: item for contender in reversed(contenders) for key, item in contender.asked.items()}
-    return [_flip(kind, answers, asked.get(answers[0]["id"], {})) for answers in apart]
-
-
-def _flip(kind: Kind, answers: Answers, item: Mapping[str, Any]) -> dict[str, Any]:
-    first = answers[0]
-    return {
-        "id": first["id"],
-        "source": first.get("source") or "",
-        "where": first.get("where") or "",
-        "gold": first.get("gold"),
-        "reference": excerpt(first.get("reference") or "", _TEXT_LENGTH) or None,
-        "prompt": excerpt(question(item), _TEXT_LENGTH) if item else None,
-        "choices": dict(item.get("choices") or {}),
-        "answers": [kind.told(answer) for answer in answers],
-    }
+    return [
+        {
+            "id": first["id"],
+            "source": first.get("source") or "",
+            "where": first.get("where") or "",
+            "gold": first.get("gold"),
+            "reference": excerpt(first.get("reference") or "", _TEXT_LENGTH) or None,
+            "prompt": excerpt(question(asked[first["id"]]), _TEXT_LENGTH) if first["id"] in asked else None,
+            "choices": dict(asked.get(first["id"], {}).get("choices") or {}),
+            "answers": [kind.told(answer) for answer in (first, *others)],
+        }
+        for first, *others in apart
+    ]
 
 
 def _modes(answers: Answers) -> str:

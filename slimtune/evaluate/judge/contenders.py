@@ -3,6 +3,7 @@
 No torch.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,9 +21,8 @@ from slimtune.evaluate.kinds.kind import Answer, Answers
 DUPLICATES = ("exact", "normalised", "near duplicate")
 SHARED_CONTEXT = "shared context"
 
-_SIDES = ("tuned", "base")
 # Names that say nothing without their folder's.
-_GENERIC = (*_SIDES, "answers")
+_GENERIC = ("tuned", "base", "answers")
 _AGAIN = "evaluate it again"
 
 
@@ -46,7 +46,9 @@ def read(place: Path) -> Contender:
     place: a run's folder (its tuned model; `RUN:base` is its base model), a result folder of `slimtune evaluate`, or a
     JSONL file of answers. Raises SlimtuneError where there are no results, or unreadable ones.
     """
-    path, side = _side(place)
+    path, side = place, ""
+    if not place.exists() and (named := re.fullmatch("(.+):(tuned|base)", str(place))):
+        path, side = Path(named[1]), named[2]
     if path.is_file():
         name = f"{path.parent.name} {path.stem}" if path.stem in _GENERIC else path.stem
         return _contender(name, path, str(place))
@@ -80,12 +82,6 @@ def question(item: Mapping[str, Any]) -> str:
     if len(messages) == 1:
         return str(messages[0]["content"])
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
-
-
-def _side(place: Path) -> tuple[Path, str]:
-    """`RUN:base` → (RUN, "base"); a place that exists as it is written is taken as it is."""
-    text, _, side = str(place).rpartition(":")
-    return (Path(text), side) if side in _SIDES and not place.exists() else (place, "")
 
 
 def _contender(name: str, file: Path, place: str) -> Contender:

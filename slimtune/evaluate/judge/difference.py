@@ -130,7 +130,7 @@ def sentence(
 
 def tested(kind: Kind, result: Mapping[str, Any]) -> str:
     """ "exact McNemar p < 0.001"."""
-    return p_value(kind.test, result["p_value"])
+    return f"{kind.test} {p_value(result['p_value'])}"
 
 
 def _leaves_out_zero(found: Mapping[str, Any]) -> bool:

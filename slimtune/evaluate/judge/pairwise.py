@@ -45,13 +45,11 @@ _WINNER = re.compile(r"Winner: (A|B|tie)")
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """One item with both answers. key: of all that the judge is told, and of the judge."""
+    """One item with both answers. row: what its judgement repeats; its sha256 is of the judge and all that it is told."""
 
-    id: str
-    question: str
-    texts: dict[str, str]
+    row: dict[str, str]
     prompts: list[Prompt]
-    key: str
+    identical: bool
 
 
 def judge(
@@ -82,23 +80,22 @@ def judge(
     pairs, unanswered = _pairs(first, second, items, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     file = AnswerFile(path)
-    fresh = [pair for pair in pairs if file.rows.get(pair.id, {}).get("sha256") != pair.key]
-    identical = {pair.id for pair in fresh if pair.texts["first"].strip() == pair.texts["second"].strip()}
-    file.keep([_row(pair, "tie", []) for pair in fresh if pair.id in identical])
-    waiting = [pair for pair in fresh if pair.id not in identical]
+    fresh = [pair for pair in pairs if file.rows.get(pair.row["id"], {}).get("sha256") != pair.row["sha256"]]
+    file.keep([{**pair.row, "verdict": "tie", "rounds": []} for pair in fresh if pair.identical])
+    waiting = [pair for pair in fresh if not pair.identical]
     size = max(1, judge_target.batch_size // len(_ORDERS))
     failed: dict[str, str] = {}
     for start in range(0, len(waiting), size):
         batch = waiting[start : start + size]
         asked = [prompt for pair in batch for prompt in pair.prompts]
         replies = [reply for (reply,) in judge_target.generate(asked, Sampling(_MAX_NEW_TOKENS))]
-        in_order = list(zip(batch, zip(replies[::2], replies[1::2], strict=True), strict=True))
-        failed |= {pair.id: one.error or other.error for pair, (one, other) in in_order if one.error or other.error}
-        file.keep([_judged(pair, both) for pair, both in in_order if pair.id not in failed])
+        both = list(zip(batch, replies[::2], replies[1::2], strict=True))
+        failed |= {pair.row["id"]: one.error or other.error for pair, one, other in both if one.error or other.error}
+        file.keep([_judged(pair, one, other) for pair, one, other in both if pair.row["id"] not in failed])
         advance(len(pairs) - len(waiting) + start + len(batch), len(pairs))
     if len(failed) == len(pairs):
         raise fail(f"the judge gave no verdict: {next(iter(failed.values()))}", where=name, fix="check the judge's URL")
-    judgements = file.finish([pair.id for pair in pairs if pair.id not in failed])
+    judgements = file.finish([pair.row["id"] for pair in pairs if pair.row["id"] not in failed])
     return {
         "first": first.name,
         "second": second.name,
@@ -119,7 +116,7 @@ def sentence(result: Mapping[str, Any]) -> str:
     )
     if rate is not None:
         spread = f"{percent(rate)} of the decided, {bounds(result['win_interval'])}"
-        text += f" ({spread}; {p_value('exact sign test', result['p_value'])})"
+        text += f" ({spread}; exact sign test {p_value(result['p_value'])})"
     notes = []
     if result["inconsistent"]:
         notes.append(f"{result['inconsistent']} ties because the two orders disagree")
@@ -174,39 +171,32 @@ def _pairs(
         raise SlimtuneError(problems, summary="these answers cannot be judged")
     answered = [(one, other) for one, other in both if "error" not in (one.get("status"), other.get("status"))]
     if not answered:
-        raise fail(
-            "every item has an error instead of an answer", where=f"{first.name}, {second.name}", fix="evaluate again"
-        )
+        both_names = f"{first.name}, {second.name}"
+        raise fail("every item has an error instead of an answer", where=both_names, fix="evaluate again")
     pairs = [_pair(asked[one["id"]], one["text"], other["text"], judge_name) for one, other in answered]
-    judged = {pair.id for pair in pairs}
+    judged = {pair.row["id"] for pair in pairs}
     return pairs, [row["id"] for row, _ in both if row["id"] not in judged]
 
 
 def _pair(item: Mapping[str, Any], first: str, second: str, judge_name: str) -> _Pair:
-    asked = question(item)
-    texts = {"first": first, "second": second}
-    prompts = [prompt(asked, item.get("reference") or "", (texts[a], texts[b])) for a, b in _ORDERS]
+    texts = {"question": question(item), "first": first, "second": second}
+    reference = item.get("reference") or ""
+    prompts = [prompt(texts["question"], reference, (texts[a], texts[b])) for a, b in _ORDERS]
     told = [judge_name, *(message.content for one in prompts for message in one.messages)]
-    key = hashlib.sha256("\0".join(told).encode()).hexdigest()
-    return _Pair(item["id"], asked, texts, prompts, key)
+    excerpts = {name: excerpt(text, _EXCERPT) for name, text in texts.items()}
+    row = {"id": item["id"], **excerpts, "sha256": hashlib.sha256("\0".join(told).encode()).hexdigest()}
+    return _Pair(row, prompts, first.strip() == second.strip())
 
 
-def _judged(pair: _Pair, replies: Sequence[Reply]) -> dict[str, Any]:
+def _judged(pair: _Pair, *replies: Reply) -> dict[str, Any]:
     rounds = []
     for order, reply in zip(_ORDERS, replies, strict=True):
         verdict, rationale = winner(reply)
         sides = {"A": order[0], "B": order[1], "tie": "tie", None: None}
         rounds.append({"shown_first": order[0], "winner": sides[verdict], "rationale": rationale})
-    first, second = (one["winner"] for one in rounds)
-    if first is None or second is None:
-        return _row(pair, "unparsable", rounds)
-    return _row(pair, first if first == second else "tie", rounds)
-
-
-def _row(pair: _Pair, verdict: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    told = {"question": pair.question, **pair.texts}
-    excerpts = {name: excerpt(text, _EXCERPT) for name, text in told.items()}
-    return {"id": pair.id, "verdict": verdict, "rounds": rounds, **excerpts, "sha256": pair.key}
+    winners = {one["winner"] for one in rounds}
+    verdict = "unparsable" if None in winners else winners.pop() if len(winners) == 1 else "tie"
+    return {**pair.row, "verdict": verdict, "rounds": rounds}
 
 
 def _totals(judgements: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ def bounds(shares: Sequence[float]) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def p_value(test: str, p: float) -> str:
-    return f"{test} p < 0.001" if p < 0.001 else f"{test} p = {p:.3g}"
+def p_value(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3g}"
 
 
 def some(names: Sequence[str], most: int = 10) -> str:

@@ -42,7 +42,7 @@ def judge(
     Raises SlimtuneError with what `contenders.problems` finds.
     """
     base, tuned = pair([Contender("base", base), Contender("tuned", tuned)], whole=True, alike=True, labels=labels)
-    kind, n = kinds.of(base[0]), len(base)
+    kind, n, pairs = kinds.of(base[0]), len(base), list(zip(base, tuned, strict=True))
     change = kind.change(base, tuned)
     result: dict[str, Any] = {
         "kind": kind.name,
@@ -63,12 +63,13 @@ def judge(
             for name, flip in (("gained", (False, True)), ("lost", (True, False)))
         }
     if kind.has_choices:
-        both = [pair for pair in zip(base, tuned, strict=True) if None not in (one["predicted"] for one in pair)]
+        both = [pair for pair in pairs if None not in (one["predicted"] for one in pair)]
         result["both_answered"] = _score(kind, both) if len(both) < n else None
     result |= kind.judged(base, tuned, result)
-    result["contamination"] = _scored_apart(kind, contamination, base, tuned)
+    found = contaminated(contamination or {}, base)
+    result["contamination"] = None if contamination is None else _scored_apart(kind, found, pairs)
     word, failure = kind.failure(result)
-    if not word and result["contamination"] and result["contamination"]["items"]:
+    if not word and found["items"]:
         word = "contaminated"
     result["verdict"] = word or difference.decide(kind, result, n, alpha, result["p_value"])
     unsure = result["verdict"] == "cannot tell"
@@ -78,14 +79,9 @@ def judge(
     return result
 
 
-def _scored_apart(
-    kind: Kind, contamination: dict[str, Any] | None, base: Answers, tuned: Answers
-) -> dict[str, Any] | None:
+def _scored_apart(kind: Kind, found: dict[str, Any], pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Any]:
     """What the contamination check found, with the scores of the clean and of the contaminated items."""
-    if contamination is None:
-        return None
-    found = contaminated(contamination, base)
-    known, pairs = set(found["ids"]), list(zip(base, tuned, strict=True))
+    known = set(found["ids"])
     return {
         **found,
         "clean": _score(kind, [both for both in pairs if both[0]["id"] not in known]),

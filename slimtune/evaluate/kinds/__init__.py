@@ -32,11 +32,6 @@ def of(record: Mapping[str, Any]) -> Kind:
     return named(name_of(record))
 
 
-def room(settings: Settings) -> int:
-    """Tokens that a reply may need after its prompt."""
-    return named(settings.kind).room(settings)
-
-
 def by_letters(settings: Settings) -> bool:
     """Whether answers are read from the first token's probabilities, and nothing is generated."""
     return named(settings.kind).ability(settings) == "score"

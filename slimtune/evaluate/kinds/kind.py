@@ -121,12 +121,10 @@ class Change:
 class Kind:
     """One kind of evaluation: how it is asked, what is counted, how two models are compared, and how that is told.
 
-    noun: what one item is called. has_choices: items have choices, and are asked in direct or cot mode. needed: fields
-    that an answer must have. same: a field that must be equal in answers that are compared, what is wrong otherwise,
-    and what to do. metrics: single numbers.
+    noun: what one item is called. has_choices: items are asked in direct or cot mode. needed: fields that an answer must
+    have. same: a field that must be equal in answers that are compared, what is wrong otherwise, and what to do.
     unit: of a difference. test: "exact McNemar" (on `Change.right`) or "Wilcoxon" (on its values). score: the figure
-    that is compared; score_name: its name in a sentence. most_apart: how many of the items that differ most are listed;
-    None lists all.
+    that is compared; score_name: its name in a sentence. most_apart: how many items that differ are listed; None: all.
     """
 
     name: KindName
@@ -157,7 +155,7 @@ class Kind:
         return settings.max_new_tokens
 
     def ask(self, target: Target, batch: Sequence[Item], settings: Settings) -> list[Answer]:
-        """What a target answers to each item: all of the answer but what `asking` adds (id, source, kind, mode)."""
+        """What a target answers to each item, without what `asking` adds (id, source, where, kind, mode)."""
         raise NotImplementedError
 
     # What is counted ----

@@ -171,7 +171,7 @@ class MultipleChoice(Kind):
             said.append(f"the base model left {base['unanswered']} of {n} unanswered ({statuses(base)})")
         if (part := result["both_answered"]) and result["verdict"] in ("better", "worse"):
             change = f"{self.shown(part, 'base')} → {self.shown(part, 'tuned')}"
-            said.append(f"on the {part['n']} that both answered: {change} ({p_value(self.test, part['p_value'])})")
+            said.append(f"on the {part['n']} that both answered: {change} ({self.test} {p_value(part['p_value'])})")
         mass = base["label_mass"]
         if mass is not None and mass < statistics.LOW_LABEL_MASS and result["verdict"] == "better":
             what = f"only {percent(mass)} of the base model's probability is on the labels"

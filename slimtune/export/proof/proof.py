@@ -185,7 +185,8 @@ def _prove_file(
     golden, asked, exact = subject.golden, subject.asked, kind in EXACT
     longest = max(len(item.prompt_ids) for item in golden) + reference.length
     if asked is not None:
-        needed = [len(tokenizer.prompt_ids(item.prompt)) + kinds.room(asked.settings) for item in asked.items]
+        room = kinds.named(asked.settings.kind).room(asked.settings)
+        needed = [len(tokenizer.prompt_ids(item.prompt)) + room for item in asked.items]
         longest = max(longest, *needed)
     # On a CPU flash attention adds up in 16 bits, and errs twice as much as the 16-bit cache.
     with llama_server.start(path, context_length=longest + _SPARE, slots=_SLOTS, flash_attention=False) as server:

@@ -12,7 +12,7 @@ from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, at, lines, mapping
 from slimtune.evaluate.judge.text import percent
 from slimtune.evaluate.kinds import summary_rows
-from slimtune.run.report import answers, curves, facts, memory, values, verdict
+from slimtune.run.report import answers, charts, facts, values, verdict
 
 FILE_NAME = "report.html"
 _EVENTS_SHOWN = 200
@@ -53,8 +53,8 @@ def render(run_dir: Path) -> str:
         "flipped": answers.flipped(base, tuned, items),
         "contamination": answers.contamination(judged, found),
         "samples": samples,
-        "curves": curves.section(run_dir, unreadable),
-        "memory": memory.section(manifest, plan),
+        "curves": charts.loss_curves(run_dir, unreadable),
+        "memory": facts.memory(manifest, plan),
         "audit": audit,
         "plan": plan,
         "settings": facts.settings(plan, as_dict(manifest.get("trainer"))),

@@ -28,15 +28,15 @@ def flipped(
     """
     before, prompts = ({row["id"]: row for row in rows if "id" in row} for rows in (base, items))
     pairs = [(before[row["id"]], row) for row in tuned if row.get("id") in before]
-    pairs = [(b, t) for b, t in pairs if _right(b) is not None and _right(t) is not None]
+    rights = [(_right(b), _right(t)) for b, t in pairs]
     groups, room = [], most
     for name, meaning, was, now in _GROUPS:
-        members = [(b, t) for b, t in pairs if _right(b) is was and _right(t) is now]
+        members = [pair for pair, right in zip(pairs, rights, strict=True) if right == (was, now)]
         shown = [_item(b, t, as_dict(prompts.get(t["id"]))) for b, t in members[:room]]
         more, room = len(members) - len(shown), room - len(shown)
         group = {"name": name, "meaning": meaning, "count": len(members), "entries": shown, "more": more}
         groups.append({**group, "open": len(members) <= _MOST_OPEN})
-    return {"answered": bool(pairs), "prompts": bool(prompts), "groups": groups}
+    return {"answered": any(None not in right for right in rights), "prompts": bool(prompts), "groups": groups}
 
 
 def _item(base: StoredRow, tuned: StoredRow, item: StoredRow) -> dict[str, Any]:
@@ -123,23 +123,18 @@ def contamination(verdict: Mapping[str, Any], found: Mapping[str, Any]) -> dict[
         "pairs": [pair for pair in pairs if pair.get("kind") != SHARED_CONTEXT],
         "shared_pairs": [pair for pair in pairs if pair.get("kind") == SHARED_CONTEXT],
         "apart": [
-            (
-                name,
-                told[name]["n"],
-                *(_score(told[name], side) for side in ("base", "tuned")),
-                told[name].get("p_value"),
-            )
+            (name, part["n"], _score(part, "base"), _score(part, "tuned"), part.get("p_value"))
             for name in ("clean", "contaminated")
-            if at(told, f"{name}.n")
+            if (part := as_dict(told.get(name))).get("n")
         ],
     }
 
 
 def _score(part: dict[str, Any], side: str) -> str:
     """How many are right; of texts, the perplexity or the mean chrF."""
-    if (correct := number(part.get(f"{side}_correct"))) is not None:
+    correct, perplexity = (part.get(f"{side}_{name}") for name in ("correct", "perplexity"))
+    if number(correct) is not None:
         return f"{correct} right ({percent(correct / part['n'])})"
-    for name, label in (("perplexity", "perplexity"), ("chrf", "chrF")):
-        if (value := number(part.get(f"{side}_{name}"))) is not None:
-            return f"{label} {value:.2f}"
-    return "–"
+    if number(perplexity) is not None:
+        return f"perplexity {perplexity:.2f}"
+    return known(part.get(f"{side}_chrf"), "chrF {:.2f}".format)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimtune.core.run_folder import as_dict, as_list, at
-from slimtune.evaluate.judge.text import percent
-from slimtune.run.report.charts import Scale, ticks
+from slimtune.evaluate.judge.text import p_value, percent
+from slimtune.run.report.charts import Scale, around_zero, ticks, whiskers
 from slimtune.run.report.values import confidence, difference, known, number, pair, unbroken
 
 TONES = {
@@ -81,9 +81,9 @@ def tiles(verdict: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows.append(("difference", change["value"], change["unit"] + ends))
     if score == "accuracy":
         test = as_dict(verdict.get("mcnemar"))
-        flipped = f"+{test.get('gained')} −{test.get('lost')}"
-        return [*rows, ("flipped", flipped, f"gained and lost, {_p_value(test.get('p_value'))}")]
-    return [*rows, ("test", _p_value(verdict.get("p_value")), "Wilcoxon signed-rank")]
+        told = f"gained and lost, {known(test.get('p_value'), p_value, 'no test')}"
+        return [*rows, ("flipped", f"+{test.get('gained')} −{test.get('lost')}", told)]
+    return [*rows, ("test", known(verdict.get("p_value"), p_value, "no test"), "Wilcoxon signed-rank")]
 
 
 def intervals(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -95,22 +95,22 @@ def intervals(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _accuracies(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
-    rows = []
+    lines, note = [], ""
     for path, colour, height in _ACCURACIES:
         name, share = path.partition(".")[0], number(at(verdict, path))
-        ends = pair(at(verdict, f"{name}.interval"))
         if share is None:
             return None
-        rows.append(_row(name, colour, Scale(0, 1), share, ends, height, percent(share)))
-    whiskers = "Lines are 95 % intervals (Wilson). " if any(row["low"] is not None for row in rows) else ""
+        if ends := pair(at(verdict, f"{name}.interval")):
+            note = "Lines are 95 % intervals (Wilson). "
+        lines.append((name, colour, height, share, ends, percent(share)))
+    drawn = whiskers(lines, Scale(0, 1))
     return {
         "title": "Accuracy",
-        "label": ", ".join(f"{row['name']} {row['text']}" for row in rows),
-        "rows": rows,
+        "label": ", ".join(f"{row['name']} {row['text']}" for row in drawn["rows"]),
+        **drawn,
         "x": ticks(Scale(0, 100), about=4, unit=" %"),
-        "texts": [(row["at"], row["y"], row["text"]) for row in rows],
-        "line": rows[-1]["at"],
-        "caption": f'{whiskers}Majority: always answering "{at(verdict, "majority.label")}".',
+        "line": drawn["rows"][-1]["at"],
+        "caption": f'{note}Majority: always answering "{at(verdict, "majority.label")}".',
     }
 
 
@@ -118,27 +118,16 @@ def _difference(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
     value, ends = number(verdict.get("difference")), pair(verdict.get("difference_interval"))
     if value is None or ends is None:
         return None
-    low, high = min(0.0, ends[0]), max(0.0, ends[1])
-    room = 0.1 * (high - low) or 1.0
-    scale = Scale(low - room, high + room)
-    row = _row("change", "tuned", scale, value, ends, 50, f"{value:+.3g}")
+    scale = around_zero(ends)
     unit = str(verdict.get("difference_unit", ""))
     return {
         "title": f"Difference in {unit}" if unit else "Difference",
         "label": f"tuned minus base {value:+.3g} {unit}",
-        "rows": [row],
+        **whiskers([("change", "tuned", 50, value, ends, f"{value:+.3g}")], scale),
         "x": ticks(scale, about=4),
-        "texts": [(row["at"], row["y"], row["text"])],
         "line": scale(0),
         "caption": f"The line is the {confidence(verdict)} interval (bootstrap). There is a difference where it leaves out 0.",
     }
-
-
-def _row(
-    name: str, colour: str, scale: Scale, value: float, ends: tuple[float, float] | None, height: float, text: str
-) -> dict[str, Any]:
-    low, high = (scale(end) for end in ends) if ends else (None, None)
-    return {"name": name, "colour": colour, "at": scale(value), "low": low, "high": high, "y": height, "text": text}
 
 
 def histogram(verdict: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +172,3 @@ def _bins(bins: Sequence[Any]) -> list[dict[str, Any]]:
         }
         for one in filled
     ]
-
-
-def _p_value(value: Any) -> str:
-    return known(value, lambda p: "p < 0.001" if p < 0.001 else f"p = {p:.3g}", "no test")

@@ -6,8 +6,7 @@ import pytest
 from support.report_page import Page
 
 from slimtune.core import pages
-from slimtune.run.report import curves
-from slimtune.run.report.charts import Scale, path, ticks, whole_ticks
+from slimtune.run.report.charts import Scale, loss_curves, path, ticks, whole_ticks
 
 
 def texts(marks):
@@ -59,7 +58,7 @@ def test_losses_are_drawn_from_the_logged_steps(tmp_path):
             {"step": 3, "loss": 1.0, "eval_loss": 1.5, "learning_rate": 0.0, "tokens_per_second": 200},
         ],
     )
-    shown = curves.section(tmp_path, [])
+    shown = loss_curves(tmp_path, [])
     assert shown["figures"] == (
         "training loss 2 → 1 in 3 steps; best evaluation loss 1.5 at step 3; median 200 tokens/s"
     )
@@ -72,7 +71,7 @@ def test_losses_are_drawn_from_the_logged_steps(tmp_path):
 
 def test_a_long_run_is_thinned_and_smoothed(tmp_path):
     write_metrics(tmp_path, [{"step": step, "loss": 1 / step} for step in range(1, 5001)])
-    shown = curves.section(tmp_path, [])["loss"]
+    shown = loss_curves(tmp_path, [])["loss"]
     assert 400 < shown["raw"].count("L") <= 501
     assert shown["training"].split("L")[-1].startswith("100 ")
     assert shown["evaluation"] == ""
@@ -80,13 +79,13 @@ def test_a_long_run_is_thinned_and_smoothed(tmp_path):
 
 def test_losses_that_are_not_finite_are_told_and_not_drawn(tmp_path):
     write_metrics(tmp_path, [{"step": 1, "loss": 2.0}, {"step": 2, "loss": float("nan")}])
-    assert "1 training losses are NaN or infinite and not drawn" in curves.section(tmp_path, [])["figures"]
+    assert "1 training losses are NaN or infinite and not drawn" in loss_curves(tmp_path, [])["figures"]
 
 
 def test_without_a_logged_loss_there_is_no_chart(tmp_path):
-    assert curves.section(tmp_path, [])["loss"] is None
+    assert loss_curves(tmp_path, [])["loss"] is None
     write_metrics(tmp_path, [{"step": 1, "learning_rate": 1e-4}])
-    assert curves.section(tmp_path, [])["loss"] is None
+    assert loss_curves(tmp_path, [])["loss"] is None
 
 
 def test_a_view_that_lacks_a_value_is_an_error():
