@@ -15,14 +15,11 @@ class AnswerFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self.rows: dict[str, dict[str, Any]] = {}
-        if path.is_file():
-            whole = path.read_bytes()
-            complete = whole[: whole.rfind(b"\n") + 1]
-            if complete != whole:
-                with path.open("r+b") as file:
-                    file.truncate(len(complete))
-            self.rows = {row["id"]: row for row in parse(complete, path)}
+        whole = path.read_bytes() if path.is_file() else b""
+        complete = whole[: whole.rfind(b"\n") + 1]
+        if complete != whole:
+            os.truncate(path, len(complete))
+        self.rows = {row["id"]: row for row in parse(complete, path)}
 
     def keep(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows in one write, and flush them to the disk."""
@@ -53,9 +50,8 @@ def parse(content: bytes, path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise fail(
-                f"not JSON: {error.msg}", where=f"{path}:{number}", fix="delete the file and evaluate again"
-            ) from None
+            fix = "delete the file and evaluate again"
+            raise fail(f"not JSON: {error.msg}", where=f"{path}:{number}", fix=fix) from None
         if not isinstance(row, dict) or not isinstance(row.get("id"), str):
             raise fail("not a row with an id", where=f"{path}:{number}", fix="evaluate again")
         rows.append(row)

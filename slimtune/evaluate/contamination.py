@@ -36,7 +36,7 @@ def check(
     match of each test item that has one, the strongest first: id (`meta.id`, else file:line), where, kind, similarity
     (0 to 1), train_where, and an excerpt of either question as test_text and train_text. The kinds:
 
-    - exact: the prompt without system prompt is the same, but for the Unicode normalisation form C that all rows have.
+    - exact: the prompt without system prompt is the same, in Unicode normalisation form C.
     - normalised: the same question once width, case, white space and punctuation are gone; also with its choices in
       another order or under other labels, with another instruction, or with passages before it (`question_text.read`).
     - near duplicate: at least `threshold` of the question's letters stand in the training row in runs of five or more.
@@ -45,15 +45,13 @@ def check(
     - shared context: the same `meta.context`; or 200 letters in a row that few rows have, of the contexts, or of the
       prompts where `meta` names none. Told, but the item is not contaminated; similarity is that of the questions.
 
-    Each user's turn of a training row is compared. Where test prompts without choices are equal, the answers are compared
-    too. Not found: a question without its choices, a translation, a paraphrase.
+    Each user's turn of a training row is compared; where test prompts without choices are equal, the answers too.
+    Not found: a question without its choices, a translation, a paraphrase.
     Raises SlimtuneError for a threshold outside (0, 1].
     """
     if not 0 < threshold <= 1:
-        raise fail(
-            f"{threshold:g} is not a valid similarity threshold",
-            fix="use a value above 0 and at most 1; the default is 0.8",
-        )
+        fix = "use a value above 0 and at most 1; the default is 0.8"
+        raise fail(f"{threshold:g} is not a valid similarity threshold", fix=fix)
     rows = list({(row.path, row.line, row.messages): row for row in train}.values())
     items = overlap.read_items(test)
     entries: list[dict[str, Any]] = []

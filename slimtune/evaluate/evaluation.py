@@ -68,13 +68,27 @@ def evaluate(request: Request, on_progress: OnProgress) -> Path:
     on_progress.step(f"Opening {request.spec.place}")
     with opening.open_target(request.spec, request.loading) as opened:
         request = replace(request, settings=_possible(request.settings, opened.target, on_progress))
-        record = Record.open(folder, _identity(request, found, len(asked), opened), fresh=request.fresh)
-        if record.complete:
+        facts = opened.target.facts()
+        identity = {
+            "target": {"name": facts.name, **facts.values},
+            "with_base": opened.adapted and not request.alone,
+            "data": {"path": request.data, "sha256": found.files[0].sha256, "items": len(asked)},
+            "system": request.system,
+            "train": list(request.train) if request.train is not None else None,
+            "settings": asdict(request.settings),
+        }
+        record = Record.open(folder, identity, fresh=request.fresh)
+        if record.content["complete"]:
             on_progress.say(f"{folder} is complete already; use --fresh to ask everything again")
         else:
             write_lines(folder / "items.jsonl", [item.as_json() for item in asked])
-            rows = _ask_everyone(opened, asked, request, folder, on_progress)
-            _conclude(rows, overlap, folder)
+            base, answers = _ask(opened, asked, request, folder, on_progress)
+            if overlap is not None:
+                write_json(folder / "contamination.json", overlap)
+            if base is None:
+                write_json(folder / "figures.json", kinds.measure(answers))
+            else:
+                write_json(folder / "verdict.json", verdict.judge(base, answers, contamination=overlap))
             record.close(versions=versions.installed())
     return folder
 
@@ -149,18 +163,6 @@ def _possible(settings: Settings, target: Target, on_progress: OnProgress) -> Se
     return replace(settings, by="text")
 
 
-def _identity(request: Request, found: loading.Loaded, count: int, opened: Opened) -> dict[str, Any]:
-    facts = opened.target.facts()
-    return {
-        "target": {"name": facts.name, **facts.values},
-        "with_base": opened.adapted and not request.alone,
-        "data": {"path": request.data, "sha256": found.files[0].sha256, "items": count},
-        "system": request.system,
-        "train": list(request.train) if request.train is not None else None,
-        "settings": asdict(request.settings),
-    }
-
-
 @dataclass
 class Record:
     """evaluation.json: what the folder holds, written first; complete, last."""
@@ -179,11 +181,8 @@ class Record:
         earlier = mapping(folder, RECORD, unreadable)
         if (earlier or unreadable) and not fresh:
             if changed := [key for key in identity if earlier.get(key) != identity[key]]:
-                raise fail(
-                    f"the folder holds another evaluation: {', '.join(changed)} differ",
-                    where=str(folder),
-                    fix="replace it with --fresh, or write elsewhere with --out",
-                )
+                what = f"the folder holds another evaluation: {', '.join(changed)} differ"
+                raise fail(what, where=str(folder), fix="replace it with --fresh, or write elsewhere with --out")
             return cls(path, earlier)
         folder.mkdir(parents=True, exist_ok=True)
         written = [folder / f"{name}.json" for name in ("verdict", "figures", "contamination")]
@@ -193,37 +192,23 @@ class Record:
         write_json(path, record.content)
         return record
 
-    @property
-    def complete(self) -> bool:
-        return bool(self.content["complete"])
-
     def close(self, **values: Any) -> None:
         self.content |= {**values, "finished": run_record.now(), "complete": True}
         write_json(self.path, self.content)
 
 
-def _ask_everyone(
+def _ask(
     opened: Opened, asked: Sequence[Item], request: Request, folder: Path, on_progress: OnProgress
-) -> dict[str, list[Answer]]:
-    """File stem to answers: "base" and "tuned" where there is an adapter, else "answers"."""
+) -> tuple[list[Answer] | None, list[Answer]]:
+    """The answers of the base model and of the target. The base is not asked if there is no adapter, or alone."""
 
     def ask(stem: str, who: str, target: Target) -> list[Answer]:
         return asking.complete(folder / f"{stem}.jsonl", who, target, asked, request.settings, on_progress)
 
     if not opened.adapted:
-        return {"answers": ask("answers", "the model", opened.target)}
-    answers = {}
+        return None, ask("answers", "the model", opened.target)
+    base = None
     if not request.alone:
-        with opened.without_adapter() as base:
-            answers["base"] = ask("base", "the base model", base)
-    return {**answers, "tuned": ask("tuned", "the tuned model", opened.target)}
-
-
-def _conclude(rows: dict[str, list[Answer]], overlap: dict[str, Any] | None, folder: Path) -> None:
-    if overlap is not None:
-        write_json(folder / "contamination.json", overlap)
-    if "base" in rows:
-        write_json(folder / "verdict.json", verdict.judge(rows["base"], rows["tuned"], contamination=overlap))
-    else:
-        (alone,) = rows.values()
-        write_json(folder / "figures.json", kinds.measure(alone))
+        with opened.without_adapter() as target:
+            base = ask("base", "the base model", target)
+    return base, ask("tuned", "the tuned model", opened.target)

@@ -12,11 +12,8 @@ from slimtune.recipe.names import KindName
 def first(conversations: Sequence[Conversation], count: int | None, path: str) -> Sequence[Conversation]:
     """The first `count` of a file; None takes all. Raises SlimtuneError where there are fewer: n would be another one."""
     if count is not None and len(conversations) < count:
-        raise fail(
-            f"you asked for {count} items, but the file has {len(conversations)}",
-            where=path,
-            fix=f"ask for at most {len(conversations)}",
-        )
+        what = f"you asked for {count} items, but the file has {len(conversations)}"
+        raise fail(what, where=path, fix=f"ask for at most {len(conversations)}")
     return conversations[:count]
 
 

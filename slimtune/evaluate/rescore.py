@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 from slimtune.core.files import write_text
+from slimtune.core.run_folder import as_dict
 from slimtune.core.units import plural
 from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, read_lines, type_name
@@ -48,17 +49,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class _Reading:
-    """A row as it will be written; its right answer is None where it is not known."""
+    """A row as it will be written. correct: None where its right answer is not known."""
 
     row: dict[str, Any]
     found: Extraction
-    gold: int | None
-    labels: tuple[str, ...]
+    correct: bool | None
     changed: bool
-
-    @property
-    def correct(self) -> bool:
-        return self.found.answer is not None and self.labels.index(self.found.answer) == self.gold
 
 
 def rescore(
@@ -122,7 +118,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _summary(readings: Sequence[_Reading]) -> Summary:
-    known = [reading for reading in readings if reading.gold is not None]
+    known = [reading for reading in readings if reading.correct is not None]
     answers = Counter(reading.found.answer for reading in readings if reading.found.answer is not None)
     return Summary(
         rows=[reading.row for reading in readings],
@@ -132,7 +128,7 @@ def _summary(readings: Sequence[_Reading]) -> Summary:
         changed=sum(reading.changed for reading in readings),
         known=len(known),
         answered=sum(reading.found.answer is not None for reading in known),
-        correct=sum(reading.correct for reading in known),
+        correct=sum(bool(reading.correct) for reading in known),
     )
 
 
@@ -179,7 +175,9 @@ def _read_again(row: dict[str, Any], mode: Mode, labels: int | Sequence[str]) ->
         raise fail(f"the row has a 'previous' of its own, and other {', '.join(changed)}", fix=fix)
     # What stood there before any re-scoring is what to keep: ours can be had again.
     earlier = {"previous": {**changed, **kept}} if changed else {}
-    return _Reading({**row, **written, **earlier}, found, _gold(row, names), names, bool(changed))
+    gold = _gold(row, names)
+    correct = None if gold is None else found.answer == names[gold]
+    return _Reading({**row, **written, **earlier}, found, correct, bool(changed))
 
 
 def _own_labels(row: Mapping[str, Any], labels: int | Sequence[str]) -> int | Sequence[str]:
@@ -187,8 +185,7 @@ def _own_labels(row: Mapping[str, Any], labels: int | Sequence[str]) -> int | Se
     own = row.get("labels")
     if isinstance(own, list) or (isinstance(own, int) and not isinstance(own, bool)):
         return own
-    meta = row.get("meta")
-    choices = row.get("choices") or (meta.get("choices") if isinstance(meta, dict) else None)
+    choices = row.get("choices") or as_dict(row.get("meta")).get("choices")
     if isinstance(choices, dict) and isinstance(choices.get("label"), list):
         return choices["label"]
     if isinstance(choices, dict):
@@ -244,15 +241,20 @@ def _with_text(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _extraction(row: Mapping[str, Any], mode: Mode, names: tuple[str, ...]) -> Extraction:
-    if orders := _orders(row):
-        found = [_single(shown, mode, names) for shown in orders]
-        # Position i of an order shows the choice that the file calls order[i].
-        both = zip(orders, found, strict=True)
-        return _vote([one.answer and shown["order"][names.index(one.answer)] for shown, one in both], found, row)
-    if replies := _with_text(row, "replies"):
-        found = [_single(reply, mode, names) for reply in replies]
-        return _vote([one.answer for one in found], found, row)
-    return _single(row, mode, names)
+    orders = _orders(row)
+    voters = orders or _with_text(row, "replies")
+    if not voters:
+        return _single(row, mode, names)
+    found = [_single(voter, mode, names) for voter in voters]
+    # Position i of an order shows the choice that the file calls order[i].
+    shown = [order["order"] for order in orders] or [names] * len(found)
+    both = zip(found, shown, strict=True)
+    votes = Counter(order[names.index(one.answer)] for one, order in both if one.answer is not None)
+    told = choice_asking.vote(votes, [one.status for one in found])
+    if not votes and row.get("status") in ("truncated", "error"):
+        # The reason for one order is stored nowhere else.
+        told["status"] = row["status"]
+    return Extraction(told["predicted"], told["rule"], told["status"])
 
 
 def _single(reply: Mapping[str, Any], mode: Mode, names: tuple[str, ...]) -> Extraction:
@@ -264,17 +266,7 @@ def _single(reply: Mapping[str, Any], mode: Mode, names: tuple[str, ...]) -> Ext
     return extract(text, mode=mode, labels=names, truncated=truncated)
 
 
-def _vote(answers: Sequence[str | None], found: Sequence[Extraction], row: Mapping[str, Any]) -> Extraction:
-    votes = Counter(answer for answer in answers if answer is not None)
-    told = choice_asking.vote(votes, [one.status for one in found])
-    if not votes and row.get("status") in ("truncated", "error"):
-        # The reason for one order is stored nowhere else.
-        told["status"] = row["status"]
-    return Extraction(told["predicted"], told["rule"], told["status"])
-
-
 def _gold(row: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    meta = row.get("meta")
-    values = [row.get(key) for key in _GOLD_KEYS] + ([meta.get("correct")] if isinstance(meta, dict) else [])
-    found = (label_position(value) for value in values)
+    values = [*(row.get(key) for key in _GOLD_KEYS), as_dict(row.get("meta")).get("correct")]
+    found = map(label_position, values)
     return next((index for index in found if index is not None and index < len(names)), None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, mapping
-from slimtune.evaluate.kinds import summary_rows
+from slimtune.evaluate import kinds
 from slimtune.run.report.values import difference, duration
 
 FILE_NAME = "experiment_log.md"
@@ -57,7 +57,7 @@ def write(run_dir: Path) -> Path:
         date=_date,
         duration=partial(duration, units=("時間", "分", "秒"), otherwise=MISSING),
         difference=difference,
-        summary_rows=summary_rows,
+        summary_rows=kinds.table,
     )
     write_text(path, content)
     return path

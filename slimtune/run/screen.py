@@ -122,7 +122,7 @@ def memory(console: Console, compared: Sequence[Comparison]) -> None:
 
 def verdict(console: Console, judged: dict[str, Any]) -> None:
     """The before/after table and the verdict in a sentence."""
-    rows = [("", "base", "tuned"), *kinds.summary_rows(judged)]
+    rows = [("", "base", "tuned"), *kinds.table(judged)]
     console.table("Before and after, on the same held-out questions", rows)
     console.out.print(f"  [bold]Verdict:[/bold] {escape(judged['sentence'])}")
 
@@ -133,7 +133,7 @@ def evaluation(console: Console, folder: Path) -> None:
     if judged:
         verdict(console, judged)
     else:
-        console.table("Figures", [("", ""), *kinds.figure_rows(mapping(folder, "figures.json", []))])
+        console.table("Figures", [("", ""), *kinds.table(mapping(folder, "figures.json", []))])
     found = mapping(folder, "contamination.json", [])
     if found and (told := contamination.lines(found)):
         console.warn(told[0])

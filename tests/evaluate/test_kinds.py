@@ -95,7 +95,7 @@ def test_it_has_a_verdict(answered):
     assert result["difference"] == pytest.approx(-11)
     assert result["verdict"] == "better"
     assert result["sentence"].startswith("better: length 13.0 → 2.0 on 12 requests (-11.0 characters, 95 % interval -")
-    assert kinds.summary_rows(result) == [("mean length", "13.0", "2.0")]
+    assert kinds.table(result) == [("mean length", "13.0", "2.0")]
 
 
 def test_what_the_training_data_gave_away_is_scored_apart(answered):

@@ -121,10 +121,8 @@ def _notes(contenders: Sequence[Contender], sides: Sequence[Answers]) -> list[st
     for contender, answers in zip(contenders[1:], sides[1:], strict=True):
         hashes = zip(*([row.get("prompt_sha256") for row in side] for side in (sides[0], answers)), strict=True)
         if differ := sum(bool(one and other and one != other) for one, other in hashes):
-            notes.append(
-                f"{contender.name} and {contenders[0].name} were asked {differ} of {n} items in different prompts, so "
-                "the difference is not of the models alone"
-            )
+            what = f"{contender.name} and {contenders[0].name} were asked {differ} of {n} items in different prompts"
+            notes.append(f"{what}, so the difference is not of the models alone")
     return notes
 
 

@@ -39,7 +39,7 @@ def as_list(result: Result) -> list[tuple[str, ...]]:
 
 def measures(result: Result) -> list[tuple[str, ...]]:
     """Every figure that is known of one contender or more: its name and the values."""
-    sides = [dict(kinds.figure_rows(one["figures"])) for one in result["contenders"]]
+    sides = [{row[0]: row[1] for row in kinds.table(one["figures"])} for one in result["contenders"]]
     names = dict.fromkeys(name for side in sides for name in side)
     return [(name, *(side.get(name, "–") for side in sides)) for name in names]
 
@@ -99,11 +99,6 @@ def title(result: Result) -> str:
     return f"Comparison of {len(result['contenders'])} on {plural(result['n'], kind_of(result).noun)}"
 
 
-def parted(result: Result) -> str:
-    """What the listed items are."""
-    return kind_of(result).apart(len(result["flips"]), result["n"])
-
-
 def kind_of(result: Result) -> Kind:
     return kinds.of(result)
 
@@ -140,7 +135,8 @@ def _flips(result: Result, names: Sequence[str], most: int) -> str:
         rows.append((flip["id"], *(flip[key] for key in golds), *told, prompt))
     rest = len(result["flips"]) - most
     more = f"\n\nAnd {rest} more." if rest > 0 else ""
-    return f"<details>\n<summary>{_text(parted(result))}</summary>\n\n{_table(rows)}{more}\n\n</details>"
+    summary = _text(kind.apart(len(result["flips"]), result["n"]))
+    return f"<details>\n<summary>{summary}</summary>\n\n{_table(rows)}{more}\n\n</details>"
 
 
 def _list(texts: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from slimtune.core.progress import Advance, ignore
 from slimtune.data.records import Message
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.judge import statistics
-from slimtune.evaluate.judge.contenders import Contender, question
+from slimtune.evaluate.judge.contenders import Contender, common, question
 from slimtune.evaluate.judge.text import bounds, excerpt, p_value, percent
 from slimtune.evaluate.targets.target import Prompt, Reply, Sampling, Target
 
@@ -155,8 +155,7 @@ def _pairs(
 ) -> tuple[list[_Pair], list[str]]:
     """The items that both answered, in the order of `first`, and the ids of those that one of them failed to answer."""
     asked = {item["id"]: item for item in items}
-    theirs = {row["id"]: row for row in second.answers}
-    both = [(row, theirs[row["id"]]) for row in first.answers if row["id"] in theirs]
+    both = list(zip(*common([first, second]), strict=True))
     problems = [
         Problem("no texts to judge: it answered by letters", contender.name, "judge generated or cot answers")
         for contender in (first, second)
@@ -201,6 +200,7 @@ def _judged(pair: _Pair, *replies: Reply) -> dict[str, Any]:
 
 def _totals(judgements: Sequence[dict[str, Any]]) -> dict[str, Any]:
     counts = Counter(row["verdict"] for row in judgements)
+    tied = [{one["winner"] for one in row["rounds"]} for row in judgements if row["verdict"] == "tie"]
     wins, losses = counts["second"], counts["first"]
     decided = wins + losses
     p = statistics.mcnemar_exact(losses, wins)
@@ -213,9 +213,7 @@ def _totals(judgements: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "ties": counts["tie"],
         "unparsable": counts["unparsable"],
         "identical": sum(not row["rounds"] for row in judgements),
-        "inconsistent": sum(
-            row["verdict"] == "tie" and len({one["winner"] for one in row["rounds"]}) > 1 for row in judgements
-        ),
+        "inconsistent": sum(len(winners) > 1 for winners in tied),
         "win_rate": wins / decided if decided else None,
         "win_interval": list(statistics.wilson(wins, decided)) if decided else None,
         "p_value": p,

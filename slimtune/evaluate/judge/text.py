@@ -9,8 +9,8 @@ def percent(share: float) -> str:
 
 
 def signed(value: float) -> str:
-    # Adding 0.0 turns the -0.0 that rounding leaves into 0.0.
-    return f"{round(value, 1) + 0.0:+.1f}"
+    """0.04 → "+0.0", and so is -0.04."""
+    return f"{value:+z.1f}"
 
 
 def bounds(shares: Sequence[float]) -> str:

@@ -1,7 +1,4 @@
-"""The kinds of evaluation, and what each answer's or verdict's kind makes of it.
-
-A new kind is a file here, a row in `KINDS`, and its name in `recipe.names.KindName`.
-"""
+"""The kinds of evaluation. A new one is a file here, a row in `KINDS`, and its name in `recipe.names.KindName`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,16 +52,10 @@ def figures(answers: Answers, labels: Sequence[str]) -> Figures:
     return {**kind.figures(answers, labels), **{metric.key: metric.of(answers) for metric in kind.metrics}}
 
 
-def figure_rows(figures: Figures) -> list[tuple[str, str]]:
-    """(measure, value) of one model, from `measure`."""
-    return [(name, value) for name, value in _table(figures, [figures])]
+def table(record: dict[str, Any]) -> list[TableRow]:
+    """(measure, value) each of one model's figures, (measure, base, tuned) of a verdict, also of older versions.
 
-
-def summary_rows(verdict: dict[str, Any]) -> list[TableRow]:
-    """(measure, base, tuned): about ten rows, for a verdict of any kind and of older versions."""
-    return _table(verdict, [verdict["base"], verdict["tuned"]])
-
-
-def _table(frame: dict[str, Any], sides: Sequence[Figures]) -> list[TableRow]:
-    """frame: what the sides have in common. A kind that is not known is shown as multiple choice."""
-    return KINDS.get(name_of(frame), KINDS["multiple_choice"]).table(frame, sides)
+    A kind that is not known is shown as multiple choice.
+    """
+    sides = [record["base"], record["tuned"]] if "base" in record else [record]
+    return KINDS.get(name_of(record), KINDS["multiple_choice"]).table(record, sides)

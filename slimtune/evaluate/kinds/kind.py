@@ -55,14 +55,9 @@ class Item:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Item:
-        return cls(
-            id=row["id"],
-            prompt=tuple(Message(**message) for message in row["messages"]),
-            reference=row["reference"],
-            choices=row["choices"],
-            gold=row["gold"],
-            where=row.get("where", ""),
-        )
+        prompt = tuple(Message(**message) for message in row["messages"])
+        same = {name: row[name] for name in ("id", "choices", "gold", "reference")}
+        return cls(prompt=prompt, where=row.get("where", ""), **same)
 
 
 @dataclass(frozen=True)
@@ -140,8 +135,6 @@ class Kind:
     score_name: str
     most_apart: int | None = 50
 
-    # How it is asked ----
-
     def check(self, item: Item) -> Problem | None:
         """Why an item of a held-out file cannot be asked."""
         return None
@@ -157,8 +150,6 @@ class Kind:
     def ask(self, target: Target, batch: Sequence[Item], settings: Settings) -> list[Answer]:
         """What a target answers to each item, without what `asking` adds (id, source, where, kind, mode)."""
         raise NotImplementedError
-
-    # What is counted ----
 
     def fault(self, answer: Answer) -> str:
         """How an answer with all needed fields contradicts itself; "" if it does not."""
@@ -190,8 +181,6 @@ class Kind:
         """What is right: its name, the share (0 to 1) and its Wilson interval; None where nothing is right or wrong."""
         return None
 
-    # How two are compared ----
-
     def change(self, reference: Answers, contender: Answers) -> Change:
         raise NotImplementedError
 
@@ -202,8 +191,6 @@ class Kind:
     def failure(self, result: dict[str, Any]) -> tuple[str, str]:
         """The verdict of a tuned model that is not to be compared, and how it failed; ("", "") if it did not."""
         return "", ""
-
-    # How it is told ----
 
     def shown(self, figures: dict[str, Any], side: str = "") -> str:
         """The score, by default as the first metric shows it. figures: of one model, or with a side of a part of the items."""

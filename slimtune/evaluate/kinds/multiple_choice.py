@@ -32,10 +32,9 @@ class MultipleChoice(Kind):
     def check(self, item: Item) -> Problem | None:
         if item.gold:
             return None
+        what = "a multiple-choice question needs meta.choices and a meta.correct among them"
         return Problem(
-            "a multiple-choice question needs meta.choices and a meta.correct among them",
-            item.where,
-            '{"input": …, "output": "c", "meta": {"choices": {"a": …, "b": …}, "correct": "c"}}',
+            what, item.where, '{"input": …, "output": "c", "meta": {"choices": {"a": …, "b": …}, "correct": "c"}}'
         )
 
     def ability(self, settings: Settings) -> Ability:
@@ -97,14 +96,12 @@ class MultipleChoice(Kind):
         order, n = frame["labels"], frame["n"]
         gold = " / ".join(str(frame["gold"][label]) for label in order)
         majority = f"{percent(frame['majority']['share'])} (always {frame['majority']['label']})"
+        histograms = (" / ".join(str(side["histogram"][label]) for label in order) for side in sides)
         intervals = [f" ({bounds(side['interval'])})" if "interval" in side else "" for side in sides]
         rows: list[TableRow] = [
             ("accuracy", *(percent(side["accuracy"]) + end for side, end in zip(sides, intervals, strict=True))),
             ("correct / n", *(f"{side['correct']} / {n}" for side in sides)),
-            (
-                f"answers {' / '.join(order)} (gold {gold})",
-                *(" / ".join(str(side["histogram"][label]) for label in order) for side in sides),
-            ),
+            (f"answers {' / '.join(order)} (gold {gold})", *histograms),
         ]
         if any(side["unanswered"] for side in sides):
             each = (statuses(side) or "none" if "statuses" in side else str(side["unanswered"]) for side in sides)

@@ -1,4 +1,4 @@
-"""Ask the same question with its choices in another order, to detect answers by position. No torch."""
+"""The same question with its choices in another order, to detect answers by position. No torch."""
 
 import math
 import random
@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data.records import Message
 from slimtune.evaluate.kinds.kind import Item
-
-MOST = 24
 
 
 def orders(labels: Sequence[str], count: int) -> list[tuple[str, ...]]:
@@ -73,11 +71,9 @@ def _spans(item: Item, text: str) -> list[tuple[int, int]]:
     for candidates in reversed(found):
         fitting = [span for span in candidates if span[1] <= limit]
         if not fitting:
-            raise fail(
-                f"the choices of '{item.id}' do not stand in its prompt as label and text",
-                where=item.where,
-                fix="write them as in meta.choices, one after the other ('a. …'), or set permutations to 1",
-            )
+            what = f"the choices of '{item.id}' do not stand in its prompt as label and text"
+            fix = "write them as in meta.choices, one after the other ('a. …'), or set permutations to 1"
+            raise fail(what, where=item.where, fix=fix)
         spans.insert(0, fitting[-1])
         limit = fitting[-1][0]
     return spans

@@ -5,13 +5,14 @@ policy forbids the rest. Every text of the run is escaped. A part that is missin
 """
 
 import shlex
+from functools import partial
 from pathlib import Path
 
 from slimtune.core import pages
 from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, at, lines, mapping
+from slimtune.evaluate import kinds
 from slimtune.evaluate.judge.text import percent
-from slimtune.evaluate.kinds import summary_rows
 from slimtune.run.report import answers, charts, facts, values, verdict
 
 FILE_NAME = "report.html"
@@ -27,17 +28,11 @@ def write(run_dir: Path) -> Path:
 def render(run_dir: Path) -> str:
     """The report as HTML. Files that are missing or cannot be read leave a remark where their content would be."""
     unreadable: list[str] = []
-    manifest, plan, recipe, judged, found, audit = (
-        mapping(run_dir, name, unreadable)
-        for name in (
-            *("manifest.json", "plan.json", "recipe.yaml", "eval/verdict.json", "eval/contamination.json"),
-            "mask_audit.json",
-        )
-    )
-    events, base, tuned, items, samples = (
-        lines(run_dir, name, unreadable)
-        for name in ("events.jsonl", "eval/base.jsonl", "eval/tuned.jsonl", "eval/items.jsonl", "eval/samples.jsonl")
-    )
+    read, read_lines = partial(mapping, run_dir, unreadable=unreadable), partial(lines, run_dir, unreadable=unreadable)
+    manifest, plan, recipe, audit = map(read, ("manifest.json", "plan.json", "recipe.yaml", "mask_audit.json"))
+    judged, found = map(read, ("eval/verdict.json", "eval/contamination.json"))
+    base, tuned, items, samples = (read_lines(f"eval/{name}.jsonl") for name in ("base", "tuned", "items", "samples"))
+    events = read_lines("events.jsonl")
     differences = as_list(manifest.get("differences"))
     view = {
         "name": manifest.get("name") or run_dir.parent.name,
@@ -46,7 +41,7 @@ def render(run_dir: Path) -> str:
         "command": shlex.join(str(part) for part in as_list(manifest.get("command"))),
         "headline": verdict.headline(manifest, judged, events),
         "tiles": verdict.tiles(judged),
-        "summary": summary_rows(judged) if judged.get("base") and judged.get("tuned") else [],
+        "summary": kinds.table(judged) if judged.get("base") and judged.get("tuned") else [],
         "intervals": verdict.intervals(judged),
         "histogram": verdict.histogram(judged),
         "calibration": verdict.calibration(judged),

@@ -108,7 +108,7 @@ def contamination(verdict: Mapping[str, Any], found: Mapping[str, Any]) -> dict[
 
     verdict: eval/verdict.json. found: eval/contamination.json. `checked` is false where neither tells of a check.
     """
-    told, pairs = as_dict(verdict.get("contamination")), [as_dict(item) for item in as_list(found.get("items"))]
+    told, pairs = as_dict(verdict.get("contamination")), list(map(as_dict, as_list(found.get("items"))))
     by_kind = Counter(str(pair.get("kind", "")) for pair in pairs)
     shared = by_kind.pop(SHARED_CONTEXT, 0)
     counts = as_dict(told.get("by_kind")) if told else by_kind

@@ -23,7 +23,7 @@ def as_html(result: Result) -> str:
 
     result: may have `judged`, a list of `pairwise.judge`'s results, which are then also shown.
     """
-    pairs = against_reference(result)
+    pairs, kind = against_reference(result), kind_of(result)
     return pages.render(
         "slimtune.run.report",
         "comparison.html.jinja",
@@ -46,8 +46,8 @@ def as_html(result: Result) -> str:
             "matrix_caption": comparison_text.matrix_caption(result),
             "judged": [(one, pairwise.sentence(one)) for one in result.get("judged", ())],
             "most_judgements": _MOST_JUDGEMENTS,
-            "parted": comparison_text.parted(result),
-            "flips": [_flip(flip, kind_of(result)) for flip in result["flips"][:_MOST_FLIPS]],
+            "parted": kind.apart(len(result["flips"]), result["n"]),
+            "flips": [_flip(flip, kind) for flip in result["flips"][:_MOST_FLIPS]],
             "more_flips": max(0, len(result["flips"]) - _MOST_FLIPS),
         },
     )

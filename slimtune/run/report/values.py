@@ -8,8 +8,6 @@ from typing import Any
 from slimtune.core.run_folder import as_list
 from slimtune.core.units import size_text
 
-NONE = "–"
-
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     """{"gguf": {"q8_0": {"items": 20}}, "train": [{"path": "x"}]} → [("gguf.q8_0.items", "20"), ("train[0].path", "x")]"""
@@ -36,7 +34,7 @@ def number(value: Any) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def known(value: Any, show: Callable[[float], str], otherwise: str = NONE) -> str:
+def known(value: Any, show: Callable[[float], str], otherwise: str = "–") -> str:
     """A number as text, or `otherwise` where there is none."""
     return otherwise if number(value) is None else show(value)
 
@@ -48,8 +46,8 @@ def size(value: Any) -> str:
 
 def pair(value: Any) -> tuple[float, float] | None:
     """The two ends of an interval; None for anything else."""
-    ends = [end for end in map(number, as_list(value)) if end is not None]
-    return (ends[0], ends[1]) if len(ends) == 2 else None
+    ends = as_list(value)
+    return (ends[0], ends[1]) if len(ends) == 2 and None not in map(number, ends) else None
 
 
 def unbroken(text: str) -> str:

@@ -13,14 +13,8 @@ from slimtune.evaluate.judge.text import p_value, percent
 from slimtune.run.report.charts import Scale, around_zero, ticks, whiskers
 from slimtune.run.report.values import confidence, difference, known, number, pair, unbroken
 
-TONES = {
-    "better": "good",
-    "worse": "bad",
-    "collapsed": "bad",
-    "contaminated": "bad",
-    "format failure": "bad",
-    "cannot tell": "unsure",
-}
+_BAD = ("worse", "collapsed", "contaminated", "format failure")
+TONES = {"better": "good", **dict.fromkeys(_BAD, "bad"), "cannot tell": "unsure"}
 _ENDINGS = {
     "failed": "The run failed.",
     "interrupted": "The run was interrupted.",

@@ -60,7 +60,7 @@ def test_a_lower_perplexity_is_better():
         f"better: perplexity 8.00 → 4.00 on 20 texts (-50.0 %, 95 % interval {low:+.1f} to {high:+.1f}; Wilcoxon p < 0.001)"
     )
     assert json.loads(json.dumps(result)) == result
-    assert kinds.summary_rows(result) == [
+    assert kinds.table(result) == [
         ("perplexity", "8.00", "4.00"),
         ("nats per token", "2.0794", "1.3863"),
         ("texts / tokens", "20 / 200", "20 / 200"),
@@ -154,7 +154,7 @@ def test_replies_closer_to_their_references_are_better():
     )
     assert result["sentence"].endswith("; Wilcoxon p < 0.001; exact match 0.0 % → 50.0 %)")
     assert json.loads(json.dumps(result)) == result
-    rows = {name: (base, tuned) for name, base, tuned in kinds.summary_rows(result)}
+    rows = {name: (base, tuned) for name, base, tuned in kinds.table(result)}
     assert rows["chrF, mean of the replies"] == ("25.5", "61.0")
     assert rows["exact / n"] == ("0 / 12", "6 / 12")
     assert rows["commonest reply"] == ("1 / 12", "6 / 12")

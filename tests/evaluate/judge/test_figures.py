@@ -73,7 +73,7 @@ def test_replies_are_counted_by_status():
     assert (measured["accuracy"], measured["unanswered"]) == (0.25, 2)
     assert measured["histogram"] == {"a": 1, "b": 1}
     assert (measured["brier"], measured["label_mass"], measured["greedy_agreement"]) == (None, None, None)
-    assert ("no answer", "1 ambiguous, 1 truncated") in kinds.figure_rows(measured)
+    assert ("no answer", "1 ambiguous, 1 truncated") in kinds.table(measured)
 
 
 def test_rows_of_older_versions():
@@ -112,7 +112,7 @@ def test_permutations_count_each_order_as_it_was_displayed():
     assert measured["position_bias"] == pytest.approx(0.375)
     # 0.5, 0.5, 1, 0.5
     assert measured["permutations"] == {"count": 2, "mean_accuracy": 0.625, "all_correct": 0.25}
-    rows = dict(kinds.figure_rows(measured))
+    rows = dict(kinds.table(measured))
     assert rows["right in all 2 orders (mean)"] == "25.0 % (62.5 %)"
     assert rows["position bias"] == "37.5 %"
 
@@ -134,7 +134,7 @@ def test_perplexity_weighs_tokens_not_texts():
     # exp((30 ln 2 + 10 · 5 ln 2) / 40) = 2²
     assert measured["perplexity"] == pytest.approx(4)
     assert measured["tokens"] == 40
-    assert kinds.figure_rows(measured)[0] == ("perplexity", "4.00")
+    assert kinds.table(measured)[0] == ("perplexity", "4.00")
 
 
 def reply(text, reference, chrf=50.0, **more):
@@ -162,7 +162,7 @@ def test_replies_against_references():
     assert (measured["empty"], measured["unusable"]) == (1, 3)
     assert measured["commonest"] == {"text": "契約は無効である。", "count": 2, "share": 0.4}
     assert "tok:char" in measured["bleu_signature"]
-    assert ("cut off, empty or failed", "3 / 5") in kinds.figure_rows(measured)
+    assert ("cut off, empty or failed", "3 / 5") in kinds.table(measured)
 
 
 def test_bleu_counts_words_where_there_are_spaces_and_characters_where_there_are_none():

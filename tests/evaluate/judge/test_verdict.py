@@ -207,7 +207,7 @@ def test_items_pair_by_id_and_unanswered_ones_are_wrong():
     tuned = result["tuned"]
     assert (tuned["accuracy"], tuned["correct"], tuned["unanswered"]) == (0.75, 3, 1)
     assert tuned["histogram"] == {"a": 1, "b": 2}
-    assert ("no answer", "none", "1 unknown") in kinds.summary_rows(result)
+    assert ("no answer", "none", "1 unknown") in kinds.table(result)
     assert "1 of 4 questions got no answer" in result["sentence"]
 
 
@@ -315,7 +315,7 @@ def test_with_permutations_the_difference_is_of_the_mean_over_the_orders():
         "(+50.0 points, the same change on every question, so there is no interval; exact McNemar p < 0.001; "
         "mean over 4 orders of the choices; majority baseline 75.0 %)"
     ) in result["sentence"]
-    assert ("right in all 4 orders (mean)", "0.0 % (25.0 %)", "0.0 % (75.0 %)") in kinds.summary_rows(result)
+    assert ("right in all 4 orders (mean)", "0.0 % (25.0 %)", "0.0 % (75.0 %)") in kinds.table(result)
 
 
 def test_an_ensemble_whose_orders_are_not_known_is_compared_by_its_answers():
