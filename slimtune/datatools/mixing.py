@@ -43,8 +43,8 @@ def mix(
     `general`. rows: size of the mixture, None for all. cap: most rows of one `meta.source` (or file) outside `general`;
     caps: the same for single sources.
 
-    Raises SlimtuneError with every problem of every file, for a cap of an unknown source, and if there are fewer than
-    `rows`. Without `rows`, a lack of general data is only reported.
+    Raises SlimtuneError with every problem of every file, for a cap of an unknown source, and for too few rows. Without
+    `rows`, a lack of general data is only reported.
     """
     everything = [*paths, *([(general, 1.0)] if general else [])]
     loaded = load_conversations(everything, seed=seed, on_progress=on_progress)

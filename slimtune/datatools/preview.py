@@ -182,15 +182,11 @@ def visible(text: str) -> str:
     a terminal or reverse the direction of writing.
     """
     spaced = _EDGE_SPACES.sub(lambda spaces: SPACE * len(spaces[0]), text)
-    return "".join(_seen(character) for character in spaced)
-
-
-def _seen(character: str) -> str:
-    if character == "\n":
-        return f"{NEWLINE}\n"
-    if character == "\t":
-        return TAB
-    return f"⟨U+{ord(character):04X}⟩" if unicodedata.category(character) in ("Cc", "Cf") else character
+    shown = {"\n": f"{NEWLINE}\n", "\t": TAB}
+    for character in set(spaced) - shown.keys():
+        if unicodedata.category(character) in ("Cc", "Cf"):
+            shown[character] = f"⟨U+{ord(character):04X}⟩"
+    return spaced.translate(str.maketrans(shown))
 
 
 def segments(example: Example, tokenizer: ChatTokenizer, max_seq_length: int) -> tuple[Segment, ...]:

@@ -1,7 +1,6 @@
 """Reasoning from a template: what the context says, which choice goes with it, which words of the others it lacks.
 
-Everything it claims can be checked in the text: quotations stand in the context word for word, and a phrase that
-is called missing does not stand there. What it cannot do is understand; for that there is a teacher.
+Every claim can be checked: quotations stand in the context word for word, and a phrase called missing does not.
 """
 
 import itertools

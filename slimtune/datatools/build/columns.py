@@ -96,11 +96,9 @@ def from_rows(
 ) -> list[Question]:
     """The questions of a table. Labels of any kind become a, b, c …; the id is the file's name and the line unless given.
 
-    A right answer is a label, the text of a choice, or a number. Numbers count from `first_answer` where it is given;
-    else from 0 if one of the file's answers is 0, and from 1 if one is the number of choices.
-
-    What is wrong with a row is added to `problems` with "path:line". Raises SlimtuneError where nothing tells from
-    what the numbers count.
+    A right answer is a label, the text of a choice, or a number. Numbers count from `first_answer` if it is given, from
+    0 if one of the file's answers is 0, and from 1 if one is the number of choices. Faults of rows go into `problems`.
+    Raises SlimtuneError if nothing tells from what the numbers count.
     """
     drafts = [_draft(row, columns, path) for row in rows]
     first = _first_number(drafts, path) if first_answer is None else first_answer

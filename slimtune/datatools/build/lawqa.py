@@ -18,15 +18,14 @@ _ARTICLE = re.compile(r"^### *(第.+?条.*?) *$", re.MULTILINE)
 
 
 def is_lawqa(row: Row) -> bool:
-    """Whether a row has the keys of a sample."""
     return all(key in row.value for key in _TEXTS)
 
 
 def from_rows(rows: Iterable[Row], path: str, problems: list[Problem]) -> list[Question]:
-    """The questions of rows; what is wrong with the others is added to `problems`. They have no reasoning.
+    """The questions, without reasoning; faults of rows go into `problems`.
 
-    id: ファイル名, with "-2", "-3" … where one is repeated. source: the law with which ファイル名 begins. article: the first
-    one in the context's headings ("第5条"), or "".
+    id: ファイル名, with "-2", "-3" … if it is repeated. source: the law with which ファイル名 begins. article: the first one
+    in the context's headings ("第5条"), or "".
     """
     seen: Counter[str] = Counter()
     found = []

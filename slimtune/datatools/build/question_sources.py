@@ -33,9 +33,8 @@ def read(
     """The questions of all files together.
 
     layout: `lawqa` (selection.json of lawqa_jp, also as CSV), `questions` (files of our own, see data/questions.py),
-    `columns` (any table, see columns.py), or what each file's first row shows. A `mapping` means `columns`.
-
-    Raises SlimtuneError with every problem of every file, and for an id that is used twice.
+    `columns` (any table, see columns.py), or what each file's first row shows. A `mapping` means `columns`. Raises
+    SlimtuneError with every problem of every file, and for an id that is used twice.
     """
     problems: dict[str, list[Problem]] = {}
     found: list[Question] = []

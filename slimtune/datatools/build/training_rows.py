@@ -66,12 +66,10 @@ def build(
 ) -> Built:
     """The rows in the order of the questions, each followed by its copies. The same wish gives the same rows.
 
-    index: the passages, for context `retrieved`. teach: for reasoning `teacher`. `meta` has id, mode, rag, choices,
-    correct, context (the gold one), source and article and, if they apply, passages (ids), origin (id of the shuffled
-    question), few_shot (ids), language ("en") and reasoning. on_progress: questions, once each for reasoning, searching
-    and writing.
-
-    Raises SlimtuneError with every question that lacks the required context or reasoning.
+    index: the passages, for context `retrieved`. teach: for reasoning `teacher`. `meta` has what `prompts.row` gives
+    and, if they apply, passages (ids), origin (id of the shuffled question), few_shot (ids), language ("en") and
+    reasoning. on_progress: questions, once each for reasoning, searching and writing. Raises SlimtuneError with every
+    question that lacks the required context or reasoning.
     """
     _refuse_incomplete(questions, wish)
     notes: list[str] = []
@@ -115,12 +113,10 @@ def build(
 
 
 def choose_examples(questions: Sequence[Question], count: int, *, seed: int) -> list[Question]:
-    """`count` questions to solve in every prompt; they must then be left out of what is asked, or the answers leak.
+    """`count` questions to solve in every prompt. Do not ask them: their answers would leak.
 
-    Their right labels are as different as can be, so that the examples prefer no position. Questions whose context is
-    nobody else's come first: the others of a context would show what it says. Seeded, whatever the order of the rows.
-
-    Raises SlimtuneError where too few questions would be left.
+    Their right labels differ as far as possible, so that the examples prefer no position. Questions that share no
+    context come first. The choice does not depend on the order of the rows. Raises SlimtuneError if none is left to ask.
     """
     if count >= len(questions):
         what = f"{count} of {len(questions)} questions as examples leave none to ask"

@@ -37,8 +37,8 @@ class Passage:
 def from_contexts(questions: Sequence[Question]) -> list[Passage]:
     """The distinct contexts of the questions (by `context_key`), ordered by id.
 
-    The id is "context-" and 12 hexadecimal digits of the key's SHA-256, so it is independent of the other questions. Of
-    contexts that differ in spacing or width only, the first in string order is used.
+    The id is "context-" and 12 hexadecimal digits of the key's SHA-256, whatever the other questions are. If contexts
+    differ in spacing or width only, the first in string order is used.
     """
     by_id: dict[str, Passage] = {}
     for question in sorted(questions, key=lambda question: (question.context, question.id)):
@@ -53,7 +53,7 @@ def read(path: str, problems: list[Problem]) -> list[Passage]:
 
     JSONL: {"text"} with an optional "id" (else "file:line") and "title". Markdown: one passage per ATX heading with
     text, titled by the headings above it ("Law > Article 5"). XML: statutes as e-Gov publishes them, see `law_xml`.
-    File names in ids are relative to the folder. Everything that is wrong is added to `problems` with "file:line".
+    File names in ids are relative to the folder. Faults go into `problems` with "file:line".
     """
     root = Path(path)
     if root.is_dir():

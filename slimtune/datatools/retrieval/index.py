@@ -64,8 +64,7 @@ def build(
     """The index of the passages' titles and texts.
 
     cache: a folder with one index per set of passages, kind of terms and library versions; a damaged index is rebuilt
-    with a warning in the log. Raises SlimtuneError if no passage has a term, or if the packages for the terms are
-    missing.
+    with a warning in the log. Raises SlimtuneError if no passage has a term, or if packages for the terms are missing.
     """
     if not passages:
         raise fail("the corpus has no passages", fix="name a corpus that holds text")

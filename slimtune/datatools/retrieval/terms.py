@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable
@@ -41,16 +42,12 @@ def version_of(kind: TermKind) -> str:
 def ngrams(text: str) -> list[str]:
     """All pairs of neighbouring characters in Japanese script (or a single one by itself), and other words whole.
 
-    The text is compared in NFKC and case-folded; punctuation and spaces separate. "第5条の規定" gives
-    第, 5, 条の, の規, 規定.
+    The text is taken in NFKC and case-folded; punctuation and spaces separate: 第5条の規定 gives 第, 5, 条の, の規, 規定.
     """
     found: list[str] = []
     for run in _RUN.finditer(unicodedata.normalize("NFKC", text).casefold()):
-        word = run[0]
-        if run["japanese"] and len(word) > 1:
-            found += [word[start : start + 2] for start in range(len(word) - 1)]
-        else:
-            found.append(word)
+        pairs = [first + second for first, second in itertools.pairwise(run["japanese"] or "")]
+        found += pairs or [run[0]]
     return found
 
 

@@ -50,10 +50,9 @@ def split_files(
     """Write `<stem>.<split>.jsonl` for each file, and the manifest.
 
     test, dev: a number of questions (int) or a share of them (float below 1). out: the folder, by default the first
-    file's. threshold: the similarity from which two questions are near duplicates. redo: if there is a manifest,
-    "extend" places new questions only, and "again" splits from scratch. The order of the files does not matter. Raises
-    SlimtuneError, before anything is written, for bad data, impossible sizes, an empty split, another split in the
-    manifest without `redo`, and files that would be replaced.
+    file's. threshold: the similarity from which two questions are near duplicates. redo: "extend" keeps the manifest's
+    questions in place, and "again" ignores it. The order of the files does not matter. Raises SlimtuneError, before
+    anything is written, for bad data, impossible sizes, another split in the manifest, and files to be replaced.
     """
     folder = out or Path(paths[0]).parent
     manifest_path = folder / manifest_name

@@ -46,11 +46,7 @@ def label_at_prompt_end(prompt: str, output: str, where: str) -> Iterator[Findin
 
 
 def answer_in_prompt(prompt: str, output: str, meta: dict[str, Any], where: str) -> Iterator[Finding]:
-    """The whole output stands in the prompt.
-
-    Copying from the row's own `meta.context` is what questions with passages are for; copying one of `meta.choices`
-    is a note.
-    """
+    """The whole output stands in the prompt. It may be copied from `meta.context`; a copied choice is only a note."""
     answer = output.strip()
     context, choices = meta.get("context"), meta.get("choices")
     if len(answer) < _MIN_ANSWER or answer not in prompt or (isinstance(context, str) and answer in context):
