@@ -16,6 +16,7 @@ from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 from slimtune.core.units import plural
 from slimtune.data.records import Mode
 from slimtune.datatools.build.prompts import Language
+from slimtune.datatools.retrieval.terms import TermKind
 
 if TYPE_CHECKING:
     from slimtune.data.questions import Question
@@ -40,7 +41,7 @@ def build(
     ensure_gold: Annotated[
         bool, Option("--ensure-gold", help="If the search misses the question's context, add it as the last passage.")
     ] = False,
-    terms: Annotated[Literal["ngram", "sudachi"], Option("--terms", help="How to split Japanese text.")] = "ngram",
+    terms: Annotated[TermKind, Option("--terms", help="How to split Japanese text.")] = "ngram",
     reasoning: Annotated[
         Literal["column", "template", "teacher"] | None,
         Option("--reasoning", help="For --mode cot: reasoning from the file, a template or a teacher model."),
@@ -142,9 +143,7 @@ def build(
     typer.echo(f"{output}: {len(built.rows):,} rows from {plural(len(found.questions), 'question')}, {state}")
 
 
-def _index(
-    corpus: str | None, questions: Sequence[Question], terms: Literal["ngram", "sudachi"], cache: bool
-) -> PassageIndex:
+def _index(corpus: str | None, questions: Sequence[Question], terms: TermKind, cache: bool) -> PassageIndex:
     from slimtune.core import console
     from slimtune.datatools.retrieval import corpus as corpora
     from slimtune.datatools.retrieval import index
