@@ -5,7 +5,7 @@ The layout openai is messages without `meta`, which that service does not take.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError, bad_data
 from slimtune.core.progress import Advance, ignore
@@ -33,13 +33,6 @@ _FEWEST_EXAMPLES, _LARGEST_FILE, LONGEST_EXAMPLE = 10, 512_000_000, 65_536
 _MOST_SHOWN = 20
 
 
-class Read(NamedTuple):
-    """conversations: of all files, in order. losses: sentences, each with a count, on what differs from the files."""
-
-    conversations: list[Conversation]
-    losses: list[str]
-
-
 def read_files(
     paths: Sequence[str],
     *,
@@ -47,8 +40,8 @@ def read_files(
     setting: tuple[str, str] | None = None,
     system: str | None = None,
     on_progress: Advance = ignore,
-) -> Read:
-    """The conversations of all files or hub ids, one layout per file.
+) -> tuple[list[Conversation], list[str]]:
+    """The conversations of all files or hub ids, one layout per file; and sentences on what they lack, with counts.
 
     format: one of `formats.FORMATS`. setting: the option behind it and its value ("--from", "openai"), for messages.
     system: the prompt of rows without one. Raises SlimtuneError with every problem of every file.
@@ -68,7 +61,7 @@ def read_files(
             on_progress(file.done, file.total)
     if any(problems.values()):
         raise bad_data(problems)
-    return Read(conversations, [f"{plural(count, 'row')}: {what}" for what, count in lost.items()])
+    return conversations, [f"{plural(count, 'row')}: {what}" for what, count in lost.items()]
 
 
 def _losses(one: Converted, layout: str) -> list[str]:
@@ -96,15 +89,11 @@ def own_layout(conversations: Sequence[Conversation]) -> Layout:
     return "input_output" if all(map(is_single_turn, conversations)) else "messages"
 
 
-class Rendered(NamedTuple):
-    """rows: one for each conversation. losses: sentences on what the layout cannot hold, each with a count."""
+def to_rows(conversations: Sequence[Conversation], layout: Layout) -> tuple[list[dict[str, Any]], list[str]]:
+    """A row for each conversation; and sentences on what the layout cannot hold, with counts.
 
-    rows: list[dict[str, Any]]
-    losses: list[str]
-
-
-def to_rows(conversations: Sequence[Conversation], layout: Layout) -> Rendered:
-    """Raises SlimtuneError with every conversation of several turns where the layout has room for one."""
+    Raises SlimtuneError with every conversation of several turns if the layout holds one.
+    """
     problems: dict[str, list[Problem]] = {}
     for conversation in conversations:
         if layout in _SINGLE_TURN_ONLY and not is_single_turn(conversation):
@@ -115,7 +104,7 @@ def to_rows(conversations: Sequence[Conversation], layout: Layout) -> Rendered:
         raise bad_data(problems)
     dropped = sum(bool(conversation.meta) for conversation in conversations) if layout == "openai" else 0
     losses = [f"{plural(dropped, 'row')}: 'meta' is dropped, since openai has none"] if dropped else []
-    return Rendered([_render(conversation, layout) for conversation in conversations], losses)
+    return [_render(conversation, layout) for conversation in conversations], losses
 
 
 def broken_rules(
@@ -147,7 +136,7 @@ def broken_rules(
 
 
 def cost(tokens: int, epochs: int, price_per_million: float) -> float:
-    """Of training at OpenAI, in the price's currency: every token is billed once an epoch.
+    """Price of training at OpenAI, in the price's currency: every token is billed once an epoch.
 
     Formula: https://cookbook.openai.com/examples/chat_finetuning_data_prep
     """

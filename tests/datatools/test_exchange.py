@@ -31,20 +31,20 @@ def test_out_and_back(layout, conversation):
         with pytest.raises(SlimtuneError, match="turns"):
             to_rows([conversation], layout)
         return
-    written = to_rows([conversation], layout)
-    row = Row(1, json.loads(json.dumps(written.rows[0])))
+    rows, losses = to_rows([conversation], layout)
+    row = Row(1, json.loads(json.dumps(rows[0])))
     problems = []
     back = convert(row, "messages" if layout == "openai" else layout, path="f", problems=problems)
     assert not problems and back.conversation.messages == conversation.messages
     assert back.conversation.meta == ({} if layout == "openai" else conversation.meta)
-    assert len(written.losses) == (layout == "openai" and bool(conversation.meta))
+    assert len(losses) == (layout == "openai" and bool(conversation.meta))
 
 
 def test_losses_are_counted(tmp_path):
     path = tmp_path / "a.jsonl"
     turn = {"role": "assistant", "content": "か\u3099", "weight": 0}
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "q"}, turn], "extra": 1}), "utf-8")
-    losses = " ".join(read_files([str(path)]).losses)
+    losses = " ".join(read_files([str(path)])[1])
     assert "1 row: the key 'extra'" in losses and "form C" in losses
     assert "'weight' of turns is dropped: every turn of the assistant is trained on" in losses
 

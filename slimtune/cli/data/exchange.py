@@ -38,17 +38,17 @@ def export(
             raise fail("this option has no effect without --to openai", where=option, fix="remove it")
     keep_apart(output, files)
     with console.stderr().bar("Reading rows") as progress:
-        read = read_files(files, system=system, on_progress=progress)
+        conversations, losses = read_files(files, system=system, on_progress=progress)
     estimated = None
     with console.stderr().bar("Writing rows"):
-        rows, losses = to_rows(read.conversations, to)
+        rows, dropped = to_rows(conversations, to)
         if to == "openai":
-            estimated = lengths.estimate(read.conversations)
+            estimated = lengths.estimate(conversations)
             most = max_example_tokens or LONGEST_EXAMPLE
-            if problems := broken_rules(read.conversations, rows, estimated, most):
+            if problems := broken_rules(conversations, rows, estimated, most):
                 raise SlimtuneError(problems)
         state = write_rows(output, rows, overwrite=overwrite)
-    _say([*read.losses, *losses], f"{output}: {plural(len(rows), 'row')} in the layout {to}, {state}")
+    _say([*losses, *dropped], f"{output}: {plural(len(rows), 'row')} in the layout {to}, {state}")
     if estimated:
         tokens, longest = estimated.total, estimated.longest
         typer.echo(f"about {tokens:,} tokens per epoch (estimated), the longest example about {longest:,}")
@@ -75,14 +75,14 @@ def import_(
 
     keep_apart(output, files)
     with console.stderr().bar("Reading rows") as progress:
-        read = read_files(
+        conversations, losses = read_files(
             files, format="messages" if origin == "openai" else origin, setting=("--from", origin), on_progress=progress
         )
-    layout = to or own_layout(read.conversations)
+    layout = to or own_layout(conversations)
     with console.stderr().bar("Writing rows"):
-        rows, losses = to_rows(read.conversations, layout)
+        rows, dropped = to_rows(conversations, layout)
         state = write_rows(output, rows, overwrite=overwrite)
-    _say([*read.losses, *losses], f"{output}: {plural(len(rows), 'row')} in the layout {layout}, {state}")
+    _say([*losses, *dropped], f"{output}: {plural(len(rows), 'row')} in the layout {layout}, {state}")
 
 
 def _say(losses: Sequence[str], result: str) -> None:

@@ -61,7 +61,7 @@ def mix(
         )
     layout = own_layout(mixture.conversations)
     with console.stderr().bar("Writing rows"):
-        state = write_rows(output, to_rows(mixture.conversations, layout).rows, overwrite=overwrite)
+        state = write_rows(output, to_rows(mixture.conversations, layout)[0], overwrite=overwrite)
     _show(mixture)
     typer.echo(f"{output}: {plural(mixture.used.total(), 'row')} in the layout {layout}, {state}")
     if mixture.missing_general:

@@ -1,4 +1,4 @@
-"""What `data check` and `data preview` take from a recipe, or from its defaults where there is none."""
+"""What `data check` and `data preview` take from a recipe, or from the defaults of recipes."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ MIN_ROWS = 20
 # A label is too frequent if it exceeds its even share by this factor and by three standard errors: by chance, that
 # happens in one of two hundred files with four labels.
 _TIMES_ITS_SHARE, _STANDARD_ERRORS = 1.5, 3.0
-# A sentence in every fifth output is a canned one, a word in every second, too. Where most outputs are words, these may
-# be classes, of which one is common.
+# A sentence in every fifth output is canned, and so is a word in every second. If most outputs are words, they may be
+# classes, one of them common.
 _CONSTANT_SHARE, _CONSTANT_WORD_SHARE, _CONSTANT_CLASS_SHARE = 0.2, 0.5, 0.8
 _OPENING_SHARE = 0.5
 _OPENING, _LONGEST_LABEL, _LONGEST_WORD = 20, 4, 16
 # Outputs that are labels by their looks alone are numbers otherwise: "7" in a file of sums.
 _LABELS_SHARE = _WORDS_SHARE = 0.8
-# Of an output so many characters at either end are compared.
+# Characters that are compared at either end of an output.
 _COMPARED = 200
 _ANY_LABEL = re.compile(r"(?<![A-Za-z0-9Ａ-Ｚａ-ｚ])[A-Ja-jＡ-Ｊａ-ｊ](?![A-Za-z0-9Ａ-Ｚａ-ｚ])")
 _LABEL_MARK = "□"

@@ -83,7 +83,7 @@ class Contamination:
         return found
 
     def _compare(self) -> None:
-        """Of the waiting rows those that ask what an item asks, the likeliest of each item; see `overlap.search`."""
+        """Find the waiting rows that ask what an item asks, the likeliest for each item; see `overlap.search`."""
         rows, self._waiting = self._waiting, []
         items = overlap.read_items(self._items)
         questions = overlap.search(rows, items)
@@ -96,7 +96,7 @@ class Contamination:
 
 
 def _alike(item: overlap.TestItem, questions: ngrams.Index) -> dict[str, tuple[str, float]]:
-    """Where a row asks what the item asks: of what kind, and how similar."""
+    """Place of each row that asks what the item asks: the kind of likeness, and its share."""
     found: dict[str, tuple[str, float]] = {}
     if item.exact:
         found[item.exact.where] = contamination.EXACT, 1.0

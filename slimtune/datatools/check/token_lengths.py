@@ -70,7 +70,7 @@ class TokenLengths:
         return [(bar * width, count) for bar, count in enumerate(counts)]
 
     def _count(self, conversations: Sequence[Conversation]) -> Iterator[tuple[str, int, int, int]]:
-        """Of each example its place, its tokens, the supervised ones, and those of them behind max_seq_length."""
+        """Place, tokens, supervised tokens, and supervised tokens behind max_seq_length of each example."""
         if self.tokenizer is None:
             estimated = lengths.estimate(conversations)
             for one, tokens, supervised in zip(conversations, estimated.tokens, estimated.supervised, strict=True):

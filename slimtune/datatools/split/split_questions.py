@@ -99,7 +99,7 @@ def items(
 
 
 def hashes(files: Sequence[SourceFile]) -> dict[str, str]:
-    """For each question the SHA-256 of its rows' canonical JSON (keys sorted, no spaces, UTF-8), whatever their order."""
+    """The SHA-256 of each question's rows in any order, as canonical JSON (keys sorted, no spaces, UTF-8)."""
     lines: dict[str, list[str]] = {}
     for file in files:
         for row in file.rows:
