@@ -1,43 +1,18 @@
-"""Comparisons on figures worked by hand, from results in memory and on disk."""
+"""Comparisons on figures worked by hand."""
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import browser
-from support.answer_rows import answers, items
+from support.answer_rows import items
+from support.contenders import choice, read_texts, texts
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.evaluate.judge.compare import compare
-from slimtune.evaluate.judge.comparison_text import as_markdown, as_rows
-from slimtune.evaluate.judge.contenders import Contender, read
-from slimtune.run.report.comparison import as_html
-
-GOLD = "abcd" * 25
-EVIL = "<script>alert(1)</script>"
-
-
-def choice(name, right, gold=GOLD, asked=None, **more):
-    """A contender that has the items of `right` right; the others are answered with the next letter."""
-    rows = items(gold, answers(gold, right), labels=list("abcd"), **more)
-    return Contender(name, rows, asked or {}, f"outputs/{name}")
-
-
-def texts(name, scores, exact=()):
-    rows = [
-        {"id": f"g{index}", "kind": "generation", "text": f"{name} {index}", "reference": "参照", "chrf": score}
-        | {"exact": index in exact}
-        for index, score in enumerate(scores)
-    ]
-    return Contender(name, rows)
-
-
-def read_texts(name, nlls, tokens=10):
-    rows = [{"id": f"p{index}", "kind": "perplexity", "nll": nll, "tokens": tokens} for index, nll in enumerate(nlls)]
-    return Contender(name, rows)
+from slimtune.evaluate.judge.comparison_text import as_rows
+from slimtune.evaluate.judge.contenders import Contender
 
 
 def test_two_contenders():
@@ -250,180 +225,3 @@ def test_everything_that_cannot_be_compared_is_told_at_once():
 def test_what_cannot_be_compared_is_an_error(contenders, message):
     with pytest.raises(SlimtuneError, match=message):
         compare(contenders)
-
-
-# On disk --------------------------------------------------------------------------------------------------------------
-
-
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = content if isinstance(content, list) else [content]
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-
-
-@pytest.fixture
-def run(tmp_path):
-    folder = tmp_path / "direct" / "20261122T052000Z"
-    write(folder / "manifest.json", {"name": "direct", "run_id": folder.name})
-    write(folder / "eval" / "base.jsonl", choice("", range(40)).answers)
-    write(folder / "eval" / "tuned.jsonl", choice("", range(60)).answers)
-    messages = [{"role": "user", "content": "問"}]
-    write(folder / "eval" / "items.jsonl", [{"id": f"q{index}", "messages": messages} for index in range(100)])
-    return folder
-
-
-def test_a_run_is_its_tuned_model_unless_its_base_is_asked_for(run):
-    tuned, base = read(run), read(Path(f"{run}:base"))
-    assert (tuned.name, base.name) == ("direct 20261122T052000Z", "direct 20261122T052000Z base")
-    assert sum(row["predicted"] == row["gold"] for row in base.answers) == 40
-    assert base.asked["q3"]["messages"][0]["content"] == "問"
-    assert compare([base, tuned])["pairs"][0]["verdict"] == "better"
-
-
-def test_what_the_training_data_gave_away_is_a_note(run):
-    found = [{"id": "q1", "kind": "exact"}, {"id": "q2", "kind": "shared context"}]
-    write(run / "eval" / "contamination.json", {"items": found})
-    assert read(run).notes == ("1 of 100 items are in the training data of direct 20261122T052000Z",)
-    assert read(Path(f"{run}:base")).notes == ()
-
-
-def test_a_result_folder_is_known_by_its_model(tmp_path):
-    folder = tmp_path / "results"
-    write(folder / "answers.jsonl", choice("", range(50)).answers)
-    write(folder / "evaluation.json", {"target": {"name": "qwen3:8b"}, "data": {"items": 140}, "complete": False})
-    contender = read(folder)
-    assert contender.name == "qwen3:8b"
-    assert contender.notes == ("the evaluation of qwen3:8b is not complete: 100 of 140 items",)
-    with pytest.raises(SlimtuneError, match="only one model's answers"):
-        read(Path(f"{folder}:base"))
-
-
-def test_a_result_folder_of_a_tuned_model_has_both(tmp_path):
-    folder = tmp_path / "results"
-    for name in ("base", "tuned"):
-        write(folder / f"{name}.jsonl", choice("", range(50)).answers)
-    assert (read(folder).name, read(Path(f"{folder}:base")).name) == ("results", "results base")
-
-
-def test_a_file_is_known_by_its_name(tmp_path):
-    write(tmp_path / "mine.jsonl", choice("", range(50)).answers)
-    write(tmp_path / "law" / "answers.jsonl", choice("", range(50)).answers)
-    assert read(tmp_path / "mine.jsonl").name == "mine"
-    assert read(tmp_path / "law" / "answers.jsonl").name == "law answers"
-
-
-def test_places_without_results_are_errors(tmp_path, run):
-    with pytest.raises(SlimtuneError, match="no such run, result folder or file"):
-        read(tmp_path / "nowhere")
-    with pytest.raises(SlimtuneError, match="there are no answers"):
-        read(tmp_path)
-    write(run / "eval" / "evaluation.json", [])
-    with pytest.raises(SlimtuneError, match="cannot be read"):
-        read(run)
-
-
-# What a person sees ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def three():
-    asked = {
-        "q0": {"id": "q0", "messages": [{"role": "user", "content": f"問|{EVIL}"}], "choices": {"a": EVIL, "b": "乙"}}
-    }
-    contenders = [
-        choice(f"base {EVIL}", range(40), asked=asked, source=EVIL),
-        choice("tuned_long_name_20261122T052000Z", range(5, 60), label_mass=0.9),
-        choice("cot", range(10, 90), text=f"考えた {EVIL}", mode="cot"),
-    ]
-    return compare(contenders)
-
-
-def test_rows_for_a_terminal():
-    result = compare([choice("base", range(40)), choice("tuned", range(5, 60))])
-    rows = {row[0]: row[1:] for row in as_rows(result)}
-    assert rows[""] == ("base", "tuned")
-    assert rows["correct / n"] == ("40 / 100", "55 / 100")
-    assert rows["exact McNemar p"] == ("", "0.00408")
-    assert rows["verdict"] == ("", "better")
-    assert rows["difference"][0] == "reference"
-    assert rows["difference"][1].startswith("+15.0 points (+")
-
-
-def test_markdown(three):
-    text = as_markdown(three, most=2)
-    assert text.startswith("# Comparison of 3 on 100 questions\n")
-    assert "| base &lt;script>alert(1)&lt;/script> | tuned\\_long\\_name\\_20261122T052000Z | cot |" in text
-    assert "<script" not in text
-    assert "## Each against each" in text
-    assert "| q0 | a | a ✓ | b ✗ | b ✗ | 問\\|&lt;script>alert(1)&lt;/script> |" in text
-    assert f"And {len(three['flips']) - 2} more." in text
-    assert "- Note: different modes: direct for base" in text
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.replace("\\|", "").count("|") for line in table} == {5, 7}
-
-
-def test_markdown_and_page_without_flips():
-    result = compare([choice("one", range(5)), choice("two", range(5))])
-    assert "Where they differ" not in as_markdown(result)
-    assert "Nowhere: they are right and wrong on the same items." in as_html(result)
-
-
-@pytest.fixture
-def judged():
-    result = compare([texts("one", [10.0] * 8), texts("two", [20.0] * 8)])
-    rounds = [
-        {"shown_first": "first", "winner": "second", "rationale": f"B is better {EVIL}"},
-        {"shown_first": "second", "winner": None, "rationale": ""},
-    ]
-    told = {"question": EVIL, "first": EVIL, "second": "乙"}
-    result["judged"] = [
-        {
-            **{"first": "one", "second": "two", "judge": f"judge {EVIL}", "n": 2, "wins": 1, "losses": 0, "ties": 0},
-            **{"unparsable": 1, "identical": 0, "inconsistent": 0, "win_rate": 1.0, "win_interval": [0.2, 1.0]},
-            **{"p_value": 1.0, "verdict": "cannot tell", "unanswered": [], "failed": {"g9": "HTTP 500"}},
-            "position": {"shown_first": 0, "decisions": 1, "share": 0.0, "interval": [0.0, 0.8]},
-            "judgements": [
-                {"id": "g0", "verdict": "second", "rounds": rounds[:1] * 2, **told},
-                {"id": "g1", "verdict": "unparsable", "rounds": rounds, **told},
-            ],
-        }
-    ]
-    return result
-
-
-def test_judgements_are_shown_with_both_rationales(judged):
-    assert "two wins 1, loses 0 and ties 0 of 2 items against one (100.0 % of the decided" in as_markdown(judged)
-    html = as_html(judged)
-    assert "1 without a verdict; 1 failed" in html
-    assert html.count("B is better") == 3
-    assert "no verdict, with two shown first" in html
-
-
-def test_the_page_is_self_contained_and_text_stays_text(three, judged):
-    for result in (three, judged):
-        html = as_html(result)
-        assert "<script" not in html
-        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
-        assert "default-src 'none'" in html
-        assert "url(" not in html
-
-
-def test_the_page_shows_who_took_which_choice(three):
-    html = as_html(three)
-    assert html.count("choices, and who picked which") == 1
-    assert "Each against each" in html
-    assert "always answering &#34;a&#34;, 25.0 %" in html
-
-
-@pytest.mark.skipif(browser.find() is None, reason="no Chromium")
-def test_in_a_browser_it_is_quiet_and_fits_a_phone(three, judged, tmp_path):
-    perplexities = compare([read_texts(str(index), [20.0 - index * 2] * 8) for index in range(5)])
-    with browser.Browser(browser.find()) as chromium:
-        for name, result in (("three", three), ("judged", judged), ("perplexities", perplexities)):
-            page = tmp_path / f"{name}.html"
-            page.write_text(as_html(result), encoding="utf-8")
-            for width in (390, 1280):
-                visit = chromium.visit(page, width=width)
-                chromium.open_details()
-                assert (visit.complaints, visit.requests, visit.too_wide) == ([], [], [])
-                assert chromium.width() == width
