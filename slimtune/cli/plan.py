@@ -54,8 +54,8 @@ def plan(
 def _draw(prepared: Prepared, path: Path) -> None:
     from slimtune.core.units import GIB
     from slimtune.plan.explain import picture
-    from slimtune.plan.jobs import Job
     from slimtune.plan.memory import vram
+    from slimtune.plan.request import Job
 
     hardware, made = prepared.hardware, prepared.plan
     if made.estimate is None:

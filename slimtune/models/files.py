@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from slimtune.core.errors import fail
+from slimtune.core.files import existing
 from slimtune.models import builtin
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -98,8 +99,7 @@ def _name_maps() -> dict[str, Any]:
 
 def require_disk_space(folder: Path, needed_bytes: int, purpose: str) -> None:
     """Raise SlimtuneError where the disk that holds `folder` has less than `needed_bytes` free."""
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(existing(folder)).free
     if free < needed_bytes:
         what = f"{purpose} needs {needed_bytes / 2**30:.1f} GiB, and only {free / 2**30:.1f} GiB are free"
         raise fail(what, where=str(folder), fix="free some space, or set run.output_dir to another disk")

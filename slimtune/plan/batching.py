@@ -17,11 +17,10 @@ _EVERY_STEP_UP_TO = 200
 
 @dataclass(frozen=True)
 class Batching:
-    """row_length: most tokens of a row. micro: rows of a micro-batch. rows: of one epoch.
+    """row_length: most tokens of a row. micro: rows of a micro-batch. rows: of one epoch. filled: share of their places.
 
     peak_tokens: of the largest micro-batch, which decides the memory. computed_tokens: mean per micro-batch, padding
-    included, which decides the time; useful_tokens: without padding. examples_per_row: 1 where nothing is packed.
-    filled: share of the rows' places in use.
+    included, which decides the time; useful_tokens: without padding.
     """
 
     row_length: int
@@ -49,10 +48,8 @@ def single(tokens: int) -> Batching:
 
 
 def packed(train: TrainSection, tokens: Sequence[int], *, longest: int, max_seq_length: int) -> list[Batching]:
-    """Every sensible way to pack: from the whole step in one micro-batch down to one row that holds the longest example.
-
-    tokens: of the training examples. longest: of all examples, held-out ones included.
-    """
+    """Every sensible way to pack `tokens`: from the whole step in one micro-batch down to one row of the longest example.
+    longest: of all examples, held-out ones included."""
     micro, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps
     effective_batch_size, total = train.effective_batch_size, sum(tokens)
     wanted = effective_batch_size * total / len(tokens)
@@ -87,10 +84,8 @@ def _rows_per_step(
 def padded(
     train: TrainSection, tokens: Sequence[int], *, longest: int, max_seq_length: int, most: int | None = None
 ) -> list[Batching]:
-    """Padded micro-batches of every size that divides the effective batch; arguments as for `packed`.
-
-    most: examples of a micro-batch at most; where not given, as many of the longest as 4,096 tokens hold.
-    """
+    """Padded micro-batches of every size that divides the effective batch.
+    most: examples of one, at most; where not given, as many of the longest as 4,096 tokens hold."""
     micro, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps
     most = most or max(1, _PADDED_TOKENS // longest)
     found = []

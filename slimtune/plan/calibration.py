@@ -1,6 +1,6 @@
-"""Measured constants of the predictions, from calibration.json, which names the source of each group.
+"""Constants of the predictions, from calibration.json, which names the source of each group.
 
-`benchmarks/gpu_acceptance.py --write-calibration` measures and writes the parts "card" and "speed" on a CUDA machine,
+`benchmarks/gpu_acceptance.py --write-calibration` measures the parts "card" and "speed" on a CUDA machine,
 `benchmarks/cpu_memory.py --write-calibration` the part "computer".
 """
 

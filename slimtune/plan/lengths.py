@@ -14,10 +14,8 @@ _TOKENS_PER_TURN = 6
 
 @dataclass(frozen=True)
 class Lengths:
-    """Token counts in the data's order. tokens: whole examples. supervised: their responses. prompts: the rest.
-
-    exact: False where no tokenizer was at hand and the counts were estimated from characters.
-    """
+    """Token counts in the data's order, of whole examples and of their responses.
+    exact: False where no tokenizer was at hand and the counts were estimated from characters."""
 
     tokens: tuple[int, ...]
     supervised: tuple[int, ...]

@@ -16,9 +16,8 @@ from slimtune.plan import search, speed
 from slimtune.plan.batching import Batching, Schedule, schedule
 from slimtune.plan.explain import advice
 from slimtune.plan.explain import reasons as explain
-from slimtune.plan.jobs import Job
 from slimtune.plan.memory import ram, vram
-from slimtune.plan.request import Data, PlanRequest
+from slimtune.plan.request import Data, Job, PlanRequest
 
 _CPU_SCORING_BATCH = 16
 
@@ -108,11 +107,8 @@ class Plan(LoadSettings):
 
 
 def make(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware) -> Plan:
-    """Plan a run.
-
-    Raises SlimtuneError where examples are longer than the model or the recipe allows, or (exit code 3) where no
-    plan fits the memory budget.
-    """
+    """Raises SlimtuneError where examples are longer than the model or the recipe allows, or (exit code 3) where no plan
+    fits the memory budget."""
     _check_length(request, data, shape)
     job = Job(request, data, shape, hardware)
     packs = request.cost.packs or not request.train.packing

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from slimtune.models.shapes import is_dynamic
 from slimtune.plan import speed
 from slimtune.plan.batching import Batching, single
-from slimtune.plan.jobs import Job
 from slimtune.plan.memory import vram
+from slimtune.plan.request import Job
 
 # Prefer a plan with fewer knobs turned to one that is faster by less than this.
 SIMPLER_WITHIN = 0.01
@@ -123,9 +123,7 @@ class Choice:
 
 def best(job: Job, budget_bytes: int, *, last_resorts: bool = False) -> Choice | None:
     """The fastest choice within the budget, or a simpler one that is nearly as fast; None where nothing fits.
-
-    last_resorts: where nothing else fits, take as few layers off the card as needed, then also lower the rank.
-    """
+    last_resorts: where nothing else fits, take as few layers off the card as needed, then also lower the rank."""
     found = _preferred(job, budget_bytes, _with_most_kept)
     rank = job.rank
     while found is None and last_resorts and rank >= min(job.rank, _LOWEST_RANK):
@@ -142,9 +140,7 @@ def smallest(job: Job) -> Choice:
 
 def longest_context(job: Job, budget_bytes: int) -> int:
     """Tokens of the longest single example that would still fit, every layer recomputed and the cheap knobs turned.
-
-    At most the model's positions; 0 where not even one token fits.
-    """
+    At most the model's positions; 0 where not even one token fits."""
     knobs = {replace(choice.knobs, checkpoint_skip_layers=0) for choice in _open_choices(job)}
 
     def fits(tokens: int) -> bool:

@@ -20,7 +20,7 @@ LAYER_SECONDS = 0.002
 @dataclass(frozen=True)
 class Work:
     """sequence_length: mean length of an example as its tokens see it, Σl²/Σl. labelled_share: of tokens that carry loss.
-    extra_forwards: passes without gradients that the method makes over the same tokens."""
+    extra_forwards: see `StepCost`."""
 
     sequence_length: float
     labelled_share: float
@@ -31,8 +31,8 @@ class Work:
 class Estimate:
     """A run's predicted time: training, evaluation losses and both rounds of questions; without loading and export.
 
-    tokens_per_second: without padding. cost: in the currency of the price, None without one. efficiency: of the card's
-    peak; source: how it is known.
+    tokens_per_second: without padding. cost: None without a price. efficiency: of the card's peak; source: how it is
+    known.
     """
 
     tokens_per_second: float

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
 from slimtune.core import versions
+from slimtune.core.files import existing
 from slimtune.core.findings import Finding
 from slimtune.core.units import GIB, size_text
 from slimtune.export.gguf import gguf
@@ -34,6 +35,7 @@ _OPTIONAL = {
 }
 # Oldest driver for each CUDA release family: docs.nvidia.com/deploy/cuda-compatibility, minor version compatibility.
 _OLDEST_DRIVER = {12: 525, 13: 580}
+_REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 _HUB_SECONDS = 3.0
 _PROGRAM_SECONDS = 10
 
@@ -79,18 +81,14 @@ def _pins() -> tuple[dict[NormalizedName, Requirement], str]:
     try:
         texts, source = metadata.requires("slimtune") or [], "the installed slimtune"
     except metadata.PackageNotFoundError:
-        path, source = _requirements_file(), "requirements.txt"
-        if not path.is_file():
+        source = "requirements.txt"
+        if not _REQUIREMENTS.is_file():
             return {}, "slimtune is not installed as a package, and no requirements.txt is beside it"
-        rows = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+        rows = (line.partition("#")[0].strip() for line in _REQUIREMENTS.read_text(encoding="utf-8").splitlines())
         texts = [row for row in rows if row and not row.startswith("-")]
     found = [Requirement(text) for text in texts]
     pins = {canonicalize_name(one.name): one for one in found if one.marker is None or one.marker.evaluate()}
     return pins, source if pins else f"{source} names none"
-
-
-def _requirements_file() -> Path:
-    return Path(__file__).resolve().parents[2] / "requirements.txt"
 
 
 def _card() -> Iterator[Finding]:
@@ -149,10 +147,10 @@ def _package_folders(name: str) -> list[Path]:
 def _disk(output_dir: Path) -> Iterator[Finding]:
     shape = models.find("Qwen/Qwen3-8B")
     assert shape is not None  # it is in the table
-    existing = _existing(output_dir)
-    if not os.access(existing, os.W_OK | os.X_OK):
+    folder = existing(output_dir)
+    if not os.access(folder, os.W_OK | os.X_OK):
         fix = "set run.output_dir to a folder that you may write to"
-        yield Finding("error", f"{existing.resolve()} cannot be written to", fix)
+        yield Finding("error", f"{folder.resolve()} cannot be written to", fix)
     export = gguf.export_bytes(shape.total_parameters, ["q8_0"])
     yield _room(output_dir, "the output folder", export, "a Qwen3-8B exported to Q8_0")
     cache = _hub_constants()
@@ -162,16 +160,12 @@ def _disk(output_dir: Path) -> Iterator[Finding]:
 
 
 def _room(folder: Path, called: str, wanted: int, example: str) -> Finding:
-    free = shutil.disk_usage(_existing(folder)).free
+    free = shutil.disk_usage(existing(folder)).free
     what = f"{size_text(free)} free in {called}, {folder.absolute()}"
     if free >= wanted:
         return Finding("ok", what)
     what += f"; {example} takes {size_text(wanted)}"
     return Finding("error" if free < GIB else "warning", what, "free some space, or use another disk")
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def _hub_constants() -> Any:

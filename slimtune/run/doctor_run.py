@@ -86,9 +86,7 @@ def _ending(manifest: dict[str, Any], events: Sequence[dict[str, Any]], live: bo
 
 def _lock(directory: Path) -> tuple[bool, list[Finding]]:
     """Whether a process holds the run's folder, and the finding on its lock.
-
-    This takes the kernel's lock, shared, for a moment. A run that starts in this very moment would be refused once.
-    """
+    This takes the kernel's lock, shared, for a moment: a run that starts just then would be refused once."""
     path = directory / run_lock.FILE
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -23,10 +23,7 @@ _JST = timezone(timedelta(hours=9))
 
 
 def write(run_dir: Path) -> Path:
-    """Write `experiment_log.md` into a run's folder and return its path.
-
-    Reads manifest.json, plan.json, recipe.yaml and eval/verdict.json. Any of them may be missing or unreadable.
-    """
+    """Write `experiment_log.md` into a run's folder, whose other files may be missing or unreadable. Return its path."""
     import jinja2
 
     environment = jinja2.Environment(

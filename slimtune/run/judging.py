@@ -127,16 +127,11 @@ def sampled(prepared: Prepared) -> tuple[Conversation, ...]:
 
 def record_samples(prepared: Prepared, base: Sequence[str], tuned: Sequence[str], record: RunRecord) -> None:
     """Write eval/samples.jsonl: each prompt with its reference and both replies."""
-    rows = [
-        {
-            "where": conversation.where,
-            "prompt": conversation.messages[-2].content,
-            "reference": conversation.messages[-1].content,
-            "base": before,
-            "tuned": after,
-        }
-        for conversation, before, after in zip(sampled(prepared), base, tuned, strict=True)
-    ]
+    rows = []
+    for asked, before, after in zip(sampled(prepared), base, tuned, strict=True):
+        prompt, reference = (message.content for message in asked.messages[-2:])
+        row = {"where": asked.where, "prompt": prompt, "reference": reference, "base": before, "tuned": after}
+        rows.append(row)
     if rows:
         record.write_lines("eval/samples.jsonl", rows)
 
@@ -160,9 +155,3 @@ def judge(
     record.event("verdict", judged["sentence"])
     screen.verdict(console, judged)
     return judged
-
-
-def forget_answers(record: RunRecord) -> None:
-    """Remove the tuned model's answers from a resumed run, whose adapter will be another."""
-    for name in ("tuned.jsonl", "verdict.json", "samples.jsonl", "golden.jsonl"):
-        (record.directory / "eval" / name).unlink(missing_ok=True)

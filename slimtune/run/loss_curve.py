@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,8 @@ _TRAIN, _EVAL, _RATE, _GREY = "#2c6fbb", "#d1495b", "#6b7280", "#4b5563"
 
 
 def read(metrics_path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl, by step.
+    """The rows of a run's metrics.jsonl, by step. Of two values for one step, the later row counts.
 
-    A resumed run logs the steps after its checkpoint again: of two values for one step, the later row counts.
     A last line without a line end was cut off when the process ended, and is left out.
     Raises SlimtuneError if the file is missing or another line is not a JSON object with a whole number `step`.
     """
@@ -56,25 +56,17 @@ def not_drawn(rows: Sequence[dict[str, Any]]) -> list[str]:
     """A remark for each kind of loss that has values which are not finite."""
     notes = []
     for key, name in (("loss", "training"), ("eval_loss", "evaluation")):
-        broken = sum(isinstance(row.get(key), float) and not math.isfinite(row[key]) for row in rows)
-        if broken:
+        if broken := sum(isinstance(row.get(key), float) and not math.isfinite(row[key]) for row in rows):
             notes.append(f"{broken} {name} losses are NaN or infinite and not drawn")
     return notes
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Centred moving average over about a fifteenth of the points (an odd number, at least 5).
-
-    Centred, so that the curve does not lag; towards the ends the window shrinks symmetrically, so that the first and
-    the last value stay what they were.
-    """
+    """Centred moving average over about a fifteenth of the points (an odd number, at least 5), so that the curve does not
+    lag. Towards the ends the window shrinks symmetrically."""
     half = max(2, len(values) // 30)
-    averages = []
-    for i in range(len(values)):
-        reach = min(half, i, len(values) - 1 - i)
-        window = values[i - reach : i + reach + 1]
-        averages.append(sum(window) / len(window))
-    return averages
+    reaches = [min(half, place, len(values) - 1 - place) for place in range(len(values))]
+    return [statistics.fmean(values[at - reach : at + reach + 1]) for at, reach in enumerate(reaches)]
 
 
 def plot(metrics_path: Path, out_path: Path, *, title: str) -> Path:
@@ -136,12 +128,8 @@ def _draw_losses(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
         (star,) = axes.plot(eval_steps[best], eval_losses[best], "*", markersize=19, zorder=5, label=label)
         star.set(markerfacecolor="#f2b134", markeredgecolor=_EVAL, markeredgewidth=1.4)
 
-    notes = []
-    if not losses:
-        notes.append("no training loss was logged")
-    if not eval_losses:
-        notes.append("no evaluation loss was logged")
-    notes += not_drawn(rows)
+    missing = [name for name, found in (("training", losses), ("evaluation", eval_losses)) if not found]
+    notes = [f"no {name} loss was logged" for name in missing] + not_drawn(rows)
     _say(axes, 1.01, "; ".join(notes), va="bottom")
     if losses or eval_losses:
         axes.legend(fontsize=12, frameon=True, framealpha=0.9, edgecolor="#d1d5db", loc="best")

@@ -86,7 +86,6 @@ def _train_judge_export(
         # Heavy from here on. Unsloth comes first and patches what follows.
         from slimtune.models import load as models
         from slimtune.train import trainer as trainers
-        from slimtune.train.safeguards import put_on as safeguards
 
         model, hf_tokenizer = models.load(folder, plan)
         model = models.add_lora(model, plan)
@@ -97,7 +96,7 @@ def _train_judge_export(
     trainer = trainers.build(method, model, hf_tokenizer, examples, held_out, plan, record, console)
     screen.mask_audit(console, trainers.check(method, trainer, hf_tokenizer, examples, tokenizer, plan, record))
     stored = models.memory_bytes(model)
-    safeguards.put_on(trainer, method, examples, record, console, interrupts)
+    trainers.safeguard(trainer, method, examples, record, console, interrupts)
 
     # Ask the base first and the tuned model after training, the same questions rendered the same way.
     target = judging.target_of(model, tokenizer, prepared)

@@ -29,9 +29,8 @@ from slimtune.train.methods import Method
 class _Read:
     """A recipe with its data read and compared, and the machine to plan for.
 
-    train, held_out: the method's records. test: the questions. data_hashes: by file. data_splits: which of the files are
-    sets of a split (split_manifest.recorded). contamination: what the test shares with the training data
-    (evaluate/contamination.py), None without a test.
+    train, held_out: the method's records. test: the questions. data_hashes: by file. data_splits: as
+    `split_manifest.recorded` gives them. contamination: as `contamination.check` gives it, None without a test.
     """
 
     recipe: Recipe
@@ -87,15 +86,12 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
         if importlib.util.find_spec(reporter) is None:
             raise fail(f"{reporter} is not installed", where="run.report_to", fix=f"pip install {reporter}")
     method = methods.find(recipe.train.method)
-    base = _base_of(recipe)
+    base = _base_of(recipe)  # before the data, which take longer
     return _plan(_read(recipe, method, assume_card=assume_card, card=card), *base)
 
 
 def after_download(prepared: Prepared) -> Prepared:
-    """Encode the examples with the base's own tokenizer, which is on this machine now, and plan again.
-
-    The data are neither read nor compared again.
-    """
+    """Encode the examples with the base's own tokenizer, which is on this machine now, and plan again."""
     return _plan(prepared, *_base_of(prepared.recipe))
 
 
@@ -137,7 +133,11 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
         from slimtune.evaluate import contamination  # numpy: not for a plan without a test
 
         overlap = contamination.check([method.as_conversation(record) for record in train.conversations], questions)
-        notes += _leak(len(contamination.contaminated_ids(overlap)), len(questions))
+        if seen := contamination.contaminated_ids(overlap):
+            notes.append(
+                f"{len(seen)} of {len(questions)} test questions are in the training data, so the verdict will be "
+                "'contaminated'. Remove them from one of the two. The run's eval/contamination.json lists them."
+            )
     return _Read(
         recipe=recipe,
         method=method,
@@ -202,16 +202,6 @@ def request_of(recipe: Recipe) -> PlanRequest:
         repeats=max(source.weight for source in recipe.data.train),
         cost=methods.find(recipe.train.method).cost,
     )
-
-
-def _leak(seen: int, of: int) -> list[str]:
-    """A warning while there is time: a question that is trained on cannot test the model."""
-    if not seen:
-        return []
-    return [
-        f"{seen} of {of} test questions are in the training data, so the verdict will be 'contaminated'. "
-        "Remove them from one of the two. The run's eval/contamination.json lists them."
-    ]
 
 
 def test_mode(evaluate: EvaluateSection) -> loading.DataMode:

@@ -21,12 +21,6 @@ from slimtune.recipe.schema import Recipe
 HARMLESS = ("about", "export", "run.report_to", "run.output_dir", "budget.price_per_hour", "train.save_total_limit")
 
 
-def latest(output_dir: Path, name: str) -> RecordedRun | None:
-    """The newest run of a recipe's name, finished or not; None where there is none."""
-    folder = latest_folder(output_dir / name)
-    return None if folder is None else run_folder.read(folder)
-
-
 def latest_folder(runs: Path) -> Path | None:
     """The newest run's folder among the runs of one recipe; None where there is none."""
     folders = [path.parent for path in runs.glob("*/manifest.json") if not path.parent.is_symlink()]
@@ -40,26 +34,22 @@ def _age(folder: Path) -> tuple[str, int]:
 
 
 def find(wanted: str, recipe: Recipe) -> RecordedRun:
-    """The run to resume. wanted: "auto" for the latest run of the recipe, or a run's folder.
-
-    Raises SlimtuneError where there is none.
-    """
-    if wanted != "auto":
-        return run_folder.read(Path(wanted))
-    found = latest(Path(recipe.run.output_dir), recipe.name)
-    if found is None:
-        folder = Path(recipe.run.output_dir) / recipe.name
-        raise fail("no run to resume", where=str(folder), fix="leave --resume out to start one")
-    return found
+    """The run to resume: the recipe's latest for "auto", or a run's folder. Raises SlimtuneError where there is none."""
+    runs = Path(recipe.run.output_dir) / recipe.name
+    folder = latest_folder(runs) if wanted == "auto" else Path(wanted)
+    if folder is None:
+        raise fail("no run to resume", where=str(runs), fix="leave --resume out to start one")
+    return run_folder.read(folder)
 
 
 def require_same(earlier: RecordedRun, recipe: Recipe, data_hashes: dict[str, str]) -> None:
     """Raise SlimtuneError where recipe or data have changed, with each old and new value."""
     before, now = _flat(earlier.recipe), _flat(yaml.safe_load(recipes.dump(recipe)))
+    harmless = tuple(f"{one}." for one in HARMLESS)
     problems = [
         Problem(f"was {before.get(key)!r}, is {now.get(key)!r}", key, "resume with the old value, or start a new run")
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not _harmless(key)
+        if before.get(key) != now.get(key) and not f"{key}.".startswith(harmless)
     ]
     recorded = earlier.manifest.get("hashes", {}).get("data", {})
     problems += [
@@ -68,27 +58,19 @@ def require_same(earlier: RecordedRun, recipe: Recipe, data_hashes: dict[str, st
         if recorded.get(path) != data_hashes.get(path)
     ]
     if problems:
-        raise SlimtuneError(
-            problems, summary=f"{earlier.directory} cannot be resumed, because recipe or data have changed"
-        )
+        summary = f"{earlier.directory} cannot be resumed, because recipe or data have changed"
+        raise SlimtuneError(problems, summary=summary)
 
 
 def recorded_plan(plan: Plan, earlier: RecordedRun) -> Plan:
-    """The plan that the run began with. A new one could differ, for example where other programs hold more of the card.
-
-    Raises SlimtuneError for a run of another version of Slimtune or on another kind of device.
-    """
+    """The plan that the run began with: a new one could differ where other programs hold more of the card.
+    Raises SlimtuneError for a run of another version of Slimtune or on another kind of device."""
     settings = earlier.plan.get("settings", {})
     if settings.keys() != plan.settings.keys():
-        raise fail(
-            "another version of Slimtune made the plan",
-            where=str(earlier.directory / "plan.json"),
-            fix="start a new run",
-        )
-    values: dict[str, Any] = {
-        name: tuple(entry["value"]) if isinstance(entry["value"], list) else entry["value"]
-        for name, entry in settings.items()
-    }
+        where = str(earlier.directory / "plan.json")
+        raise fail("another version of Slimtune made the plan", where=where, fix="start a new run")
+    recorded = {name: entry["value"] for name, entry in settings.items()}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()}
     if values["device"] != plan.device or values["precision"] != plan.precision:
         raise fail(
             f"the run began on {values['device']} in {values['precision']}; this machine would continue on "
@@ -126,7 +108,3 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {name: value}
     return {key: part for below in value for key, part in _flat(value[below], f"{name}.{below}".strip(".")).items()}
-
-
-def _harmless(key: str) -> bool:
-    return any(key == one or key.startswith(f"{one}.") for one in HARMLESS)

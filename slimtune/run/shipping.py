@@ -37,7 +37,7 @@ def export(record: RunRecord, recipe: Recipe, folder: Path, console: Console, *,
     if recipe.export is None:
         _refused("the recipe has no export section", record, console)
         return
-    refused = refusal(recipe, mapping(run, "eval/verdict.json", []))
+    refused = refusal(recipe, run)
     if refused and not force:
         _refused(refused, record, console)
         console.say(f"to export it nevertheless: slimtune export {run} --force")
@@ -55,22 +55,20 @@ def export(record: RunRecord, recipe: Recipe, folder: Path, console: Console, *,
     record.event("exported", ", ".join(exported["gguf"]) or "merged weights")
 
 
-def refusal(recipe: Recipe, judged: dict[str, Any]) -> str | None:
-    """Why `export.require_verdict` refuses; None where the export may go on. judged: verdict.json's content, or {}.
-
-    "cannot tell" passes, unless the test cannot even tell the model from a constant answer.
-    """
+def refusal(recipe: Recipe, run: Path) -> str | None:
+    """Why `export.require_verdict` refuses; None where the export may go on.
+    "cannot tell" passes, unless the test cannot even tell the model from a constant answer."""
     if recipe.export is None or not recipe.export.require_verdict:
         return None
+    judged = mapping(run, "eval/verdict.json", [])
     verdict = judged.get("verdict")
     if verdict in REFUSED:
         return f"the verdict is '{verdict}', and export.require_verdict is on"
     majority, interval = as_dict(judged.get("majority")), as_dict(judged.get("tuned")).get("interval")
     if verdict == "cannot tell" and majority and interval and interval[0] <= majority["share"]:
         constant = f"from always answering '{majority['label']}'"
-        return (
-            f"the test can tell the tuned model neither from its base nor {constant}, and export.require_verdict is on"
-        )
+        what = f"the test can tell the tuned model neither from its base nor {constant}"
+        return f"{what}, and export.require_verdict is on"
     return None
 
 
@@ -93,7 +91,7 @@ def export_again(
     recipe = recipes.load(run / "recipe.yaml")
     if recipe.export is None:
         raise fail("the run's recipe has no export section", where=str(run / "recipe.yaml"), fix="train with one")
-    refused = refusal(recipe, mapping(run, "eval/verdict.json", []))
+    refused = refusal(recipe, run)
     if refused and not force:
         raise fail(f"nothing is exported: {refused}", where=str(run), fix="see its report.html; --force exports it")
     record = RunRecord(run.resolve(), manifest, memory.Meter())
@@ -109,8 +107,7 @@ def export_again(
 def show(directory: Path, console: Console) -> None:
     """What an export's parity.json holds, on the screen."""
     content = mapping(directory, "parity.json", [])
-    rows = parity_text.rows(content)
-    if rows:
+    if rows := parity_text.rows(content):
         console.table(parity_text.TITLE, [parity_text.HEADING, *rows])
     for sentence in parity_text.sentences(content):
         console.say(sentence)

@@ -18,7 +18,7 @@ from slimtune.export import model_card
 from slimtune.export.gguf import gguf
 from slimtune.models import files as base_model
 from slimtune.recipe import loading as recipes
-from slimtune.run import experiment_log, judging, report, resume
+from slimtune.run import experiment_log, report, resume
 from slimtune.run.prepare import Prepared
 from slimtune.train.safeguards import checkpoints
 
@@ -35,10 +35,7 @@ def require_room(prepared: Prepared) -> None:
 
 
 def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[str, str] | None = None) -> RunRecord:
-    """Create the run's folder and record the resolved recipe, the plan and everything else that is known so far.
-
-    sources: where each value of the recipe comes from (`loading.load_with_sources`); None without a file.
-    """
+    """Create the run's folder and record everything that is known so far. sources: as for `pipeline.run`."""
     recipe = prepared.recipe
     text = recipes.dump(recipe)
     record = run_record.open_run(
@@ -89,7 +86,8 @@ def go_on(record: RunRecord, console: Console) -> None:
         if (record.directory / name).exists():
             shutil.rmtree(record.directory / name)
     (record.directory / "export").mkdir()
-    judging.forget_answers(record)
+    for name in ("tuned.jsonl", "verdict.json", "samples.jsonl", "golden.jsonl"):
+        (record.directory / "eval" / name).unlink(missing_ok=True)
     record.update(status="running", finished=None, complete=False)
     told = f"Resumed after step {found.step}" if found.step else "Resumed from the beginning: no checkpoint exists yet"
     record.event("resumed", told, step=found.step)
@@ -117,10 +115,7 @@ def ended(record: RunRecord, error: BaseException, console: Console) -> None:
 
 
 def examples_within(prepared: Prepared, record: RunRecord) -> tuple[list[Any], list[Any]]:
-    """The training and the held-out examples that are not too long.
-
-    The plan has refused a run with more overlong ones than the recipe allows.
-    """
+    """The training and the held-out examples that are not too long. The plan has refused more than the recipe allows."""
     limit, kept = prepared.request.longest_example, []
     for examples in (prepared.examples, prepared.held_out_examples):
         counts = prepared.method.lengths(examples).tokens
@@ -158,16 +153,11 @@ def _labels(conversations: Iterable[Conversation]) -> dict[str, int]:
 
 def compare_memory(measured: dict[str, int], prepared: Prepared, record: RunRecord) -> list[memory.Comparison]:
     """Record measured memory beside predicted memory. A difference of more than 5 % becomes an event."""
-    compared = memory.compare(prepared.plan.predicted, measured)
+    plan = prepared.plan
+    compared = memory.compare(plan.predicted, measured)
     differences = memory.sentences(compared)
-    record.update(
-        memory={
-            "predicted": prepared.plan.predicted,
-            "measured": measured,
-            "predicted_phases": prepared.plan.phases,
-            "differences": differences,
-        }
-    )
+    figures = {"predicted": plan.predicted, "measured": measured, "predicted_phases": plan.phases}
+    record.update(memory={**figures, "differences": differences})
     for sentence in differences:
         record.event("memory_differs", sentence)
     return compared

@@ -1,9 +1,10 @@
 """Check that the batches of the trainer carry loss on exactly the responses.
 
 A collator can overwrite labels, packing can shift them, truncation can cut an answer off. So the audit takes the collated
-batches of the trainer's own data loader and compares every token with the computed boundary before the first step.
+batches of the trainer's own data loader.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -60,8 +61,7 @@ def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, *
         for batch in trainer.get_train_dataloader():
             batches += 1
             for ids, labels in documents(batch):
-                key = as_key(ids)
-                example = expected.get(key)
+                example = expected.get(key := as_key(ids))
                 if example is None:
                     unknown.append(ids)
                     continue
@@ -76,20 +76,12 @@ def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, *
     missing = [expected[key].where for key, count in due.items() if count > 0]
     if unknown:
         text = tokenizer.decode(unknown[0])[:120]
-        problems.append(
-            Problem(
-                f"{len(unknown)} rows of the trainer's batches do not come from the data, the first being {text!r}",
-                fix="check what changes tokens between data and batches (truncation, a collator, packing)",
-            )
-        )
+        what = f"{len(unknown)} rows of the trainer's batches do not come from the data, the first being {text!r}"
+        fix = "check what changes tokens between data and batches (truncation, a collator, packing)"
+        problems.append(Problem(what, fix=fix))
     if missing:
-        problems.append(
-            Problem(
-                f"{len(missing)} examples never reach the trainer",
-                missing[0],
-                "check what cuts or drops them on the way",
-            )
-        )
+        what = f"{len(missing)} examples never reach the trainer"
+        problems.append(Problem(what, missing[0], "check what cuts or drops them on the way"))
     if problems:
         more = [Problem(f"… and {len(problems) - _SHOWN} more")] if len(problems) > _SHOWN else []
         raise SlimtuneError(
@@ -101,10 +93,8 @@ def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, *
 
 
 def count_refined(examples: Sequence[Example], mask: Any) -> int:
-    """How many examples the marker-based `mask` would label differently from the computed boundary.
-
-    mask: {"input_ids": [[int]]} -> {"labels": [[int]]}, as backend.train_on_responses_only makes it.
-    """
+    """How many examples a marker-based mask would label differently from the computed boundary.
+    mask: {"input_ids": [[int]]} -> {"labels": [[int]]}, as backend.train_on_responses_only makes it."""
     labels = mask({"input_ids": [list(example.input_ids) for example in examples]})["labels"]
     return sum(list(row) != list(example.labels) for row, example in zip(labels, examples, strict=True))
 
@@ -125,14 +115,9 @@ def _difference(example: Example, labels: Sequence[int], tokenizer: ChatTokenize
 
 
 def _preview(example: Example, tokenizer: ChatTokenizer) -> dict[str, Any]:
-    segments: list[dict[str, Any]] = []
-    start = 0
-    for end in range(1, len(example.labels) + 1):
-        boundary = end == len(example.labels) or (example.labels[end] == IGNORE_INDEX) != (
-            example.labels[start] == IGNORE_INDEX
-        )
-        if boundary:
-            text = tokenizer.decode(example.input_ids[start:end])
-            segments.append({"text": text, "supervised": example.labels[start] != IGNORE_INDEX})
-            start = end
+    pairs = zip(example.input_ids, example.labels, strict=True)
+    segments = [
+        {"text": tokenizer.decode([token for token, _ in group]), "supervised": supervised}
+        for supervised, group in itertools.groupby(pairs, key=lambda pair: pair[1] != IGNORE_INDEX)
+    ]
     return {"where": example.where, "tokens": len(example.input_ids), "segments": segments}

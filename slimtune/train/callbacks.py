@@ -9,6 +9,7 @@ from slimtune.models import backend  # noqa: F401  before transformers: Unsloth 
 from transformers import TrainerCallback  # isort: skip
 
 from slimtune.core.progress import Advance, ignore
+from slimtune.core.units import GIB
 
 RISES_BEFORE_WARNING = 3
 LOGGED = ("loss", "grad_norm", "learning_rate", "eval_loss", "tokens_per_second", "num_input_tokens_seen")
@@ -17,11 +18,10 @@ LOGGED = ("loss", "grad_norm", "learning_rate", "eval_loss", "tokens_per_second"
 class ProgressCallback(TrainerCallback):
     """Hands every logged value to `write(record)` and the state of the training to `advance`, a progress bar.
 
-    memory_in_use: bytes, of the card where there is one and of this process otherwise. logged: values to hand on beside
-    `LOGGED`.
-    Tokens per second come from the Trainer's count of tokens that are no padding (TRL's own count stays at 0 in the
-    trainer that Unsloth generates for CUDA, which computes the loss by itself) and the time inside training steps, so
-    that evaluation and saving do not make training look slow; the time left includes them.
+    memory_in_use: in bytes. logged: values to hand on beside `LOGGED`.
+    Tokens per second come from the Trainer's count of tokens without padding, since TRL's own count stays at 0 in the
+    trainer that Unsloth generates for CUDA. They count the time inside training steps; the time left includes
+    evaluation and saving.
     """
 
     def __init__(
@@ -65,15 +65,10 @@ class ProgressCallback(TrainerCallback):
     def _note(self, state: Any) -> str:
         elapsed, done = time.monotonic() - self.started, max(1, state.global_step - self.first_step)
         parts = [f"epoch {state.epoch or 0:.2f}"]
-        for name, key, form in (
-            ("loss", "loss", ".4f"),
-            ("eval", "eval_loss", ".4f"),
-            ("tok/s", "tokens_per_second", ",.0f"),
-        ):
-            if key in self.values:
-                parts.append(f"{name} {self.values[key]:{form}}")
-        parts.append(f"mem {self.memory_in_use() / 2**30:.2f} GiB")
-        return "  ".join([*parts, f"{clock(elapsed / done * (state.max_steps - state.global_step))} left"])
+        shown = (("loss", "loss", ".4f"), ("eval", "eval_loss", ".4f"), ("tok/s", "tokens_per_second", ",.0f"))
+        parts += [f"{name} {self.values[key]:{form}}" for name, key, form in shown if key in self.values]
+        left = clock(elapsed / done * (state.max_steps - state.global_step))
+        return "  ".join([*parts, f"mem {self.memory_in_use() / GIB:.2f} GiB", f"{left} left"])
 
 
 class OverfittingCallback(TrainerCallback):
@@ -85,12 +80,8 @@ class OverfittingCallback(TrainerCallback):
         self.rises = 0
         self.warned = False
 
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
-    ) -> None:
-        loss = (metrics or {}).get("eval_loss")
-        if loss is None:
-            return
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
+        loss = metrics["eval_loss"]
         self.rises = self.rises + 1 if loss > self.previous else 0
         self.previous = loss
         if self.rises >= RISES_BEFORE_WARNING and not self.warned:
@@ -104,9 +95,7 @@ class OverfittingCallback(TrainerCallback):
 
 class MemoryCallback(TrainerCallback):
     """Measures the memory of this process's first optimizer step apart, between `begin()` and `end()`.
-
-    The first step of a resumed run counts too, because the optimizer's state is created in it.
-    """
+    The optimizer's state is created in it, in a resumed run too."""
 
     def __init__(self, begin: Callable[[], None], end: Callable[[], None]):
         self.due = [begin, end]

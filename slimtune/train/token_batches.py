@@ -22,17 +22,12 @@ _CHUNK = 1000
 
 def table(examples: Sequence[Example]) -> datasets.Dataset:
     """A row an example: `input_ids` and `labels`, lists of 32-bit integers.
-
-    What `Dataset.from_dict` makes of them, which turns every token into a Python object first, and labels into 64 bits.
-    """
+    `Dataset.from_dict` would turn every token into a Python object first, and labels into 64 bits."""
     import datasets
     import pyarrow
     from datasets.fingerprint import generate_random_fingerprint
 
-    columns = {
-        "input_ids": _column([example.input_ids for example in examples]),
-        "labels": _column([example.labels for example in examples]),
-    }
+    columns = {name: _column([getattr(example, name) for example in examples]) for name in ("input_ids", "labels")}
     # Without a fingerprint it would hash the whole table, copying it several times; nothing is looked up in a cache here.
     return datasets.Dataset(pyarrow.table(columns), fingerprint=generate_random_fingerprint())
 
@@ -68,7 +63,12 @@ def size(batch: Batch) -> tuple[int, int]:
 def split(batch: Batch, limit: int | None, multiple: int) -> list[tuple[Batch, float]]:
     """The batch in pieces, see `methods.Batches`; a piece's share is that of the labelled tokens."""
     pieces = cut(batch, limit, multiple)
-    return list(zip(pieces, _shares(pieces) if len(pieces) > 1 else [1.0], strict=True))
+    if len(pieces) == 1:
+        return [(batch, 1.0)]
+    # The first label of a row has no token before it that predicts it.
+    counts = [int((piece["labels"][:, 1:] != IGNORE_INDEX).sum()) for piece in pieces]
+    shares = [count / sum(counts) if any(counts) else 1 / len(pieces) for count in counts]
+    return list(zip(pieces, shares, strict=True))
 
 
 def documents(batch: Batch) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -156,9 +156,3 @@ def _cannot_cut(what: str) -> SlimtuneError:
         fix="make the batches smaller: lower train.per_device_train_batch_size or train.row_length",
         exit_code=DOES_NOT_FIT,
     )
-
-
-def _shares(pieces: Sequence[Batch]) -> list[float]:
-    """Each piece's share of the labelled tokens. The first label of a row has no token before it that predicts it."""
-    counts = [int((piece["labels"][:, 1:] != IGNORE_INDEX).sum()) for piece in pieces]
-    return [count / sum(counts) if sum(counts) else 1 / len(counts) for count in counts]

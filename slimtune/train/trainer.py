@@ -1,5 +1,6 @@
 """What the trainers of all methods have in common: built from the plan, compared with it, audited, measured."""
 
+import dataclasses
 import gc
 import os
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,10 @@ from slimtune.data.chat_template import ChatTokenizer
 from slimtune.plan.make import Plan
 from slimtune.train import callbacks
 from slimtune.train.methods import Method
+from slimtune.train.safeguards import checkpoints, finite, out_of_memory, saving
+from slimtune.train.safeguards.interrupts import Interrupts
+
+_LIMITS = "memory_limits"  # in the manifest
 
 # Settings that the plan and the training arguments call by the same name.
 _SHARED = (
@@ -62,10 +67,7 @@ def build(
 
 
 def arguments(plan: Plan, directory: Path) -> dict[str, Any]:
-    """The training arguments that do not depend on the method, for a configuration of TRL's.
-
-    directory: the run's folder, for checkpoints and tensorboard files.
-    """
+    """The training arguments that do not depend on the method. directory: the run's, for checkpoints and tensorboard."""
     # Transformers 5 takes tensorboard's folder from the environment alone (integrations/integration_utils.py).
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory / "tensorboard")
     return {
@@ -115,10 +117,8 @@ def check(
     plan: Plan,
     record: RunRecord,
 ) -> Any:
-    """Hold the built trainer against the plan and its batches against the examples; record both and return the audit.
-
-    Raises SlimtuneError where either differs.
-    """
+    """Compare the built trainer with the plan and its batches with the examples; record both and return the audit.
+    Raises SlimtuneError where either differs."""
     settings = effective_settings(trainer)
     record.update(trainer=settings)
     compare_with_plan(settings, plan)
@@ -129,18 +129,15 @@ def check(
 
 def effective_settings(trainer: Any) -> dict[str, Any]:
     """What the built trainer will really do, under the plan's names."""
-    arguments = trainer.args
-    lora = trainer.model.peft_config["default"]
+    arguments, lora, inner = trainer.args, trainer.model.peft_config["default"], trainer.model.get_base_model()
     targets = lora.target_modules
-    inner = trainer.model.get_base_model()
     embedding, head = inner.get_input_embeddings(), inner.get_output_embeddings()
     # Unsloth marks the layers that keep their activations, and hangs the swapped ones on the list of layers.
     kept = [module for module in inner.modules() if module.__dict__.get("_unsloth_skip_checkpoint")]
     swapped = getattr(getattr(inner, "_unsloth_block_swap", None), "indices", ())
-    precision = "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "fp32"
     return {
         **{name: getattr(arguments, name) for name in _SHARED},
-        "precision": precision,
+        "precision": "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "fp32",
         "cpu_threads": torch.get_num_threads() if arguments.device.type == "cpu" and arguments.use_cpu else None,
         "offload_embedding": embedding.weight.device != head.weight.device,
         "offload_layers": len(swapped),
@@ -176,6 +173,58 @@ def compare_with_plan(settings: dict[str, Any], plan: Plan) -> None:
         )
 
 
+def safeguard(
+    trainer: Any,
+    method: Method,
+    examples: Sequence[Any],
+    record: RunRecord,
+    on_progress: OnProgress,
+    interrupts: Interrupts,
+) -> None:
+    """Whole checkpoints, recovery from too little memory, a stop before a step that is not finite, and Ctrl-C.
+    What the memory turned out to allow is kept in the manifest, so that a resumed run need not learn it again."""
+
+    def saved(step: int, folder: Path, size: int, seconds: float) -> None:
+        record.event("checkpoint", f"{folder.name} is on the disk", step=step, bytes=size, seconds=round(seconds, 3))
+
+    def recovered(step: int, text: str, details: dict[str, Any]) -> None:
+        record.event("out_of_memory", text, step=step, **details)
+        record.update(**{_LIMITS: dataclasses.asdict(limits)})
+        on_progress.warn(text)
+
+    saving.keep_whole(trainer, saved)
+    # The guard comes after the recovery, so that it sees a micro-batch once, however often it had to be computed.
+    limits = out_of_memory.Limits(**record.manifest.get(_LIMITS, {}))
+    out_of_memory.survive(trainer, method.batches(), limits, recovered)
+    trainer.add_callback(interrupts.callback)
+    _train_no_further(trainer)
+    # Last: it looks at the weights before they are saved, also where a signal asked for it.
+    finite.guard(
+        trainer, examples, method.batches(), lambda: checkpoints.newest_valid(record.directory / "checkpoints").path
+    )
+
+
+def _train_no_further(trainer: Any) -> None:
+    """A run that is resumed after its last step, or after it was stopped early, takes no other step.
+
+    transformers 5.17, trainer.py: _inner_training_loop calls _run_epoch for the epoch of the checkpoint, which asks
+    whether training is to stop only after a step. on_train_begin has cleared the flag by then. The count of early
+    stopping comes back with the checkpoint only where that is asked for.
+    """
+    trainer.args.restore_callback_states_from_checkpoint = True
+    run_epoch = trainer._run_epoch
+
+    def run_epoch_unless_over(*arguments: Any, **more: Any) -> None:
+        early = [found for found in trainer.callback_handler.callbacks if isinstance(found, EarlyStoppingCallback)]
+        stopped = any(found.early_stopping_patience_counter >= found.early_stopping_patience for found in early)
+        if stopped or trainer.state.global_step >= trainer.state.max_steps:
+            trainer.control.should_training_stop = True
+        else:
+            run_epoch(*arguments, **more)
+
+    trainer._run_epoch = run_epoch_unless_over
+
+
 def train(trainer: Any, checkpoint: str | None, on_progress: OnProgress) -> None:
     """Train, from a checkpoint's folder where one is given."""
     with on_progress.bar("Training, steps") as advance:
@@ -186,18 +235,17 @@ def train(trainer: Any, checkpoint: str | None, on_progress: OnProgress) -> None
 
 
 def last_loss(trainer: Any) -> str:
-    """The last logged training loss, as text."""
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return f"{losses[-1]:.4f}" if losses else "unknown"
 
 
-def peak_memory(trainer: Any, phases: Mapping[str, Mapping[str, int]] | None = None) -> dict[str, int]:
-    """Bytes of the optimizer's state, and with a meter's `phases` the peaks of training, under the plan's names."""
+def peak_memory(trainer: Any, phases: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Bytes of the optimizer's state, and the peaks of a meter's phases, under the plan's names."""
     optimizer = trainer.optimizer
     states = [value for state in optimizer.state.values() for value in state.values()] if optimizer else []
     # 8-bit optimizers share one table of values among all parameters.
     tensors = {value.data_ptr(): value.nbytes for value in states if isinstance(value, torch.Tensor)}
-    return {"optimizer state": sum(tensors.values()), **memory.peaks(phases or {})}
+    return {"optimizer state": sum(tensors.values()), **memory.peaks(phases)}
 
 
 def memory_in_use() -> int:

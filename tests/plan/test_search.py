@@ -9,10 +9,9 @@ from slimtune.core.units import GIB
 from slimtune.models import cards, hardware
 from slimtune.models import shapes as models
 from slimtune.plan import batching, calibration, search
-from slimtune.plan.jobs import Job
 from slimtune.plan.lengths import Lengths
 from slimtune.plan.memory import vram
-from slimtune.plan.request import Data
+from slimtune.plan.request import Data, Job
 from slimtune.plan.search import Choice, Knobs
 from slimtune.recipe.schema import Recipe
 from slimtune.run.prepare import request_of

@@ -113,7 +113,7 @@ def test_the_installed_packages_requirements_come_first(machine, monkeypatch):
 
 
 def test_without_any_pins_that_is_said(machine, monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "_requirements_file", lambda: tmp_path / "requirements.txt")
+    monkeypatch.setattr(doctor, "_REQUIREMENTS", tmp_path / "requirements.txt")
     findings = doctor.machine(machine.output)
     has(findings, "warning", "not installed as a package, and no requirements.txt is beside it")
     has(findings, "ok", "torch 2.10.0")

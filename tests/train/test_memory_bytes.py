@@ -54,7 +54,7 @@ def assert_exact(folder, plan, directory):
     stored = models.memory_bytes(trainer.model)
     trainer.train()
     expected = ram.comparable(predicted(folder, plan, examples))
-    assert {**stored, **trainers.peak_memory(trainer)} == {
+    assert {**stored, **trainers.peak_memory(trainer, {})} == {
         name: expected[name] for name in ("weights", "LoRA weights", "optimizer state")
     }
 

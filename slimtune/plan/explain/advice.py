@@ -13,7 +13,7 @@ from slimtune.models import families
 from slimtune.models import shapes as models
 from slimtune.models.shapes import ModelShape
 from slimtune.plan import search
-from slimtune.plan.jobs import Job
+from slimtune.plan.request import Job
 from slimtune.recipe import yaml_lines
 
 CHANGES_SHOWN = 3
@@ -21,23 +21,6 @@ _BATCH_SETTINGS = ("per_device_train_batch_size", "gradient_accumulation_steps",
 _OPEN_TO_THE_PLAN = (*_BATCH_SETTINGS, "checkpoint_skip_layers", "double_buffer")
 _CARD_SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80, 141)
 _SIZE = re.compile(r"^(?P<series>.+?)-(?P<size>\d+(\.\d+)?)b(?P<rest>.*)$", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Remedy:
-    """What makes the run fit. override: as written on the command line. peak_bytes: of the run with it, at least."""
-
-    override: str
-    meaning: str
-    peak_bytes: int
-    saving_bytes: int
-    budget_bytes: int
-
-    def __str__(self) -> str:
-        total = f"{size_text(self.peak_bytes)} in all"
-        if self.saving_bytes > 0:
-            return f"{self.meaning}: saves {size_text(self.saving_bytes)}, {total}"
-        return f"{self.meaning}: {total}, of a budget of {size_text(self.budget_bytes)}"
 
 
 @dataclass(frozen=True)
@@ -63,7 +46,7 @@ class _Idea:
 def does_not_fit(job: Job, budget_bytes: int) -> SlimtuneError:
     """The error (exit code 3) that says how much memory is missing and what would help."""
     needed = search.smallest(job).required_bytes
-    problems = [Problem(str(change), change.override) for change in _changes(job, needed)]
+    problems = _changes(job, needed)
     if not problems:
         problems = [Problem("no single change makes it fit", "model.base", "use a much smaller model")]
     return SlimtuneError(
@@ -75,7 +58,7 @@ def does_not_fit(job: Job, budget_bytes: int) -> SlimtuneError:
     )
 
 
-def _changes(job: Job, needed_bytes: int) -> list[Remedy]:
+def _changes(job: Job, needed_bytes: int) -> list[Problem]:
     """The first few changes that make the run fit, cheapest first: what costs nothing, then time, quality, money.
 
     Single changes as far as there are any, then pairs of those that do not suffice alone. needed_bytes: what the run
@@ -90,7 +73,7 @@ def _changes(job: Job, needed_bytes: int) -> list[Remedy]:
     for first, second in itertools.combinations(insufficient, 2):
         if len(found) >= CHANGES_SHOWN:
             break
-        if first.values.keys() & second.values.keys() == {"model"} and first.shape and second.shape:
+        if first.shape and second.shape:
             continue  # two models at once
         both = _Idea(
             f"{first.override} {second.override}",
@@ -101,13 +84,13 @@ def _changes(job: Job, needed_bytes: int) -> list[Remedy]:
         if change := _tried(both, job, needed_bytes):
             found.append(change)
     # One card is enough to be told of, as long as there is anything else.
-    cards = [change for change in found if change.override.startswith("budget.vram_gb=")]
+    cards = [change for change in found if change.where.startswith("budget.vram_gb=")]
     found.sort(key=lambda change: change in cards[1:])
     return found[:CHANGES_SHOWN]
 
 
-def _tried(idea: _Idea, job: Job, needed_bytes: int) -> Remedy | None:
-    """The change if the run fits with it."""
+def _tried(idea: _Idea, job: Job, needed_bytes: int) -> Problem | None:
+    """What the change achieves, and as the place its override; None where the run does not fit with it."""
     changed = dataclasses.replace(job.changed(**idea.values), shape=idea.shape or job.shape)
     if idea.card_gb:
         card = dataclasses.replace(job.hardware, memory_bytes=idea.card_gb * GIB, used_bytes=0)
@@ -126,7 +109,9 @@ def _tried(idea: _Idea, job: Job, needed_bytes: int) -> Remedy | None:
         meaning += f", rank {chosen.job.rank})" if chosen.job.rank != changed.rank else ")"
     # Free memory is spent on speed, so the saving is counted from the smallest form, not from the fastest.
     least = min(search.smallest(changed).required_bytes, chosen.required_bytes)
-    return Remedy(idea.override, meaning, least, needed_bytes - least, budget)
+    total, saved = f"{size_text(least)} in all", needed_bytes - least
+    effect = f"saves {size_text(saved)}, {total}" if saved > 0 else f"{total}, of a budget of {size_text(budget)}"
+    return Problem(f"{meaning}: {effect}", idea.override)
 
 
 def _ideas(job: Job) -> Iterator[_Idea]:
@@ -169,13 +154,10 @@ def _smaller_models(base: str) -> Iterator[tuple[str, ModelShape]]:
     named = _SIZE.match(repository)
     if named is None:
         return
-    sizes = {}
-    for published in models.known():
-        other = _SIZE.match(published)
-        if other and other["series"].lower() == named["series"].lower():
-            sizes[float(other["size"])] = other["size"]
-    for size in sorted((size for size in sizes if size < float(named["size"])), reverse=True):
-        name = f"{organisation}{slash}{named['series']}-{sizes[size]}B{named['rest']}"
+    published = filter(None, map(_SIZE.match, models.known()))
+    sizes = {other["size"] for other in published if other["series"].lower() == named["series"].lower()}
+    for size in sorted((size for size in sizes if float(size) < float(named["size"])), key=float, reverse=True):
+        name = f"{organisation}{slash}{named['series']}-{size}B{named['rest']}"
         smaller = models.find(name)
         if smaller is not None and families.get(smaller.family).trains:
             yield name, smaller

@@ -16,8 +16,8 @@ from slimtune.core.errors import fail
 from slimtune.core.files import staged
 from slimtune.core.units import GIB, size_text
 from slimtune.plan.batching import single
-from slimtune.plan.jobs import Job
 from slimtune.plan.make import Plan
+from slimtune.plan.request import Job
 from slimtune.plan.search import Choice
 
 if TYPE_CHECKING:
@@ -78,10 +78,8 @@ class Bar:
 
 
 def groups(items: Mapping[str, int]) -> dict[str, int]:
-    """Bytes by the names of `GROUPS`, in their order, groups of no bytes left out; the sum stays the same.
-
-    Raises ValueError for a name that is in no group, so that no term silently vanishes, and for negative bytes.
-    """
+    """Bytes by the names of `GROUPS`, in their order, groups of no bytes left out.
+    Raises ValueError for a name that is in no group, so that no term silently vanishes, and for negative bytes."""
     known = {name for names in GROUPS.values() for name in names}
     if unknown := sorted(set(items) - known):
         raise ValueError(f"in no group of slimtune.plan.explain.picture.GROUPS: {', '.join(unknown)}")
@@ -122,8 +120,8 @@ def plot(
     """Draw one to eight bars into a PNG of 1400 x (324 + 80 · bars) pixels and return its path.
 
     budget_bytes: what the run may use. visible_bytes: what the card offers. card: its name ("RTX 3080").
-    Texts that are too long are shortened; a character that no font at hand has becomes "?". The file is written whole
-    or not at all, with the same bytes for the same arguments, matplotlib and fonts.
+    Texts that are too long are shortened; a character that no font at hand has becomes "?". The same arguments,
+    matplotlib and fonts give the same bytes.
     Raises SlimtuneError if the file cannot be written; ValueError for another number of bars and as `groups` does.
     """
     if path.suffix.lower() != ".png":

@@ -2,8 +2,8 @@
 
 from slimtune.core.units import GIB, MIB, plural
 from slimtune.plan.batching import Batching, compare_packing
-from slimtune.plan.jobs import Job
 from slimtune.plan.memory import vram
+from slimtune.plan.request import Job
 from slimtune.plan.search import Choice
 
 

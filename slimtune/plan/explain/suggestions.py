@@ -165,10 +165,8 @@ def facts_of(
     rank: int | None = None,
     steps: int | None = None,
 ) -> PlanFacts:
-    """The facts of a request and its training data.
-
-    tasks: examples of each task, as often as their weights say. rank, steps: of the plan where there is one.
-    """
+    """The facts of a request and its training data. rank, steps: of the plan where there is one.
+    tasks: examples of each task, as often as their weights say."""
     train, rows = request.train, sum(tasks.values())
     rank = rank or request.lora.rank
     epochs = train.epochs if train.max_steps is None else train.max_steps * train.effective_batch_size / rows

@@ -7,6 +7,7 @@ Letters in formulas: N tokens of a micro-batch, H hidden size, I intermediate si
 features of queries and of keys (heads · head_dim). P parameters of the decoder's linears, P_lora of the adapter.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -120,8 +121,7 @@ def predict(
     layer = layer_activations(shape, tokens, fused_mlp=fused_mlp, lora_on_down="down_proj" in targets)
     checkpoint = checkpoint_bytes(shape, tokens)
     checkpoints = (shape.layers - kept_layers) * checkpoint
-    swapped = swapped_layer_bytes(shape, quantisation)
-    base = linear_weights(shape, quantisation)
+    swapped, base = swapped_layer_bytes(shape, quantisation), linear_weights(shape, quantisation)
     embeddings = embedding_weights(shape, offloaded=offload_embedding)
     offloads = checkpointing == "unsloth"
     allocated = {
@@ -249,18 +249,13 @@ def optimizer_step(lora_parameters: int, optimizer: Optimizer) -> int:
 def fused_projections(shape: ModelShape, targets: Collection[str]) -> frozenset[str]:
     """The linears whose LoRA runs in Unsloth's own backward: o_proj, and the MLP and q, k, v where all three have an
     adapter and no bias (`patch_peft_model` in models/llama.py)."""
-    fused = {"o_proj"} & set(targets)
-    if set(MLP) <= set(targets):
-        fused |= set(MLP)
-    qkv = {"q_proj", "k_proj", "v_proj"}
-    if qkv <= set(targets) and not shape.qkv_bias:
-        fused |= qkv
-    return frozenset(fused)
+    groups = [{"o_proj"}, set(MLP)] + ([] if shape.qkv_bias else [{"q_proj", "k_proj", "v_proj"}])
+    return frozenset().union(*(group for group in groups if group <= set(targets)))
 
 
 def dequantisation_buffer(shape: ModelShape, fused: Collection[str], quantisation: Quantisation) -> int:
     """2·max(in·out) over the fused linears: the 16-bit scratch that is grown once and kept (`kernels/utils.py`)."""
-    sizes = [shape.projections[name][0] * shape.projections[name][1] for name in fused]
+    sizes = [math.prod(shape.projections[name]) for name in fused]
     return 2 * max(sizes, default=0) if quantisation == "nf4" else 0
 
 
@@ -300,8 +295,8 @@ def mlp_backward(shape: ModelShape, tokens: int, layer: int, quantisation: Quant
     2·H·I (`fast_lora.LoRA_MLP.backward`). PyTorch's own backward holds three inner gradients (not measured).
     """
     scratch = 0 if quantisation == "16bit" else 2 * shape.hidden_size * shape.intermediate_size
-    inner = 1 if fused_mlp else 3
-    return layer + 2 * tokens * (shape.hidden_size + inner * shape.intermediate_size) + scratch
+    gradients = shape.hidden_size + (1 if fused_mlp else 3) * shape.intermediate_size
+    return layer + 2 * tokens * gradients + scratch
 
 
 def attention_backward(shape: ModelShape, tokens: int) -> int:

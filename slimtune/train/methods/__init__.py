@@ -1,8 +1,8 @@
 """The ways to train. Each is one file in this folder that defines `METHOD`; nothing else in the package names it.
 
-A method has its own kind of record (what a row of data says) and its own kind of example (what the trainer is fed).
-Everything outside of its file handles both only through the functions of `Method`; of an example it knows `where`, the
-"path:line" of its row. No torch: a plan reads, encodes and counts. Import what is heavy inside the functions.
+A method has its own kind of record (a row of data) and of example (what the trainer is fed). Everything outside of its
+file handles both through the functions of `Method`; of an example it knows `where`, the "path:line" of its row. No torch:
+import what is heavy inside the functions.
 """
 
 import importlib
@@ -22,27 +22,22 @@ Counted = Callable[[int, int | None], None]
 
 
 class Batches(Protocol):
-    """How the collated batches of a method's trainer are read and divided."""
+    """How the collated batches of a method's trainer are read and divided.
 
-    def key(self, example: Any) -> Hashable:
-        """What an example is found again by in a batch."""
-        ...
+    key: what an example is found again by in a batch. keys: of a batch's examples, in order. size: how many examples a
+    batch holds, and how many tokens, padding included. split: the batch in pieces of at most `limit` tokens, whole
+    examples in order, and each piece's share of its loss. One example may be longer than the limit. Rows are padded to a
+    multiple of `multiple` tokens. A batch within the limit is returned as it is, and SlimtuneError is raised for one that
+    cannot be divided.
+    """
 
-    def keys(self, batch: Batch) -> Iterable[Hashable]:
-        """The keys of a batch's examples, in order."""
-        ...
+    def key(self, example: Any) -> Hashable: ...
 
-    def size(self, batch: Batch) -> tuple[int, int]:
-        """How many examples a batch holds, and how many tokens, padding included."""
-        ...
+    def keys(self, batch: Batch) -> Iterable[Hashable]: ...
 
-    def split(self, batch: Batch, limit: int | None, multiple: int) -> list[tuple[Batch, float]]:
-        """The batch in pieces of at most `limit` tokens, whole examples in order, and each piece's share of its loss.
+    def size(self, batch: Batch) -> tuple[int, int]: ...
 
-        One example may be longer than the limit. Rows are padded to a multiple of `multiple` tokens. A batch within the
-        limit is returned as it is. Raises SlimtuneError for a batch that cannot be divided.
-        """
-        ...
+    def split(self, batch: Batch, limit: int | None, multiple: int) -> list[tuple[Batch, float]]: ...
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,7 @@ def build_trainer(
     directory: Path,
     callbacks: Sequence[Any] = (),
 ) -> Any:
-    """An SFTTrainer that packs or pads the examples as the plan says and changes nothing else about them.
-
-    directory: the run's folder, for checkpoints and tensorboard files.
-    """
+    """An SFTTrainer that packs or pads the examples as the plan says and changes nothing else about them."""
     from slimtune.models import backend
     from slimtune.train import token_batches, trainer
 
@@ -60,10 +57,7 @@ def build_trainer(
 
 
 def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, hf_tokenizer: Any) -> MaskAudit:
-    """Hold every label of one epoch against the response mask.
-
-    Also counts the examples that Unsloth's marker-based mask would label differently.
-    """
+    """Hold every label of one epoch against the response mask, and count where Unsloth's marker-based mask differs."""
     from slimtune.models import backend
     from slimtune.train import audit as mask_audit
 

@@ -37,19 +37,13 @@ _REQUIRED = {
 }
 _RNG_STATE = re.compile(r"rng_state(_[0-9]+)?\.pth")  # one file, or one for each process
 _PICKLED = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
-_PICKLED_BY_TRAINER = {
-    "optimizer.pt",
-    "scheduler.pt",
-    "scaler.pt",
-}  # and rng_state.pth, all read with weights_only=True
+# And rng_state.pth, all read with weights_only=True.
+_PICKLED_BY_TRAINER = {"optimizer.pt", "scheduler.pt", "scaler.pt"}
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The checkpoint to go on from.
-
-    path, step: None where there is no valid one. skipped: (name, reason) of each newer one that is broken.
-    """
+    """The checkpoint to go on from, None where none is valid. skipped: (name, reason) of each newer, broken one."""
 
     path: Path | None
     step: int | None
@@ -58,9 +52,7 @@ class Found:
 
 def verify(folder: Path, name: str | None = None) -> str | None:
     """What is wrong with a checkpoint, None where it is valid. Reads every byte and unpickles nothing.
-
-    name: verify the folder as if it had this name.
-    """
+    name: verify the folder as if it had this name."""
     try:
         return _first_fault(folder, name or folder.name)
     except OSError as error:
@@ -68,10 +60,7 @@ def verify(folder: Path, name: str | None = None) -> str | None:
 
 
 def newest_valid(checkpoints: Path) -> Found:
-    """The valid checkpoint with the highest step, and the broken ones that were passed over to find it.
-
-    Partial folders are never looked at. Call `clear_leftovers` first where nobody else writes to the folder.
-    """
+    """The valid checkpoint with the highest step, and the broken ones that were passed over to find it."""
     skipped: list[tuple[str, str]] = []
     for step, folder in reversed(by_step(checkpoints)):
         reason = verify(folder)
@@ -83,10 +72,7 @@ def newest_valid(checkpoints: Path) -> Found:
 
 def clear_leftovers(checkpoints: Path) -> tuple[str, ...]:
     """Remove what a killed process left half written or half removed, and say what was done, a sentence each.
-
-    A checkpoint that was killed between being set aside and being replaced gets its name back.
-    Only for the one process that owns the run's folder.
-    """
+    Only for the one process that owns the run's folder."""
     done = []
     for folder in sorted(checkpoints.glob(f"{REPLACED}*")):
         original = checkpoints / folder.name.removeprefix(REPLACED)
@@ -197,17 +183,12 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
         text = path.read_bytes().decode("utf-8")
         manifest = json.loads(text)
-    except ValueError:
+        whole = manifest.keys() == {"step", "files"} and type(manifest["step"]) is int
+        for entry in manifest["files"].values():
+            whole &= entry.keys() == {"bytes", "sha256"} and type(entry["bytes"]) is int
+    except (ValueError, TypeError, KeyError, AttributeError):  # not JSON, or no such mappings
         return None
-    shape = isinstance(manifest, dict) and set(manifest) == {"step", "files"} and isinstance(manifest["files"], dict)
-    if not shape or text != _manifest_text(manifest):
-        return None
-    entries = manifest["files"].values()
-    complete = all(
-        isinstance(entry, dict) and set(entry) == {"bytes", "sha256"} and type(entry["bytes"]) is int
-        for entry in entries
-    )
-    return manifest if complete and type(manifest["step"]) is int else None
+    return manifest if whole and text == _manifest_text(manifest) else None
 
 
 def _manifest_text(manifest: dict[str, Any]) -> str:
@@ -216,19 +197,11 @@ def _manifest_text(manifest: dict[str, Any]) -> str:
 
 def by_step(checkpoints: Path, prefix: str = "") -> list[tuple[int, Path]]:
     """(step, folder) of all that carry a checkpoint's name after the prefix, lowest step first."""
-    named = [
-        (_NAME.fullmatch(path.name.removeprefix(prefix)), path) for path in checkpoints.glob(f"{prefix}checkpoint-*")
-    ]
+    paths = checkpoints.glob(f"{prefix}checkpoint-*")
+    named = [(_NAME.fullmatch(path.name.removeprefix(prefix)), path) for path in paths]
     return sorted((int(match[1]), path) for match, path in named if match)
 
 
 def files_of(folder: Path) -> list[Path]:
     """All files of a checkpoint but its manifest, in a fixed order."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-
-
-def free_bytes(folder: Path) -> int:
-    """Of the disk that a folder is on, or will be on."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

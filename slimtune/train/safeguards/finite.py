@@ -15,7 +15,6 @@ from slimtune.models import backend  # noqa: F401  before torch: Unsloth patches
 
 import torch  # isort: skip
 from transformers import TrainerCallback  # isort: skip
-from transformers.trainer_utils import get_last_checkpoint  # isort: skip
 
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.train.methods import Batch, Batches
@@ -32,8 +31,8 @@ class NonFinite:
     """What was found. step: the optimizer step that was not taken (with weights: the one at which they were found).
 
     losses: one for each micro-batch of the step. gradients, weights: names of the parameters that hold a NaN or an
-    infinity. rows: path:line of the examples in the micro-batches whose loss is not finite, or where all losses are
-    finite of the whole step. checkpoint: the newest one, whose weights were found finite before it was written.
+    infinity. rows: path:line of the examples in the micro-batches whose loss is not finite, or of the whole step where
+    all losses are finite. checkpoint: the newest one, whose weights were found finite before it was written.
     """
 
     step: int
@@ -45,31 +44,19 @@ class NonFinite:
 
 
 def guard(
-    trainer: Any,
-    examples: Sequence[Any],
-    batches: Batches,
-    *,
-    newest_checkpoint: Callable[[], Path | str | None] | None = None,
+    trainer: Any, examples: Sequence[Any], batches: Batches, newest_checkpoint: Callable[[], Path | str | None]
 ) -> FiniteGuard:
     """Put a guard on a built trainer, as its last callback so that it knows what the others want saved.
 
-    examples: what the trainer's data set was made from, and batches: how they are found again, for naming rows. newest_checkpoint: finds the checkpoint to
-    go on from; by default the one with the largest number.
+    examples, batches: what the trainer's data set was made from and how it is found again, for naming rows.
+    newest_checkpoint: finds the checkpoint to go on from.
 
     Leans on transformers 5.17, trainer.py, _run_epoch: training_step(model, inputs, num_items_in_batch) is called for
     each micro-batch and returns its detached loss after the backward pass; accelerator.sync_gradients is true in the
     last one of a step; then gradients are clipped, on_pre_optimizer_step is called, and the optimizer steps.
     """
     found = FiniteGuard(trainer, examples, batches, newest_checkpoint)
-    inner = trainer.training_step
-
-    def guarded(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        batch = dict(inputs)
-        loss = inner(model, inputs, *args, **kwargs)
-        found.remember(batch, loss)
-        return loss
-
-    trainer.training_step = guarded
+    trainer.training_step = found.training_step
     trainer.add_callback(found)
     return found
 
@@ -87,32 +74,28 @@ class FiniteGuard(TrainerCallback):
         trainer: Any,
         examples: Sequence[Any],
         batches: Batches,
-        newest_checkpoint: Callable[[], Path | str | None] | None,
+        newest_checkpoint: Callable[[], Path | str | None],
     ):
-        self.trainer, self.batches = trainer, batches
-        self.newest_checkpoint = newest_checkpoint or self._largest_checkpoint
+        self.trainer, self.batches, self.newest_checkpoint = trainer, batches, newest_checkpoint
+        self.step = trainer.training_step
         self.found: NonFinite | None = None
         self.overflows = 0
-        self.where: dict[Hashable, list[str]] = {}
+        self.where: dict[Hashable, dict[str, None]] = {}
         for example in examples:
-            places = self.where.setdefault(batches.key(example), [])
-            if example.where not in places:
-                places.append(example.where)
+            self.where.setdefault(batches.key(example), {})[example.where] = None
         self._trained: list[tuple[str, torch.nn.Parameter]] = []
-        # Of the step in progress. Never the gradients themselves: they would outlive the trainer's zero_grad.
-        self._batches: list[Batch] = []
-        self._losses: list[torch.Tensor] = []
-        self._names: list[str] = []
-        self._largest = torch.empty(0)
+        self._forget()
 
-    def remember(self, batch: Batch, loss: torch.Tensor) -> None:
-        """A micro-batch of the step in progress, after its backward pass; nothing waits for the device here."""
-        self._batches.append(batch)
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """A micro-batch; nothing waits for the device here."""
+        self._batches.append(dict(inputs))
+        loss = self.step(model, inputs, *args, **kwargs)
         self._losses.append(loss.detach())
         if self.trainer.accelerator.sync_gradients:
             # Before clipping, which multiplies every gradient by the norm's NaN and so hides where it was.
             gradients = {name: weight.grad for name, weight in self._trained if weight.grad is not None}
             self._names, self._largest = list(gradients), _largest(list(gradients.values()))
+        return loss
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._trained = [(name, w) for name, w in self.trainer.model.named_parameters() if w.requires_grad]
@@ -150,7 +133,11 @@ class FiniteGuard(TrainerCallback):
         self._forget()
 
     def _forget(self) -> None:
-        self._batches, self._losses, self._names, self._largest = [], [], [], torch.empty(0)
+        """Begin a step. The gradients themselves are never kept: they would outlive the trainer's zero_grad."""
+        self._batches: list[Batch] = []
+        self._losses: list[torch.Tensor] = []
+        self._names: list[str] = []
+        self._largest = torch.empty(0)
 
     def _stop(self, step: int, losses: tuple[float, ...], gradients: Sequence[str], args: Any) -> None:
         checkpoint = self.newest_checkpoint()
@@ -171,22 +158,13 @@ class FiniteGuard(TrainerCallback):
     def _rows(self, losses: Sequence[float]) -> list[str]:
         """path:line of the examples, in the batches' order; rows with the same tokens cannot be told apart."""
         suspects = [batch for batch, loss in zip(self._batches, losses, strict=True) if not math.isfinite(loss)]
-        rows = []
-        for batch in suspects or self._batches:
-            for key in self.batches.keys(batch):
-                rows.append(" or ".join(self.where.get(key, ["a row that does not come from the data"])))
+        keys = (key for batch in suspects or self._batches for key in self.batches.keys(batch))
+        rows = (" or ".join(self.where.get(key, ["a row that does not come from the data"])) for key in keys)
         return list(dict.fromkeys(rows))
-
-    def _largest_checkpoint(self) -> str | None:
-        folder = self.trainer.args.output_dir
-        return get_last_checkpoint(folder) if Path(folder).is_dir() else None
 
 
 def _largest(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The largest magnitude in each tensor, shape (tensors,), fp32; NaN where a NaN is.
-
-    Unlike the usual norm it cannot overflow where every value is finite.
-    """
+    """The largest magnitude in each tensor, shape (tensors,), fp32; NaN where a NaN is. Finite values cannot overflow."""
     if not tensors:
         return torch.empty(0)
     norms = torch._foreach_norm(list(tensors), math.inf)
@@ -203,7 +181,12 @@ def _error(found: NonFinite, args: Any, *, trained: int, overflows: int) -> Slim
         what = f"the loss is finite ({sum(found.losses):.4g}), but the step made weights that are not"
     if overflows >= OVERFLOWS_IN_A_ROW:
         what += f", {overflows} steps in a row, although the scaler lowered its scale each time"
-    problems = [Problem(what, f"step {found.step}", _advice(found, args))]
+    advice = ["look at the rows below", f"lower train.learning_rate (now {args.learning_rate:g})"]
+    if args.fp16:
+        advice.append("use a card with bf16, since fp16 has no number above 65,504")
+    if found.weights:
+        advice.reverse()
+    problems = [Problem(what, f"step {found.step}", "; ".join(advice))]
     if found.gradients:
         problems.append(Problem(f"not finite: the gradients of {_some(found.gradients, trained)}"))
     if found.weights:
@@ -217,15 +200,6 @@ def _error(found: NonFinite, args: Any, *, trained: int, overflows: int) -> Slim
     after = found.weights and not bad and not found.gradients
     taken = "made weights that are not finite" if after else "is not finite and was not taken"
     return SlimtuneError(problems, summary=f"Training stopped: step {found.step} {taken}")
-
-
-def _advice(found: NonFinite, args: Any) -> str:
-    advice = ["look at the rows below", f"lower train.learning_rate (now {args.learning_rate:g})"]
-    if args.fp16:
-        advice.append("use a card with bf16, since fp16 has no number above 65,504")
-    if found.weights:
-        advice.reverse()
-    return "; ".join(advice)
 
 
 def _some(names: Sequence[str], of: int) -> str:

@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 STOPPING = {
@@ -25,10 +25,8 @@ STOPPING = {
 class Interrupts:
     """A context manager that takes SIGINT and SIGTERM over, and puts the earlier handlers back.
 
-    say: called with one line at the first signal of a training. Quitting at once is KeyboardInterrupt for SIGINT and
-    SystemExit(143) for SIGTERM, raised from the handler.
-
-    received: the last signal that came, None while none has; `exit_code` is the code that belongs to it.
+    say: called with one line at the first signal of a training. received: the last signal that came. Quitting at once is
+    KeyboardInterrupt for SIGINT and SystemExit(143) for SIGTERM, raised from the handler.
 
     In a thread other than the main one it does nothing, since Python lets only the main thread set handlers. A signal
     that is ignored (a job started with `&` or nohup) stays ignored, and a handler set outside of Python, which could
@@ -42,7 +40,7 @@ class Interrupts:
         self._unsaid: str | None = None
         self._saved_step: int | None = None
         self._earlier: dict[signal.Signals, Any] = {}
-        self._held_back: tuple[Any, dict[str, Any]] | None = None
+        self._held_back: list[tuple[Any, str, Any]] = []
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
@@ -53,16 +51,14 @@ class Interrupts:
                     signal.signal(number, self._receive)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, earlier in self._earlier.items():
             signal.signal(number, earlier)
         self._earlier.clear()
 
     @property
     def exit_code(self) -> int | None:
-        """128 + the signal's number, as a shell reports it: 130 for SIGINT, 143 for SIGTERM; None without a signal."""
+        """130 after SIGINT, 143 after SIGTERM, as a shell reports them; None without a signal."""
         return None if self.received is None else 128 + self.received
 
     @contextmanager
@@ -117,26 +113,21 @@ class Interrupts:
         control.should_training_stop = True
         if self._saved_step != state.global_step:
             control.should_save = True
-        if self._held_back is None:
-            self._held_back = (
-                args,
-                {name: getattr(args, name) for name in ("load_best_model_at_end", "save_total_limit")},
-            )
+        if not self._held_back:
+            self._held_back = [
+                (args, name, getattr(args, name)) for name in ("load_best_model_at_end", "save_total_limit")
+            ]
             args.load_best_model_at_end = False
             if args.save_total_limit == 1:
                 args.save_total_limit = 2  # the best one and the newest, which rotate_checkpoints keeps anyway
 
     def _restore_arguments(self) -> None:
-        if self._held_back is not None:
-            args, values = self._held_back
-            self._held_back = None
-            for name, value in values.items():
-                setattr(args, name, value)
+        while self._held_back:
+            setattr(*self._held_back.pop())
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        first = self.received is None
-        self.received = signal.Signals(number)
-        if not (first and self._inside_training):
+        again, self.received = self.received is not None, signal.Signals(number)
+        if again or not self._inside_training:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             raise SystemExit(128 + number)

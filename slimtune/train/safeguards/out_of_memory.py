@@ -61,125 +61,37 @@ class _Failure:
         return f"{examples}, {self.tokens:,} tokens"
 
 
-def survive(
-    trainer: Any, batches: Batches, on_event: OnEvent, *, tries: int = TRIES, limits: Limits | None = None
-) -> Limits:
+def survive(trainer: Any, batches: Batches, limits: Limits, on_event: OnEvent) -> None:
     """Let the built trainer go on where a training step or an evaluation batch runs out of memory.
 
-    batches: how the trainer's batches are divided. on_event: called with the step, a sentence and its details, for every change that was made.
-    limits: where to begin, for a resumed run. Returns the limits, which are kept up to date while the trainer trains.
+    batches: how the trainer's batches are divided. limits: where to begin; kept up to date while the trainer trains.
+    on_event: called with the step, a sentence and its details, for every change that was made.
 
-    A training step that still does not fit as single examples, or after `tries` changes, raises SlimtuneError
+    A training step that still does not fit as single examples, or after `TRIES` changes, raises SlimtuneError
     (DOES_NOT_FIT) from the trainer; weights, optimizer state, counters and random state are then as before the step.
     Any other error passes through, and so does a lack of memory in the optimizer's own step, which cannot be taken
     back. A wrapper that is to see whole micro-batches and their losses is put on after this one.
 
-    Leans on transformers 5.17 Trainer._run_epoch: `on_step_begin` comes before a step's first micro-batch,
-    `training_step(model, inputs, num_items_in_batch)` adds to the gradients and its result is only summed up for the
-    log; and evaluation_loop: `prediction_step` with `prediction_loss_only` gives the mean loss over a batch's labelled
-    tokens. Both are replaced on the instance, which so refers to itself: freeing it takes a `gc.collect()`.
+    Leans on transformers 5.17. Trainer._run_epoch: `on_step_begin` comes before a step's first micro-batch, and
+    `training_step` adds to the gradients and returns a loss that is only summed up for the log. evaluation_loop:
+    `prediction_step` with `prediction_loss_only` gives the mean loss over a batch's labelled tokens. Both are replaced on
+    the instance, which so refers to itself: freeing it takes a `gc.collect()`.
     """
-    limits = Limits() if limits is None else limits
-    running = _RunningStep(trainer, limits)
-    trainer.add_callback(running)
-    trainer.training_step = _surviving_training(trainer, batches, running, limits, on_event, tries)
-    trainer.prediction_step = _surviving_evaluation(trainer, batches, limits, on_event, tries)
-    return limits
+    recovery = _Recovery(trainer, batches, limits, on_event)
+    trainer.add_callback(recovery)
+    trainer.training_step, trainer.prediction_step = recovery.training_step, recovery.prediction_step
 
 
-def _surviving_training(
-    trainer: Any, batches: Batches, running: _RunningStep, limits: Limits, on_event: OnEvent, tries: int
-) -> Any:
-    step = trainer.training_step
+class _Recovery(TrainerCallback):
+    """Takes the place of a trainer's steps.
 
-    def training_step(model: Any, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
-        def compute(piece: Batch, share: float) -> torch.Tensor:
-            # Without a count of the step's tokens the loss is a mean over the piece, so the piece's share weighs it.
-            with _weighed(trainer, share if num_items_in_batch is None else 1.0):
-                return step(model, piece, num_items_in_batch)
-
-        def run(micro_batches: Sequence[Batch]) -> torch.Tensor | _Failure:
-            losses = []
-            for batch in micro_batches:
-                loss = _in_pieces(trainer, batches, batch, limits.training_tokens, "train", compute)
-                if isinstance(loss, _Failure):
-                    return loss
-                losses.append(loss)
-            return _sum(losses)
-
-        running.add(inputs)
-        number = trainer.state.global_step + 1
-        tried: list[str] = []
-        loss = run([inputs])
-        while isinstance(loss, _Failure):
-            model.zero_grad()
-            _free(trainer.model)
-            running.set_back()
-            text, details = ("", {}) if len(tried) == tries else _remedy(loss, limits, trainer.model)
-            if not text:
-                raise _does_not_fit(f"training step {number}", loss, tried)
-            tried.append(text)
-            count = len(running.micro_batches)
-            again = "its micro-batch is" if count == 1 else f"its {count} micro-batches so far are"
-            on_event(
-                number,
-                f"Out of memory in step {number} at {loss}: {text}. The step starts again, so {again} computed again "
-                "and dropout, if any, is drawn again. Effective batch, order of the data and learning rate stay the same.",
-                {"phase": "training", **details, "micro_batches_again": count, "error": loss.message},
-            )
-            loss = run(running.micro_batches)
-        # The trainer has added up what the earlier micro-batches returned; after a replay theirs are new losses.
-        result = loss - running.returned if tried else loss
-        running.returned = running.returned + result.float()
-        return result
-
-    return training_step
-
-
-def _surviving_evaluation(trainer: Any, batches: Batches, limits: Limits, on_event: OnEvent, tries: int) -> Any:
-    step = trainer.prediction_step
-
-    def prediction_step(model: Any, inputs: Batch, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
-        if not prediction_loss_only or inputs.get("labels") is None:
-            return step(model, inputs, prediction_loss_only, ignore_keys)  # no loss to put together
-
-        def compute(piece: Batch, share: float) -> torch.Tensor:
-            return step(model, piece, True, ignore_keys)[0] * share
-
-        number = trainer.state.global_step
-        tried: list[str] = []
-        counters = _counters(trainer, "eval")
-        loss = _in_pieces(trainer, batches, inputs, limits.evaluation_tokens, "eval", compute)
-        while isinstance(loss, _Failure):
-            _free(trainer.model)
-            _set_counters(trainer, "eval", counters)
-            if loss.examples == 1 or len(tried) == tries:
-                raise _does_not_fit(f"the evaluation after step {number}", loss, tried)
-            limits.evaluation_tokens = loss.tokens // 2
-            text = (
-                f"evaluation batches are computed in pieces of at most {limits.evaluation_tokens:,} tokens from now on"
-            )
-            tried.append(text)
-            on_event(
-                number,
-                f"Out of memory in the evaluation after step {number} at {loss}: {text}. This batch is computed again. "
-                "The loss is still the mean over the same tokens.",
-                {"phase": "evaluation", **_details("cut", loss, limits.evaluation_tokens), "error": loss.message},
-            )
-            loss = _in_pieces(trainer, batches, inputs, limits.evaluation_tokens, "eval", compute)
-        return loss, None, None
-
-    return prediction_step
-
-
-class _RunningStep(TrainerCallback):
-    """The micro-batches that the running optimizer step has seen, and the state that its replay begins from.
-
-    The trainer itself keeps the batches of a step until the step is over, so remembering them takes no memory.
+    micro_batches: what the running optimizer step has seen; the trainer keeps them itself until the step is over.
+    returned: the losses of these that the trainer has added up. restore: brings back the state that a replay begins from.
     """
 
-    def __init__(self, trainer: Any, limits: Limits):
-        self.trainer, self.limits = trainer, limits
+    def __init__(self, trainer: Any, batches: Batches, limits: Limits, on_event: OnEvent):
+        self.trainer, self.batches, self.limits, self.on_event = trainer, batches, limits, on_event
+        self.step, self.predict = trainer.training_step, trainer.prediction_step
         self.micro_batches: list[Batch] = []
         self.returned: torch.Tensor | float = 0.0
 
@@ -190,14 +102,107 @@ class _RunningStep(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.micro_batches, self.returned = [], 0.0
 
-    def add(self, inputs: Batch) -> None:
-        if not self.micro_batches:
-            self.random, self.counters = _random_state(), _counters(self.trainer, "train")
-        self.micro_batches.append(inputs)
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
+        def compute(piece: Batch, share: float) -> torch.Tensor:
+            # Without a count of the step's tokens the loss is a mean over the piece, so the piece's share weighs it.
+            with _weighed(self.trainer, share if num_items_in_batch is None else 1.0):
+                return self.step(model, piece, num_items_in_batch)
 
-    def set_back(self) -> None:
-        _set_random_state(self.random)
-        _set_counters(self.trainer, "train", self.counters)
+        if not self.micro_batches:
+            self.restore = [_remember_random_state(), _remember_counters(self.trainer, "train")]
+        self.micro_batches.append(inputs)
+        number = self.trainer.state.global_step + 1
+        tried: list[str] = []
+        wanted = [inputs]
+        while isinstance(loss := self._loss(wanted, "train", compute), _Failure):
+            model.zero_grad()
+            _free(self.trainer.model)
+            for restore in self.restore:
+                restore()
+            details = self._relieve(loss, "train", f"training step {number}", tried)
+            wanted = self.micro_batches
+            again = "its micro-batch is" if len(wanted) == 1 else f"its {len(wanted)} micro-batches so far are"
+            self.on_event(
+                number,
+                f"Out of memory in step {number} at {loss}: {tried[-1]}. The step starts again, so {again} computed again "
+                "and dropout, if any, is drawn again. Effective batch, order of the data and learning rate stay the same.",
+                {"phase": "training", "micro_batches_again": len(wanted), **details},
+            )
+        # The trainer has added up what the earlier micro-batches returned; after a replay theirs are new losses.
+        result = loss - self.returned if tried else loss
+        self.returned = self.returned + result.float()
+        return result
+
+    def prediction_step(self, model: Any, inputs: Batch, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        if not prediction_loss_only or inputs.get("labels") is None:
+            return self.predict(model, inputs, prediction_loss_only, ignore_keys)  # no loss to put together
+
+        def compute(piece: Batch, share: float) -> torch.Tensor:
+            return self.predict(model, piece, True, ignore_keys)[0] * share
+
+        number = self.trainer.state.global_step
+        tried: list[str] = []
+        restore = _remember_counters(self.trainer, "eval")
+        while isinstance(loss := self._loss([inputs], "eval", compute), _Failure):
+            _free(self.trainer.model)
+            restore()
+            details = self._relieve(loss, "eval", f"the evaluation after step {number}", tried)
+            self.on_event(
+                number,
+                f"Out of memory in the evaluation after step {number} at {loss}: {tried[-1]}. This batch is computed "
+                "again. The loss is still the mean over the same tokens.",
+                {"phase": "evaluation", **details},
+            )
+        return loss, None, None
+
+    def _loss(
+        self, batches: Sequence[Batch], mode: str, compute: Callable[[Batch, float], torch.Tensor]
+    ) -> torch.Tensor | _Failure:
+        """The sum of `compute(piece, share)` over the batches' pieces, `share` being the piece's part of its batch's loss."""
+        limit = self.limits.training_tokens if mode == "train" else self.limits.evaluation_tokens
+        multiple = getattr(self.trainer.data_collator, "pad_to_multiple_of", None) or 1
+        losses = []
+        for batch in batches:
+            # A piece without a labelled token adds nothing, and its mean would be 0 / 0.
+            pieces = [(piece, share) for piece, share in self.batches.split(batch, limit, multiple) if share]
+            before = {name: len(values) for name, values in _metrics(self.trainer, mode).items()}
+            for piece, share in pieces:
+                try:
+                    losses.append(compute(piece, share))
+                    continue
+                except RuntimeError as error:
+                    if not ran_out_of_memory(error):
+                        raise
+                    message = str(error).partition("\n")[0][:300]
+                # Only here is the error gone, and with it the frames whose tensors fill the memory.
+                return _Failure(*self.batches.size(piece), message)
+            if len(pieces) > 1:
+                _fold(_metrics(self.trainer, mode), before, [share for _, share in pieces])
+        return losses[0] if len(losses) == 1 else torch.stack([loss.float() for loss in losses]).sum()
+
+    def _relieve(self, failure: _Failure, mode: str, where: str, tried: list[str]) -> dict[str, Any]:
+        """Change one thing, the one that costs least first, and add what it is to `tried`; returns its details.
+        Raises SlimtuneError where nothing is left to change."""
+        details: dict[str, Any] = {"examples": failure.examples, "tokens": failure.tokens, "error": failure.message}
+        layers = recompute_all_layers(self.trainer.model) if mode == "train" and len(tried) < TRIES else 0
+        if layers:
+            self.limits.recompute_all = True
+            tried.append(
+                f"{layers} layers that kept their activations are recomputed from now on, which is a little slower"
+            )
+            return {"remedy": "recompute", "limit_tokens": self.limits.training_tokens, "layers": layers, **details}
+        if failure.examples == 1 or len(tried) == TRIES:
+            raise _does_not_fit(where, failure, tried)
+        limit = failure.tokens // 2
+        pieces = f"are computed in pieces of at most {limit:,} tokens from now on"
+        if mode == "train":
+            self.limits.training_tokens = limit
+            same = "Their gradients add up to the same step; training may be a little slower"
+            tried.append(f"micro-batches {pieces}. {same}")
+        else:
+            self.limits.evaluation_tokens = limit
+            tried.append(f"evaluation batches {pieces}")
+        return {"remedy": "cut", "limit_tokens": limit, **details}
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
@@ -215,39 +220,6 @@ def recompute_all_layers(model: Any) -> int:
     """
     kept = [module for module in model.modules() if module.__dict__.pop("_unsloth_skip_checkpoint", False)]
     return sum(bool(module.gradient_checkpointing) for module in kept)
-
-
-def _in_pieces(
-    trainer: Any,
-    batches: Batches,
-    batch: Batch,
-    limit: int | None,
-    mode: str,
-    compute: Callable[[Batch, float], torch.Tensor],
-) -> torch.Tensor | _Failure:
-    """The sum of `compute(piece, share)` over the batch's pieces, `share` being the piece's part of the batch's loss."""
-    pieces = batches.split(batch, limit, getattr(trainer.data_collator, "pad_to_multiple_of", None) or 1)
-    # A piece without a labelled token adds nothing, and its mean would be 0 / 0.
-    weighed = [(piece, share) for piece, share in pieces if share]
-    before = {name: len(values) for name, values in _metrics(trainer, mode).items()}
-    losses = []
-    for piece, share in weighed:
-        try:
-            losses.append(compute(piece, share))
-            continue
-        except RuntimeError as error:
-            if not ran_out_of_memory(error):
-                raise
-            message = str(error).partition("\n")[0][:300]
-        # Only here is the error gone, and with it the frames whose tensors fill the memory.
-        return _Failure(*batches.size(piece), message)
-    if len(weighed) > 1:
-        _fold(_metrics(trainer, mode), before, [share for _, share in weighed])
-    return _sum(losses)
-
-
-def _sum(losses: Sequence[torch.Tensor]) -> torch.Tensor:
-    return losses[0] if len(losses) == 1 else torch.stack([loss.float() for loss in losses]).sum()
 
 
 @contextmanager
@@ -276,33 +248,34 @@ def _fold(metrics: dict[str, list[float]], before: Mapping[str, int], shares: Se
             values[start:] = [sum(value * share for value, share in zip(values[start:], shares, strict=True))]
 
 
-def _counters(trainer: Any, mode: str) -> tuple[dict[str, list[float]], int | None]:
-    """What TRL 1.15 counts in compute_loss: the values to be logged, and the tokens trained on so far."""
+def _remember_counters(trainer: Any, mode: str) -> Callable[[], None]:
+    """Remember what TRL 1.15 counts in compute_loss, values to be logged and tokens trained on; returns what restores it."""
     metrics = {name: list(values) for name, values in _metrics(trainer, mode).items()}
-    return metrics, getattr(trainer, "_total_train_tokens", None)
+    tokens = getattr(trainer, "_total_train_tokens", None)
+
+    def restore() -> None:
+        current = _metrics(trainer, mode)
+        current.clear()
+        current.update({name: list(values) for name, values in metrics.items()})
+        if tokens is not None:
+            trainer._total_train_tokens = tokens
+
+    return restore
 
 
-def _set_counters(trainer: Any, mode: str, counters: tuple[dict[str, list[float]], int | None]) -> None:
-    metrics, tokens = counters
-    current = _metrics(trainer, mode)
-    current.clear()
-    current.update({name: list(values) for name, values in metrics.items()})
-    if tokens is not None:
-        trainer._total_train_tokens = tokens
-
-
-def _random_state() -> tuple[Any, ...]:
+def _remember_random_state() -> Callable[[], None]:
+    """Remember the state of every random generator in use; returns what restores it."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
 
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
 
-def _set_random_state(state: tuple[Any, ...]) -> None:
-    python, numpy, cpu, cuda = state
-    random.setstate(python)
-    np.random.set_state(numpy)
-    torch.set_rng_state(cpu)
-    if cuda is not None:
-        torch.cuda.set_rng_state_all(cuda)
+    return restore
 
 
 def _free(model: Any) -> None:
@@ -323,27 +296,6 @@ def _free(model: Any) -> None:
         checkpointing.reset_unsloth_gradient_checkpointing_buffers()  # type: ignore[union-attr]
     gc.collect()
     torch.cuda.empty_cache()
-
-
-def _remedy(failure: _Failure, limits: Limits, model: Any) -> tuple[str, dict[str, Any]]:
-    """Change one thing, the one that costs least first; says what and what it costs. An empty text: nothing is left."""
-    layers = recompute_all_layers(model)
-    if layers:
-        limits.recompute_all = True
-        text = f"{layers} layers that kept their activations are recomputed from now on, which is a little slower"
-        return text, {**_details("recompute", failure, limits.training_tokens), "layers": layers}
-    if failure.examples == 1:
-        return "", {}
-    limits.training_tokens = failure.tokens // 2
-    text = (
-        f"micro-batches are computed in pieces of at most {limits.training_tokens:,} tokens from now on. Their gradients "
-        "add up to the same step; training may be a little slower"
-    )
-    return text, _details("cut", failure, limits.training_tokens)
-
-
-def _details(remedy: str, failure: _Failure, limit: int | None) -> dict[str, Any]:
-    return {"remedy": remedy, "examples": failure.examples, "tokens": failure.tokens, "limit_tokens": limit}
 
 
 def _does_not_fit(where: str, failure: _Failure, tried: Sequence[str]) -> SlimtuneError:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.files import existing
 from slimtune.core.units import size_text
 from slimtune.train.safeguards.checkpoints import (
     PARTIAL,
@@ -22,7 +23,6 @@ from slimtune.train.safeguards.checkpoints import (
     clear_leftovers,
     discard,
     files_of,
-    free_bytes,
     publish,
     seal,
     verify,
@@ -36,16 +36,15 @@ OnSaved = Callable[[int, Path, int, float], None]
 _TEXT_BYTES = 32 * 2**20  # tokenizer (16 MiB for Qwen3), template and trainer state: what is not tensors
 
 
-def keep_whole(trainer: Any, on_saved: OnSaved | None = None) -> None:
+def keep_whole(trainer: Any, on_saved: OnSaved) -> None:
     """Make the built trainer write its checkpoints whole or not at all. Call `on_saved` after each is on the disk.
 
     Wraps methods of the trainer (transformers 5.17, trainer.py). `_save_checkpoint` writes to
-    `_get_output_dir(trial)/checkpoint-N`, names the best checkpoint below the same folder if it exists there, and
-    rotates there: pointed to an empty folder it does all three to the new checkpoint alone, and the rest is done here
-    on the real one. TRL's override (sft_trainer.py) first writes a model card into args.output_dir, which stays as it
-    is. `_load_from_checkpoint` is refused what `load_safely` refuses, and `_load_best_model` a best checkpoint that was
-    damaged meanwhile. Both call PEFT's load_adapter, which turns a bf16 adapter into fp32 (`autocast_adapter_dtype`),
-    and the optimizer's state after it: a resumed run would train in another precision, so it is turned back.
+    `_get_output_dir(trial)/checkpoint-N`, names the best checkpoint below that folder if it exists there, and rotates
+    there. Pointed to an empty folder it does all three to the new checkpoint alone; the rest is done here on the real one.
+    `_load_from_checkpoint` and `_load_best_model` are refused broken checkpoints. Both call PEFT's load_adapter, which
+    turns a bf16 adapter into fp32 (`autocast_adapter_dtype`); a resumed run would train in another precision, so it is
+    turned back.
 
     training_args.bin, a pickle that nothing reads, is left out of the checkpoints. A full disk or any other failure to
     write raises SlimtuneError and leaves the earlier checkpoints as they were.
@@ -72,8 +71,7 @@ def keep_whole(trainer: Any, on_saved: OnSaved | None = None) -> None:
         if trainer.args.should_save:
             final, best = checkpoints / f"checkpoint-{step}", trainer.state.best_model_checkpoint
             _rotate(checkpoints, trainer.args.save_total_limit, (step, final), Path(best) if best else None)
-            if on_saved is not None:
-                on_saved(step, final, size, time.monotonic() - started)
+            on_saved(step, final, size, time.monotonic() - started)
 
     def load_valid(resume_from_checkpoint: str, model: Any = None) -> None:
         if load_safely(Path(resume_from_checkpoint)):
@@ -98,7 +96,7 @@ def keep_whole(trainer: Any, on_saved: OnSaved | None = None) -> None:
 
 
 def load_safely(folder: Path) -> bool:
-    """Make sure that resuming from this folder runs nothing in it as code. A trainer after `keep_whole` calls it.
+    """Make sure that resuming from this folder runs nothing in it as code.
 
     Transformers 5.17 reads optimizer.pt, scheduler.pt, scaler.pt (trainer.py, _load_optimizer_and_scheduler and
     _load_scaler) and rng_state.pth (_load_rng_state) with weights_only=True spelt out, the adapter from safetensors,
@@ -116,24 +114,17 @@ def load_safely(folder: Path) -> bool:
     return os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None) is not None
 
 
-def require_space(checkpoints: Path, needed_bytes: int, step: int) -> None:
-    """Raise SlimtuneError where the disk has less room than the checkpoint of this step will take."""
-    if free_bytes(checkpoints) < needed_bytes:
-        raise _cannot_write(checkpoints, step, needed_bytes, os.strerror(errno.ENOSPC))
-
-
 def _write(trainer: Any, save: Callable[[], None], checkpoints: Path, partial: Path, needed: int) -> int:
     """Write the checkpoint of the trainer's step by way of `partial`; returns its bytes, 0 in a process that saves none.
-
-    Every process of a distributed run comes here; one of them writes most of the files and renames the folder.
-    """
+    Every process of a distributed run comes here; one of them writes most of the files and renames the folder."""
     state, saves = trainer.state, trainer.args.should_save
     best_before, size = state.best_model_checkpoint, 0
     if saves:
         checkpoints.mkdir(parents=True, exist_ok=True)
         for sentence in clear_leftovers(checkpoints):
             log.warning(sentence)
-        require_space(checkpoints, needed, state.global_step)
+        if shutil.disk_usage(checkpoints).free < needed:
+            raise _cannot_write(checkpoints, state.global_step, needed, os.strerror(errno.ENOSPC))
     trainer.accelerator.wait_for_everyone()
     with _output_dir(trainer, partial):
         save()
@@ -183,18 +174,16 @@ def _rotate(checkpoints: Path, limit: int | None, newest: tuple[int, Path], best
     It tells the newest by its time of change or highest number; here it is the one just written, and those of higher
     steps, which the run passed over when it resumed, go first.
     """
-    existing = by_step(checkpoints)
-    expendable = [(step < newest[0], step, folder) for step, folder in existing if folder not in (newest[1], best)]
-    excess = len(existing) - limit if limit and limit > 0 else 0
+    found = by_step(checkpoints)
+    expendable = [(step < newest[0], step, folder) for step, folder in found if folder not in (newest[1], best)]
+    excess = len(found) - limit if limit and limit > 0 else 0
     for _, _, folder in sorted(expendable)[: max(0, excess)]:
         discard(folder)
 
 
 def _expected_bytes(checkpoints: Path, model: Any) -> int:
-    """Size of the largest checkpoint there is; before the first one, an upper bound of what it will be.
-
-    The bound: the trainable parameters as stored, Adam's two moments of each in fp32, and the tokenizer.
-    """
+    """Size of the largest checkpoint there is. Before the first one, an upper bound: the trainable parameters as stored,
+    Adam's two moments of each in fp32, and the tokenizer."""
     sizes = [sum(path.stat().st_size for path in files_of(folder)) for _, folder in by_step(checkpoints)]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return max(sizes, default=sum(p.nbytes + 8 * p.numel() for p in trainable) + _TEXT_BYTES)
@@ -203,8 +192,8 @@ def _expected_bytes(checkpoints: Path, model: Any) -> int:
 def _failure_to_write(error: BaseException) -> str | None:
     """Why a file could not be written; None for any other error.
 
-    Only Python's own writing raises OSError. safetensors and tokenizers raise errors of their own that end in
-    "(os error 28)", and torch.save a RuntimeError of its C++ writer that does not say why.
+    Python's own writing raises OSError. safetensors and tokenizers raise errors of their own that end in "(os error
+    28)", and torch.save a RuntimeError of its C++ writer that does not say why.
     """
     if isinstance(error, OSError):
         return error.strerror or str(error)
@@ -219,7 +208,8 @@ def _failure_to_write(error: BaseException) -> str | None:
 def _cannot_write(checkpoints: Path, step: int, needed: int, reason: str) -> SlimtuneError:
     earlier = [name.name for _, name in by_step(checkpoints)]
     kept = f"{' and '.join(earlier[-2:])} stay as they were" if earlier else "no checkpoint was written before it"
-    room = f"it needs about {size_text(needed)}, and {size_text(free_bytes(checkpoints))} are free"
+    free = shutil.disk_usage(existing(checkpoints)).free
+    room = f"it needs about {size_text(needed)}, and {size_text(free)} are free"
     return fail(
         f"checkpoint-{step} could not be written: {reason} ({room}); {kept}",
         where=str(checkpoints),

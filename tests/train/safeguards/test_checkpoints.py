@@ -144,7 +144,7 @@ def test_resumed_in_mid_epoch_equals_straight_bit_for_bit(build, finished, tmp_p
     straight.train()
 
     interrupted = build(tmp_path / "run")
-    saving.keep_whole(interrupted)
+    saving.keep_whole(interrupted, lambda *told: None)
     step = interrupted.training_step
 
     def until_the_fifth(*arguments, **named):
@@ -159,7 +159,7 @@ def test_resumed_in_mid_epoch_equals_straight_bit_for_bit(build, finished, tmp_p
     found = checkpoints.newest_valid(tmp_path / "run" / "checkpoints")
     assert (found.step, found.skipped) == (3, ())
     resumed = build(tmp_path / "run")
-    saving.keep_whole(resumed)
+    saving.keep_whole(resumed, lambda *told: None)
     resumed.train(resume_from_checkpoint=str(found.path))
 
     assert len(logged(straight)) == 8
@@ -178,7 +178,7 @@ def test_resumed_in_mid_epoch_equals_straight_bit_for_bit(build, finished, tmp_p
 @pytest.mark.fault
 def test_rotation_keeps_the_best_and_every_path_is_the_final_one(build, tmp_path):
     trainer = build(tmp_path, eval_losses=[3.0, 1.0, 2.0, 2.5, 2.2], save_steps=1, save_total_limit=2, max_steps=5)
-    saving.keep_whole(trainer)
+    saving.keep_whole(trainer, lambda *told: None)
     loaded, load, precision = [], trainer._load_best_model, {p.dtype for p in adapter(trainer).values()}
     trainer._load_best_model = lambda: (loaded.append(trainer.state.best_model_checkpoint), load())
     trainer.train()

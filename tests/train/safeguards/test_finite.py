@@ -1,6 +1,7 @@
 """A step that is not finite is not taken, and its rows are named."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -89,18 +90,26 @@ def change_loss(trainer, change):
     trainer.compute_loss = compute_loss
 
 
+def guard_of(trainer, examples, newest_checkpoint=None):
+    """finite.guard, which by default names the trainer's newest checkpoint (steps of one digit)."""
+    from slimtune.train import token_batches
+    from slimtune.train.safeguards import finite
+
+    def newest():
+        return max(Path(trainer.args.output_dir).glob("checkpoint-*"), default=None)
+
+    return finite.guard(trainer, examples, token_batches, newest_checkpoint or newest)
+
+
 def named(error):
     return [problem.where for problem in error.problems if problem.what == "in the batch"]
 
 
 def test_a_nan_loss_stops_before_the_step_and_names_exactly_its_rows(make, examples):
-    from slimtune.train import token_batches
-    from slimtune.train.safeguards import finite
-
     trainer = make(examples)
     batches, states = record(trainer, examples)
     change_loss(trainer, lambda loss, number: loss * math.nan if number == 5 else loss)
-    guard = finite.guard(trainer, examples, token_batches)
+    guard = guard_of(trainer, examples)
     with pytest.raises(SlimtuneError) as caught:
         trainer.train()
     assert trainer.state.global_step == 2
@@ -124,9 +133,6 @@ def test_a_nan_loss_stops_before_the_step_and_names_exactly_its_rows(make, examp
 def test_a_gradient_is_found_in_its_parameter_though_clipping_spreads_a_nan(make, examples, value):
     import torch
 
-    from slimtune.train import token_batches
-    from slimtune.train.safeguards import finite
-
     trainer = make(examples)
     batches, states = record(trainer, examples)
     name, weight = next((n, p) for n, p in trainer.model.named_parameters() if p.requires_grad and "v_proj" in n)
@@ -137,7 +143,7 @@ def test_a_gradient_is_found_in_its_parameter_though_clipping_spreads_a_nan(make
         return torch.where(torch.arange(gradient.numel()).view_as(gradient) == 7, value, gradient)
 
     weight.register_hook(lambda gradient: spoil(gradient) if trainer.state.global_step == 2 else gradient)
-    guard = finite.guard(trainer, examples, token_batches, newest_checkpoint=lambda: None)
+    guard = guard_of(trainer, examples, lambda: None)
     with pytest.raises(SlimtuneError) as caught:
         trainer.train()
     assert len(calls) == 2
@@ -151,14 +157,11 @@ def test_a_gradient_is_found_in_its_parameter_though_clipping_spreads_a_nan(make
 
 @pytest.mark.fault
 def test_a_healthy_run_is_not_disturbed(make, examples):
-    from slimtune.train import token_batches
-    from slimtune.train.safeguards import finite
-
     ends, losses = [], []
     for guarded in (False, True):
         trainer = make(examples, lora_dropout=0.1)
         if guarded:
-            guard = finite.guard(trainer, examples, token_batches)
+            guard = guard_of(trainer, examples)
         trainer.train()
         ends.append(state_of(trainer))
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
@@ -172,9 +175,6 @@ def test_a_healthy_run_is_not_disturbed(make, examples):
 def test_weights_that_a_finite_step_overflowed_are_not_saved(make, examples):
     from transformers import TrainerCallback
 
-    from slimtune.train import token_batches
-    from slimtune.train.safeguards import finite
-
     trainer = make(examples)
     name, weight = next((n, p) for n, p in trainer.model.named_parameters() if p.requires_grad)
 
@@ -186,7 +186,7 @@ def test_weights_that_a_finite_step_overflowed_are_not_saved(make, examples):
                 weight.data.view(-1)[3] = HUGE * 10
 
     trainer.add_callback(Overflow())
-    guard = finite.guard(trainer, examples, token_batches)
+    guard = guard_of(trainer, examples)
     with pytest.raises(SlimtuneError, match="step 2 made weights that are not finite") as caught:
         trainer.train()
     assert (guard.found.weights, guard.found.gradients) == ((name,), ())
@@ -205,15 +205,12 @@ def with_scaler(trainer):
 @pytest.mark.fault
 def test_a_scaler_may_skip_single_steps(make, examples):
     """An overflow of the gradients: the scaler skips the step and halves its scale, and training goes on."""
-    from slimtune.train import token_batches
-    from slimtune.train.safeguards import finite
-
     trainer = make(examples)
     scaler = with_scaler(trainer)
     _, states = record(trainer, examples)
     weight = next(p for p in trainer.model.parameters() if p.requires_grad)
     weight.register_hook(lambda gradient: gradient * math.inf if trainer.state.global_step in (0, 2) else gradient)
-    guard = finite.guard(trainer, examples, token_batches)
+    guard = guard_of(trainer, examples)
     trainer.train()
     assert trainer.state.global_step == 4
     assert guard.found is None
@@ -226,7 +223,6 @@ def test_a_scaler_may_skip_single_steps(make, examples):
 
 @pytest.mark.fault
 def test_a_scaler_that_skips_every_step_ends_the_run(make, examples, monkeypatch):
-    from slimtune.train import token_batches
     from slimtune.train.safeguards import finite
 
     monkeypatch.setattr(finite, "OVERFLOWS_IN_A_ROW", 3)
@@ -234,7 +230,7 @@ def test_a_scaler_that_skips_every_step_ends_the_run(make, examples, monkeypatch
     with_scaler(trainer)
     weight = next(p for p in trainer.model.parameters() if p.requires_grad)
     weight.register_hook(lambda gradient: gradient * math.inf)
-    finite.guard(trainer, examples, token_batches)
+    guard_of(trainer, examples)
     with pytest.raises(SlimtuneError, match="3 steps in a row"):
         trainer.train()
     assert trainer.state.global_step == 2
@@ -242,13 +238,10 @@ def test_a_scaler_that_skips_every_step_ends_the_run(make, examples, monkeypatch
 
 @pytest.mark.fault
 def test_with_a_scaler_too_a_nan_loss_ends_the_run_at_once(make, examples):
-    from slimtune.train import token_batches
-    from slimtune.train.safeguards import finite
-
     trainer = make(examples)
     with_scaler(trainer)
     change_loss(trainer, lambda loss, number: loss * math.nan if number == 0 else loss)
-    finite.guard(trainer, examples, token_batches)
+    guard_of(trainer, examples)
     with pytest.raises(SlimtuneError, match="step 1 is not finite"):
         trainer.train()
 
@@ -257,13 +250,10 @@ def test_with_a_scaler_too_a_nan_loss_ends_the_run_at_once(make, examples):
 def test_rows_with_the_same_tokens_are_all_named(make, examples):
     import dataclasses
 
-    from slimtune.train import token_batches
-    from slimtune.train.safeguards import finite
-
     twins = [dataclasses.replace(examples[0], where=f"rows.jsonl:{line}") for line in (1, 9)]
     trainer = make(twins, per_device_train_batch_size=1)
     change_loss(trainer, lambda loss, number: loss * math.nan)
-    finite.guard(trainer, twins, token_batches)
+    guard_of(trainer, twins)
     with pytest.raises(SlimtuneError) as caught:
         trainer.train()
     assert named(caught.value) == ["rows.jsonl:1 or rows.jsonl:9"]

@@ -90,13 +90,13 @@ def assert_same(run, other):
         torch.testing.assert_close(run.weights[name], weight, atol=SAME_WEIGHT, rtol=0)
 
 
-def survive(trainer, **arguments):
+def survive(trainer, limits=None):
     """out_of_memory.survive; returns (events, limits)."""
     from slimtune.train import token_batches
     from slimtune.train.safeguards import out_of_memory
 
-    events = []
-    limits = out_of_memory.survive(trainer, token_batches, lambda *event: events.append(event), **arguments)
+    events, limits = [], limits or out_of_memory.Limits()
+    out_of_memory.survive(trainer, token_batches, limits, lambda *event: events.append(event))
     return events, limits
 
 
@@ -195,7 +195,7 @@ def test_limits_of_an_earlier_run_hold_from_the_start(build, undisturbed):
 
     trainer = build()
     seen = shrink_memory(trainer, 100)
-    events, limits = survive(trainer, limits=Limits(training_tokens=100))
+    events, limits = survive(trainer, Limits(training_tokens=100))
     assert_same(finished(trainer), undisturbed)
     assert (events, limits, max(seen) <= 100) == ([], Limits(training_tokens=100), True)
 
@@ -217,7 +217,7 @@ def test_a_replay_begins_with_the_random_state_of_its_step(build):
     events, _ = survive(survivor)
     run = finished(survivor)
     cut = build(lora_dropout=0.2)
-    _, limits = survive(cut, limits=Limits())
+    _, limits = survive(cut, Limits())
     cut.add_callback(CutFromStepTwo())
     expected = finished(cut)
     assert len(events) == 1
@@ -258,7 +258,7 @@ def test_a_loss_that_is_a_mean_is_weighed(build):
     for limit in (None, 100):
         trainer = build()
         trainer.model_accepts_loss_kwargs = False
-        survive(trainer, limits=Limits(training_tokens=limit))
+        survive(trainer, Limits(training_tokens=limit))
         runs.append(finished(trainer))
         assert trainer._get_num_items_in_batch([{"labels": torch.ones(1, 3)}], "cpu") is None
     assert_same(runs[1], runs[0])
@@ -326,10 +326,13 @@ def test_a_single_example_that_does_not_fit_ends_the_run_with_nothing_half_appli
 
 
 @pytest.mark.fault
-def test_the_tries_are_bounded(build):
+def test_the_tries_are_bounded(build, monkeypatch):
+    from slimtune.train.safeguards import out_of_memory
+
+    monkeypatch.setattr(out_of_memory, "TRIES", 1)
     trainer = build()
     seen = shrink_memory(trainer, 60)
-    events, _ = survive(trainer, tries=1)
+    events, _ = survive(trainer)
     with pytest.raises(SlimtuneError, match="at 2 examples together") as caught:
         trainer.train()
     assert caught.value.exit_code == DOES_NOT_FIT
@@ -509,7 +512,7 @@ def test_a_resumed_run_recomputes_from_its_first_step(build, skip_checkpointing)
     trainer = build(max_steps=1)
     trainer.model.kept = decoder(2, True)
     skip_checkpointing(trainer.model.kept, 2)
-    survive(trainer, limits=Limits(recompute_all=True))
+    survive(trainer, Limits(recompute_all=True))
     assert not any(layer.gradient_checkpointing for layer in trainer.model.kept.layers)  # as planned, and checked
     trainer.train()
     assert all(layer.gradient_checkpointing for layer in trainer.model.kept.layers)
@@ -624,7 +627,7 @@ def test_the_random_state_is_that_of_every_generator_in_use():
 
     from slimtune.train.safeguards import out_of_memory
 
-    state = out_of_memory._random_state()
+    restore = out_of_memory._remember_random_state()
     drawn = (random.random(), np.random.rand(), torch.rand(1).item())
-    out_of_memory._set_random_state(state)
+    restore()
     assert (random.random(), np.random.rand(), torch.rand(1).item()) == drawn
