@@ -107,15 +107,8 @@ def mask_audit(console: Console, audit: MaskAudit) -> None:
 
 def memory(console: Console, compared: Sequence[Comparison]) -> None:
     """Predicted beside measured memory, and a warning for each large difference."""
-    if not compared:
-        return
-    console.step("Memory: predicted and measured")
-    table = Table(box=None, padding=(0, 2))
-    for heading in ("", "predicted", "measured", "difference"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for one in compared:
-        table.add_row(f"  {one.name}", size_text(one.predicted), size_text(one.measured), f"{one.error:+.1%}")
-    console.out.print(table)
+    rows = [(one.name, size_text(one.predicted), size_text(one.measured), f"{one.error:+.1%}") for one in compared]
+    console.table("Memory: predicted and measured", [("", "predicted", "measured", "difference"), *rows])
     for sentence in sentences(compared):
         console.warn(sentence)
 

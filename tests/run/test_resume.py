@@ -15,7 +15,7 @@ from support.short_run import differences, logged
 pytestmark = pytest.mark.fault
 
 SAME_LOSS = 4e-6
-"""Pieces of a batch add up the same products in another order, see tests/train/test_out_of_memory.py."""
+"""Pieces of a batch add up the same products in another order, see tests/support/scarce_memory.py."""
 BAD_INPUT = 2
 
 

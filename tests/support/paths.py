@@ -3,3 +3,7 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+
+
+def folders_in(folder):
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())

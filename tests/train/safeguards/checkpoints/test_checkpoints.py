@@ -1,113 +1,18 @@
-"""Checkpoints are whole or not there; a damaged one is never gone on from; a resumed run equals a straight one."""
+"""A damaged checkpoint is never gone on from; a resumed run equals a straight one."""
 
-import errno
-import itertools
 import json
 import os
 import pickle
-import resource
-import shutil
-from operator import attrgetter
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.paths import folders_in
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.records import Conversation, Message
 from slimtune.train.safeguards import checkpoints, saving
 
 pytestmark = pytest.mark.unsloth
-
-
-@pytest.fixture(scope="module")
-def build(tiny_model, a_plan):
-    """(directory, eval_losses=None, **plan changes) -> a trainer of 16 rows: 4 optimizer steps an epoch, 2 epochs.
-
-    eval_losses: what the evaluations are made to say, one after the other.
-    """
-    from slimtune.models import load as models
-    from slimtune.train.methods import sft
-
-    folder = tiny_model("qwen3")
-    tokenizer = ChatTokenizer(folder)
-    rows = [Conversation((Message("user", f"第{n}条は。"), Message("assistant", "abcd"[n % 4]))) for n in range(16)]
-    examples = [example for row in rows for example in tokenizer.examples(row)]
-
-    def trainer(directory, eval_losses=None, **changes):
-        plan = a_plan(
-            **{
-                "epochs": 2,
-                "per_device_train_batch_size": 2,
-                "gradient_accumulation_steps": 2,
-                "lora_dropout": 0.1,
-                "learning_rate": 2e-3,
-                "lr_scheduler_type": "cosine",
-                "warmup_steps": 2,
-                "logging_steps": 1,
-                "save_steps": 3,
-                "save_total_limit": 3,
-                "cpu_threads": 1,
-                "eval_steps": 1 if eval_losses else None,
-                **changes,
-            }
-        )
-        model, hf_tokenizer = models.load(folder, plan)
-        built = sft.build_trainer(
-            models.add_lora(model, plan), hf_tokenizer, examples, examples[:2], plan, directory=directory
-        )
-        if eval_losses:
-            losses = iter(eval_losses)
-
-            def evaluate(**ignored):
-                metrics = {"eval_loss": next(losses)}
-                built.log(dict(metrics))
-                built.control = built.callback_handler.on_evaluate(built.args, built.state, built.control, metrics)
-                return metrics
-
-            built.evaluate = evaluate
-        return built
-
-    return trainer
-
-
-@pytest.fixture(scope="module")
-def finished(build, tmp_path_factory):
-    """A run of 8 steps with checkpoints 3, 6 and 8, and what was said of them."""
-    directory = tmp_path_factory.mktemp("finished")
-    trainer = build(directory)
-    saved = []
-    saving.keep_whole(trainer, lambda *told: saved.append(told))
-    trainer.train()
-    return SimpleNamespace(trainer=trainer, folder=directory / "checkpoints", saved=saved)
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    """The finished run's checkpoints, to be damaged."""
-    return shutil.copytree(finished.folder, tmp_path / "copied")
-
-
-@pytest.fixture
-def elsewhere(finished, tmp_path):
-    """The finished run's trainer, saving into a folder that has nothing yet: save(step) writes one checkpoint."""
-    trainer, folder = finished.trainer, tmp_path / "checkpoints"
-    before = trainer.args.output_dir, trainer.state.global_step, trainer.args.save_total_limit
-    trainer.args.output_dir = str(folder)
-    folder.mkdir()
-
-    def save(step):
-        trainer.state.global_step = step
-        trainer._save_checkpoint(trainer.model, None)
-
-    yield SimpleNamespace(trainer=trainer, folder=folder, save=save)
-    trainer.args.output_dir, trainer.state.global_step, trainer.args.save_total_limit = before
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
 
 def adapter(trainer):
@@ -120,7 +25,7 @@ def logged(trainer):
 
 
 def test_a_saved_checkpoint_is_valid_and_nothing_else_is_left(finished):
-    assert names(finished.folder) == ["checkpoint-3", "checkpoint-6", "checkpoint-8"]
+    assert folders_in(finished.folder) == ["checkpoint-3", "checkpoint-6", "checkpoint-8"]
     assert [checkpoints.verify(path) for path in finished.folder.glob("checkpoint-*")] == [None] * 3
     assert [(step, path.name) for step, path, _, _ in finished.saved] == [
         (3, "checkpoint-3"),
@@ -183,7 +88,7 @@ def test_rotation_keeps_the_best_and_every_path_is_the_final_one(build, tmp_path
     trainer._load_best_model = lambda: (loaded.append(trainer.state.best_model_checkpoint), load())
     trainer.train()
     folder = tmp_path / "checkpoints"
-    assert names(folder) == ["checkpoint-2", "checkpoint-5"]
+    assert folders_in(folder) == ["checkpoint-2", "checkpoint-5"]
     assert trainer.state.best_model_checkpoint == str(folder / "checkpoint-2")
     assert loaded == [str(folder / "checkpoint-2")]
     assert {p.dtype for p in adapter(trainer).values()} == precision  # PEFT would have made it fp32
@@ -195,18 +100,6 @@ def test_rotation_keeps_the_best_and_every_path_is_the_final_one(build, tmp_path
     (folder / "checkpoint-2" / "adapter_model.safetensors").write_bytes(b"")
     with pytest.raises(SlimtuneError, match=r"best checkpoint is broken: adapter_model.safetensors is truncated"):
         trainer._load_best_model()
-
-
-def test_higher_steps_that_were_passed_over_go_first(elsewhere, copied):
-    shutil.copytree(copied, elsewhere.folder, dirs_exist_ok=True)
-    (elsewhere.folder / "checkpoint-8" / "optimizer.pt").unlink()
-    elsewhere.trainer.args.save_total_limit = 1
-    elsewhere.save(4)
-    assert names(elsewhere.folder) == ["checkpoint-4"]
-    elsewhere.trainer.args.save_total_limit = 3
-    for step in (5, 6, 7):
-        elsewhere.save(step)
-    assert names(elsewhere.folder) == ["checkpoint-5", "checkpoint-6", "checkpoint-7"]
 
 
 def cut(path):
@@ -313,150 +206,6 @@ def test_a_checkpoint_with_any_fault_anywhere_is_never_chosen(copied, data):
 
 def names_of_files(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-def test_a_partial_folder_is_never_considered_and_goes_before_the_next_save(elsewhere):
-    elsewhere.save(1)
-    shutil.copytree(elsewhere.folder / "checkpoint-1", elsewhere.folder / ".partial-checkpoint-2" / "checkpoint-2")
-    assert checkpoints.newest_valid(elsewhere.folder).step == 1
-    elsewhere.save(2)
-    assert names(elsewhere.folder) == ["checkpoint-1", "checkpoint-2"]
-    assert checkpoints.newest_valid(elsewhere.folder) == checkpoints.Found(elsewhere.folder / "checkpoint-2", 2, ())
-
-
-class Killed(BaseException):
-    """Nothing of the library's catches it."""
-
-
-def test_a_crash_before_the_rename_leaves_no_checkpoint(elsewhere, monkeypatch):
-    elsewhere.save(1)
-    best = elsewhere.trainer.state.best_model_checkpoint
-
-    def crash(*arguments):
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(saving, "publish", crash)
-        with pytest.raises(Killed):
-            elsewhere.save(2)
-    assert names(elsewhere.folder) == ["checkpoint-1"]
-    assert checkpoints.newest_valid(elsewhere.folder).step == 1
-    assert elsewhere.trainer.state.best_model_checkpoint == best
-
-
-@pytest.mark.parametrize("renames", [0, 1, 2])
-def test_a_repeated_step_is_replaced_and_whole_wherever_the_process_dies(elsewhere, monkeypatch, renames):
-    """The process dies after so many renames, running no handler: nothing is renamed or removed any more."""
-    elsewhere.save(1)
-    before = checkpoints.sha256_file(elsewhere.folder / "checkpoint-1" / "trainer_state.json")
-    elsewhere.trainer.state.log_history.append({"step": 1, "marked": 1.0})
-    left = itertools.count(renames, -1)
-    rename = checkpoints.Path.rename
-
-    def dying(path, target):
-        if next(left) <= 0:
-            raise Killed
-        return rename(path, target)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(checkpoints.Path, "rename", dying)
-        patched.setattr(checkpoints.shutil, "rmtree", lambda *arguments, **named: None)
-        with pytest.raises(Killed):
-            elsewhere.save(1)
-    elsewhere.trainer.state.log_history.pop()
-    checkpoints.clear_leftovers(elsewhere.folder)
-    assert names(elsewhere.folder) == ["checkpoint-1"]
-    assert checkpoints.verify(elsewhere.folder / "checkpoint-1") is None
-    after = checkpoints.sha256_file(elsewhere.folder / "checkpoint-1" / "trainer_state.json")
-    assert (after == before) is (renames < 2)
-
-
-def test_a_broken_checkpoint_of_the_same_step_is_replaced(elsewhere):
-    elsewhere.save(1)
-    (elsewhere.folder / "checkpoint-1" / "optimizer.pt").unlink()
-    elsewhere.save(1)
-    assert names(elsewhere.folder) == ["checkpoint-1"]
-    assert checkpoints.verify(elsewhere.folder / "checkpoint-1") is None
-
-
-def no_room(*arguments, **named):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.mark.parametrize("where", ["torch.save", "safetensors.torch.save_file", "os.fsync", "pathlib.Path.rename"])
-def test_a_full_disk_leaves_the_earlier_checkpoints_and_says_what_to_do(elsewhere, monkeypatch, where):
-    elsewhere.save(1)
-    with monkeypatch.context() as patched:
-        patched.setattr(where, no_room)
-        if where.startswith("safetensors"):
-            patched.setattr("peft.peft_model.safe_save_file", no_room)
-        with pytest.raises(SlimtuneError) as caught:
-            elsewhere.save(2)
-    message = str(caught.value)
-    assert caught.value.exit_code == 2
-    assert "checkpoint-2 could not be written: No space left on device (it needs about " in message
-    assert " are free); checkpoint-1 stay" in message
-    assert "--resume" in message
-    assert names(elsewhere.folder) == ["checkpoint-1"]
-    assert checkpoints.newest_valid(elsewhere.folder).step == 1
-    elsewhere.save(2)  # room was made
-    assert checkpoints.newest_valid(elsewhere.folder).step == 2
-
-
-WRITERS = {  # sizes here: adapter 135 kB, tokenizer.json 78 kB, optimizer.pt 286 kB
-    "Rust, safetensors": ("model.save_pretrained", 60_000, "File too large"),
-    "Rust, tokenizers": ("processing_class.save_pretrained", 60_000, "File too large"),
-    "C++, torch": ("_save_optimizer_and_scheduler", 200_000, "PyTorch could not write a file to its end"),
-    "Python": ("state.save_to_json", 2_000, "File too large"),
-}
-
-
-@pytest.mark.parametrize("writer", WRITERS)
-def test_what_each_writer_says_of_a_real_limit_is_understood(elsewhere, monkeypatch, writer):
-    """While it writes, the system refuses files beyond a limit: EFBIG, which takes the way of ENOSPC."""
-    elsewhere.save(1)
-    where, limit, reason = WRITERS[writer]
-    owner, _, method = f"trainer.{where}".rpartition(".")
-    owner = attrgetter(owner)(elsewhere)
-    write = getattr(owner, method)
-
-    def limited(*arguments, **named):
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-        try:
-            return write(*arguments, **named)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    monkeypatch.setattr(owner, method, limited)
-    with pytest.raises(SlimtuneError, match=f"checkpoint-2 could not be written: {reason} "):
-        elsewhere.save(2)
-    assert names(elsewhere.folder) == ["checkpoint-1"]
-
-
-def test_room_is_asked_for_before_anything_is_written(elsewhere, monkeypatch):
-    usage = SimpleNamespace(free=2**20)
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(SlimtuneError, match="no checkpoint was written before it"):
-        elsewhere.save(1)  # 32 MiB of text and 12 bytes for each trainable parameter
-    usage.free = 2**30
-    elsewhere.save(1)
-    usage.free = sum(path.stat().st_size for path in (elsewhere.folder / "checkpoint-1").iterdir()) // 2
-    with pytest.raises(SlimtuneError, match="No space left on device"):
-        elsewhere.save(2)  # as large as the first
-    assert names(elsewhere.folder) == ["checkpoint-1"]
-
-
-def test_other_errors_keep_their_type(elsewhere, monkeypatch):
-    import torch
-
-    def out_of_memory(*arguments):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr("torch.save", out_of_memory)
-    with pytest.raises(torch.OutOfMemoryError):
-        elsewhere.save(1)
-    assert names(elsewhere.folder) == []
 
 
 class Payload:
