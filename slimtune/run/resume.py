@@ -69,8 +69,8 @@ def recorded_plan(plan: Plan, earlier: RecordedRun) -> Plan:
     if settings.keys() != plan.settings.keys():
         where = str(earlier.directory / "plan.json")
         raise fail("another version of Slimtune made the plan", where=where, fix="start a new run")
-    recorded = {name: entry["value"] for name, entry in settings.items()}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()}
+    recorded = ((name, entry["value"]) for name, entry in settings.items())
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in recorded}
     if values["device"] != plan.device or values["precision"] != plan.precision:
         raise fail(
             f"the run began on {values['device']} in {values['precision']}; this machine would continue on "

@@ -86,6 +86,13 @@ class FiniteGuard(TrainerCallback):
         self._trained: list[tuple[str, torch.nn.Parameter]] = []
         self._forget()
 
+    def _forget(self) -> None:
+        """Begin a step. The gradients themselves are never kept: they would outlive the trainer's zero_grad."""
+        self._batches: list[Batch] = []
+        self._losses: list[torch.Tensor] = []
+        self._names: list[str] = []
+        self._largest = torch.empty(0)
+
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """A micro-batch; nothing waits for the device here."""
         self._batches.append(dict(inputs))
@@ -131,13 +138,6 @@ class FiniteGuard(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._forget()
-
-    def _forget(self) -> None:
-        """Begin a step. The gradients themselves are never kept: they would outlive the trainer's zero_grad."""
-        self._batches: list[Batch] = []
-        self._losses: list[torch.Tensor] = []
-        self._names: list[str] = []
-        self._largest = torch.empty(0)
 
     def _stop(self, step: int, losses: tuple[float, ...], gradients: Sequence[str], args: Any) -> None:
         checkpoint = self.newest_checkpoint()
