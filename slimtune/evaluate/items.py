@@ -22,8 +22,9 @@ def read(conversations: Sequence[Conversation], kind: KindName) -> list[Item]:
 
     Raises SlimtuneError with every repeated id and every row that cannot be an item of this kind.
     """
+    items = list(map(_item, conversations))
     problems: list[Problem] = []
-    items, seen = list(map(_item, conversations)), dict[str, str]()
+    seen: dict[str, str] = {}
     for item in items:
         if problem := kinds.named(kind).check(item):
             problems.append(problem)

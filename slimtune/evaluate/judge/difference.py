@@ -80,12 +80,10 @@ def caveats(kind: Kind, result: Mapping[str, Any]) -> list[str]:
     if result["verdict"] != "cannot tell":
         return []
     significant = result["p_value"] < result["alpha"]
+    if significant and _leaves_out_zero(result):
+        return [f"most {kind.noun}s changed in the other direction than the total"]
     if _leaves_out_zero(result):
-        return [
-            f"most {kind.noun}s changed in the other direction than the total"
-            if significant
-            else "the interval leaves out 0, but the test does not confirm it"
-        ]
+        return ["the interval leaves out 0, but the test does not confirm it"]
     return ["the test finds a difference, but the interval includes 0"] if significant else []
 
 

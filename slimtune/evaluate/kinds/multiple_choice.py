@@ -32,10 +32,8 @@ class MultipleChoice(Kind):
     def check(self, item: Item) -> Problem | None:
         if item.gold:
             return None
-        what = "a multiple-choice question needs meta.choices and a meta.correct among them"
-        return Problem(
-            what, item.where, '{"input": …, "output": "c", "meta": {"choices": {"a": …, "b": …}, "correct": "c"}}'
-        )
+        fix = '{"input": …, "output": "c", "meta": {"choices": {"a": …, "b": …}, "correct": "c"}}'
+        return Problem("a multiple-choice question needs meta.choices and a meta.correct among them", item.where, fix)
 
     def ability(self, settings: Settings) -> Ability:
         return "score" if settings.mode == "direct" and settings.by == "letters" else "generate"
@@ -46,9 +44,9 @@ class MultipleChoice(Kind):
         return 1 if self.ability(settings) == "score" else _TEXT_ANSWER_TOKENS
 
     def ask(self, target: Target, batch: Sequence[Item], settings: Settings) -> list[Answer]:
-        room, stops = self.room(settings), settings.mode == "cot"
-        generates = self.ability(settings) == "generate"
-        how = settings.sampling(room, replies=settings.votes, stop_at_answer=stops) if generates else None
+        if self.ability(settings) == "score":
+            return choice_asking.ask(target, batch, settings, None)
+        how = settings.sampling(self.room(settings), replies=settings.votes, stop_at_answer=settings.mode == "cot")
         return choice_asking.ask(target, batch, settings, how)
 
     def fault(self, answer: Answer) -> str:
@@ -97,9 +95,8 @@ class MultipleChoice(Kind):
         gold = " / ".join(str(frame["gold"][label]) for label in order)
         majority = f"{percent(frame['majority']['share'])} (always {frame['majority']['label']})"
         histograms = (" / ".join(str(side["histogram"][label]) for label in order) for side in sides)
-        intervals = [f" ({bounds(side['interval'])})" if "interval" in side else "" for side in sides]
         rows: list[TableRow] = [
-            ("accuracy", *(percent(side["accuracy"]) + end for side, end in zip(sides, intervals, strict=True))),
+            ("accuracy", *map(_accuracy, sides)),
             ("correct / n", *(f"{side['correct']} / {n}" for side in sides)),
             (f"answers {' / '.join(order)} (gold {gold})", *histograms),
         ]
@@ -242,6 +239,10 @@ def _leaning(result: dict[str, Any]) -> list[str]:
             f"gold, and {percent(found['base_distance'])} of the base model's"
         ]
     return []
+
+
+def _accuracy(side: Figures) -> str:
+    return percent(side["accuracy"]) + (f" ({bounds(side['interval'])})" if "interval" in side else "")
 
 
 def _in_all_orders(side: Figures) -> str:
