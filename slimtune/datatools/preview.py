@@ -182,11 +182,11 @@ def visible(text: str) -> str:
     a terminal or reverse the direction of writing.
     """
     spaced = _EDGE_SPACES.sub(lambda spaces: SPACE * len(spaces[0]), text)
-    shown = {"\n": f"{NEWLINE}\n", "\t": TAB}
-    for character in set(spaced) - shown.keys():
-        if unicodedata.category(character) in ("Cc", "Cf"):
-            shown[character] = f"⟨U+{ord(character):04X}⟩"
-    return spaced.translate(str.maketrans(shown))
+    shown = {ord("\n"): f"{NEWLINE}\n", ord("\t"): TAB}
+    for code in set(map(ord, spaced)) - shown.keys():
+        if unicodedata.category(chr(code)) in ("Cc", "Cf"):
+            shown[code] = f"⟨U+{code:04X}⟩"
+    return spaced.translate(shown)
 
 
 def segments(example: Example, tokenizer: ChatTokenizer, max_seq_length: int) -> tuple[Segment, ...]:

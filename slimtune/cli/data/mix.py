@@ -107,11 +107,12 @@ def _caps(texts: Sequence[str], problems: list[Problem]) -> tuple[int | None, di
 
 def _show(mixture: Mixture) -> None:
     typer.echo("rows in  rows out   share  file")
-    for file in (report.file for report in mixture.files):
-        used = mixture.used[file.path]
-        typer.echo(f"{file.rows:7,}  {used:8,}  {used / mixture.used.total():6.1%}  {file.path}")
+    for report in mixture.files:
+        path, rows = report.file.path, report.file.rows
+        used = mixture.used[path]
+        typer.echo(f"{rows:7,}  {used:8,}  {used / mixture.used.total():6.1%}  {path}")
     for source, count in mixture.capped.items():
         typer.echo(f"--cap leaves out {count:,} rows of {source}")
-    for file in mixture.files:
-        for note in file.notes:
+    for report in mixture.files:
+        for note in report.notes:
             typer.echo(f"note: {note}", err=True)

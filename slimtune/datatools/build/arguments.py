@@ -208,14 +208,14 @@ def _missing_phrase(choice: str, context: str) -> str:
     Shared is what belongs to `_STRETCH` units in a row that the context has too.
     """
     units = list(_UNIT.finditer(choice))
-    known = set(_runs(_UNIT.findall(context)))
+    known = set(_stretches(_UNIT.findall(context)))
     shared = [False] * len(units)
-    for start, run in enumerate(_runs([unit[0] for unit in units])):
-        if run in known:
+    for start, stretch in enumerate(_stretches([unit[0] for unit in units])):
+        if stretch in known:
             shared[start : start + _STRETCH] = [True] * _STRETCH
     runs = itertools.groupby(range(len(units)), key=shared.__getitem__)
-    for run in sorted((list(places) for is_shared, places in runs if not is_shared), key=len, reverse=True):
-        first, last = run[0], run[-1]
+    for places in sorted((list(run) for is_shared, run in runs if not is_shared), key=len, reverse=True):
+        first, last = places[0], places[-1]
         phrase = choice[units[first].start() : units[last].end()]
         # A short phrase may stand elsewhere in the context: then with its neighbours, with which it does not.
         wider = choice[units[max(first - 1, 0)].start() : units[min(last + 1, len(units) - 1)].end()]
@@ -225,7 +225,7 @@ def _missing_phrase(choice: str, context: str) -> str:
     return ""
 
 
-def _runs(units: Sequence[str]) -> list[tuple[str, ...]]:
+def _stretches(units: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(units[start : start + _STRETCH]) for start in range(len(units) - _STRETCH + 1)]
 
 
