@@ -6,7 +6,7 @@ Paragraph / Item / Subitem1 …). The supplementary provisions, the table of con
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -18,8 +18,7 @@ _SENTENCE = re.compile(r"(Paragraph|Item|Subitem\d+)Sentence")
 _LINE = "line of the element"
 
 
-@dataclass(frozen=True, slots=True)
-class Article:
+class Article(NamedTuple):
     """number: as in the attribute Num ("5_2"). title: law, article and caption. text: a paragraph or item a line."""
 
     number: str
@@ -54,8 +53,7 @@ def read_articles(text: str, path: str, problems: list[Problem]) -> list[Article
         problems.append(Problem("not a law XML: it has no main provisions", f"{path}:1", fix))
         return []
     law_title = _content(law.find("LawBody/LawTitle"))
-    parts = list(_outermost(main, "Article"))
-    return [_article(part, law_title) for part in parts or [main]]
+    return [_article(part, law_title) for part in _outermost_articles(main) or [main]]
 
 
 def _parse(text: str) -> Element:
@@ -80,13 +78,11 @@ def _parse(text: str) -> Element:
     return builder.close()
 
 
-def _outermost(element: Element, tag: str) -> Iterator[Element]:
+def _outermost_articles(element: Element) -> list[Element]:
     # An amending law quotes whole articles inside its own.
-    for child in element:
-        if child.tag == tag:
-            yield child
-        else:
-            yield from _outermost(child, tag)
+    if element.tag == "Article":
+        return [element]
+    return [article for child in element for article in _outermost_articles(child)]
 
 
 def _article(element: Element, law_title: str) -> Article:
