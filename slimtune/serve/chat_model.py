@@ -1,7 +1,7 @@
 """What `slimtune chat` talks to: a GGUF, and what its Modelfile says about system prompt, context and sampling. No torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,14 @@ class ChatModel:
     """
 
     gguf: Path
-    system: str | None
-    context_length: int
-    sampling: dict[str, float]
-    reply_length: int | None
-    stops: tuple[str, ...]
-    template: str | None
-    thinking: bool | None
-    notes: tuple[str, ...]
+    system: str | None = None
+    context_length: int = OLLAMA_CONTEXT
+    sampling: dict[str, float] = field(default_factory=OLLAMA_DEFAULTS.copy)
+    reply_length: int | None = None
+    stops: tuple[str, ...] = ()
+    template: str | None = None
+    thinking: bool | None = None
+    notes: tuple[str, ...] = ()
 
 
 def spec_of(text: str) -> Spec:
@@ -131,7 +131,7 @@ def _of_file(gguf: Path) -> ChatModel:
         if name == gguf.name:
             return _described(gguf, found, None, [])
         note = f"the Modelfile beside it is FROM {found.models[-1]} and so not used: {plain}"
-    return ChatModel(gguf, None, OLLAMA_CONTEXT, dict(OLLAMA_DEFAULTS), None, (), None, None, (note,))
+    return ChatModel(gguf, notes=(note,))
 
 
 def _described(gguf: Path, found: Modelfile, thinking: bool | None, notes: list[str]) -> ChatModel:

@@ -24,10 +24,10 @@ def test_texts_decide_where_no_ids_are_known():
 
 def test_ids_decide_where_they_are_known_with_the_letter_as_it_is_written():
     """As for a model in this process: a circled digit is no spelling of it, a token without text may be."""
-    letters = letters_of(TOLD, ("b", "1"), spelled={"b": {9}, "1": set()}, prompt_sha256="f00")
+    letters = letters_of(TOLD, ("b", "1"), spelled={"b": {9}, "1": set()})
     assert math.exp(letters.logprobs["b"]) == pytest.approx(0.875)
     assert letters.bounded == ("1",)
-    assert letters.prompt_sha256 == "f00"
+    assert (letters.greedy_text, letters.greedy_token) == ("b", 7)
 
 
 @pytest.mark.parametrize("nothing", [-9999.0, -math.inf, -3.4e38])

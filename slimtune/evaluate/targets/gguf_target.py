@@ -203,12 +203,10 @@ class GgufTarget:
 
     def _letters(self, prompt: Prompt, ids: list[int], slot: int) -> Letters:
         told = [Told(**token) for token in self._server.first_tokens(ids, id_slot=slot, **_PLAIN_SAMPLING)]
-        letters = letters_of(told, prompt.labels, spelled=self._spelled, prompt_sha256=ids_sha256(ids))
-        if letters.greedy_text:
-            return letters
+        letters = letters_of(told, prompt.labels, spelled=self._spelled)
         # The text of control tokens is left out of the list.
-        text = self._server.post("/detokenize", {"tokens": [letters.greedy_token]})["content"]
-        return dataclasses.replace(letters, greedy_text=text)
+        text = letters.greedy_text or self._server.post("/detokenize", {"tokens": [letters.greedy_token]})["content"]
+        return dataclasses.replace(letters, greedy_text=text, prompt_sha256=ids_sha256(ids))
 
     def _replies(self, ids: list[int], start: int, sampling: Sampling) -> list[Reply]:
         """At most batch_size replies, from the one with number `start` on; llama.cpp counts the seed up itself."""

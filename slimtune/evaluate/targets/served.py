@@ -40,11 +40,7 @@ class Told(BaseModel):
 
 
 def letters_of(
-    told: Sequence[Told],
-    labels: Sequence[str],
-    *,
-    spelled: Mapping[str, Collection[int]] | None = None,
-    prompt_sha256: str | None = None,
+    told: Sequence[Told], labels: Sequence[str], *, spelled: Mapping[str, Collection[int]] | None = None
 ) -> Letters:
     """The labels' probabilities, each summed over the tokens that spell it.
 
@@ -58,7 +54,7 @@ def letters_of(
         bounded += [] if own else [label]
         logprobs[label] = _log_sum(own or [min(token.logprob for token in told)])
     likeliest = max(told, key=lambda token: token.logprob)
-    return Letters(logprobs, likeliest.token, likeliest.id, tuple(bounded), prompt_sha256)
+    return Letters(logprobs, likeliest.token, likeliest.id, tuple(bounded))
 
 
 def single_tokens(label: str, encode: Callable[[str], Sequence[int]]) -> frozenset[int]:
