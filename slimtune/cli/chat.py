@@ -21,29 +21,19 @@ if TYPE_CHECKING:
 def chat(
     target: Annotated[str, Argument(help="A run, e.g. outputs/direct/latest, a .gguf, or a Modelfile's folder.")],
     compare: Annotated[bool, Option("--compare", help="Compare base and tuned model; a run needs no export.")] = False,
-    base: Annotated[
-        Path | None, Option("--base", metavar="BASE.gguf", help="Compare with this file, both in llama.cpp.")
-    ] = None,
+    base: Annotated[Path | None, Option(metavar="BASE.gguf", help="Compare with this file, both in llama.cpp.")] = None,
     prompt: Annotated[
         list[str] | None, Option("--prompt", "-p", help="Answer this message and exit. Repeatable.")
     ] = None,
-    system: Annotated[
-        str | None, Option("--system", help='Replace the Modelfile\'s system prompt; "" for none.')
-    ] = None,
-    temperature: Annotated[
-        float | None, Option("--temperature", min=0, max=2, help="0 always takes the likeliest token.")
-    ] = None,
-    max_new_tokens: Annotated[int | None, Option("--max-new-tokens", min=1, help="Longest reply, in tokens.")] = None,
-    max_length: Annotated[
-        int | None, Option("--max-length", min=64, help="Context in tokens, replies included.")
-    ] = None,
+    system: Annotated[str | None, Option(help='Replace the Modelfile\'s system prompt; "" for none.')] = None,
+    temperature: Annotated[float | None, Option(min=0, max=2, help="0 always takes the likeliest token.")] = None,
+    max_new_tokens: Annotated[int | None, Option(min=1, help="Longest reply, in tokens.")] = None,
+    max_length: Annotated[int | None, Option(min=64, help="Context in tokens, replies included.")] = None,
     thinking: Annotated[
         bool | None, Option("--thinking/--no-thinking", help="Turn thinking on or off. Default: as the template does.")
     ] = None,
-    seed: Annotated[int | None, Option("--seed", min=0, help="Random seed, for repeatable replies.")] = None,
-    threads: Annotated[
-        int | None, Option("--threads", min=1, help="Threads of llama.cpp; use fewer on a busy machine.")
-    ] = None,
+    seed: Annotated[int | None, Option(min=0, help="Random seed, for repeatable replies.")] = None,
+    threads: Annotated[int | None, Option(min=1, help="Threads of llama.cpp; use fewer on a busy machine.")] = None,
 ) -> None:
     """Talk to a run's export or a GGUF as Ollama would run it, or compare it with its base.
 

@@ -14,7 +14,7 @@ def compare(
             help="Runs, RUN:base, results of evaluate, or .jsonl files; with --data also targets. The first is the reference."
         ),
     ],
-    data: Annotated[str | None, Option("--data", help="Ask each target the questions of this file first.")] = None,
+    data: Annotated[str | None, Option(help="Ask each target the questions of this file first.")] = None,
     kind: options.KindOption = "multiple_choice",
     mode: options.ModeOption = "direct",
     permutations: options.PermutationsOption = 1,
@@ -23,7 +23,7 @@ def compare(
     max_new_tokens: options.TokensOption = 512,
     max_items: options.ItemsOption = None,
     judge: Annotated[
-        str | None, Option("--judge", metavar="URL#MODEL", help="Let this model judge free answers in pairs.")
+        str | None, Option(metavar="URL#MODEL", help="Let this model judge free answers in pairs.")
     ] = None,
     out: options.OutOption = None,
     seed: options.SeedOption = 42,

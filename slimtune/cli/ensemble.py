@@ -12,8 +12,7 @@ def ensemble(
     members: Annotated[list[str], Argument(help="Two or more runs, adapters or checkpoints on one base model.")],
     data: options.DataOption = None,
     weights: Annotated[
-        str | None,
-        Option("--weights", help="One weight per member, e.g. 2,1,1. Do not choose them on these questions."),
+        str | None, Option(help="One weight per member, e.g. 2,1,1. Do not choose them on these questions.")
     ] = None,
     mode: options.ModeOption = "direct",
     permutations: options.PermutationsOption = 1,

@@ -15,9 +15,9 @@ def evaluate(
     target: Annotated[str, Argument(help=_TARGET)],
     data: options.DataOption = None,
     kind: Annotated[
-        KindName | None, Option("--kind", help="Kind of evaluation. Default: the run's own, else multiple_choice.")
+        KindName | None, Option(help="Kind of evaluation. Default: the run's own, else multiple_choice.")
     ] = None,
-    mode: Annotated[Mode | None, Option("--mode", help="direct: only a letter. cot: reasoning, then a letter.")] = None,
+    mode: Annotated[Mode | None, Option(help="direct: only a letter. cot: reasoning, then a letter.")] = None,
     permutations: options.PermutationsOption = 1,
     votes: options.VotesOption = 1,
     temperature: options.TemperatureOption = 0.7,
@@ -25,7 +25,7 @@ def evaluate(
     max_items: options.ItemsOption = None,
     model: options.ModelOption = None,
     train: Annotated[
-        list[str] | None, Option("--train", help="File that the model was trained on; the items are searched in it.")
+        list[str] | None, Option(help="File that the model was trained on; the items are searched in it.")
     ] = None,
     system: options.SystemOption = None,
     alone: Annotated[bool, Option("--alone", help="Ask only the tuned model, not its base. Gives no verdict.")] = False,

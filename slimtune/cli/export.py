@@ -13,30 +13,27 @@ from slimtune.recipe.names import GGUF_TYPES, MergeBase
 
 def export(
     target: Annotated[Path | None, Argument(help="A run, e.g. outputs/direct/latest, or an adapter folder.")] = None,
-    gguf: Annotated[str | None, Option("--gguf", help="GGUF types instead of the recipe's, e.g. q4_k_m,q8_0.")] = None,
+    gguf: Annotated[str | None, Option(help="GGUF types instead of the recipe's, e.g. q4_k_m,q8_0.")] = None,
     lora_gguf: Annotated[bool, Option("--lora-gguf", help="Also export the adapter alone as a GGUF.")] = False,
-    merged: Annotated[Path | None, Option("--merged", help="Folder for the merged weights.")] = None,
+    merged: Annotated[Path | None, Option(help="Folder for the merged weights.")] = None,
     merge_base: Annotated[
-        Literal[MergeBase, "auto"] | None,
-        Option("--merge-base", help="Base to merge the adapter into; auto measures both."),
+        Literal[MergeBase, "auto"] | None, Option(help="Base to merge the adapter into; auto measures both.")
     ] = None,
-    ollama: Annotated[str | None, Option("--ollama", help="The model's name in Ollama.")] = None,
+    ollama: Annotated[str | None, Option(help="The model's name in Ollama.")] = None,
     force: Annotated[bool, Option("--force", help="Export whatever the verdict is; the run records it.")] = False,
     fresh: Annotated[bool, Option("--fresh", help="Replace an existing export once the new one is proven.")] = False,
-    out: Annotated[Path | None, Option("--out", help="Adapter only: the folder to create.")] = None,
-    data: Annotated[str | None, Option("--data", help="Adapter only: held-out rows to compare on.")] = None,
-    system: Annotated[str | None, Option("--system", help="Adapter only: the system prompt of its training.")] = None,
+    out: Annotated[Path | None, Option(help="Adapter only: the folder to create.")] = None,
+    data: Annotated[str | None, Option(help="Adapter only: held-out rows to compare on.")] = None,
+    system: Annotated[str | None, Option(help="Adapter only: the system prompt of its training.")] = None,
     load_in_4bit: Annotated[
         bool | None, Option("--load-in-4bit/--load-in-16bit", help="Adapter only: as its base was trained.")
     ] = None,
     thinking: Annotated[
         bool | None, Option("--thinking/--no-thinking", help="Adapter only: trained with thinking or not.")
     ] = None,
-    max_length: Annotated[
-        int | None, Option("--max-length", min=64, help="Adapter only: longest prompt plus reply.")
-    ] = None,
+    max_length: Annotated[int | None, Option(min=64, help="Adapter only: longest prompt plus reply.")] = None,
     check: Annotated[
-        Path | None, Option("--check", metavar="FILE", help="Only check a Modelfile or GGUF, whoever made it.")
+        Path | None, Option(metavar="FILE", help="Only check a Modelfile or GGUF, whoever made it.")
     ] = None,
 ) -> None:
     """Export an adapter: merged weights, GGUF, Modelfile, and the proof that they are the model that was trained.

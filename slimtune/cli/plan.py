@@ -19,15 +19,11 @@ if TYPE_CHECKING:
 def plan(
     recipe: Annotated[str, Argument(help="The recipe, a YAML file (see recipes/).")],
     overrides: OverridesArgument = None,
-    vram_gb: Annotated[
-        float | None, Option("--vram-gb", help="Memory of the card, as sold: 8, 10, 12, 16, 24.")
-    ] = None,
-    gpu: Annotated[str | None, Option("--gpu", help="Plan for this card: rtx3080, rtx4090, a100, h200, …")] = None,
-    price_per_hour: Annotated[
-        float | None, Option("--price-per-hour", help="Price of the machine; the plan then shows the cost.")
-    ] = None,
+    vram_gb: Annotated[float | None, Option(help="Memory of the card, as sold: 8, 10, 12, 16, 24.")] = None,
+    gpu: Annotated[str | None, Option(help="Plan for this card: rtx3080, rtx4090, a100, h200, …")] = None,
+    price_per_hour: Annotated[float | None, Option(help="Price of the machine; the plan then shows the cost.")] = None,
     as_json: Annotated[bool, Option("--json", help="Print the plan as JSON.")] = False,
-    plot: Annotated[Path | None, Option("--plot", help="Draw where the memory goes (PNG).")] = None,
+    plot: Annotated[Path | None, Option(help="Draw where the memory goes (PNG).")] = None,
 ) -> None:
     """Show what a run would do and why, whether it fits, and how long it takes. Needs no weights and no GPU."""
     from slimtune.core.console import Console

@@ -11,9 +11,9 @@ from slimtune.data.records import Mode
 
 def rescore(
     file: Annotated[Path, Argument(help="Stored replies: one JSON object per line, with 'text' or 'response'.")],
-    mode: Annotated[Mode, Option("--mode", help="Mode of rows that do not state one.")] = "direct",
-    labels: Annotated[int, Option("--labels", min=2, max=10, help="Choices in rows that do not list them.")] = 4,
-    output: Annotated[Path | None, Option("--output", help="File to write. Default: FILE itself.")] = None,
+    mode: Annotated[Mode, Option(help="Mode of rows that do not state one.")] = "direct",
+    labels: Annotated[int, Option(min=2, max=10, help="Choices in rows that do not list them.")] = 4,
+    output: Annotated[Path | None, Option(help="File to write. Default: FILE itself.")] = None,
 ) -> None:
     """Read the answers from stored replies of any tool. Adds answer, rule and status to each row.
 

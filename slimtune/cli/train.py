@@ -12,8 +12,7 @@ def train(
     overrides: OverridesArgument = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and stop: no weights, no GPU.")] = False,
     resume: Annotated[
-        str | None,
-        Option("--resume", metavar="auto|FOLDER", help="Resume the latest run of this recipe, or the given run."),
+        str | None, Option(metavar="auto|FOLDER", help="Resume the latest run of this recipe, or the given run.")
     ] = None,
 ) -> None:
     """Train, judge and export as a recipe says."""
