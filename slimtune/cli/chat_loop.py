@@ -1,7 +1,7 @@
 """A conversation in the terminal with what was made, and with its base beside it.
 
-A message is refused, not repaired, where training would refuse it: llama.cpp's chat endpoint turns `<|im_end|>` in a
-user's text into the real control token, which would end the user's turn and begin another.
+A message is refused where training would refuse it: llama.cpp's chat endpoint turns `<|im_end|>` in a user's text into
+the real control token, which would end the user's turn.
 """
 
 import contextlib
@@ -65,10 +65,7 @@ class _Reply:
 
 @dataclass
 class Chat:
-    """One or two sides that get the same messages; each has its own replies in its history.
-
-    system: None for none, or the template's own.
-    """
+    """One or two sides with the same messages and their own replies. system: None for none, or the template's own."""
 
     sides: Sequence[Side]
     system: str | None
@@ -105,8 +102,7 @@ class Chat:
         """Show what every side replies to a message without `problems`, and keep the exchange in the histories.
 
         stoppable: Ctrl-C ends the replies and not the program. Returns whether it did.
-        An exchange is not kept where a reply is empty or holds a control token, which is said: the next prompt would
-        not be what the model wrote.
+        If a reply is empty or holds a control token, the exchange is not kept: the next prompt would differ from it.
         """
         message = Message("user", texts.normalised(text))
         replies = [_Reply(side, [*history, message]) for side, history in zip(self.sides, self.histories, strict=True)]
@@ -188,10 +184,7 @@ NextLine = Callable[[str], str | None]
 
 
 def talk(conversation: Chat) -> None:
-    """Ask at the terminal until /exit, Ctrl-D, or Ctrl-C twice.
-
-    Raises SlimtuneError where a side can answer no more, e.g. because llama.cpp crashed.
-    """
+    """Ask at the terminal until /exit, Ctrl-D, or Ctrl-C twice. Raises SlimtuneError where a side can answer no more."""
     notes = conversation.screen.notes
     notes.say("/help lists the commands, /exit or Ctrl-D ends, Ctrl-C stops a reply")
     with contextlib.suppress(ImportError):  # not on Windows, whose terminal edits lines by itself
@@ -224,10 +217,7 @@ def talk(conversation: Chat) -> None:
 
 
 def run_script(conversation: Chat, given: Iterable[Entry]) -> None:
-    """Answer the entries one after the other, as one conversation.
-
-    Raises SlimtuneError at the first one that cannot be sent.
-    """
+    """Answer the entries as one conversation. Raises SlimtuneError at the first one that cannot be sent."""
     for entry in given:
         if entry.command:
             if conversation.command(entry.text):
@@ -239,10 +229,7 @@ def run_script(conversation: Chat, given: Iterable[Entry]) -> None:
 
 
 def next_entry(read: NextLine) -> Entry | None:
-    """The next message or command; None at the end. Blank lines are passed over.
-
-    A message between two \"\"\" may have several lines. Raises SlimtuneError where the second is missing.
-    """
+    """The next message or command; None at the end. Raises SlimtuneError where the second \"\"\" is missing."""
     while (line := read(">>> ")) is not None:
         typed_as_command, line = line.startswith("/"), line.strip()
         if line.startswith(_SEVERAL_LINES):

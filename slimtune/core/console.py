@@ -23,7 +23,7 @@ _LOG_WIDTH = 120
 
 
 class Console:
-    """Prints what work tells (`OnProgress`) and tables. A bar is live on a terminal; in a file it is a line now and then."""
+    """Prints what work tells (`OnProgress`) and tables. In a file, a bar is a line now and then."""
 
     def __init__(self, file: Any = None):
         self.out = RichConsole(file=file, highlight=False)
@@ -31,7 +31,6 @@ class Console:
             self.out.width = _LOG_WIDTH
 
     def step(self, text: str) -> None:
-        """A new step of the story."""
         self.out.print(f"[bold]▸ {escape(text)}[/bold]")
 
     def say(self, text: str) -> None:
@@ -41,10 +40,7 @@ class Console:
         self.out.print(f"  [yellow]warning:[/yellow] {escape(text)}")
 
     def bar(self, label: str) -> AbstractContextManager[Advance]:
-        """A bar while the block runs, from 1.5 seconds on: "Counting tokens: 12,000 of 100,000".
-
-        Work that nobody counts, such as reading a large file, is announced by its label alone.
-        """
+        """Shown from 1.5 seconds on: "Counting tokens: 12,000 of 100,000", or the label alone where nobody counts."""
         return (_live_bar if self.out.is_interactive else _logged_bar)(self.out, label)
 
     def table(self, title: str, rows: Sequence[Sequence[str]]) -> None:

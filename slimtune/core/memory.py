@@ -213,11 +213,8 @@ def cap(limit_bytes: int, card: Callable[[], Any | None] = _cuda) -> None:
         raise fail(f"cannot limit a card's memory to {size_text(limit_bytes)}: no card", where="budget.vram_gb")
     _, total = cuda.mem_get_info()
     if limit_bytes > total:
-        raise fail(
-            f"a limit of {size_text(limit_bytes)} is more than the card's {size_text(total)}",
-            where="budget.vram_gb",
-            fix="set it to what the card has, or to null",
-        )
+        what = f"a limit of {size_text(limit_bytes)} is more than the card's {size_text(total)}"
+        raise fail(what, where="budget.vram_gb", fix="set it to what the card has, or to null")
     cuda.set_per_process_memory_fraction(limit_bytes / total)
 
 

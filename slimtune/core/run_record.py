@@ -103,11 +103,9 @@ def open_run(
             (directory / part).mkdir()
         _point_latest(parent / "latest", directory)
     except OSError as error:
-        raise fail(
-            f"the output folder cannot be written: {error.strerror}",
-            where=str(error.filename or parent),
-            fix="set run.output_dir to a folder that you may write to",
-        ) from None
+        what = f"the output folder cannot be written: {error.strerror}"
+        fix = "set run.output_dir to a folder that you may write to"
+        raise fail(what, where=str(error.filename or parent), fix=fix) from None
     files.write_json(directory / "plan.json", plan)
     record = RunRecord(directory, {}, meter or Meter())
     record.update(

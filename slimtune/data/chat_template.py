@@ -147,11 +147,7 @@ class ChatTokenizer:
         return self.encode(rendered), self.encode(response)
 
     def examples(self, conversation: Conversation) -> list[Example]:
-        """The training examples of a conversation (see the module's docstring).
-
-        Raises SlimtuneError where the template does not end a turn with the end-of-turn token, drops a turn's text, or
-        renders a prompt that no full rendering starts with.
-        """
+        """The training examples of a conversation. Raises SlimtuneError where the template does not suit it."""
         return list(self.examples_of([conversation]))
 
     def examples_of(

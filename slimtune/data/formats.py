@@ -24,17 +24,12 @@ from slimtune.recipe.names import FormatName
 FORMATS = ("auto", *get_args(FormatName))
 FIRST_ROWS = 20
 
-_REQUIRED: dict[FormatName, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "sharegpt": ("conversations",),
-    "alpaca": ("instruction", "output"),
-    "input_output": ("input", "output"),
-}
-_KNOWN: dict[FormatName, tuple[str, ...]] = {
-    "messages": ("messages", "meta"),
-    "sharegpt": ("conversations", "system", "meta"),
-    "alpaca": ("instruction", "input", "output", "system", "meta"),
-    "input_output": ("input", "output", "system", "meta"),
+# The keys that a row must have, and those that it may have. The more specific formats come first.
+_KEYS: dict[FormatName, tuple[set[str], set[str]]] = {
+    "messages": ({"messages"}, {"meta"}),
+    "sharegpt": ({"conversations"}, {"system", "meta"}),
+    "alpaca": ({"instruction", "output"}, {"input", "system", "meta"}),
+    "input_output": ({"input", "output"}, {"system", "meta"}),
 }
 _MESSAGE_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 _SHAREGPT_ROLES: dict[str, Role] = _MESSAGE_ROLES | {"human": "user", "gpt": "assistant"}
@@ -67,11 +62,8 @@ class Converted:
 
 
 def detect(value: Mapping[str, Any]) -> FormatName | None:
-    """The format whose required keys the row has, the more specific one first; None for no format."""
-    for name, required in _REQUIRED.items():
-        if all(key in value for key in required):
-            return name
-    return None
+    """The first format whose required keys the row has; None for no format."""
+    return next((name for name, (required, _) in _KEYS.items() if required <= value.keys()), None)
 
 
 def choose(
@@ -89,12 +81,12 @@ def choose(
     if format == "auto":
         if detected is None:
             fix = 'rename the keys: {"input", "output"}, {"messages"}, {"instruction", "output"} or {"conversations"}'
-            if {"chosen", "rejected"} <= set(rows[0].value):
+            if {"chosen", "rejected"} <= rows[0].value.keys():
                 fix = "these are preferences, which supervised fine-tuning (train.method: sft) cannot use"
             problems.append(Problem(f"no known format: the first row has the keys {keys}", where, fix))
         return detected
     name = cast(FormatName, format)
-    if detected and not any(set(_REQUIRED[name]) <= set(row.value) for row in rows[:FIRST_ROWS]):
+    if detected and not any(_KEYS[name][0] <= row.value.keys() for row in rows[:FIRST_ROWS]):
         option, value = setting or ("data.format", format)
         what = f"{option} is {value}, but the rows have the format {detected} (keys {keys})"
         problems.append(Problem(what, where, f"set {option} to {detected} or auto"))
@@ -141,7 +133,7 @@ def convert(
     if system and messages[0].role != "system":
         messages.insert(0, Message("system", normalised(system)))
     changed = any(turn.changed for turn in turns)
-    ignored = tuple(key for key in row.value if key not in _KNOWN[name])
+    ignored = tuple(key for key in row.value if not any(key in keys for keys in _KEYS[name]))
     return Converted(row, Conversation(tuple(messages), meta, path, row.line), changed, ignored)
 
 

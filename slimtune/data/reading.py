@@ -20,8 +20,7 @@ from slimtune.data.json_rows import Row, read_lines
 from slimtune.data.sources import is_hub_id, read_rows
 
 _BLOCK_BYTES = 4 * 2**20
-_ROWS_AT_ONCE = 2000
-"""Rows of a file that is read whole are passed on in pieces of this size."""
+_ROWS_AT_ONCE = 2000  # of a file that is read whole
 _LINE_SUFFIXES = (".jsonl", ".ndjson")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

@@ -40,11 +40,6 @@ def split_of(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {id: name for name, part in manifest["splits"].items() for id in part["ids"]}
 
 
-def hashes_of(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The SHA-256 of each id's rows."""
-    return {id: sha256 for part in manifest["splits"].values() for id, sha256 in part["ids"].items()}
-
-
 def recorded(hashes: Mapping[str, str]) -> list[dict[str, Any]]:
     """For each data file that a manifest (`split*.json`) beside it lists, what the manifest says of it.
 

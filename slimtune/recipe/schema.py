@@ -127,9 +127,12 @@ class EvaluateSection(Section):
     )
 
     @property
+    def reads_letters(self) -> bool:
+        return self.kind == "multiple_choice" and self.mode == "direct"
+
+    @property
     def samples_wanted(self) -> int:
-        letters = self.kind == "multiple_choice" and self.mode == "direct"
-        return self.samples if self.samples is not None else 0 if letters else 3
+        return self.samples if self.samples is not None else 0 if self.reads_letters else 3
 
     @model_validator(mode="after")
     def _fits_together(self) -> EvaluateSection:
@@ -184,15 +187,10 @@ class Recipe(Section):
     run: RunSection = RunSection()
 
     @model_validator(mode="after")
-    def _gate_has_a_verdict(self) -> Recipe:
+    def _sections_fit_together(self) -> Recipe:
         if self.export and self.export.require_verdict and self.evaluate is None:
             raise ValueError("export.require_verdict needs an 'evaluate' section (or set require_verdict: false)")
-        return self
-
-    @model_validator(mode="after")
-    def _letters_come_first(self) -> Recipe:
-        letters = self.evaluate and self.evaluate.kind == "multiple_choice" and self.evaluate.mode == "direct"
-        if self.model.thinking and letters:
+        if self.model.thinking and self.evaluate and self.evaluate.reads_letters:
             raise ValueError(
                 "evaluate reads the first token as the answer, and a thinking model begins with a thought; "
                 "set evaluate.mode: cot"

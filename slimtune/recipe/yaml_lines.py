@@ -67,8 +67,7 @@ def _read(text: str, *, where: str) -> tuple[Any, dict[Path_, int]]:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{where}:{mark.line + 1}" if mark else where
+        place = f"{where}:{error.problem_mark.line + 1}" if error.problem_mark else where
         raise fail(f"not valid YAML: {error.problem or error.context}", where=place) from None
     except yaml.YAMLError as error:
         raise fail(f"not valid YAML: {error}", where=where) from None

@@ -72,9 +72,8 @@ def near_duplicates(
                 continue
             sought = similarity.prepare(distinct[number], search.index)
             for holder in holders[search.most(sought, holders) >= threshold - _ROUNDING]:
-                if labels[holder] == labels[number]:
-                    continue
-                if similarity.similarity(sought, distinct[holder]) >= threshold:
+                joined = labels[holder] == labels[number]
+                if not joined and similarity.similarity(sought, distinct[holder]) >= threshold:
                     labels[labels == labels[holder]] = labels[number]
                     yield places[number], places[holder]
         on_progress(min(start + batch, len(distinct)), len(distinct))
@@ -99,10 +98,7 @@ class _Search:
                 yield number, holders
 
     def most(self, sought: similarity.Sought, holders: Numbers) -> Floats:
-        """(holders,): an upper bound of the similarity to each, namely the share of letters that it has anywhere.
-
-        An n-gram without weight makes the letters around it weigh nothing, so the index has every n-gram that counts.
-        """
+        """(holders,): an upper bound of the similarity to each, namely the share of letters that it has anywhere."""
         grams = np.concatenate([part.grams for part in sought.parts])
         own, columns = np.unique(np.searchsorted(self.index.found, grams), return_inverse=True)
         rows = self.index.weighted[holders]

@@ -84,10 +84,6 @@ class Index:
         inverse = np.divide(1.0, self.totals, out=np.zeros_like(self.totals), where=self.totals > 0)
         return sparse.coo_array(held @ sparse.diags_array(inverse))
 
-    def weights_of(self, grams: Hashes) -> Floats:
-        """The weights of n-grams that are all indexed."""
-        return self.weights[np.searchsorted(self.found, grams)]
-
 
 def index(
     texts: Sequence[Sequence[str]],

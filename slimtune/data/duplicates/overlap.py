@@ -44,8 +44,7 @@ class TrainRow:
 class TestItem:
     """A test item, and what was found of it.
 
-    turns: messages that its question consists of. context: the key of its context, or "". passage: the letters of its
-    context, or else of its prompt. exact, normalised: the first row that asks the same. candidates: the rows with most
+    turns: messages that its question consists of. context: the key of its context, or "". passage: see `_passage`. exact, normalised: the first row that asks the same. candidates: the rows with most
     of the question, as ascending (-share, number, row). neighbours: the first rows with its context or a passage of it.
     """
 
@@ -54,7 +53,7 @@ class TestItem:
     asked: Asked
     turns: int
     context: str
-    passage: str
+    passage: tuple[str, ...]
     exact: TrainRow | None = None
     normalised: TrainRow | None = None
     candidates: list[tuple[float, int, TrainRow]] = field(default_factory=list)
@@ -64,10 +63,6 @@ class TestItem:
     def floor(self) -> float:
         """The share that a further candidate has to exceed."""
         return -self.candidates[-1][0] if len(self.candidates) == MOST_CANDIDATES else _LEAST_SHARE
-
-    def add_candidate(self, share: float, row: TrainRow) -> None:
-        bisect.insort(self.candidates, (-share, row.number, row))
-        del self.candidates[MOST_CANDIDATES:]
 
     def add_neighbour(self, row: TrainRow) -> None:
         if len(self.neighbours) < MOST_CANDIDATES:
@@ -108,7 +103,7 @@ def search(train: Sequence[Conversation], items: Sequence[TestItem], *, on_progr
         _note_candidates(rows, items, questions)
         for conversation, row in zip(batch, last_rows, strict=True):
             _note_context(context_key(_context(conversation)), row, by_key)
-        shared = passages.shares([_long(_passage(conversation)) for conversation in batch])
+        shared = passages.shares([_passage(conversation) for conversation in batch])
         for place, column in zip(shared.row, shared.col, strict=True):
             items[column].add_neighbour(last_rows[place])
         done += len(batch)
@@ -126,8 +121,8 @@ def _indices(
         ([asked.parts for one in batch for asked in _asked(one, turns, answers)] for batch in _batches(sample)),
     )
     passages = ngrams.index(
-        [_long(item.passage) for item in items],
-        ([_long(_passage(one)) for one in batch] for batch in _batches(sample)),
+        [item.passage for item in items],
+        ([_passage(one) for one in batch] for batch in _batches(sample)),
         n=PASSAGE_LETTERS,
         least_weight=_PASSAGE_WEIGHT,
     )
@@ -195,7 +190,9 @@ def _note_candidates(rows: Sequence[TrainRow], items: Sequence[TestItem], questi
     for place in better[np.argsort(-shares.data[better], kind="stable")]:
         item, share = items[shares.col[place]], float(shares.data[place])
         if share > item.floor:
-            item.add_candidate(share, rows[shares.row[place]])
+            row = rows[shares.row[place]]
+            bisect.insort(item.candidates, (-share, row.number, row))
+            del item.candidates[MOST_CANDIDATES:]
 
 
 def _item(conversation: Conversation) -> TestItem:
@@ -236,10 +233,8 @@ def _context(conversation: Conversation) -> str:
     return context if isinstance(context, str) else ""
 
 
-def _passage(conversation: Conversation) -> str:
+def _passage(conversation: Conversation) -> tuple[str, ...]:
+    """The letters of its context, or else of its prompt; () where they are too few for a passage."""
     prompt = "\n".join(message.content for message in conversation.messages[:-1])
-    return question_text.letters(_context(conversation) or prompt)
-
-
-def _long(passage: str) -> tuple[str, ...]:
-    return (passage,) if len(passage) >= PASSAGE_LETTERS else ()
+    letters = question_text.letters(_context(conversation) or prompt)
+    return (letters,) if len(letters) >= PASSAGE_LETTERS else ()

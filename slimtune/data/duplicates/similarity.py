@@ -59,7 +59,7 @@ def prepare(asked: Asked, questions: ngrams.Index) -> Sought:
 
     def parts(texts: Sequence[str], telling: Sequence[Floats]) -> tuple[_Part, ...]:
         return tuple(
-            _Part(grams, own, own * ngrams.specific(questions.weights_of(grams)))
+            _Part(grams, own, own * ngrams.specific(questions.weights[np.searchsorted(questions.found, grams)]))
             for grams, own in zip(ngrams.split(texts), telling, strict=True)
         )
 

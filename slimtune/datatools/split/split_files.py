@@ -178,7 +178,8 @@ def _check_targets(folder: Path, manifest: Mapping[str, Any], earlier: Mapping[s
 def _refusal(
     path: Path, earlier: Mapping[str, Any], wish: Mapping[str, Any], known: Mapping[str, str], anew: Mapping[str, str]
 ) -> SlimtuneError:
-    before, home = split_manifest.hashes_of(earlier), split_manifest.split_of(earlier)
+    before = {id: sha256 for part in earlier["splits"].values() for id, sha256 in part["ids"].items()}
+    home = split_manifest.split_of(earlier)
     both = known.keys() & before.keys()
     moved = f"{sum(anew[id] != home[id] for id in both):,} of {len(both):,} questions"
     settings = [(name, earlier[name], wish[name]) for name in ("seed", "threshold")]
