@@ -1,5 +1,6 @@
-"""Peaks by phase, on a real process and on a card that is none; prediction beside measurement, by hand."""
+"""Peaks by phase, on a real process and on a card that is none; prediction beside measurement; the collector paused."""
 
+import gc
 import mmap
 import subprocess
 import sys
@@ -234,3 +235,20 @@ def test_sentences_in_both_directions_and_without_a_prediction():
         "LoRA weights: 2 KiB measured, nothing predicted",
         "CUDA context: 106 B measured, 100 B predicted, 6 % more than predicted",
     ]
+
+
+def test_the_collector_is_off_inside_and_on_again_even_after_an_error():
+    with memory.collector_paused():
+        assert not gc.isenabled()
+        with memory.collector_paused():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ValueError), memory.collector_paused():
+        raise ValueError
+    assert gc.isenabled()
+
+
+def test_the_collector_is_off_in_a_decorated_function():
+    assert memory.collector_paused()(gc.isenabled)() is False
+    assert gc.isenabled()
