@@ -184,7 +184,7 @@ NextLine = Callable[[str], str | None]
 
 
 def talk(conversation: Chat) -> None:
-    """Ask at the terminal until /exit, Ctrl-D, or Ctrl-C twice. Raises SlimtuneError where a side can answer no more."""
+    """Ask at the terminal until /exit, Ctrl-D or two Ctrl-C. Raises SlimtuneError where a side can answer no more."""
     notes = conversation.screen.notes
     notes.say("/help lists the commands, /exit or Ctrl-D ends, Ctrl-C stops a reply")
     with contextlib.suppress(ImportError):  # not on Windows, whose terminal edits lines by itself

@@ -1,4 +1,4 @@
-"""Where a conversation is shown: replies on standard output and nothing else there, everything else on standard error."""
+"""Where a conversation is shown: replies alone on standard output, everything else on standard error."""
 
 import json
 import shutil

@@ -11,7 +11,8 @@ def compare(
     contenders: Annotated[
         list[str],
         Argument(
-            help="Runs, RUN:base, results of evaluate, or .jsonl files; with --data also targets. The first is the reference."
+            help="Runs, RUN:base, results of evaluate, or .jsonl files; with --data also targets. "
+            "The first is the reference."
         ),
     ],
     data: Annotated[str | None, Option(help="Ask each target the questions of this file first.")] = None,

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
+
+from slimtune.cli import options
 
 
 def doctor(
@@ -12,11 +13,7 @@ def doctor(
     online: Annotated[bool, Option("--online", help="Also check whether the hub answers.")] = False,
 ) -> None:
     """Check this machine or a run, and say what to do. Changes nothing. Exit code 1 if there is an error."""
-    from slimtune.core.findings import render
     from slimtune.run import doctor as doctors
     from slimtune.run import doctor_run
 
-    findings = doctors.machine(online=online) if run is None else doctor_run.run(run)
-    typer.echo(render(findings))
-    if any(finding.level == "error" for finding in findings):
-        raise typer.Exit(1)
+    options.report(doctors.machine(online=online) if run is None else doctor_run.run(run))

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
 from typer import Argument, Option
 
+from slimtune.cli import options
 from slimtune.core.errors import fail
 from slimtune.recipe.names import GGUF_TYPES, MergeBase
 
@@ -41,22 +41,27 @@ def export(
     A run is exported as its recipe says, if its verdict allows it.
     """
     if check is not None:
-        _check(check)
+        from slimtune.export.check.check_modelfile import check_file
+
+        options.report(check_file(check))
         return
     if target is None:
         fix = "name a run's folder or an adapter's, or --check FILE"
         raise fail("nothing to export was named", where="export", fix=fix)
     from slimtune.core.console import Console
+    from slimtune.recipe.schema import NAME, ExportSection
     from slimtune.run import shipping
 
-    wanted: dict[str, Any] = {"gguf": _gguf_types(gguf), "merge_base": merge_base, "ollama_name": _ollama_name(ollama)}
+    if ollama is not None and not re.fullmatch(NAME, ollama):
+        fix = "lower-case letters, digits, '.', '_' and '-'"
+        raise fail(f"{ollama!r} is not a usable name", where="--ollama", fix=fix)
+    wanted: dict[str, Any] = {"gguf": _gguf_types(gguf), "merge_base": merge_base, "ollama_name": ollama}
     wanted |= {"lora_gguf": lora_gguf or None, "merged": str(merged) if merged else None}
     asked = {key: value for key, value in wanted.items() if value is not None}
     console = Console()
     if (target / "adapter_config.json").is_file():
         from slimtune.evaluate.targets.opening import Loading
         from slimtune.export import from_adapter
-        from slimtune.recipe.schema import ExportSection
 
         section, loading = ExportSection(**asked), Loading(load_in_4bit, max_length, thinking)
         made = from_adapter.export(target, section, loading, console, out=out, data=data, system=system, fresh=fresh)
@@ -69,26 +74,6 @@ def export(
     if given:
         raise fail(f"{', '.join(given)}: a run knows this itself", where=str(target), fix="leave it out")
     shipping.export_again(target, console, force=force, fresh=fresh, asked=asked)
-
-
-def _check(path: Path) -> None:
-    """Print what is wrong with a file; exit code 1 where something is."""
-    from slimtune.core.findings import render
-    from slimtune.export.check.check_modelfile import check_file
-
-    findings = check_file(path)
-    typer.echo(render(findings))
-    if any(finding.level == "error" for finding in findings):
-        raise typer.Exit(1)
-
-
-def _ollama_name(text: str | None) -> str | None:
-    from slimtune.recipe.schema import NAME
-
-    if text is not None and not re.fullmatch(NAME, text):
-        fix = "lower-case letters, digits, '.', '_' and '-'"
-        raise fail(f"{text!r} is not a usable name", where="--ollama", fix=fix)
-    return text
 
 
 def _gguf_types(text: str | None) -> list[str] | None:

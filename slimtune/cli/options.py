@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import typer
 from typer import Argument, Option
 
 from slimtune.core.errors import fail
+from slimtune.core.findings import Finding, render
 from slimtune.data.records import Mode
 from slimtune.recipe.names import KindName, misfit
 
@@ -26,6 +29,14 @@ OptionalFilesArgument = Annotated[
 ]
 OutputOption = Annotated[Path, Option("--output", "-o", help="The file to write, JSONL.")]
 OverwriteOption = Annotated[bool, Option("--overwrite", help="Replace existing files.")]
+
+
+def report(findings: Sequence[Finding]) -> None:
+    """Print what an inspection found. Exit code 1 if there is an error."""
+    typer.echo(render(findings))
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
+
 
 # Of the commands that ask models: `evaluate`, `compare` and `ensemble`.
 DataOption = Annotated[str | None, Option("--data", help="Held-out questions or examples. Default: the run's own.")]

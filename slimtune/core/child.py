@@ -29,7 +29,7 @@ def script(path: Path, *arguments: str) -> list[str]:
 
 
 def offline_environment(**more: str) -> dict[str, str]:
-    """This process's environment, with this package on the path. Offline: a local folder is never looked up on the Hub."""
+    """This process's environment with this package on the path. Offline: no local folder is looked up on the Hub."""
     return os.environ | {"PYTHONPATH": _PACKAGE_ROOT, "HF_HUB_OFFLINE": "1"} | more
 
 

@@ -86,7 +86,7 @@ class Meter:
             self._resident_set = RESIDENT_SET_SO_FAR
 
     def end(self, name: str) -> None:
-        """Close a phase, and with it those that began inside and are still open. Raises ValueError if it is not open."""
+        """Close a phase and those inside that are still open. Raises ValueError if it is not open."""
         if name not in self._open:
             raise ValueError(f"phase '{name}' has not begun")
         self._keep_peaks()
@@ -220,7 +220,7 @@ def cap(limit_bytes: int, card: Callable[[], Any | None] = _cuda) -> None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A predicted and a measured size of the same name, in bytes. error: the measured one's, as a share of the other."""
+    """A predicted and a measured size in bytes. error: their difference, as a share of the predicted one."""
 
     name: str
     predicted: int

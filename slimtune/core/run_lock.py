@@ -1,9 +1,9 @@
 """One process at a time writes into a run's folder.
 
 The lock is `flock` on the file `.lock`, held open for as long as the run lasts. The kernel takes it back when the
-process ends, even by SIGKILL or a power cut. A file made with O_EXCL would stay behind, and two processes that both find
-it stale could both replace it. What the file says (who, where, since when) is for people, and for file systems whose
-locks do not reach other machines.
+process ends, even by SIGKILL or a power cut. A file made with O_EXCL would stay behind, and two processes could both
+replace a stale one. What the file says (who, where, since when) is for people, and for file systems whose locks do not
+reach other machines.
 """
 
 import contextlib

@@ -248,7 +248,7 @@ def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversatio
 def render_template(
     template: str, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool, thinking: bool
 ) -> str:
-    """A Jinja chat template rendered as Transformers does. Raises SlimtuneError if it is broken or refuses the messages.
+    """A chat template rendered as Transformers does. Raises SlimtuneError if it is broken or refuses the messages.
 
     messages: {"role", "content"} each. thinking: the template's `enable_thinking`.
     """

@@ -1,7 +1,7 @@
 """JSON text to rows, each with the line on which it starts: JSONL, arrays, and an object around one array.
 
-Stricter than `json.loads`: duplicate keys, NaN and Infinity are refused (RFC 8259 sections 4 and 6 leave the first
-undefined and do not have the others), because Python would keep the last value, silently.
+Stricter than `json.loads`, which keeps the last of two equal keys: RFC 8259 leaves duplicate keys undefined (section 4)
+and has no NaN or Infinity (section 6), so they are refused.
 """
 
 import json

@@ -125,7 +125,7 @@ def distinct(paths: Sequence[str]) -> tuple[dict[str, str | None], list[Problem]
 
 
 def _is_plain_jsonl(path: Path) -> bool:
-    """Whether reading line by line gives what `read_rows` gives: UTF-8, usual line ends, an object in the first line."""
+    """Whether it may be read line by line: UTF-8, usual line ends, an object in the first line that is not blank."""
     if path.suffix.lower() not in _LINE_SUFFIXES or not os.access(path, os.R_OK):
         return False
     first = b""

@@ -177,7 +177,7 @@ def _arrow_rows(values: Iterable[dict[str, Any]], path: str, problems: list[Prob
 
 
 def _as_json(value: Any) -> Any:
-    """A value of Arrow's as JSON has it: without null fields, which a key that a row lacks is; dates as ISO 8601 text."""
+    """An Arrow value as JSON. Null fields are left out: Arrow has them for missing keys. Dates become ISO 8601 text."""
     if isinstance(value, dict):
         return {key: _as_json(content) for key, content in value.items() if content is not None}
     if isinstance(value, list):

@@ -1,1 +1,1 @@
-"""Finding the same question again, written differently, among many rows. evaluate/contamination.py says what that means."""
+"""Find the same question again, written differently, among many rows (see evaluate/contamination.py)."""

@@ -14,8 +14,8 @@ Hashes = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 
 N = 5
-# A weight falls with the logarithm of the share of texts that have the n-gram: 1 at 0 %, 0.85 at 1 %, 0.5 at 10 %. Below
-# the least weight (from 62 % on) it is 0, so that a stem that all texts have costs no time either.
+# A weight falls with the logarithm of the share of texts that have the n-gram: 1 at 0 %, 0.85 at 1 %, 0.5 at 10 %.
+# Below the least weight (from 62 % on) it is 0, so that a stem that all texts have costs no time either.
 RARE_SHARE, LEAST_WEIGHT = 0.01, 0.1
 # A share of a handful of texts says little: so many more texts without the n-gram are assumed.
 ASSUMED_TEXTS = 5

@@ -44,8 +44,9 @@ class TrainRow:
 class TestItem:
     """A test item, and what was found of it.
 
-    turns: messages that its question consists of. context: the key of its context, or "". passage: see `_passage`. exact, normalised: the first row that asks the same. candidates: the rows with most
-    of the question, as ascending (-share, number, row). neighbours: the first rows with its context or a passage of it.
+    turns: messages that its question consists of. context: the key of its context, or "". passage: see `_passage`.
+    exact, normalised: the first row that asks the same. candidates: the rows with most of the question, as ascending
+    (-share, number, row). neighbours: the first rows with its context or a passage of it.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What a row asks, without what it is dressed in: its question and its choices, as texts that can be compared. No torch."""
+"""What a row asks: its question and its choices, as texts that can be compared. No torch."""
 
 import re
 import unicodedata

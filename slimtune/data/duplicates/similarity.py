@@ -20,7 +20,7 @@ PASSAGE_LETTERS = 200
 _STRETCH = 2
 # Beside the choices a stem counts like two of them, if it has so many letters of its own: 次のうち正しいものはどれか has none.
 _STEM_COUNTS, _STEM_LETTERS = 2, 16
-# With fewer letters than this before and behind the passage that it has in common with a row, a question is the passage.
+# With fewer letters than this around the passage that it has in common with a row, a question is the passage.
 _OWN_LETTERS = 5
 
 
