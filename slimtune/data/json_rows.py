@@ -145,9 +145,10 @@ def _elements(text: str, start: int, path: str, problems: list[Problem]) -> tupl
     decoder = StrictDecoder()
     rows: list[Row] = []
     line, counted = 1, 0  # lines are counted on from the last element: an array may be long
-    position: int | None = _skip(text, start + 1)
-    if text.startswith("]", position):
-        return rows, position + 1
+    first = _skip(text, start + 1)
+    if text.startswith("]", first):
+        return rows, first + 1
+    position: int | None = first
     while position is not None:
         line += text.count("\n", counted, position)
         counted = position
