@@ -15,8 +15,7 @@ from slimtune.core import console as consoles
 from slimtune.evaluate.targets.target import Piece
 from slimtune.serve.chat_sides import Side
 
-COLUMNS_FROM = 100
-"""Characters across from which two replies stand side by side."""
+COLUMNS_FROM = 100  # characters across, from which two replies stand side by side
 
 
 class Screen:

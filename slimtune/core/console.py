@@ -16,8 +16,7 @@ from rich.text import Text
 
 from slimtune.core.progress import Advance
 
-PATIENCE_SECONDS = 1.5
-"""Work that ends sooner shows no bar."""
+PATIENCE_SECONDS = 1.5  # work that ends sooner shows no bar
 _LOG_EVERY_SECONDS = 5.0
 _LOG_WIDTH = 120
 

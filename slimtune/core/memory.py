@@ -30,8 +30,7 @@ PLAIN_NAMES = {
 ON_THE_CARD = "peak on the card"
 """What the allocator reserved and the context together, in the phase where they were largest."""
 
-MAPPED_FROM = 2**20
-"""Bytes from which on `map_large_tensors` keeps a block out of the heap."""
+MAPPED_FROM = 2**20  # bytes from which on `map_large_tensors` keeps a block out of the heap
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -31,8 +31,7 @@ IGNORE_INDEX = -100
 
 _ANSWER = "\u27eaanswer\u27eb"
 _IGNORED = array("i", [IGNORE_INDEX]).tobytes()
-_ENCODED_AT_ONCE = 1024
-"""Conversations whose texts are held in memory together."""
+_ENCODED_AT_ONCE = 1024  # conversations, whose texts are held in memory together
 
 
 @dataclass(frozen=True, slots=True)

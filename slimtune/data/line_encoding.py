@@ -19,8 +19,7 @@ SPLIT_EXPRESSION = (
 )
 # Python's white space holds all of Unicode's, and a few characters more.
 _BETWEEN_LINES = re.compile(r"\n(?=\S)")
-_KEPT = 50_000
-"""Lines whose tokens are remembered, about 20 MB."""
+_KEPT = 50_000  # lines whose tokens are remembered, about 20 MB
 
 
 class LineEncoder:

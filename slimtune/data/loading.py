@@ -55,10 +55,8 @@ class FileReport:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """files: in the order given."""
-
     conversations: tuple[Conversation, ...]
-    files: tuple[FileReport, ...]
+    files: tuple[FileReport, ...]  # in the order given
 
 
 @dataclass(slots=True)
