@@ -168,8 +168,7 @@ class Job:
 
     def budget(self) -> tuple[int, list[str]]:
         """Bytes of the card that the run may use, and notes for the user."""
-        there_gb = self.hardware.memory_bytes / GIB
-        wanted = self.request.budget.vram_gb
+        there_gb, wanted = self.hardware.memory_bytes / GIB, self.request.budget.vram_gb
         allowed, notes = vram.budget_bytes(min(wanted or there_gb, there_gb)), []
         if wanted and wanted > 1.02 * there_gb:
             notes.append(
@@ -177,8 +176,8 @@ class Job:
             )
         free = vram.usable_bytes(self.hardware.memory_bytes - self.hardware.used_bytes)
         if free < allowed:
-            used = self.hardware.used_bytes / GIB
-            notes.append(f"Other programs hold {used:.2f} GiB of the card, so the budget is {free / GIB:.2f} GiB.")
+            used = f"Other programs hold {self.hardware.used_bytes / GIB:.2f} GiB of the card"
+            notes.append(f"{used}, so the budget is {free / GIB:.2f} GiB.")
         return min(allowed, free), notes
 
     def require_supported(self) -> None:

@@ -60,7 +60,7 @@ def read(sources, **_):
                     for kind in ("better", "worse")
                 )
                 pairs.append(Pair(better, worse))
-        files.append(SimpleNamespace(path=path, sha256="0" * 64, notes=[]))
+        files.append(SimpleNamespace(file=SimpleNamespace(path=path), sha256="0" * 64, notes=[]))
     return SimpleNamespace(conversations=tuple(pairs), files=files)
 
 
