@@ -81,7 +81,7 @@ def render(conversation: Conversation, tokenizer: ChatTokenizer) -> tuple[list[i
         opening = tokenizer.encode(f"<|im_start|>{message.role}\n")
         if message is conversation.messages[-1]:
             opening += tokenizer.encode("<think>\n\n</think>\n\n")
-        content = [*tokenizer.encode(message.content), tokenizer.end_of_turn]
+        content = [*tokenizer.encode(message.content), tokenizer.token_id(tokenizer.end_of_turn_text)]
         newline = tokenizer.encode("\n")
         supervised = content if message.role == "assistant" else [IGNORE_INDEX] * len(content)
         ids += opening + content + newline
