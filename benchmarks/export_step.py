@@ -79,9 +79,9 @@ def _convert(kind: Any) -> Callable[[ModelShape, Path], dict[str, Any]]:
 
 def _quantise(kind: Any) -> Callable[[ModelShape, Path], dict[str, Any]]:
     def run(_shape: ModelShape, work: Path) -> dict[str, Any]:
-        from slimtune.export.gguf import quantise
+        from slimtune.export.gguf import gguf
 
-        return asdict(quantise.quantise(work / "model.bf16.gguf", work / f"model.{kind}.gguf", kind))
+        return asdict(gguf.quantise(work / "model.bf16.gguf", work / f"model.{kind}.gguf", kind))
 
     return run
 

@@ -1,14 +1,13 @@
 """From an adapter to what Ollama loads: merge, convert, quantise, Modelfile, and the proof that they agree.
 
-Everything is made in `<directory>.unverified` and renamed to its final place when it is proven. An export that fails its proof
-stays there as evidence; so does what a killed export leaves, until the next export removes it.
+Everything is made in `<directory>.unverified` and renamed once it is proven. What fails its proof stays as evidence.
 """
 
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from slimtune.core.errors import Problem, fail
 from slimtune.core.files import sync_path, write_lines, write_text
@@ -16,7 +15,7 @@ from slimtune.core.progress import Advance, OnProgress
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.export import model_card
 from slimtune.export.check import check_gguf
-from slimtune.export.gguf import gguf, lora_gguf, quantise
+from slimtune.export.gguf import gguf
 from slimtune.export.merge import merge
 from slimtune.export.merge.merge import MergeRecord
 from slimtune.export.modelfile import modelfile
@@ -28,16 +27,15 @@ from slimtune.models.files import require_disk_space
 from slimtune.recipe.names import GgufType, MergeBase, QuantisedType
 
 # What llama.cpp's converter writes by itself; the others are quantised from bf16, the type that the weights have.
-_CONVERTED: tuple[GgufType, ...] = ("f16", "bf16", "q8_0")
+_CONVERTED: tuple[Literal["f16", "bf16", "q8_0"], ...] = ("f16", "bf16", "q8_0")
 _MIB = 2**20
 
 
 def ship(shipment: Shipment, directory: Path, on_progress: OnProgress) -> dict[str, Any]:
-    """Make `directory`, which is replaced whole, with merged/, a GGUF for each type, Modelfile, golden.jsonl, parity.json.
+    """Make `directory`, replacing it whole: merged/, a GGUF for each type, Modelfile, golden.jsonl, parity.json.
 
-    Returns what was written, for the manifest. Raises SlimtuneError where the disk is too small, where a step fails, and
-    where what was made is not the model that was judged; the findings are then in `directory`.unverified/parity.json, and
-    `directory` is as it was.
+    Returns what was written, for the manifest. Raises SlimtuneError if the disk is too small, a step fails, or the
+    result is not the model that was judged (see `directory`.unverified/parity.json). `directory` then stays as it was.
     """
     if shipment.merged_folder:
         model_card.require_own(shipment.merged_folder, "export.merged")
@@ -56,27 +54,19 @@ def ship(shipment: Shipment, directory: Path, on_progress: OnProgress) -> dict[s
     _write_card(shipment, merged_folder, on_progress)
     files, made = _make_ggufs(shipment, merged_folder, staged, on_progress)
     meant = {path: _meant(shipment, kind, template, made) for kind, path in files.items()}
-    found = {
-        path.name: [replace(problem, where=path.name) for problem in check_gguf.metadata_problems(path, expected)]
-        for path, expected in meant.items()
-    }
+    found = {path.name: check_gguf.metadata_problems(path, expected) for path, expected in meant.items()}
     if wanted.lora_gguf:
         on_progress.say("converting the adapter alone to GGUF")
         lora_file = staged / f"{shipment.name}.lora.gguf"
-        made["lora_gguf"] = _record(lora_gguf.convert(shipment.adapter, shipment.base_folder, lora_file))
+        made["lora_gguf"] = _record(gguf.convert_adapter(shipment.adapter, shipment.base_folder, lora_file))
     changes, found["Modelfile"] = _write_modelfile(shipment, files, template, staged, on_progress)
     subject = proof.Subject(
+        shipment,
         merged=merged_folder,
         files={str(kind): path for kind, path in files.items()},
-        chat_template=shipment.chat_template,
-        thinking=shipment.thinking,
-        golden=shipment.golden,
-        asked=shipment.questions,
         found=found,
         # The template itself is in the file, and what is compared with it is training's.
-        facts={
-            path.name: {"metadata": {**expected, "chat_template": "training's"}} for path, expected in meant.items()
-        },
+        facts={path.name: {"metadata": expected | {"chat_template": "training's"}} for path, expected in meant.items()},
     )
     served = proof.prove(staged, subject, on_progress)
     write_lines(staged / golden.FILE_NAME, [one.model_dump() for one in served])
@@ -119,9 +109,8 @@ def require_free(directory: Path, *, fresh: bool) -> None:
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return
     if not (directory / proof.FILE_NAME).is_file():
-        raise fail(
-            "this folder holds something else", where=str(directory), fix="name a folder that does not exist yet"
-        )
+        fix = "name a folder that does not exist yet"
+        raise fail("this folder holds something else", where=str(directory), fix=fix)
     if not fresh:
         raise fail("there is an export already", where=str(directory), fix="--fresh replaces it")
 
@@ -136,8 +125,7 @@ def _merge(
 
     def merged(kind: MergeBase, folder: Path) -> MergeRecord:
         source = shipment.base_folder if kind == "dequantised" else twin
-        if source is None:
-            raise ValueError("a 16-bit merge needs the base's 16-bit twin")
+        assert source is not None  # Shipment.sixteen_bit_base has raised
         on_progress.say(f"merging the adapter into 16-bit weights ({kind} base)")
         with on_progress.bar("Merging, MiB") as bar:
             return merge.merge_adapter(
@@ -181,10 +169,9 @@ def _distance(folder: Path, shipment: Shipment) -> dict[str, Any]:
 
     Raises SlimtuneError where the machine lacks the memory to ask it.
     """
-    prompts, references = ([getattr(one, name) for one in shipment.golden] for name in ("prompt_ids", "reference_ids"))
-    found = proof.beside_the_adapter(
-        shipment.golden, merged_model.ask(folder, prompts, 1, references), ChatTokenizer(folder)
-    )
+    golden = shipment.golden
+    answers = merged_model.ask(folder, [one.prompt_ids for one in golden], 1, [one.reference_ids for one in golden])
+    found = proof.beside_the_adapter(golden, answers, ChatTokenizer(folder))
     if found["letters"]:
         return found | {"distance": found["letters"]["mean"], "of": "letters' log-probability (mean, nats)"}
     if found["nll_per_token"]:
@@ -225,27 +212,23 @@ def _make_ggufs(
     files = {kind: staged / f"{shipment.name}.{kind}.gguf" for kind in shipment.wanted.gguf}
     made: dict[str, Any] = {"converted": {}, "quantised": {}}
 
-    def convert(kind: str, path: Path, why: str = "") -> gguf.GgufRecord:
+    def convert(kind: gguf.Outtype, path: Path, why: str = "") -> gguf.GgufRecord:
         on_progress.say(f"converting to GGUF ({kind}{why})")
         with on_progress.bar(f"Converting to {kind}, MiB") as bar:
-            outtype = cast(gguf.Outtype, kind)
-            return gguf.convert(merged_folder, path, outtype=outtype, name=shipment.name, on_progress=_in_mib(bar))
+            return gguf.convert(merged_folder, path, outtype=kind, name=shipment.name, on_progress=_in_mib(bar))
 
-    for kind in _CONVERTED:
-        if kind in files:
-            made["converted"][kind] = _record(convert(kind, files[kind]))
+    for outtype in _CONVERTED:
+        if outtype in files:
+            made["converted"][outtype] = _record(convert(outtype, files[outtype]))
     wanted = [kind for kind in files if kind not in _CONVERTED]
-    if not wanted:
-        return files, made
     work = staged / ".work"
-    source = files.get("bf16")
-    if source is None:
-        source = work / f"{shipment.name}.bf16.gguf"
+    source = files.get("bf16", work / f"{shipment.name}.bf16.gguf")
+    if wanted and "bf16" not in files:
         convert("bf16", source, ", to quantise from")
     for kind in wanted:
         on_progress.say(f"quantising ({kind})")
         with on_progress.bar(f"Quantising to {kind}, MiB") as bar:
-            quantised = quantise.quantise(source, files[kind], cast(QuantisedType, kind), on_progress=_in_mib(bar))
+            quantised = gguf.quantise(source, files[kind], cast(QuantisedType, kind), on_progress=_in_mib(bar))
         if quantised.fallbacks:
             on_progress.say(
                 f"{kind}: the rows of {len(quantised.fallbacks)} tensors are not a multiple of 256 values, so these "
@@ -259,7 +242,7 @@ def _make_ggufs(
 def _write_modelfile(
     shipment: Shipment, files: dict[GgufType, Path], template: str, staged: Path, on_progress: OnProgress
 ) -> tuple[list[str], list[Problem]]:
-    """The Modelfile of the first GGUF; what of it had to be changed, and what Ollama would read differently from what was meant."""
+    """The Modelfile of the first GGUF; what of it had to be changed, and what Ollama would read differently."""
     if not files:
         return [], []
     composed = modelfile.compose(

@@ -12,12 +12,14 @@ from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate import asking, items
 from slimtune.evaluate.kinds.kind import Item, Settings
 from slimtune.evaluate.targets import opening
-from slimtune.evaluate.targets.opening import Loading, Weights
+from slimtune.evaluate.targets.opening import Loading
 from slimtune.export import build
 from slimtune.export.proof import golden as goldens
+from slimtune.export.proof.golden import Golden
 from slimtune.export.proof.questions import WHERE_LETTERS_ANSWER, Questions
 from slimtune.export.shipment import Shipment
 from slimtune.models import files as base_model
+from slimtune.models.settings import TorchDtype
 from slimtune.recipe.names import KindName
 from slimtune.recipe.schema import ExportSection
 
@@ -47,7 +49,30 @@ def export(
     directory = (out or Path("outputs") / "exports" / name).resolve()
     build.require_free(directory, fresh=fresh)
     held_out = _held_out(data, system)
-    shipment = _shipment(spec, loading, weights, name, held_out, system, wanted, on_progress)
+    place, folder = Path(spec.place), base_model.fetch(weights.base, weights.revision)
+    on_progress.step(f"Asking the adapter {place}")
+    golden, questions, precision = _asked(spec, loading, held_out, weights.max_length)
+
+    from slimtune.train import trainer  # imports Unsloth, which loading the adapter needed anyway
+
+    trainer.release_memory()
+    # An adapter carries the tokenizer and the template that it was trained with.
+    own = place if (place / "tokenizer.json").is_file() else folder
+    shipment = Shipment(
+        name=name,
+        adapter=place,
+        base=weights.base,
+        base_folder=folder,
+        load_in_4bit=weights.load_in_4bit,
+        load_dtype=precision,
+        thinking=weights.thinking,
+        system=system,
+        max_length=weights.max_length,
+        chat_template=ChatTokenizer(own, weights.thinking).template,
+        golden=golden,
+        questions=questions,
+        wanted=wanted,
+    )
     on_progress.step("Exporting")
     exported = build.ship(shipment, directory, on_progress)
     facts: dict[str, Any] = {"adapter": str(adapter), "base": weights.base, "revision": weights.revision, "data": data}
@@ -66,44 +91,14 @@ def _held_out(data: str | None, system: str | None) -> list[Item]:
     return items.read(rows, kind)
 
 
-def _shipment(
-    spec: opening.Spec,
-    loading: Loading,
-    weights: Weights,
-    name: str,
-    held_out: list[Item],
-    system: str | None,
-    wanted: ExportSection,
-    on_progress: OnProgress,
-) -> Shipment:
-    """Load the adapter on its base, as it was trained, ask it, and let go of it again."""
-    adapter, folder = Path(spec.place), base_model.fetch(weights.base, weights.revision)
-    on_progress.step(f"Asking the adapter {spec.place}")
+def _asked(
+    spec: opening.Spec, loading: Loading, held_out: list[Item], max_length: int
+) -> tuple[list[Golden], Questions | None, TorchDtype]:
+    """What the adapter answers on its base, loaded as it was trained, and the precision that it computes in."""
     with opening.open_target(spec, loading) as opened:
-        local = opened.local
-        questions = None
+        local, questions = opened.local, None
         if held_out and held_out[0].labels:
             asked = held_out[:WHERE_LETTERS_ANSWER]
             questions = Questions.first(len(asked), held_out, asking.ask(local, asked, Settings()), Settings())
-        # An adapter carries the tokenizer and the template that it was trained with.
-        own = adapter if (adapter / "tokenizer.json").is_file() else folder
-        shipment = Shipment(
-            name=name,
-            adapter=adapter,
-            base=weights.base,
-            base_folder=folder,
-            load_in_4bit=weights.load_in_4bit,
-            load_dtype=local.facts().values["precision"],
-            thinking=weights.thinking,
-            system=system,
-            max_length=weights.max_length,
-            chat_template=ChatTokenizer(own, weights.thinking).template,
-            golden=goldens.ask(local, held_out or goldens.made_up(local.tokenizer, weights.max_length)),
-            questions=questions,
-            wanted=wanted,
-        )
-        del local, opened
-    from slimtune.train import trainer
-
-    trainer.release_memory()
-    return shipment
+        golden = goldens.ask(local, held_out or goldens.made_up(local.tokenizer, max_length))
+        return golden, questions, local.facts().values["precision"]

@@ -27,8 +27,8 @@ def model_card(
     """A README.md that says what was tuned from what.
 
     base_model: a hub id, its address, or a folder or built-in model, of which only the last part of the name is told.
-    license: the base model's identifier, such as apache-2.0; None where it is not known: then the card says so, and the
-    GGUF has no licence. languages: ISO 639 codes. Raises SlimtuneError with every value that cannot stand in a card.
+    license: the base model's, such as apache-2.0; if it is None, the card says that it is not known. languages: ISO 639
+    codes. Raises SlimtuneError with every value that cannot stand in a card.
     """
     problems = [
         Problem(f"{value!r} cannot be {what} in a model card", "export", fix)

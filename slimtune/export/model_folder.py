@@ -23,7 +23,7 @@ from slimtune.core.files import sync_path
 if TYPE_CHECKING:
     import torch
 
-_DTYPE_CODES = {"torch.bfloat16": ("BF16", 2), "torch.float16": ("F16", 2), "torch.float32": ("F32", 4)}
+_DTYPE_CODES = {"torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,8 @@ def open_tensors(paths: Sequence[Path]) -> Iterator[OpenTensors]:
             try:
                 handle = stack.enter_context(safe_open(path, framework="pt", device="cpu"))
             except (SafetensorError, OSError) as error:
-                raise fail(
-                    f"not a readable safetensors file: {error}", where=str(path), fix="fetch it again"
-                ) from error
+                what = f"not a readable safetensors file: {error}"
+                raise fail(what, where=str(path), fix="fetch it again") from error
             where.update(dict.fromkeys(handle.keys(), handle))
         yield OpenTensors(where)
 
@@ -74,14 +73,9 @@ def shard_paths(model_dir: Path) -> list[Path]:
 
 
 def parameter_count(model_dir: Path) -> int:
-    """Elements of all tensors, from the headers alone (8 bytes of length, then JSON)."""
-    total = 0
-    for path in shard_paths(model_dir):
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    return total
+    """Elements of all tensors, from the headers alone."""
+    with open_tensors(shard_paths(model_dir)) as tensors:
+        return sum(math.prod(tensors.shape(name)) for name in tensors.where)
 
 
 def write_safetensors(
@@ -89,15 +83,16 @@ def write_safetensors(
     entries: Sequence[tuple[str, tuple[int, ...]]],
     tensors: Iterable[torch.Tensor],
     dtype: torch.dtype,
-    on_written: Callable[[int], None] = lambda _bytes: None,
+    on_written: Callable[[int], None],
 ) -> None:
-    """Write `tensors`, one for each (name, shape), all of `dtype`, taking one at a time; the file is synced to disk."""
-    code, width = _DTYPE_CODES[str(dtype)]
+    """Write `tensors`, one for each (name, shape), all of `dtype`, one at a time. on_written: called with bytes."""
+    import torch
+
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, shape in entries:
-        end = offset + math.prod(shape) * width
-        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [offset, end]}
+        end = offset + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _DTYPE_CODES[str(dtype)], "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data begins at a multiple of 8
@@ -106,27 +101,19 @@ def write_safetensors(
         for (name, shape), tensor in zip(entries, tensors, strict=True):
             if tuple(tensor.shape) != shape or tensor.dtype != dtype:
                 raise ValueError(f"{name}: planned {shape} {dtype}, got {tuple(tensor.shape)} {tensor.dtype}")
-            written = file.write(_raw_bytes(tensor))
-            on_written(written)
-    sync_path(path)
-
-
-def _raw_bytes(tensor: torch.Tensor) -> bytes | memoryview:
-    import torch
-
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+            on_written(file.write(raw.data))
 
 
 @contextmanager
 def staged_folder(out_dir: Path) -> Iterator[Path]:
     """Yield `<out_dir>.partial` to write into; it gets its final name only when everything is on the disk.
 
-    What a killed predecessor left under the temporary name is removed first; after an error nothing is left.
+    What a killed process left under the temporary name is removed first; after an error nothing is left.
     """
     partial = out_dir.with_name(out_dir.name + ".partial")
     out_dir.parent.mkdir(parents=True, exist_ok=True)
-    if partial.exists():
-        shutil.rmtree(partial)
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial

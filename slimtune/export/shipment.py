@@ -25,8 +25,8 @@ class Shipment:
 
     adapter: its folder. base: the base model as the recipe names it; base_folder: where its files are. load_in_4bit,
     load_dtype, thinking, system, max_length (tokens) and chat_template (Jinja): as in training.
-    golden: at least one prompt that the export must answer as the adapter does. questions: the verdict's questions that
-    each GGUF answers again; None for none. wanted: the recipe's export section, or what was asked for instead.
+    golden: at least one prompt that the export must answer as the adapter does. questions: the verdict's, which each
+    GGUF answers again; None for none. wanted: the recipe's export section, or what was asked for instead.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Shipment:
 
     @property
     def license(self) -> str | None:
-        """What is wished for, else what the base's own card states; None where neither says so: no licence is made up."""
+        """What is wished for, else what the base's own card states; None where neither does: no licence is made up."""
         return self.wanted.license or model_card.licence_of(self.base_folder)
 
     @property
@@ -73,31 +73,22 @@ class Shipment:
     def sixteen_bit_base(self, on_progress: OnProgress) -> tuple[Path | None, str]:
         """The base's 16-bit weights where merge_base wants them, and why "auto" has to do without.
 
-        16-bit weights that were quantised at load are their own. Raises SlimtuneError where merge_base "16bit" cannot be had.
+        16-bit weights that were quantised at load are their own. Raises SlimtuneError where "16bit" cannot be had.
         """
         if self.wanted.merge_base == "dequantised":
             return None, ""
         if not files.read_config(self.base_folder).get("quantization_config"):
             return self.base_folder, ""
         try:
-            return _fetched_twin(self.base), ""
+            twin = files.sixteen_bit_twin(self.base)
+            if twin is None:
+                fix = "use merge_base: dequantised, which merges into the weights that were trained on"
+                raise fail(f"no 16-bit twin of '{self.base}' is known", where="export.merge_base", fix=fix)
+            return files.fetch(twin), ""
         except SlimtuneError as error:
             if self.wanted.merge_base == "16bit":
                 raise
             why = error.problems[0].what
-            on_progress.warn(
-                f"merge_base: auto keeps the dequantised base: there is nothing to compare it with ({why})"
-            )
+            told = f"there is nothing to compare it with ({why})"
+            on_progress.warn(f"merge_base: auto keeps the dequantised base: {told}")
             return None, why
-
-
-def _fetched_twin(base: str) -> Path:
-    """The folder of the base's 16-bit twin, by Unsloth's name map. Raises SlimtuneError where there is none."""
-    twin = files.sixteen_bit_twin(base)
-    if twin is None:
-        raise fail(
-            f"no 16-bit twin of '{base}' is known",
-            where="export.merge_base",
-            fix="use merge_base: dequantised, which merges into the weights that were trained on",
-        )
-    return files.fetch(twin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from slimtune.core.console import Console
@@ -139,7 +140,7 @@ def record_samples(prepared: Prepared, base: Sequence[str], tuned: Sequence[str]
 def record_golden(target: LocalTarget, items: Sequence[Item], record: RunRecord, max_length: int) -> None:
     """Write eval/golden.jsonl: prompts that the export must answer as this model does. They are made up without a test set."""
     asked = golden.ask(target, items or golden.made_up(target.tokenizer, max_length))
-    record.write_lines(f"eval/{golden.FILE_NAME}", [one.as_json() for one in asked])
+    record.write_lines(f"eval/{golden.FILE_NAME}", [asdict(one) for one in asked])
 
 
 def judge(

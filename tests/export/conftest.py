@@ -9,6 +9,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,6 +138,21 @@ def add_lora() -> Callable[..., Any]:
         return with_lora
 
     return add
+
+
+@pytest.fixture(scope="module")
+def run(
+    build_base: Callable[..., Path], load_nf4: Callable[..., Any], add_lora: Callable[..., Any], tmp_path_factory: Any
+) -> SimpleNamespace:
+    """A trained run of Qwen3 (untied): base folder, adapter folder on some of the linear layers, the model's modules."""
+    from support.merging import dequantised, quantised_modules
+
+    base = build_base("qwen3", tied=False)
+    model = load_nf4(base)
+    weights = {name: dequantised(module) for name, module in quantised_modules(model).items()}
+    adapter = tmp_path_factory.mktemp("adapter")
+    add_lora(model, target_modules=["q_proj", "v_proj", "up_proj"]).save_pretrained(adapter)
+    return SimpleNamespace(base=base, adapter=adapter, weights=weights)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.export.gguf import lora_gguf
-from slimtune.export.gguf.gguf import convert
+from slimtune.export.gguf.gguf import convert, convert_adapter
 
 SERVE = """
 import json, sys, os
@@ -51,7 +50,7 @@ def served(base, lora, prompts):
 @pytest.mark.slow
 def test_llama_cpp_with_it_on_the_base_answers_as_peft_does(adapter, tmp_path):
     base, folder, model = adapter(lora_alpha=256)
-    record = lora_gguf.convert(folder, base, tmp_path / "law.lora.gguf")
+    record = convert_adapter(folder, base, tmp_path / "law.lora.gguf")
     assert (record.architecture, record.tensors, record.alpha) == ("qwen3", 28, 256.0)
     convert(base, tmp_path / "base.gguf", outtype="f32", name="base")
     prompts = [[10, 20, 30, 40, 50], [7, 8, 9], [100, 3, 200]]
@@ -69,7 +68,7 @@ def test_llama_cpp_with_it_on_the_base_answers_as_peft_does(adapter, tmp_path):
 def test_a_scaling_that_llama_cpp_does_not_know_is_refused(adapter, tmp_path):
     base, folder, _ = adapter(use_rslora=True)
     with pytest.raises(SlimtuneError, match=r"llama.cpp would scale 14 modules differently"):
-        lora_gguf.convert(folder, base, tmp_path / "law.lora.gguf")
+        convert_adapter(folder, base, tmp_path / "law.lora.gguf")
     with pytest.raises(SlimtuneError, match="cannot be the name of a GGUF"):
-        lora_gguf.convert(folder, base, tmp_path / "a name.gguf")
+        convert_adapter(folder, base, tmp_path / "a name.gguf")
     assert not list(tmp_path.glob("*.gguf"))

@@ -35,7 +35,9 @@ def test_every_instruction_in_any_case_with_its_line():
     read = read_modelfile(text)
     assert read.models == ("./a.gguf",) and read.template == 'a\n"b"\n' and read.system == "one\ntwo"
     assert read.parameters == {"stop": ("x y", "z"), "num_ctx": ("42",)}
-    assert read.adapters == ("./l.gguf",) and read.licenses == ("MIT",) and read.messages == (("user", "hello  there"),)
+    assert read.adapters == ("./l.gguf",)
+    others = [(one.name, one.key, one.value) for one in read.instructions if one.name in ("license", "message")]
+    assert others == [("license", "", "MIT"), ("message", "user", "hello  there")]
     assert (read.renderer, read.parser, read.requires) == ("qwen3.5", "qwen3.5", "0.17.6")
     assert (read.line("from"), read.line("template"), read.line("system"), read.line("parameter", "num_ctx")) == (
         3,

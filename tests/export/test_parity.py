@@ -12,8 +12,7 @@ import torch
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.records import Message
-from slimtune.export.gguf.gguf import convert
-from slimtune.export.gguf.quantise import quantise
+from slimtune.export.gguf.gguf import convert, quantise
 from slimtune.export.merge.merge import merge_adapter
 from slimtune.export.modelfile.chat_templates import bake_chat_template
 from slimtune.export.proof import merged_model, parity

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support import command_line
@@ -65,7 +66,8 @@ def ask_once(model, prompt_ids, length, references=None):
 def prove(run, gguf, asked, folder, kind="f16", template=None):
     """The proof of an export, on the run's merged weights; what it says where it fails."""
     trained = template or ChatTokenizer(run / "adapter").template
-    subject = proof.Subject(run / "export/merged", {kind: gguf}, trained, False, asked, None, {}, {})
+    shipment = SimpleNamespace(chat_template=trained, thinking=False, golden=asked, questions=None)
+    subject = proof.Subject(shipment, run / "export/merged", {kind: gguf}, {}, {})
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(merged_model, "ask", ask_once)
@@ -248,7 +250,7 @@ def test_what_is_wrong_with_the_files_themselves_forbids_the_export(good, monkey
 def asked_in_this_process(monkeypatch):
     """The merged model's worker, without a process of its own: what it imports is imported already."""
 
-    def run(request, prompts, *, what):
+    def run(request):
         return json.loads(json.dumps(merged_model._run(request)))
 
     monkeypatch.setattr(merged_model, "_in_worker", run)

@@ -16,10 +16,9 @@ import pytest
 from support.paths import ROOT
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.export.gguf import quantise as quantising
+from slimtune.export.gguf import gguf as making
 from slimtune.export.gguf import run_quantiser
-from slimtune.export.gguf.gguf import convert
-from slimtune.export.gguf.quantise import PROGRAM_VARIABLE, quantise
+from slimtune.export.gguf.gguf import PROGRAM_VARIABLE, convert, quantise
 
 KINDS = ("q8_0", "q6_k", "q5_k_m", "q4_k_m")
 
@@ -151,7 +150,7 @@ def test_every_tensor_has_the_type_that_was_asked_for_and_metadata_stay(kind, wi
     record, path = made(kind)
     before, after = gguf_reader(wide_gguf), gguf_reader(path)
     main = {"q8_0": "Q8_0", "q6_k": "Q6_K", "q5_k_m": "Q5_K", "q4_k_m": "Q4_K"}[kind]
-    assert record.tensor_types[main] >= 40 and record.fallbacks == () and record.route == "xllamacpp"
+    assert record.tensor_types[main] >= 40 and record.fallbacks == [] and record.route == "xllamacpp"
     assert record.bytes == path.stat().st_size < wide_gguf.stat().st_size * 0.6
     assert {tensor.name for tensor in after.tensors} == {tensor.name for tensor in before.tensors}
     changed = {"general.file_type", "general.quantization_version", "GGUF.kv_count"}
@@ -206,7 +205,7 @@ def test_a_full_disk_is_seen_before(wide_gguf, tmp_path, monkeypatch):
 @pytest.mark.fault
 def test_a_killed_quantisation_leaves_nothing_and_the_next_one_succeeds(wide_gguf, tmp_path):
     code = (
-        "import sys, pathlib\nfrom slimtune.export.gguf.quantise import quantise\n"
+        "import sys, pathlib\nfrom slimtune.export.gguf.gguf import quantise\n"
         f"quantise(pathlib.Path({str(wide_gguf)!r}), pathlib.Path({str(tmp_path / 'x.gguf')!r}), 'q4_k_m')"
     )
     root = ROOT
@@ -257,6 +256,6 @@ def test_a_program_that_fails_is_quoted(wide_gguf, tmp_path, monkeypatch):
 
 
 def test_without_the_wheel_it_says_what_to_install(wide_gguf, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantising.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(making.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SlimtuneError, match=r"llama.cpp is not installed"):
-        quantising.library()
+        making.library()

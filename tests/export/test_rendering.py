@@ -4,7 +4,7 @@ import pytest
 
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.export.proof import rendering
-from slimtune.export.proof.conversations import generated
+from slimtune.export.proof.golden import generated
 from slimtune.models import llama_server
 
 

@@ -12,7 +12,7 @@ from support.modelfiles import parse_modelfile, write_modelfile
 from slimtune.core.errors import SlimtuneError
 from slimtune.export.modelfile import go_template
 from slimtune.export.modelfile.chat_templates import bake_chat_template, recognise, render
-from slimtune.export.proof.conversations import generated
+from slimtune.export.proof.golden import generated
 
 # Unsloth's name of the Jinja: family of the TEMPLATE, the roles whose text the Jinja trims, whether it begins with BOS.
 EXPECTED: dict[str, tuple[str, tuple[str, ...], bool]] = {

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from slimtune.core.console import Console
-from slimtune.export.gguf import child
+from slimtune.export.gguf import gguf
 from slimtune.export.merge import merge
 from slimtune.export.proof import proof
 from slimtune.run import shipping
@@ -26,7 +26,7 @@ def after_three(tensors):
         yield tensor
 
 
-write, run_script, replace = merge.write_safetensors, child.run_script, Path.replace
+write, run_script, replace = merge.write_safetensors, gguf.run_script, Path.replace
 
 
 def write_in_part(path, entries, tensors, *more):
@@ -50,9 +50,9 @@ match STEP:
     case "merge":
         merge.write_safetensors = write_in_part
     case "convert":
-        child.run_script = die_after("run_converter.py")
+        gguf.run_script = die_after("run_converter.py")
     case "quantise":
-        child.run_script = die_after("run_quantiser.py")
+        gguf.run_script = die_after("run_quantiser.py")
     case "prove":
         proof.prove = die
     case "publish":

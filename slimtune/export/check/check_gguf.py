@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from slimtune.models.gguf_header import Gguf, Tensor, array_text, read_gguf
 LOOKED_AT = 256 * 2**20
 """Bytes of 16- and 32-bit tensors that are searched for NaN and infinity, where not asked for all."""
 _CHUNK = 8 * 2**20
-_FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+_FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # as numpy reads them; it has no bf16
+TEMPLATE_ERRORS = (SlimtuneError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
+"""A template from elsewhere can fail in any way."""
 _CONVERT_AGAIN = "convert the model again"
 _FROM_CARD = "put it into the front matter of README.md in the model's folder, then convert it again"
 
@@ -50,13 +53,13 @@ def check_gguf(path: Path, *, deep: bool = False, stops: Sequence[str] = ()) -> 
         gguf = read_gguf(path)
     except SlimtuneError as error:
         return [Finding("error", one.what, one.fix, one.where) for one in error.problems]
-    found = [*_size(gguf), *_types(gguf), *_numbers(gguf, None if deep else LOOKED_AT)]
+    found = [*_size(gguf), *_types(gguf), *_numbers(gguf, deep)]
     if gguf.text("general.type") == "adapter":
         what = "this is a LoRA adapter, not a model: its base model was not checked"
         found.append(Finding("note", what, "use it as ADAPTER, FROM the model that it was trained on"))
     else:
         found += [*_named(gguf), *_template(gguf, stops), *_tokens(gguf), *_context(gguf)]
-    return [Finding(one.level, one.what, one.fix, str(path)) for one in found]
+    return [replace(one, where=str(path)) for one in found]
 
 
 def can_think(template: str) -> bool:
@@ -73,66 +76,44 @@ def end_of_turn(template: str) -> str | None:
     """What the template writes after an answer, without white space around it; None where it cannot be rendered."""
     try:
         text = render_template(template, _PROBE, add_generation_prompt=False, thinking=False)
-    except (SlimtuneError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
-        return None  # a template from elsewhere can fail in any way
+    except TEMPLATE_ERRORS:
+        return None
     _, answer, after = text.partition(_PROBE[1]["content"])
     return after.strip() if answer else None
 
 
 def metadata_problems(path: Path, expected: Mapping[str, Any]) -> list[Problem]:
-    """What a GGUF does not say, or says otherwise than `expected`.
+    """What a GGUF does not say, or says otherwise than `expected`, of which None is not looked at.
 
-    Keys of `expected`, all optional; a value of None is not looked at: "name", "architecture", "license", "chat_template"
-    and "eos" (text); "base_model" (as it was given to model_card); "languages", "tags" (each must be there);
-    "tensor_types" (how many tensors have which type, or the types that a matrix may have).
+    Its keys: "name", "architecture", "license", "chat_template", "eos" (text); "base_model" (as given to model_card);
+    "languages", "tags" (each must be there); "tensor_types" (a count for each type, or the types of all matrices).
     Raises SlimtuneError where the file cannot be read, ValueError for another key.
     """
-    readers = {
-        "name",
-        "architecture",
-        "license",
-        "chat_template",
-        "eos",
-        "base_model",
-        "languages",
-        "tags",
-        "tensor_types",
-    }
-    if unknown := expected.keys() - readers:
+    others = {"eos", "base_model", "languages", "tags", "chat_template", "tensor_types"}
+    if unknown := expected.keys() - others - {"name", "architecture", "license"}:
         raise ValueError(f"nothing is known of {sorted(unknown)}")
     gguf = read_gguf(path)
-    wanted = {key: value for key, value in expected.items() if value is not None}
-    told = []
-    texts = {
-        "name": ("general.name", gguf.text("general.name")),
-        "architecture": ("general.architecture", gguf.text("general.architecture")),
-        "license": ("general.license", gguf.text("general.license")),
-        "eos": ("the token that ends generation", eos_text(gguf)),
-    }
-    for key, (called, found) in texts.items():
-        if key in wanted and found != wanted[key]:
-            told.append(f"{called} is {_or_missing(found)}, not {wanted[key]!r}")
-    if "base_model" in wanted:
-        key, value = base_reference(wanted["base_model"])
-        if gguf.text(key) != value:
-            told.append(f"{key} is {_or_missing(gguf.text(key))}, not {value!r}")
+    texts = [(f"general.{key}", expected.get(key)) for key in ("name", "architecture", "license")]
+    if expected.get("base_model") is not None:
+        texts.append(base_reference(expected["base_model"]))
+    values = [(key, gguf.text(key), meant) for key, meant in texts]
+    values.append(("the token that ends generation", eos_text(gguf), expected.get("eos")))
+    told = [
+        f"{called} is {'missing' if found is None else repr(found)}, not {meant!r}"
+        for called, found, meant in values
+        if meant not in (None, found)
+    ]
     for key in ("languages", "tags"):
-        missing = [one for one in wanted.get(key, ()) if one not in gguf.texts(f"general.{key}")]
+        missing = [one for one in expected.get(key) or () if one not in gguf.texts(f"general.{key}")]
         if missing:
             told.append(f"general.{key} lacks {', '.join(map(repr, missing))}")
-    if "chat_template" in wanted:
-        told += _other_template(gguf.text("tokenizer.chat_template"), wanted["chat_template"])
-    if "tensor_types" in wanted:
-        told += _other_types(gguf, wanted["tensor_types"])
-    return [Problem(what, str(path), _CONVERT_AGAIN) for what in told]
-
-
-def _other_template(found: str | None, meant: str) -> list[str]:
-    if found == meant:
-        return []
-    if found is None:
-        return ["the file has no chat template"]
-    return [f"the chat template is not training's: {first_difference(meant, found)}"]
+    template, trained = gguf.text("tokenizer.chat_template"), expected.get("chat_template")
+    if trained not in (None, template):
+        different = template and f"the chat template is not training's: {first_difference(trained, template)}"
+        told.append(different or "the file has no chat template")
+    if expected.get("tensor_types") is not None:
+        told += _other_types(gguf, expected["tensor_types"])
+    return [Problem(what, path.name, _CONVERT_AGAIN) for what in told]
 
 
 def _other_types(gguf: Gguf, meant: Mapping[str, int] | Collection[str]) -> list[str]:
@@ -140,84 +121,75 @@ def _other_types(gguf: Gguf, meant: Mapping[str, int] | Collection[str]) -> list
         found = gguf.type_counts
         return [] if found == dict(meant) else [f"its tensors are {_counted(found)}, not {_counted(meant)}"]
     others = Counter(tensor.type for tensor in _matrices(gguf) if tensor.type not in meant)
-    return (
-        [f"{_counted(others)} among its matrices, where only {', '.join(sorted(meant))} were meant"] if others else []
-    )
+    what = f"{_counted(others)} among its matrices, where only {', '.join(sorted(meant))} were meant"
+    return [what] if others else []
 
 
 # ---- what is in the file ------------------------------------------------------------------------------------------
 
 
-def _size(gguf: Gguf) -> list[Finding]:
+def _size(gguf: Gguf) -> Iterator[Finding]:
     unknown = Counter(tensor.type for tensor in gguf.tensors if tensor.bytes is None)
-    found = [Finding("note", f"{_counted(unknown)}: the size of these types is not known")] if unknown else []
-    ends = [(gguf.data_start + tensor.offset + (tensor.bytes or 0), tensor) for tensor in gguf.tensors]
-    beyond = [tensor for end, tensor in ends if end > gguf.size]
+    if unknown:
+        yield Finding("note", f"{_counted(unknown)}: the size of these types is not known")
+    ends = [gguf.data_start + tensor.offset + (tensor.bytes or 0) for tensor in gguf.tensors]
+    beyond = [end for end in ends if end > gguf.size]
     if beyond:
-        lacking = size_text(max(end for end, _ in ends) - gguf.size)
+        lacking = size_text(max(beyond) - gguf.size)
         what = f"the file is cut off: {len(beyond)} of {len(ends)} tensors are past its end ({lacking} missing)"
-        found.append(Finding("error", what, "copy or download it again"))
+        yield Finding("error", what, "copy or download it again")
     if not ends:
-        found.append(Finding("error", "the file has no tensors", _CONVERT_AGAIN))
+        yield Finding("error", "the file has no tensors", _CONVERT_AGAIN)
     twice = [name for name, count in Counter(tensor.name for tensor in gguf.tensors).items() if count > 1]
     if twice:
-        found.append(Finding("error", f"{len(twice)} tensors are stored twice, first {twice[0]!r}", _CONVERT_AGAIN))
-    return found
+        yield Finding("error", f"{len(twice)} tensors are stored twice, first {twice[0]!r}", _CONVERT_AGAIN)
 
 
-def _types(gguf: Gguf) -> list[Finding]:
+def _types(gguf: Gguf) -> Iterator[Finding]:
     matrices = Counter(tensor.type for tensor in _matrices(gguf))
-    found = [Finding("note", f"matrices: {_counted(matrices)}")] if matrices else []
+    if matrices:
+        yield Finding("note", f"matrices: {_counted(matrices)}")
     number = gguf.number("general.file_type")
     if number is None or number not in FILE_TYPES:
         if gguf.text("general.type") != "adapter":
             what = "does not state its file type" if number is None else f"has the unknown file type {number}"
-            found.append(Finding("note", f"the file {what}"))
-        return found
+            yield Finding("note", f"the file {what}")
+        return
     name, meant = FILE_TYPES[number]
     # Some matrices stay F32 in every file, such as the router of a mixture of experts.
     others = {kind: count for kind, count in matrices.items() if kind not in meant and kind != "F32"}
     if others and not meant & matrices.keys():
         what = f"the file says {name}, but none of its matrices has that type: {_counted(others)}"
-        found.append(Finding("error", what, "quantise the 16-bit file again, or name this one after its real type"))
+        yield Finding("error", what, "quantise the 16-bit file again, or name this one after its real type")
     elif others:
         what = f"the file says {name}, but of {sum(matrices.values())} matrices {_counted(others)}: rows that do not fit a K-quant's blocks of 256, or a mixture of someone's own"
-        found.append(Finding("warning", what, "compare its answers with the 16-bit file's before relying on it"))
-    return found
+        yield Finding("warning", what, "compare its answers with the 16-bit file's before relying on it")
 
 
-def _numbers(gguf: Gguf, limit: int | None) -> list[Finding]:
-    """NaN and infinity, which make every answer nonsense. Looks at no more than `limit` bytes."""
+def _numbers(gguf: Gguf, deep: bool) -> Iterator[Finding]:
+    """NaN and infinity, which make every answer nonsense. deep: look at more than LOOKED_AT bytes."""
     import numpy
 
-    floats = [one for one in gguf.tensors if one.type in _FLOAT_BYTES and one.bytes]
+    floats = [one for one in gguf.tensors if one.type in _FLOATS and one.bytes]
     broken, looked, total = [], 0, sum(one.bytes or 0 for one in floats)
-    with gguf.path.open("rb") as file:
-        for tensor in floats:
-            left = tensor.bytes or 0
-            if limit is not None:
-                left = min(left, limit - looked)
-            file.seek(gguf.data_start + tensor.offset)
-            bad = False
-            while left > 0 and (raw := file.read(min(left, _CHUNK))):
-                left, looked = left - len(raw), looked + len(raw)
-                whole = raw[: len(raw) // _FLOAT_BYTES[tensor.type] * _FLOAT_BYTES[tensor.type]]
-                if tensor.type == "BF16":
-                    bad |= bool(((numpy.frombuffer(whole, "<u2") & 0x7F80) == 0x7F80).any())
-                else:
-                    bad |= not bool(
-                        numpy.isfinite(numpy.frombuffer(whole, "<f4" if tensor.type == "F32" else "<f2")).all()
-                    )
-            if bad:
-                broken.append(tensor.name)
-    found = []
+    limit = total if deep else LOOKED_AT
+    for tensor in floats:
+        form = numpy.dtype(_FLOATS[tensor.type])
+        size, bad = min(tensor.bytes or 0, limit - looked), False
+        for start in range(0, size, _CHUNK):
+            place, count = gguf.data_start + tensor.offset + start, min(size - start, _CHUNK) // form.itemsize
+            values = numpy.fromfile(gguf.path, form, count, offset=place)
+            looked += values.nbytes
+            finite = numpy.isfinite(values) if tensor.type != "BF16" else (values & 0x7F80) != 0x7F80
+            bad |= not finite.all()
+        if bad:
+            broken.append(tensor.name)
     if broken:
         what = f"{len(broken)} tensors hold NaN or infinity ({broken[0]!r} is the first)"
-        found.append(Finding("error", what, "check the training loss; bf16 and q8_0 hold values that f16 cannot"))
+        yield Finding("error", what, "check the training loss; bf16 and q8_0 hold values that f16 cannot")
     if looked < total:
         what = f"searched for NaN and infinity: the first {size_text(looked)} of {size_text(total)} in 16 and 32 bits"
-        found.append(Finding("note", what))
-    return found
+        yield Finding("note", what)
 
 
 def _named(gguf: Gguf) -> Iterator[Finding]:
@@ -243,9 +215,8 @@ def _template(gguf: Gguf, stops: Sequence[str]) -> Iterator[Finding]:
         return
     if can_think(template):
         what = "the chat template can think, so Ollama thinks by default; a model trained without thinking then answers nonsense"
-        yield Finding(
-            "warning", what, "if it was trained without thinking, ask with think=false, or use slimtune export"
-        )
+        fix = "if it was trained without thinking, ask with think=false, or use slimtune export"
+        yield Finding("warning", what, fix)
     ends, eos = end_of_turn(template), eos_text(gguf)
     if ends is None:
         yield Finding("warning", "the chat template does not render a plain conversation", "try it in llama.cpp")
@@ -269,17 +240,16 @@ def _tokens(gguf: Gguf) -> Iterator[Finding]:
     if gguf.text("tokenizer.ggml.model") == "gpt2" and gguf.text("tokenizer.ggml.pre") in (None, "", "default"):
         what = "the pre-tokenizer is not named (tokenizer.ggml.pre): llama.cpp guesses, and makes other tokens"
         yield Finding("error", what, "convert it again with a newer llama.cpp")
+    fix = "set add_bos_token to false in tokenizer_config.json, and convert it again"
     begins = gguf.metadata.get("tokenizer.ggml.add_bos_token") is True
     bos, template = _token(gguf, "tokenizer.ggml.bos_token_id"), gguf.text("tokenizer.chat_template") or ""
     family = families.of_gguf(gguf.text("general.architecture"))
     if begins and family and not family.begins_text:
-        what = (
-            f"add_bos_token is true: {bos or 'a token'!r} precedes every prompt, but {family.title} is trained without"
-        )
-        yield Finding("error", what, "set add_bos_token to false in tokenizer_config.json, and convert it again")
+        what = f"{bos or 'a token'!r} precedes every prompt, but {family.title} is trained without"
+        yield Finding("error", f"add_bos_token is true: {what}", fix)
     elif begins and bos and bos in template:
         what = f"add_bos_token is true and the template writes {bos!r} as well: prompts may begin with it twice"
-        yield Finding("warning", what, "set add_bos_token to false in tokenizer_config.json, and convert it again")
+        yield Finding("warning", what, fix)
 
 
 def _context(gguf: Gguf) -> Iterator[Finding]:
@@ -306,7 +276,3 @@ def _matrices(gguf: Gguf) -> Sequence[Tensor]:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])))
-
-
-def _or_missing(value: str | None) -> str:
-    return "missing" if value is None else repr(value)

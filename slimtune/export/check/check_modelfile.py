@@ -12,15 +12,7 @@ from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.findings import Finding, Level, worst_first
 from slimtune.export.check.check_gguf import FILE_TYPES, check_gguf, context_length, eos_text
 from slimtune.export.check.check_template import compare_templates
-from slimtune.export.modelfile.modelfile_reader import (
-    DEPRECATED,
-    Modelfile,
-    Refused,
-    character_name,
-    decoded,
-    read_modelfile,
-    refusals,
-)
+from slimtune.export.modelfile import modelfile_reader as reader
 from slimtune.models import families
 from slimtune.models.gguf_header import Gguf, read_gguf
 
@@ -40,7 +32,7 @@ class _Checked:
     """model: what FROM comes to, where that is a file here; gguf: the same, read, where it can be."""
 
     path: Path
-    read: Modelfile
+    read: reader.Modelfile
     model: Path | None
     gguf: Gguf | None
 
@@ -50,9 +42,8 @@ class _Checked:
 
 
 def check_file(path: Path, *, deep: bool = False) -> list[Finding]:
-    """Return the findings of a Modelfile or GGUF, worst first; a Modelfile includes those of the GGUF that it names.
+    """Return the findings of a Modelfile or GGUF, worst first. deep: as in check_gguf.
 
-    deep: search all weights that are not quantised for NaN and infinity, instead of the first 256 MiB.
     Raises SlimtuneError where there is no such file, or it is neither.
     """
     if not path.is_file():
@@ -72,8 +63,8 @@ def check_modelfile(path: Path, *, deep: bool = False) -> list[Finding]:
     Of the grammar only the first fault is reported, since Ollama stops there.
     """
     try:
-        read = read_modelfile(decoded(path.read_bytes()))
-    except Refused as error:
+        read = reader.read_modelfile(reader.decoded(path.read_bytes()))
+    except reader.Refused as error:
         where = f"{path}:{error.line}" if error.line else str(path)
         return [Finding("error", f"Ollama refuses the file: {error.what}", "correct it", where)]
     model = _file(path, read.models[-1])
@@ -85,11 +76,8 @@ def check_modelfile(path: Path, *, deep: bool = False) -> list[Finding]:
         except SlimtuneError:
             gguf = None  # check_gguf has said why
     one = _Checked(path, read, model, gguf)
-    found = [
-        Finding("error", f"Ollama refuses the file: {what}", "", f"{path}:{line}") for line, what in refusals(read)
-    ]
-    parts = (_dropped, _from, _adapters, _templates, _stops, _context, _sampling, _texts, _renderer)
-    return [*found, *(finding for part in parts for finding in part(one)), *of_gguf]
+    parts = (_refused, _dropped, _from, _adapters, _templates, _stops, _context, _sampling, _texts, _renderer)
+    return [*(finding for part in parts for finding in part(one)), *of_gguf]
 
 
 def _file(path: Path, name: str) -> Path | None:
@@ -105,15 +93,18 @@ def _like_a_path(name: str) -> bool:
     return name.startswith((".", "/", "~", "\\")) or name.lower().endswith((".gguf", ".safetensors", ".bin"))
 
 
+def _refused(one: _Checked) -> Iterator[Finding]:
+    for line, what in reader.refusals(one.read):
+        yield Finding("error", f"Ollama refuses the file: {what}", "", f"{one.path}:{line}")
+
+
 def _dropped(one: _Checked) -> Iterator[Finding]:
-    counts = Counter((dropped.line, dropped.character, dropped.within) for dropped in one.read.dropped)
-    for (line, character, within), count in counts.items():
-        space = unicodedata.category(character).startswith("Z")
-        what = (
-            f"{character_name(character)} is dropped by Ollama's parser ({count}×{f', in {within}' if within else ''})"
-        )
+    for dropped, count in Counter(one.read.dropped).items():
+        within = f", in {dropped.within}" if dropped.within else ""
+        what = f"{reader.character_name(dropped.character)} is dropped by Ollama's parser ({count}×{within})"
+        space = unicodedata.category(dropped.character).startswith("Z")
         fix = "write a plain space, so that the words around it stay apart" if space else "leave it out"
-        yield Finding("warning", what, fix, f"{one.path}:{line}")
+        yield Finding("warning", what, fix, f"{one.path}:{dropped.line}")
 
 
 def _from(one: _Checked) -> Iterator[Finding]:
@@ -138,9 +129,8 @@ def _from(one: _Checked) -> Iterator[Finding]:
         what = f"{name} is a path of this machine: the Modelfile works nowhere else"
         yield one.at("warning", "from", what, "put the file beside the Modelfile, and write FROM ./FILE.gguf")
     elif ".." in name.replace("\\", "/").split("/"):
-        yield one.at(
-            "warning", "from", f"{name} is outside the Modelfile's folder", "put the file beside the Modelfile"
-        )
+        what = f"{name} is outside the Modelfile's folder"
+        yield one.at("warning", "from", what, "put the file beside the Modelfile")
 
 
 def _adapters(one: _Checked) -> Iterator[Finding]:
@@ -173,9 +163,8 @@ def _adapters(one: _Checked) -> Iterator[Finding]:
             if kind in _QUANTISED:
                 called = FILE_TYPES[kind][0] if kind in FILE_TYPES else "quantised"
                 what = f"the ADAPTER is added to {called} weights, not to those that it was trained and judged with"
-                yield one.at(
-                    "warning", "adapter", what, "merge it into the 16-bit weights, then quantise: slimtune export"
-                )
+                fix = "merge it into the 16-bit weights, then quantise: slimtune export"
+                yield one.at("warning", "adapter", what, fix)
 
 
 def _templates(one: _Checked) -> Iterator[Finding]:
@@ -255,18 +244,15 @@ def _sampling(one: _Checked) -> Iterator[Finding]:
         yield one.at("warning", "parameter", what, "PARAMETER temperature 0, or 0.6 for reasoning", key="temperature")
     penalty = _number(one, "repeat_penalty")
     if penalty is None and one.gguf is not None:
-        what = (
-            f"repeat_penalty is not set: Ollama uses {_DEFAULT_REPEAT_PENALTY}, which suppresses words of the question"
-        )
-        yield one.at("warning", "from", what, "PARAMETER repeat_penalty 1.0")
+        ollamas = f"Ollama uses {_DEFAULT_REPEAT_PENALTY}, which suppresses words of the question"
+        yield one.at("warning", "from", f"repeat_penalty is not set: {ollamas}", "PARAMETER repeat_penalty 1.0")
     elif penalty is not None and penalty != 1:
         what = f"repeat_penalty {penalty:g} suppresses words of the question, unlike evaluation"
         yield one.at("warning", "parameter", what, "PARAMETER repeat_penalty 1.0", key="repeat_penalty")
     for name, values in one.read.parameters.items():
-        if name in DEPRECATED:
-            yield one.at(
-                "warning", "parameter", f"PARAMETER {name} has no effect in newer Ollama", "leave it out", key=name
-            )
+        if name in reader.DEPRECATED:
+            what = f"PARAMETER {name} has no effect in newer Ollama"
+            yield one.at("warning", "parameter", what, "leave it out", key=name)
         elif name != "stop" and len(values) > 1:
             what = f"PARAMETER {name} is set {len(values)} times: Ollama uses the last"
             yield one.at("warning", "parameter", what, "keep one", key=name)

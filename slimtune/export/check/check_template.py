@@ -1,11 +1,10 @@
 """Whether a Modelfile's TEMPLATE renders what the chat template inside its GGUF does."""
 
-from collections.abc import Mapping, Sequence
+from itertools import cycle
 
-from slimtune.core.errors import SlimtuneError
 from slimtune.core.findings import Finding
 from slimtune.data.chat_template import render_template
-from slimtune.export.check.check_gguf import can_think
+from slimtune.export.check.check_gguf import TEMPLATE_ERRORS, can_think
 from slimtune.export.modelfile import go_template
 from slimtune.export.modelfile.modelfile_reader import first_difference
 
@@ -14,8 +13,7 @@ _SAME = "make TEMPLATE render what the GGUF's template does, which training used
 
 
 def _turns(*contents: str, system: str = "") -> tuple[dict[str, str], ...]:
-    roles = ("user", "assistant")
-    made = [{"role": roles[index % 2], "content": content} for index, content in enumerate(contents)]
+    made = [{"role": role, "content": content} for role, content in zip(cycle(("user", "assistant")), contents)]
     return ({"role": "system", "content": system}, *made) if system else tuple(made)
 
 
@@ -41,45 +39,33 @@ def compare_templates(template: str, jinja: str, system: str) -> list[Finding]:
     One problem where they differ, with the first difference; a note where they agree or cannot be compared.
     """
     thinks = can_think(jinja)
+
+    def trained_for(thinking: bool) -> list[str]:
+        given = ({"role": "system", "content": system},) if system else ()
+        asked = [probe if probe[0]["role"] == "system" else (*given, *probe) for probe in PROBES]
+        return [render_template(jinja, one, add_generation_prompt=True, thinking=thinking) for one in asked]
+
     try:
         served = [go_template.render(template, probe, system) for probe in PROBES]
     except go_template.NotUnderstood as reason:
         return [Finding("note", f"TEMPLATE was not compared with the GGUF's chat template, because it uses {reason}")]
     try:
         # Ollama lets a template that can think do so, where the client says nothing.
-        trained = [_jinja(jinja, probe, system, thinks) for probe in PROBES]
-        closed = [_jinja(jinja, probe, system, False) for probe in PROBES] if thinks else trained
-    except (
-        SlimtuneError,
-        ArithmeticError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-    ) as error:
-        what = f"TEMPLATE was not compared with the GGUF's chat template, which does not render: {_one_line(error)}"
-        return [Finding("note", what)]
+        trained = trained_for(thinks)
+        closed = trained_for(False) if thinks else trained
+    except TEMPLATE_ERRORS as error:
+        told = " ".join(str(error).split())[:120]
+        return [
+            Finding("note", f"TEMPLATE was not compared with the GGUF's chat template, which does not render: {told}")
+        ]
     if served == trained:
         return [Finding("note", f"TEMPLATE renders {len(PROBES)} conversations as the GGUF's chat template does")]
     if served == closed:
         what = f"TEMPLATE is the GGUF's template with thinking off, but {_NEWER}: the model thinks unless the client turns it off"
         return [Finding("error", what, "put a chat template without thinking into the GGUF; slimtune export does")]
     different = [i for i, (one, two) in enumerate(zip(trained, served, strict=True)) if one != two]
-    first = different[0]
     what = f"TEMPLATE renders {len(different)} of {len(PROBES)} conversations differently from the GGUF's chat template"
-    shown = first_difference(trained[first], served[first])
-    without = [i for i in different if PROBES[i][0]["role"] != "system"]
-    if len(without) == len(different) and not system:
+    shown = first_difference(trained[different[0]], served[different[0]])
+    if not system and all(PROBES[i][0]["role"] != "system" for i in different):
         what += ", those without a system message"
     return [Finding("error", f"{what}: {shown}", _SAME)]
-
-
-def _jinja(template: str, messages: Sequence[Mapping[str, str]], system: str, thinking: bool) -> str:
-    if system and messages[0]["role"] != "system":
-        messages = [{"role": "system", "content": system}, *messages]
-    return render_template(template, messages, add_generation_prompt=True, thinking=thinking)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]

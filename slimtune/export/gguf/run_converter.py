@@ -1,17 +1,20 @@
-"""Run llama.cpp's `convert_hf_to_gguf.py` with one function extended, and report the result. Started by gguf.py.
+"""Run one of llama.cpp's converters, read back what it wrote, and print that as a JSON object. Started by gguf.py.
 
-Why: the converter identifies a pre-tokenizer by a hash of the ids of a test string, so it stops at any vocabulary that is
-not on its list. But llama.cpp reads merges and tokens from the GGUF; of the pre-tokenizer it only needs to know how text is
-split. For a hash that is not on the list, the tokenizer's own file decides: if it splits at the byte level with a regular expression that llama.cpp has, it has llama.cpp's name for that; anything
-else stays an error.
+    run_converter.py model EXPRESSIONS OPTIONS      # convert_hf_to_gguf.py, with one function extended
+    run_converter.py adapter OPTIONS                # convert_lora_to_gguf.py; compares every value with the adapter's
 
-This file is a script of its own process: it imports nothing of slimtune, and llama.cpp's folder is on its path.
-Arguments: a JSON object of regular expressions and llama.cpp's names for them, then the converter's own. Standard output: one JSON object.
+EXPRESSIONS: a JSON object of regular expressions and llama.cpp's names for them. The converter knows a pre-tokenizer by
+a hash of the ids of a test string, and stops at an unknown one. But all that llama.cpp needs is how text is split: a
+byte-level BPE that splits with one of EXPRESSIONS gets its name. Anything else stays an error.
+
+This script imports nothing of slimtune; llama.cpp's folder is on its path.
 """
 
 import json
+import runpy
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 # Options of a BPE that llama.cpp's does not have.
@@ -40,8 +43,10 @@ def splits_with(tokenizer: dict[str, Any]) -> str | None:
     return split["pattern"].get("Regex") if plain else None
 
 
-def main() -> None:
+def convert_model() -> dict[str, Any]:
+    """Architecture, pre-tokenizer, tensor types, and the tensors with NaN or infinity."""
     import convert_hf_to_gguf
+    import numpy
     from conversion.base import TextModel
 
     names: dict[str | None, str] = json.loads(sys.argv.pop(1))
@@ -61,29 +66,53 @@ def main() -> None:
 
     TextModel.get_vocab_base_pre = by_hash_or_structure
     convert_hf_to_gguf.main()
-    out_path = sys.argv[sys.argv.index("--outfile") + 1]
-    print(json.dumps({"pre_tokenizer_named_by": named_by} | describe(out_path)))
-
-
-def describe(path: str) -> dict[str, Any]:
-    """Read the written file back: architecture, pre-tokenizer, tensor types, tensors with NaN or infinity."""
-    import gguf
-    import numpy
-
-    reader = gguf.GGUFReader(path)
-    floats = {"F16": numpy.float16, "F32": numpy.float32}
-    broken = [
-        tensor.name
-        for tensor in reader.tensors
-        if tensor.tensor_type.name in floats and not numpy.isfinite(tensor.data).all()
-    ]
+    reader = _written()
+    floats = [tensor for tensor in reader.tensors if tensor.tensor_type.name in ("F16", "F32")]
     return {
         "architecture": reader.get_field("general.architecture").contents(),
         "pre_tokenizer": reader.get_field("tokenizer.ggml.pre").contents(),
+        "pre_tokenizer_named_by": named_by,
         "tensor_types": dict(Counter(tensor.tensor_type.name for tensor in reader.tensors)),
-        "not_finite": broken,
+        "not_finite": [tensor.name for tensor in floats if not numpy.isfinite(tensor.data).all()],
     }
 
 
+def convert_adapter() -> dict[str, Any]:
+    """Architecture, alpha, number of tensors. Exits with a message if a tensor is missing or has other values."""
+    import gguf
+    import numpy
+    from safetensors import safe_open
+
+    runpy.run_module("convert_lora_to_gguf", run_name="__main__", alter_sys=True)
+    reader = _written()
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    architecture = reader.get_field("general.architecture").contents()
+    (arch,) = [one for one, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture]
+    config = Path(_option("--base"), "config.json").read_text(encoding="utf-8")
+    names = gguf.get_tensor_name_map(arch, json.loads(config)["num_hidden_layers"])
+    with safe_open(Path(sys.argv[-1], "adapter_model.safetensors"), framework="pt") as stored:
+        for key in stored.keys():  # noqa: SIM118  not a mapping
+            module, _, part = key.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".lora_")
+            name = f"{names.get_name(module)}.weight.lora_{part.lower()}"
+            if name not in tensors:
+                sys.exit(f"{key!r} is not in the file")
+            if not numpy.array_equal(tensors.pop(name).data, stored.get_tensor(key).float().numpy()):
+                sys.exit(f"{name!r} does not hold the adapter's values")
+    if tensors:
+        sys.exit(f"{sorted(tensors)[0]!r} is not in the adapter")
+    alpha = float(reader.get_field("adapter.lora.alpha").contents())
+    return {"architecture": architecture, "alpha": alpha, "tensors": len(reader.tensors)}
+
+
+def _written() -> Any:
+    import gguf
+
+    return gguf.GGUFReader(_option("--outfile"))
+
+
+def _option(name: str) -> str:
+    return sys.argv[sys.argv.index(name) + 1]
+
+
 if __name__ == "__main__":
-    main()
+    print(json.dumps(convert_adapter() if sys.argv.pop(1) == "adapter" else convert_model()))

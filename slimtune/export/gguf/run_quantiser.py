@@ -1,14 +1,13 @@
-"""Quantise a 16-bit GGUF without a compiler: llama.cpp's routine from a prebuilt library, with llama.cpp's mixture of types.
+"""Quantise a 16-bit GGUF: llama.cpp's routine from a prebuilt library, with llama.cpp's mixture of types.
 
     PYTHONPATH=…/gguf-py python run_quantiser.py SOURCE OUT KIND LIBRARY
     PYTHONPATH=…/gguf-py python run_quantiser.py --check SOURCE OUT KIND      # only compares the types of what is there
 
-LIBRARY exports `ggml_quantize_chunk` (ggml.h), as the one inside the xllamacpp wheel does. Which tensor gets which type is
-what llama.cpp chooses (src/llama-quant.cpp, b11549) for architectures without experts; the order of tensors and metadata is its
-too, so that the file equals the one that `llama-quantize` writes, byte for byte.
+LIBRARY exports `ggml_quantize_chunk` (ggml.h), as the one inside the xllamacpp wheel does. Types and order of the
+tensors are llama.cpp's choice (src/llama-quant.cpp, b11549) for architectures without experts: the file equals the one
+that `llama-quantize` writes, byte for byte.
 
-This file is a script of its own process: it imports nothing of slimtune, and llama.cpp's gguf package is on its path.
-Standard output: one JSON object.
+This script imports nothing of slimtune; llama.cpp's gguf package is on its path. Standard output: one JSON object.
 """
 
 import ctypes
@@ -38,33 +37,31 @@ _CHUNK_VALUES = 4 * 2**20
 
 
 def target_types(tensors: Mapping[str, Sequence[int]], kind: str, layers: int) -> dict[str, str | None]:
-    """Tensor name to its type in a file of `kind`; None where it stays as it is.
+    """Tensor name to its type in a file of `kind`, in llama.cpp's order; None where it stays as it is.
 
     tensors: name to shape, the length of a row first. Raises ValueError for a row that no type fits.
     """
     chosen: dict[str, str | None] = {}
     tied = "output.weight" not in tensors
-    values = sum(name.endswith("attn_v.weight") for name in tensors)
-    seen = {"attn_v": 0, "ffn_down": 0}
+    # Of the tensors that some layers store with more bits: how many there are, and how many have been seen.
+    counts = {"attn_v.weight": sum(name.endswith("attn_v.weight") for name in tensors), "ffn_down": layers}
+    seen = dict.fromkeys(counts, 0)
     for name in sorted(tensors, key=place):
         shape = tensors[name]
         if len(shape) < 2 or not name.endswith("weight") or name.endswith("_norm.weight"):
             chosen[name] = None
             continue
         wanted = KINDS[kind][1]
+        part = next((part for part in counts if part in name), None)
         if name == "output.weight" or (tied and name == "token_embd.weight"):
             if shape[0] % BLOCKS[wanted]:
                 wanted = "Q8_0"
             elif wanted != "Q8_0":
                 wanted = "Q6_K"
-        elif name.endswith("attn_v.weight"):
-            if kind in ("q4_k_m", "q5_k_m") and more_bits(seen["attn_v"], values):
+        elif part:
+            if kind in ("q4_k_m", "q5_k_m") and more_bits(seen[part], counts[part]):
                 wanted = "Q6_K"
-            seen["attn_v"] += 1
-        elif "ffn_down" in name:
-            if kind in ("q4_k_m", "q5_k_m") and more_bits(seen["ffn_down"], layers):
-                wanted = "Q6_K"
-            seen["ffn_down"] += 1
+            seen[part] += 1
         if shape[0] % BLOCKS[wanted]:
             wanted = FALLBACKS.get(wanted, wanted)
         if shape[0] % BLOCKS[wanted]:
@@ -94,15 +91,8 @@ def quantiser(library: str) -> Callable[[Any, str, int], Any]:
 
     routine = ctypes.CDLL(library).ggml_quantize_chunk
     routine.restype = ctypes.c_size_t
-    routine.argtypes = [
-        ctypes.c_int,
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-        ctypes.c_int64,
-        ctypes.c_int64,
-        ctypes.c_int64,
-        ctypes.c_void_p,
-    ]
+    number, pointer, length = ctypes.c_int, ctypes.c_void_p, ctypes.c_int64
+    routine.argtypes = [number, pointer, pointer, length, length, length, pointer]
 
     def quantise(values: Any, kind: str, row_length: int) -> Any:
         number = GGMLQuantizationType[kind]
@@ -134,28 +124,32 @@ def write(source: str, out: str, kind: str, library: str) -> dict[str, Any]:
     import numpy
 
     reader = gguf.GGUFReader(source)
-    architecture = reader.get_field("general.architecture").contents()
-    layers = int(reader.get_field(f"{architecture}.block_count").contents())
     tensors = {tensor.name: tensor for tensor in reader.tensors}
-    shapes = {name: [int(length) for length in tensor.shape] for name, tensor in tensors.items()}
-    types = target_types(shapes, kind, layers)
-    order = sorted(tensors, key=place)
-    final = {name: types[name] or tensors[name].tensor_type.name for name in order}
-    sizes = {name: _bytes(shapes[name], final[name]) for name in order}
+    final = final_types(reader, kind)
+    sizes = {name: _bytes(tensors[name], final[name]) for name in final}
     quantise = quantiser(library)
     with Path(out).open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-        _write_head(file, reader, order, shapes, final, sizes, kind)
-        for name in order:
+        _write_head(file, reader, final, sizes, kind)
+        for name in final:
             tensor = tensors[name]
             if final[name] == tensor.tensor_type.name:
                 file.write(numpy.ascontiguousarray(tensor.data).tobytes())
             else:
-                for part in in_order(pool, quantise, _pieces(tensor, final[name], shapes[name][0])):
+                for part in in_order(pool, quantise, _pieces(tensor, final[name])):
                     file.write(part.tobytes())
             file.write(bytes(-sizes[name] % ALIGNMENT))
         file.flush()
         os.fsync(file.fileno())
-    return _report(architecture, types, final, kind)
+    return _report(final, kind)
+
+
+def final_types(reader: Any, kind: str) -> dict[str, str]:
+    """Tensor name to its type in a file of `kind` that is made from the one in `reader`, in llama.cpp's order."""
+    architecture = reader.get_field("general.architecture").contents()
+    layers = int(reader.get_field(f"{architecture}.block_count").contents())
+    stored = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    shapes = {tensor.name: [int(length) for length in tensor.shape] for tensor in reader.tensors}
+    return {name: chosen or stored[name] for name, chosen in target_types(shapes, kind, layers).items()}
 
 
 def in_order(pool: ThreadPoolExecutor, work: Callable[..., Any], pieces: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
@@ -173,81 +167,60 @@ def check(source: str, out: str, kind: str) -> dict[str, Any]:
     """As `write`, for a file that another program wrote. Raises ValueError for a tensor of an unexpected type."""
     import gguf
 
-    before, after = gguf.GGUFReader(source), gguf.GGUFReader(out)
-    architecture = before.get_field("general.architecture").contents()
-    layers = int(before.get_field(f"{architecture}.block_count").contents())
-    stored = {tensor.name: tensor.tensor_type.name for tensor in before.tensors}
-    shapes = {tensor.name: [int(length) for length in tensor.shape] for tensor in before.tensors}
-    types = target_types(shapes, kind, layers)
-    found = {tensor.name: tensor.tensor_type.name for tensor in after.tensors}
-    expected = {name: types[name] or stored[name] for name in stored}
+    expected = final_types(gguf.GGUFReader(source), kind)
+    found = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(out).tensors}
     for name in sorted(expected.keys() | found.keys(), key=place):
         if expected.get(name) != found.get(name):
             raise ValueError(f"{name!r} is {found.get(name)}, but a {kind} file needs {expected.get(name)}")
-    return _report(architecture, types, found, kind)
+    return _report(found, kind)
 
 
-def _report(architecture: str, types: Mapping[str, str | None], final: Mapping[str, str], kind: str) -> dict[str, Any]:
-    main_type = KINDS[kind][1]
-    fallbacks = [name for name in final if types[name] in ("Q5_0", "Q5_1") or (types[name] == "Q8_0" != main_type)]
-    counts = Counter(final.values())
-    return {"architecture": architecture, "tensor_types": dict(counts), "fallbacks": fallbacks}
+def _report(final: Mapping[str, str], kind: str) -> dict[str, Any]:
+    fallbacks = set(FALLBACKS.values()) - {KINDS[kind][1]}
+    return {
+        "tensor_types": dict(Counter(final.values())),
+        "fallbacks": [name for name, stored in final.items() if stored in fallbacks],
+    }
 
 
-def _pieces(tensor: Any, kind: str, row_length: int) -> Any:
+def _pieces(tensor: Any, kind: str) -> Iterator[tuple[Any, str, int]]:
     """Whole rows of a tensor, a few million values at a time, as arguments of `quantise`."""
     import numpy
 
-    flat = tensor.data.reshape(-1)
+    flat, row_length = tensor.data.reshape(-1), int(tensor.shape[0])
     # BF16 comes as bytes, two a value.
     width = 2 if tensor.tensor_type.name == "BF16" and flat.dtype == numpy.uint8 else 1
-    rows = max(1, _CHUNK_VALUES // row_length)
-    step = rows * row_length * width
+    step = max(1, _CHUNK_VALUES // row_length) * row_length * width
     for start in range(0, flat.size, step):
         yield as_float32(flat[start : start + step], tensor.tensor_type.name), kind, row_length
 
 
-def _bytes(shape: Sequence[int], kind: str) -> int:
+def _bytes(tensor: Any, kind: str) -> int:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
-    values = 1
-    for length in shape:
-        values *= length
-    return values // block * size
+    return int(tensor.n_elements) // block * size
 
 
-def _write_head(
-    file: BinaryIO,
-    reader: Any,
-    order: Sequence[str],
-    shapes: dict[str, list[int]],
-    final: dict[str, str],
-    sizes: dict[str, int],
-    kind: str,
-) -> None:
+def _write_head(file: BinaryIO, reader: Any, final: dict[str, str], sizes: dict[str, int], kind: str) -> None:
     """Write magic, version, the source's metadata with what quantisation changes, and the place of each tensor."""
     from gguf import GGMLQuantizationType
 
     dropped = (*_REPLACED_KEYS, *_SPLIT_KEYS)
     kept = [field for name, field in reader.fields.items() if not name.startswith("GGUF.") and name not in dropped]
-    metadata = [bytes(reader.data[field.offset : field.offset + _length(field)]) for field in kept]
+    metadata = [b"".join(part.tobytes() for part in field.parts) for field in kept]
     metadata += [_uint32(_REPLACED_KEYS[0], _QUANTIZATION_VERSION), _uint32(_REPLACED_KEYS[1], KINDS[kind][0])]
-    file.write(struct.pack("<4sIQQ", b"GGUF", 3, len(order), len(metadata)))
+    file.write(struct.pack("<4sIQQ", b"GGUF", 3, len(final), len(metadata)))
     file.write(b"".join(metadata))
+    shapes = {tensor.name: tensor.shape for tensor in reader.tensors}
     offset = 0
-    for name in order:
-        encoded = name.encode()
-        shape = shapes[name]
+    for name, stored in final.items():
+        encoded, shape = name.encode(), [int(length) for length in shapes[name]]
         file.write(struct.pack("<Q", len(encoded)) + encoded)
         file.write(struct.pack(f"<I{len(shape)}Q", len(shape), *shape))
-        file.write(struct.pack("<IQ", int(GGMLQuantizationType[final[name]]), offset))
+        file.write(struct.pack("<IQ", int(GGMLQuantizationType[stored]), offset))
         offset += sizes[name] + -sizes[name] % ALIGNMENT
     file.write(bytes(-file.tell() % ALIGNMENT))
-
-
-def _length(field: Any) -> int:
-    return sum(int(part.nbytes) for part in field.parts)
 
 
 def _uint32(key: str, value: int) -> bytes:

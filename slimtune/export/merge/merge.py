@@ -1,9 +1,8 @@
 """Merge a LoRA adapter into its base, tensor by tensor, without loading the model.
 
-What is written is the function that was trained: W = dequantise(base) + scaling · B·A, added in fp32, rounded once and
-never re-quantised. Where the base was 4-bit during training, *every* linear layer that was quantised is written as its
-dequantised NF4 values, LoRA target or not: the original 16-bit weights plus the delta would be another function
-(`merge_base="16bit"` writes that one; the parity check measures the distance).
+What is written is the function that was trained: W = dequantise(base) + scaling · B·A, added in fp32 and rounded once.
+If the base was 4-bit during training, every layer that was quantised is written as its dequantised NF4 values, LoRA
+target or not. The 16-bit weights plus the delta are another function, which `merge_base="16bit"` writes.
 """
 
 import math
@@ -44,7 +43,13 @@ _TOKENIZER_FILES = (
 )  # fmt: skip
 _OTHER_FILES = ("generation_config.json", "LICENSE", "LICENSE.txt", "NOTICE")
 _STORED_DTYPES = ("BF16", "F16", "F32")
+_BASE_WEIGHTS = {
+    "packed": "4-bit checkpoint, dequantised",
+    "quantise": "16-bit checkpoint, quantised to NF4 as at load, dequantised",
+    "stored": "16-bit checkpoint",
+}
 _HEADROOM_BYTES = 16 * 2**20
+_OTHER_BASE = "merge with the base that was trained on"
 
 # A large weight is worked on in groups of rows of about so many values: its fp32 copies then stay in the processor's
 # cache, several times as fast as whole, and take no memory to speak of.
@@ -55,9 +60,8 @@ _PIECE_VALUES = 2**20
 class MergeRecord:
     """What was merged: `lora_merged` tensors got a delta, `dequantised` hold NF4 values (LoRA targets among them).
 
-    peak_bytes: the most memory that the process needed meanwhile; extra_peak_bytes: by how much that is more than it
-    held at the beginning, libraries loaded meanwhile included. peak_source: "anonymous memory" (Linux: what cannot be
-    read from a file again; the base's mapped pages are not in it) or "resident set" (elsewhere: they are).
+    peak_bytes: the most memory that the process needed meanwhile; extra_peak_bytes: beyond what it held before.
+    peak_source: "anonymous memory" (Linux: without the base's mapped pages) or "resident set" (elsewhere: with them).
     """
 
     path: str
@@ -101,22 +105,18 @@ def merge_adapter(
     load_dtype: TorchDtype | None = None,
     chat_template: str | None = None,
     max_shard_bytes: int = 2 * 10**9,
-    device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> MergeRecord:
     """Write `base_dir` + `adapter_dir` as a plain 16-bit model folder `out_dir`, which must not exist yet.
 
     merge_base: "dequantised" (the weights that were trained on) or "16bit" (`base_dir` is then the 16-bit twin).
     load_in_4bit: how training loaded the base; a 16-bit `base_dir` is then quantised here as the loader did it.
-    load_dtype: what the loader cast the weights to before quantising; None: as stored, which is also right for bf16
-        weights loaded in fp32.
-    chat_template: Jinja that replaces the tokenizer's own.
-    device: where NF4 is computed (None: CUDA if there is one); the device that trained gives the trained bits.
-    on_progress: called with (bytes written, bytes in all).
+    load_dtype: what the loader cast the weights to before quantising; None: as stored, also for bf16 loaded in fp32.
+    chat_template: Jinja that replaces the tokenizer's own. on_progress: called with (bytes written, bytes in all).
 
-    Memory: about two 16-bit copies of the largest linear weight, or of the embedding where that is not stored in `dtype`;
-    the record says what it was. Raises SlimtuneError for an adapter that is not a plain LoRA of this base, a wrong kind of
-    base, an existing `out_dir`, a full disk, or a weight `dtype` cannot hold.
+    Memory: about two 16-bit copies of the largest linear weight, or of an embedding that is not stored in `dtype`.
+    Raises SlimtuneError for an adapter that is not a plain LoRA of this base, a wrong kind of base, an existing
+    `out_dir`, a full disk, or a weight `dtype` cannot hold.
     """
     started = time.monotonic()
     if out_dir.exists() or out_dir.is_symlink():
@@ -133,7 +133,6 @@ def merge_adapter(
         require_disk_space(out_dir.parent, total + _HEADROOM_BYTES, "the merged model")
 
         target: torch.dtype = getattr(torch, dtype)
-        nf4_device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         shards = _assign_shards(outputs, max_shard_bytes)
         done = 0
 
@@ -145,16 +144,15 @@ def merge_adapter(
 
         with staged_folder(out_dir) as partial:
             for filename, shard in shards.items():
-                tensors = (_merged_weight(o, base, adapter, load_dtype, nf4_device, target) for o in shard)
+                tensors = (_merged_weight(o, base, adapter, load_dtype, target) for o in shard)
                 write_safetensors(partial / filename, [(o.name, o.shape) for o in shard], tensors, target, report)
-            _write_index(partial, shards, total)
-            _write_config(partial, config, dtype)
+            _write_index_and_config(partial, shards, config, dtype)
             _copy_companions(adapter_dir, base_dir, partial, chat_template)
     return MergeRecord(
         path=str(out_dir),
         merge_base=merge_base,
         dtype=dtype,
-        base_weights=_describe_base(outputs),
+        base_weights=next(told for source, told in _BASE_WEIGHTS.items() if any(o.source == source for o in outputs)),
         tensors=len(outputs),
         lora_merged=sum(output.lora is not None for output in outputs),
         dequantised=sum(output.source != "stored" for output in outputs),
@@ -184,8 +182,8 @@ def _check_kind_of_base(
         fix = "pass the folder of the base's 16-bit twin, or merge with merge_base: dequantised"
         raise fail("merge_base is 16bit, but this base holds 4-bit weights", where=where, fix=fix)
     if packed and not load_in_4bit:
-        fix = "merge with the base that was trained on"
-        raise fail("the run trained on 16-bit weights, but this base holds 4-bit weights", where=where, fix=fix)
+        what = "the run trained on 16-bit weights, but this base holds 4-bit weights"
+        raise fail(what, where=where, fix=_OTHER_BASE)
     quantise = load_in_4bit and merge_base == "dequantised" and not packed
     if quantise and families.quantised_at_load(config) is None:
         fix = "train on a pre-quantised checkpoint of this model, or merge with merge_base: 16bit"
@@ -210,7 +208,7 @@ def _plan(base_dir: Path, config: dict, base: OpenTensors, loras: dict[str, Lora
         lora = unused.pop(name.removesuffix(".weight"), None) if name.endswith(".weight") else None
         if lora and shape != (lora.out_features, lora.in_features):
             what = f"{name!r} is {shape}, the adapter's delta ({lora.out_features}, {lora.in_features})"
-            problems.append(Problem(what, str(base_dir), "merge with the base that was trained on"))
+            problems.append(Problem(what, str(base_dir), _OTHER_BASE))
         source: Literal["stored", "packed", "quantise"] = "stored"
         if name in packed:
             source = "packed"
@@ -218,37 +216,20 @@ def _plan(base_dir: Path, config: dict, base: OpenTensors, loras: dict[str, Lora
             source = "quantise"
         outputs.append(_Output(name, shape, source, lora))
     for module in unused:
-        fix = (
-            "lm_head is tied to the embeddings: leave it out of the LoRA targets"
-            if module == "lm_head" and tied
-            else ""
-        )
+        on_tied_head = module == "lm_head" and tied
+        fix = "lm_head is tied to the embeddings: leave it out of the LoRA targets" if on_tied_head else _OTHER_BASE
         what = f"the adapter changes {module!r}, which this base does not have"
-        problems.append(Problem(what, str(base_dir), fix or "merge with the base that was trained on"))
+        problems.append(Problem(what, str(base_dir), fix))
     if problems:
         raise SlimtuneError(problems, summary="the adapter does not fit the base")
     return outputs
-
-
-def _describe_base(outputs: list[_Output]) -> str:
-    sources = {output.source for output in outputs}
-    if "packed" in sources:
-        return "4-bit checkpoint, dequantised"
-    return (
-        "16-bit checkpoint, quantised to NF4 as at load, dequantised" if "quantise" in sources else "16-bit checkpoint"
-    )
 
 
 # ---- one tensor -----------------------------------------------------------------------------------------------------
 
 
 def _merged_weight(
-    output: _Output,
-    base: OpenTensors,
-    adapter: OpenTensors,
-    load_dtype: TorchDtype | None,
-    device: str,
-    dtype: torch.dtype,
+    output: _Output, base: OpenTensors, adapter: OpenTensors, load_dtype: TorchDtype | None, dtype: torch.dtype
 ) -> torch.Tensor:
     """The finished tensor in `dtype`; an unchanged one is the file's own pages, not a copy."""
     stored, lora = base.load(output.name), output.lora
@@ -256,6 +237,7 @@ def _merged_weight(
         _check_finite(stored, stored, output.name)
         return stored
     packed = None
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # NF4: the device that trained gives the trained bits
     if output.source == "packed":
         packed = nf4.packed(output.name, stored, base, device)
     elif output.source == "quantise":
@@ -311,15 +293,13 @@ def _assign_shards(outputs: list[_Output], max_shard_bytes: int) -> dict[str, li
     return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": group for i, group in enumerate(groups, start=1)}
 
 
-def _write_index(folder: Path, shards: dict[str, list[_Output]], total: int) -> None:
+def _write_index_and_config(folder: Path, shards: dict[str, list[_Output]], config: dict, dtype: str) -> None:
     if len(shards) > 1:
         weight_map = {output.name: filename for filename, shard in shards.items() for output in shard}
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        size = sum(output.nbytes for shard in shards.values() for output in shard)
+        index = {"metadata": {"total_size": size}, "weight_map": weight_map}
         write_json(folder / "model.safetensors.index.json", index)
-
-
-def _write_config(folder: Path, config: dict, dtype: str) -> None:
-    """`dtype` is transformers 5's name for it, `torch_dtype` what other readers look for; local paths stay private."""
+    # `dtype` is transformers 5's name for it, `torch_dtype` what other readers look for; local paths stay private.
     plain = {key: value for key, value in config.items() if key not in ("quantization_config", "_name_or_path")}
     write_json(folder / "config.json", plain | {"dtype": dtype, "torch_dtype": dtype})
 

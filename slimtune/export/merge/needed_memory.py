@@ -24,11 +24,10 @@ class MemoryWatch:
     def __exit__(self, *_error: object) -> None:
         self._ended.set()
         self._thread.join()
+        self.peak = max(self.peak, needed_bytes()[0])
 
     def _look(self) -> None:
-        ended = False
-        while not ended:
-            ended = self._ended.wait(_LOOK_SECONDS)
+        while not self._ended.wait(_LOOK_SECONDS):
             self.peak = max(self.peak, needed_bytes()[0])
 
 

@@ -29,7 +29,6 @@ class Nf4:
     def values(self, rows: Rows) -> torch.Tensor:
         """These rows, or all of it, dequantised: fp32 on the CPU."""
         functional = _functional()
-
         data, shape, scales = self.data, self.state.shape, self.scales
         if isinstance(rows, slice):
             first, behind = rows.start * shape[1], rows.stop * shape[1]
@@ -48,7 +47,6 @@ def unpacked_shape(base: OpenTensors, name: str) -> tuple[int, ...]:
 
 def packed(name: str, data: torch.Tensor, base: OpenTensors, device: str) -> Nf4:
     functional = _functional()
-
     prefix = f"{name}."
     stats = {key.removeprefix(prefix): base.load(key) for key in base.where if key.startswith(prefix)}
     return _with_scales(data.to(device), functional.QuantState.from_dict(stats, device=torch.device(device)))
@@ -57,7 +55,6 @@ def packed(name: str, data: torch.Tensor, base: OpenTensors, device: str) -> Nf4
 def quantised(weight: torch.Tensor, load_dtype: TorchDtype | None, device: str) -> Nf4:
     """As the loader does it: NF4 in blocks of 64, double quantisation."""
     functional = _functional()
-
     loaded = weight.to(device=device, dtype=getattr(torch, load_dtype) if load_dtype else weight.dtype)
     packed, state = functional.quantize_4bit(
         loaded.contiguous(), blocksize=64, compress_statistics=True, quant_type="nf4", quant_storage=torch.uint8
@@ -68,7 +65,6 @@ def quantised(weight: torch.Tensor, load_dtype: TorchDtype | None, device: str) 
 def _with_scales(packed: torch.Tensor, state: Any) -> Nf4:
     """The scales themselves, which double quantisation keeps as 8-bit codes of their distance from a mean."""
     functional = _functional()
-
     scales = state.absmax
     if state.nested:
         scales = functional.dequantize_blockwise(scales, state.state2) + state.offset

@@ -1,33 +1,33 @@
-"""What a chat template does, found by rendering it: the family's turns, and the Go TEMPLATE for Ollama that says the same.
+"""What a chat template does, found by rendering it: the family's turns, and the Go TEMPLATE that says the same.
 
-The Jinja alone decides. A few short conversations are rendered with it; from them come the text that opens an answer, the
-system prompt that it puts in by itself, what it writes in front of every system prompt, and whether a system prompt has a
-turn of its own, joins the first question, or is refused. A TEMPLATE counts as found only where it renders every one of
-these conversations to the Jinja's own text.
+The Jinja alone decides. A few short conversations are rendered with it. They show the text that opens an answer, the
+system prompt that it puts in by itself, what it writes before every system prompt, and whether a system prompt has a
+turn of its own, joins the first question, or is refused. A TEMPLATE is found if it renders all of them alike.
 
-What is not compared: tools, pictures, thoughts in earlier answers, a system message after the first message, two messages
-of one role in a row (Ollama joins them), and white space at a message's ends where the Jinja trims it: Ollama's templates
-have json, currentDate, yesterdayDate and toTypeScriptType beside Go's own functions, and none that trims.
+What is not compared: tools, pictures, thoughts in earlier answers, a system message after the first message, two
+messages of one role in a row (Ollama joins them), and white space at a message's ends where the Jinja trims it:
+Ollama's templates have no function that trims.
 
-The beginning-of-text token is left out of every comparison, and is never in a TEMPLATE: llama.cpp puts it in front of the
-tokens itself where the GGUF's tokenizer.ggml.add_bos_token says so. What is proven here is that the Jinja writes it either
-not at all or exactly once, at the very start; that the GGUF's field agrees with the tokenizer is the converter's part.
+The beginning-of-text token is never in a TEMPLATE: llama.cpp puts it in front where the GGUF's add_bos_token says so.
+The Jinja must write it not at all, or once at the very start.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.data.chat_template import render_template
+from slimtune.evaluate.targets.prefixes import common_length
 from slimtune.export.modelfile import go_template
 from slimtune.models import families
 from slimtune.models.families import Turns
 
 Messages = Sequence[Mapping[str, str]]
 
-
-_S, _U, _A, _W = "S. s", "問い 1", "a\n b", "w\n\nv"
-_PADDED = {"system": f" \n{_S} ", "user": f" \n{_U} ", "assistant": f" \n{_A} "}
+_TEXTS = {"system": "S. s", "user": "問い 1", "assistant": "a\n b"}
+_S, _U, _A = _TEXTS.values()
+_PADDED = {role: f" \n{text} " for role, text in _TEXTS.items()}
+_NEXT_QUESTION = "w\n\nv"
 _NO_SYSTEM = '{{ if .System }}{{ slice "this model takes no system prompt" 99 }}{{ end }}'
 
 
@@ -35,18 +35,18 @@ _NO_SYSTEM = '{{ if .System }}{{ slice "this model takes no system prompt" 99 }}
 class OllamaTemplate:
     """A TEMPLATE that renders as a Jinja does.
 
-    default_system: what the Jinja says where a conversation brings no system message; it belongs into SYSTEM. takes_system:
-    False where the Jinja refuses a system message. trims: the roles whose text it trims; what is compared has no such white space.
-    writes_bos: whether the Jinja begins with the beginning-of-text token. notes: what differs all the same, as sentences.
+    default_system: the Jinja's own system prompt, which belongs into SYSTEM. takes_system: False where the Jinja refuses
+    a system message. trims: the roles whose text it trims. writes_bos: whether it begins with the beginning-of-text
+    token. notes: what differs all the same, as sentences.
     """
 
     turns: Turns
     text: str
-    default_system: str | None
-    takes_system: bool
-    trims: tuple[str, ...]
-    writes_bos: bool
-    notes: tuple[str, ...]
+    default_system: str | None = None
+    takes_system: bool = True
+    trims: tuple[str, ...] = ()
+    writes_bos: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def render(jinja: str, messages: Messages, *, thinking: bool, add_generation_prompt: bool = True, bos: str = "") -> str:
@@ -59,8 +59,8 @@ def render(jinja: str, messages: Messages, *, thinking: bool, add_generation_pro
 def bake_chat_template(template: str, *, family: str, thinking: bool) -> str:
     """The Jinja for the merged folder: `template`, or where thinking is to be off one that always closes the thought.
 
-    Nobody passes enable_thinking=False to a served model, so the template that ships has to imply it. Raises
-    SlimtuneError where `template` is not the family's own, so that the replacement would render something else.
+    Nobody passes enable_thinking=False to a served model, so the template that ships has to imply it.
+    Raises SlimtuneError where `template` is not the family's own: the replacement would render something else.
     """
     row = families.get(family)
     style = row.thinking
@@ -70,7 +70,7 @@ def bake_chat_template(template: str, *, family: str, thinking: bool) -> str:
         return template  # has no thinking to turn off, as the Instruct models of a family that thinks
     if style.without is None:
         return style.switch_off + template
-    for probe in _probes(("system", "user", "assistant")):
+    for probe in _probes(padded=_TEXTS):
         for messages, prompt in ((probe, True), ((*probe, {"role": "assistant", "content": "c"}), False)):
             wanted = render(template, messages, thinking=False, add_generation_prompt=prompt)
             if render(style.without, messages, thinking=False, add_generation_prompt=prompt) != wanted:
@@ -92,27 +92,24 @@ def recognise(jinja: str, *, thinking: bool) -> OllamaTemplate:
     for turns in families.turns():
         found, wanted, got = _fitted(turns, jinja, thinking)
         if found is not None:
-            roles = tuple(role for role in _PADDED if _is_trimmed(jinja, role, thinking))
-            difference = _difference(found, jinja, roles, thinking)
+            trims = tuple(role for role in _TEXTS if _is_trimmed(jinja, role, thinking))
+            found = replace(found, trims=trims, writes_bos=writes_bos)
+            difference = _difference(found, jinja, thinking)
             if difference is None:
-                notes = _notes(jinja, found, roles)
-                return OllamaTemplate(*found, trims=roles, writes_bos=writes_bos, notes=notes)
+                return replace(found, notes=_notes(jinja, found))
             wanted, got = difference
-        same = _same(wanted, got)
+        same = common_length(wanted, got, len(wanted))
         if same > farthest[0]:
             shown = slice(max(same - 20, 0), same + 40)
             farthest = same, f"it renders {wanted[shown]!r} where {turns.name} has {got[shown]!r}"
+    known = ", ".join(turns.name for turns in families.turns())
     raise fail(
         f"no TEMPLATE for Ollama is known that renders as the chat template does: {farthest[1]}",
-        fix=f"known are {', '.join(turns.name for turns in families.turns())}; a GGUF without a Modelfile uses the chat template",
+        fix=f"known are {known}; a GGUF without a Modelfile uses the chat template",
     )
 
 
-_Fit = tuple[Turns, str, str | None, bool]
-"""The family, its TEMPLATE, the default system prompt, and whether a system message is taken."""
-
-
-def _fitted(turns: Turns, jinja: str, thinking: bool) -> tuple[_Fit | None, str, str]:
+def _fitted(turns: Turns, jinja: str, thinking: bool) -> tuple[OllamaTemplate | None, str, str]:
     """The family's TEMPLATE with what `jinja` adds to it; else None with a rendering, and how the family would begin it."""
     alone = render(jinja, _conversation(), thinking=thinking)
     question = turns.turn("user", _U)
@@ -123,13 +120,13 @@ def _fitted(turns: Turns, jinja: str, thinking: bool) -> tuple[_Fit | None, str,
         asked = render(jinja, _conversation(_S), thinking=thinking)
     except SlimtuneError:
         plain = _NO_SYSTEM + _body(turns, "") + header
-        return (turns, plain, None, False), alone, question + header
+        return OllamaTemplate(turns, plain, takes_system=False), alone, question + header
     if not turns.system_turn:
         before, _, rest = asked.partition(_S)
         joint, _, end = rest.rpartition(_U)
         if before != turns.opening("user") or end != turns.after + header or system_before:
             return None, asked, turns.opening("user") + _S
-        return (turns, _body(turns, joint) + _literal(header), None, True), asked, asked
+        return OllamaTemplate(turns, _body(turns, joint) + _literal(header)), asked, asked
     opening = turns.opening("system")
     before, _, rest = asked.partition(_S)
     if not before.startswith(opening) or rest != turns.after + question + header:
@@ -140,30 +137,26 @@ def _fitted(turns: Turns, jinja: str, thinking: bool) -> tuple[_Fit | None, str,
         if not system_before.startswith(before) or not system_before.endswith(turns.after):
             return None, system_before, before
         default = system_before[len(before) : -len(turns.after)]
-    return (turns, _with_system(turns, preamble, default is not None) + _literal(header), default, True), asked, asked
+    text = _with_system(turns, preamble, default is not None) + _literal(header)
+    return OllamaTemplate(turns, text, default), asked, asked
 
 
 def _with_system(turns: Turns, preamble: str, always: bool) -> str:
     """The messages of a family with system turns. preamble: in front of every system prompt. always: even of none."""
-    turn = f"{turns.before}{{{{ .Role }}}}{turns.between}{{{{ .Content }}}}{turns.after}"
+    turn = turns.before + "{{ .Role }}" + turns.between + "{{ .Content }}" + turns.after
     if not preamble:
-        return f"{{{{ range .Messages }}}}{turn}{{{{ end }}}}"
+        return "{{ range .Messages }}" + turn + "{{ end }}"
     system = turns.turn("system", _literal(preamble) + "{{ .System }}")
-    first = system if always else f"{{{{ if .System }}}}{system}{{{{ end }}}}"
-    return f'{first}{{{{ range .Messages }}}}{{{{ if ne .Role "system" }}}}{turn}{{{{ end }}}}{{{{ end }}}}'
+    first = system if always else "{{ if .System }}" + system + "{{ end }}"
+    return first + '{{ range .Messages }}{{ if ne .Role "system" }}' + turn + "{{ end }}{{ end }}"
 
 
 def _body(turns: Turns, joint: str) -> str:
     """The messages of a family without system turns: the system prompt and `joint` begin the first question's."""
-    user = turns.turn(
-        "user",
-        f'{{{{ if $system }}}}{{{{ $system }}}}{_literal(joint)}{{{{ $system = "" }}}}{{{{ end }}}}{{{{ .Content }}}}',
-    )
-    assistant = turns.turn("assistant", "{{ .Content }}")
-    return (
-        f'{{{{ $system := .System }}}}{{{{ range .Messages }}}}{{{{ if eq .Role "user" }}}}{user}'
-        f'{{{{ else if eq .Role "assistant" }}}}{assistant}{{{{ end }}}}{{{{ end }}}}'
-    )
+    system = "{{ if $system }}{{ $system }}" + _literal(joint) + '{{ $system = "" }}{{ end }}'
+    user, assistant = turns.turn("user", system + "{{ .Content }}"), turns.turn("assistant", "{{ .Content }}")
+    before = '{{ $system := .System }}{{ range .Messages }}{{ if eq .Role "user" }}'
+    return before + user + '{{ else if eq .Role "assistant" }}' + assistant + "{{ end }}{{ end }}"
 
 
 def _literal(text: str) -> str:
@@ -173,30 +166,26 @@ def _literal(text: str) -> str:
     return text
 
 
-def _difference(fit: _Fit, jinja: str, trimmed: Sequence[str], thinking: bool) -> tuple[str, str] | None:
+def _difference(found: OllamaTemplate, jinja: str, thinking: bool) -> tuple[str, str] | None:
     """What the Jinja renders, and the TEMPLATE, of the first conversation where they differ; None for none."""
-    _, template, default, takes_system = fit
-    padded = tuple(role for role in _PADDED if role not in trimmed)
-    for messages in _probes(padded):
-        if messages[0]["role"] == "system" and not takes_system:
+    for messages in _probes(padded=_TEXTS.keys() - set(found.trims)):
+        if messages[0]["role"] == "system" and not found.takes_system:
             continue
         wanted = render(jinja, messages, thinking=thinking)
-        got = go_template.render(template, messages, default or "")
+        got = go_template.render(found.text, messages, found.default_system or "")
         if wanted != got:
             return wanted, got
     return None
 
 
 def _conversation(system: str | None = None, user: str = _U, answer: str | None = None) -> list[dict[str, str]]:
-    turns = [("system", system), ("user", user), ("assistant", answer), ("user", _W if answer is not None else None)]
+    turns = [("system", system), ("user", user), ("assistant", answer), ("user", answer and _NEXT_QUESTION)]
     return [{"role": role, "content": text} for role, text in turns if text is not None]
 
 
-def _probes(padded: Sequence[str]) -> list[list[dict[str, str]]]:
+def _probes(padded: Collection[str]) -> list[list[dict[str, str]]]:
     """Conversations with and without system prompt and history. padded: roles whose text has white space at its ends."""
-    system, user, answer = (
-        _PADDED[role] if role in padded else text for role, text in zip(_PADDED, (_S, _U, _A), strict=True)
-    )
+    system, user, answer = (_PADDED[role] if role in padded else text for role, text in _TEXTS.items())
     return [
         _conversation(),
         _conversation(None, user),
@@ -207,17 +196,12 @@ def _probes(padded: Sequence[str]) -> list[list[dict[str, str]]]:
 
 
 def _is_trimmed(jinja: str, role: str, thinking: bool) -> bool:
-    texts = {"system": _S, "user": _U, "assistant": _A}
-    if role == "system":
-        try:
-            render(jinja, _conversation(_S), thinking=thinking)
-        except SlimtuneError:
-            return False  # refuses every system prompt
-    else:
-        del texts["system"]
-    plain = [{"role": key, "content": text} for key, text in texts.items()] + [{"role": "user", "content": _W}]
-    padded = [turn | {"content": _PADDED[role]} if turn["content"] == texts[role] else turn for turn in plain]
-    return render(jinja, padded, thinking=thinking) == render(jinja, plain, thinking=thinking)
+    plain = _conversation(_S if role == "system" else None, _U, _A)
+    padded = [turn | {"content": _PADDED[role]} if turn["content"] == _TEXTS[role] else turn for turn in plain]
+    try:
+        return render(jinja, padded, thinking=thinking) == render(jinja, plain, thinking=thinking)
+    except SlimtuneError:
+        return False  # refuses every system prompt
 
 
 def _writes_bos(jinja: str, thinking: bool) -> bool:
@@ -231,21 +215,16 @@ def _writes_bos(jinja: str, thinking: bool) -> bool:
     return with_it != without
 
 
-def _notes(jinja: str, fit: _Fit, trimmed: Sequence[str]) -> tuple[str, ...]:
+def _notes(jinja: str, found: OllamaTemplate) -> tuple[str, ...]:
     notes = []
-    if trimmed:
-        roles = " and ".join(trimmed)
+    if found.trims:
+        roles = " and ".join(found.trims)
         notes.append(
             f"TEMPLATE: the chat template trims white space at the ends of {roles} messages, which Ollama's templates cannot; "
             "they agree where messages have none there"
         )
     if "strftime_now" in jinja:
         notes.append("TEMPLATE: the chat template writes today's date; the TEMPLATE keeps the date of the export")
-    if not fit[3]:
+    if not found.takes_system:
         notes.append("TEMPLATE: the chat template takes no system prompt, and a conversation with one is refused")
     return tuple(notes)
-
-
-def _same(one: str, two: str) -> int:
-    pairs = zip(one, two, strict=False)
-    return next((place for place, (left, right) in enumerate(pairs) if left != right), min(len(one), len(two)))

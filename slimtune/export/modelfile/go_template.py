@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import ChainMap, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from math import inf
 from typing import Any
 
 _ACTION = re.compile(
@@ -25,10 +28,12 @@ _TOKEN = re.compile(
     r"|(?P<word>[A-Za-z_]\w*)|(?P<mark>:=|[(),=]))"
 )
 _SPACE = " \t\r\n"
-_FUNCTIONS = ("eq", "ne", "and", "or", "not", "len", "slice")
-_OF_A_MESSAGE = {"Role": "role", "Content": "content"}
-# A message has these too; in a conversation without tools, pictures and thoughts they are empty.
-_EMPTY_OF_A_MESSAGE = ("Thinking", "Images", "ToolCalls", "ToolName", "ToolCallID")
+# The functions, with the fewest and the most arguments that each takes.
+_FUNCTIONS: dict[str, tuple[int, float]] = {
+    "eq": (2, inf), "ne": (2, inf), "and": (1, inf), "or": (1, inf), "not": (1, 1), "len": (1, 1), "slice": (1, inf),
+}  # fmt: skip
+# What a message has besides role and content; in a conversation without tools, pictures and thoughts it is empty.
+_EMPTY_OF_A_MESSAGE = {"Thinking": "", "Images": (), "ToolCalls": (), "ToolName": "", "ToolCallID": ""}
 _MAX_DEPTH = 50
 
 
@@ -55,9 +60,13 @@ def render(template: str, messages: Sequence[Mapping[str, str]], system: str = "
     system: the Modelfile's SYSTEM, put in front of a conversation that brings none. Raises NotUnderstood.
     """
     nodes = _parse(template)
-    if system and not (messages and messages[0]["role"] == "system"):
+    if system and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system}, *messages]
-    turns = _collated(messages)
+    # Messages of one role that follow each other are one.
+    turns = [
+        {"role": role, "content": "\n\n".join(one["content"] for one in said)}
+        for role, said in groupby(messages, key=lambda one: one["role"])
+    ]
     names = set(_names(nodes))
     for name in ("Think", "IsThinkSet", "ThinkLevel", "Suffix", "Query", "Document", "Instruction"):
         if name in names:
@@ -68,33 +77,19 @@ def render(template: str, messages: Sequence[Mapping[str, str]], system: str = "
     return _exchanges(nodes, turns, names)
 
 
-# ---- the two ways of Ollama ---------------------------------------------------------------------------------------
-
-
-def _collated(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Turns of one role that follow each other are one."""
-    turns: list[dict[str, str]] = []
-    for one in messages:
-        if turns and turns[-1]["role"] == one["role"]:
-            turns[-1]["content"] += "\n\n" + one["content"]
-        else:
-            turns.append(dict(one))
-    return turns
-
-
 def _exchanges(nodes: list[_Node], turns: Sequence[Mapping[str, str]], names: set[str]) -> str:
+    """The older way: a rendering for each exchange."""
     if "Response" not in names:
         nodes = [*nodes, _Node("print", expression=[("path", ".Response")])]
-    empty = {"System": "", "Prompt": "", "Response": ""}
-    values, written = dict(empty), []
+    slots = {"system": "System", "user": "Prompt", "assistant": "Response"}
+    values, written = dict.fromkeys(slots.values(), ""), []
     for turn in turns:
         role = turn["role"]
         if (role == "system" and (values["Prompt"] or values["Response"])) or (role == "user" and values["Response"]):
             written.append(_run(nodes, values))
-            values = dict(empty)
-        slot = {"system": "System", "user": "Prompt", "assistant": "Response"}.get(role)
-        if slot:
-            values[slot] = turn["content"]
+            values = dict.fromkeys(slots.values(), "")
+        if role in slots:
+            values[slots[role]] = turn["content"]
     return "".join([*written, _run(_up_to_response(nodes, [False]), values)])
 
 
@@ -107,17 +102,7 @@ def _up_to_response(nodes: Sequence[_Node], seen: list[bool]) -> list[_Node]:
         if node.kind in ("print", "set"):
             seen[0] = any(text.split(".")[1:2] == ["Response"] and text.startswith(".") for _, text in node.expression)
         body = _up_to_response(node.body, seen)
-        kept.append(
-            _Node(
-                node.kind,
-                node.text,
-                node.expression,
-                node.names,
-                node.declares,
-                body,
-                _up_to_response(node.other, seen),
-            )
-        )
+        kept.append(replace(node, body=body, other=_up_to_response(node.other, seen)))
     return kept
 
 
@@ -230,38 +215,33 @@ def _action(tokens: list[tuple[str, str]]) -> _Node:
 
 
 def _run(nodes: Sequence[_Node], values: Mapping[str, Any]) -> str:
-    return "".join(_executed(nodes, values, [{"$": values}]))
+    return "".join(_executed(nodes, values, ChainMap({"$": values})))
 
 
-def _executed(nodes: Sequence[_Node], dot: Any, scopes: list[dict[str, Any]]) -> Iterator[str]:
+def _executed(nodes: Sequence[_Node], dot: Any, scopes: ChainMap[str, Any]) -> Iterator[str]:
     for node in nodes:
         if node.kind == "text":
             yield node.text
             continue
-        value = _Evaluation(node.expression, dot, scopes).whole()
+        value = _evaluated(node.expression, dot, scopes)
         if node.kind == "print":
             yield _printed(value)
         elif node.kind == "set":
             name = node.names[0]
-            holder = scopes[-1] if node.declares else next((one for one in reversed(scopes) if name in one), None)
+            holder = scopes.maps[0] if node.declares else next((one for one in scopes.maps if name in one), None)
             if holder is None:
                 raise NotUnderstood(f"{name} before it is declared")
             holder[name] = value
+        elif node.kind == "range" and not isinstance(value, list | tuple | None):
+            raise NotUnderstood("range over something else than a list")
+        elif not value:
+            yield from _executed(node.other, dot, scopes.new_child())
         elif node.kind == "if":
-            yield from _executed(node.body if _true(value) else node.other, dot, [*scopes, {}])
+            yield from _executed(node.body, dot, scopes.new_child())
         else:
-            yield from _ranged(node, value, dot, scopes)
-
-
-def _ranged(node: _Node, value: Any, dot: Any, scopes: list[dict[str, Any]]) -> Iterator[str]:
-    if not isinstance(value, list | tuple) and value is not None:
-        raise NotUnderstood("range over something else than a list")
-    if not value:
-        yield from _executed(node.other, dot, [*scopes, {}])
-        return
-    for index, one in enumerate(value):
-        held = dict(zip(node.names, (index, one) if len(node.names) == 2 else (one,), strict=False))
-        yield from _executed(node.body, one, [*scopes, held])
+            for index, one in enumerate(value):
+                held = dict(zip(node.names, (index, one)[-len(node.names) :], strict=False))
+                yield from _executed(node.body, one, scopes.new_child(held))
 
 
 def _printed(value: Any) -> str:
@@ -272,65 +252,52 @@ def _printed(value: Any) -> str:
     raise NotUnderstood("the output of something that is no text")
 
 
-def _true(value: Any) -> bool:
-    return bool(value)
+def _evaluated(expression: Sequence[tuple[str, str]], dot: Any, scopes: Mapping[str, Any]) -> Any:
+    tokens = deque(expression)
+    if tokens.count(("mark", "(")) > _MAX_DEPTH:
+        raise NotUnderstood("parentheses beyond reason")
+    value = _command(tokens, dot, scopes)
+    if tokens:
+        raise NotUnderstood(f"{tokens[0][1]!r} there")
+    return value
 
 
-class _Evaluation:
-    """An expression, read and worked out from left to right."""
+def _command(tokens: deque[tuple[str, str]], dot: Any, scopes: Mapping[str, Any]) -> Any:
+    """Take a function with its arguments, or a single term, from the left of `tokens`, and work it out."""
+    if not tokens:
+        raise NotUnderstood("an expression without an end")
+    kind, name = tokens[0]
+    if kind != "word" or name not in _FUNCTIONS:
+        return _term(tokens, dot, scopes)
+    tokens.popleft()
+    arguments = []
+    while tokens and tokens[0] != ("mark", ")"):
+        arguments.append(_term(tokens, dot, scopes))
+    return _call(name, arguments)
 
-    def __init__(self, tokens: Sequence[tuple[str, str]], dot: Any, scopes: Sequence[Mapping[str, Any]]):
-        self.tokens, self.place = tokens, 0
-        self.dot, self.scopes = dot, scopes
 
-    def whole(self) -> Any:
-        value = self._command(0)
-        if self.place != len(self.tokens):
-            raise NotUnderstood(f"{self.tokens[self.place][1]!r} there")
-        return value
-
-    def _command(self, depth: int) -> Any:
-        if depth > _MAX_DEPTH or self.place >= len(self.tokens):
-            raise NotUnderstood("an expression without an end")
-        kind, text = self.tokens[self.place]
-        if kind != "word" or text not in _FUNCTIONS:
-            return self._term(depth)
-        self.place += 1
-        arguments = []
-        while self.place < len(self.tokens) and self.tokens[self.place] != ("mark", ")"):
-            arguments.append(self._term(depth))
-        return _call(text, arguments)
-
-    def _term(self, depth: int) -> Any:
-        kind, text = self.tokens[self.place]
-        self.place += 1
-        if kind == "string":
-            return text[1:-1] if text[0] == "`" else _go_string(text)
-        if kind == "number":
-            return int(text)
-        if kind == "path":
-            return self._looked_up(text)
-        if text in ("true", "false"):
-            return text == "true"
-        if (kind, text) == ("mark", "("):
-            value = self._command(depth + 1)
-            if self.place >= len(self.tokens) or self.tokens[self.place] != ("mark", ")"):
-                raise NotUnderstood("an expression without an end")
-            self.place += 1
-            return value
-        raise NotUnderstood(f"'{text}'")
-
-    def _looked_up(self, path: str) -> Any:
-        first, *rest = path.split(".")
-        value = self.dot
-        if first:
-            holder = next((one for one in reversed(self.scopes) if first in one), None)
-            if holder is None:
-                raise NotUnderstood(f"{first} before it is declared")
-            value = holder[first]
+def _term(tokens: deque[tuple[str, str]], dot: Any, scopes: Mapping[str, Any]) -> Any:
+    kind, text = tokens.popleft()
+    if kind == "string":
+        return text[1:-1] if text[0] == "`" else _go_string(text)
+    if kind == "number":
+        return int(text)
+    if kind == "path":
+        first, *rest = text.split(".")
+        if first and first not in scopes:
+            raise NotUnderstood(f"{first} before it is declared")
+        value = scopes[first] if first else dot
         for name in filter(None, rest):
             value = _field(value, name)
         return value
+    if text in ("true", "false"):
+        return text == "true"
+    if (kind, text) == ("mark", "("):
+        value = _command(tokens, dot, scopes)
+        if not tokens or tokens.popleft() != ("mark", ")"):
+            raise NotUnderstood("an expression without an end")
+        return value
+    raise NotUnderstood(f"'{text}'")
 
 
 def _field(value: Any, name: str) -> Any:
@@ -338,25 +305,20 @@ def _field(value: Any, name: str) -> Any:
         raise NotUnderstood(f".{name} of something that has no fields")
     if "role" not in value:  # the template's own values: what is not among them is nil
         return value.get(name)
-    if name in _EMPTY_OF_A_MESSAGE:
-        return "" if name in ("Thinking", "ToolName", "ToolCallID") else ()
-    if name not in _OF_A_MESSAGE:
+    fields = {"Role": value["role"], "Content": value["content"], **_EMPTY_OF_A_MESSAGE}
+    if name not in fields:
         raise NotUnderstood(f".{name} of a message")
-    return value[_OF_A_MESSAGE[name]]
+    return fields[name]
 
 
 def _call(name: str, arguments: Sequence[Any]) -> Any:
-    if (
-        not arguments
-        or (name in ("not", "len") and len(arguments) != 1)
-        or (name in ("eq", "ne") and len(arguments) < 2)
-    ):
+    fewest, most = _FUNCTIONS[name]
+    if not fewest <= len(arguments) <= most:
         raise NotUnderstood(f"{name} with {len(arguments)} arguments")
     if name in ("and", "or"):  # the first that decides, else the last
-        deciding = (one for one in arguments if _true(one) == (name == "or"))
-        return next(deciding, arguments[-1])
+        return next((one for one in arguments if bool(one) == (name == "or")), arguments[-1])
     if name == "not":
-        return not _true(arguments[0])
+        return not arguments[0]
     if name in ("eq", "ne"):
         first, *others = arguments
         if any(type(one) is not type(first) for one in others) or not isinstance(first, str | int):

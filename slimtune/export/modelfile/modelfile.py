@@ -1,11 +1,8 @@
-"""The Modelfile for Ollama; chat_templates.py holds the chat template that goes into the GGUF beside it.
+"""The Modelfile for Ollama, whose TEMPLATE must agree with the chat template in the GGUF beside it (chat_templates.py).
 
-Both are shipped and must agree: Ollama since 0.30 prefers the GGUF's Jinja to the Modelfile's TEMPLATE where that shows
-more capabilities, and before that a GGUF without a TEMPLATE got the bare prompt. Neither template here covers tools: a
-Go template cannot write JSON as Jinja's tojson does.
-
-Qwen3.5 is the exception: Ollama renders and parses it with code of its own, which RENDERER and PARSER name. That code does
-not run here, so the prompt that Ollama makes is not proven. The GGUF's Jinja is compared as for every other family.
+Ollama since 0.30 prefers the GGUF's Jinja where that shows more capabilities; before, a GGUF without a TEMPLATE got the
+bare prompt. Tools are not covered: a Go template cannot write JSON as Jinja's tojson does. Where Ollama renders a
+family with code of its own, which RENDERER and PARSER name, the prompt that Ollama makes is not proven.
 
 The format: https://docs.ollama.com/modelfile and parser/parser.go of github.com/ollama/ollama.
 """
@@ -22,6 +19,7 @@ from slimtune.export.modelfile.modelfile_reader import character_name, survives
 from slimtune.models import families
 from slimtune.models.families import Family
 
+_QUOTES = {"TEMPLATE": '"""', "SYSTEM": '"""', "PARAMETER stop": '"'}
 _ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {
     "num_ctx": ("at least 1", lambda value: value >= 1),
     "temperature": ("from 0 to 2", lambda value: 0 <= value <= 2),
@@ -35,8 +33,7 @@ _ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {
 class Composed:
     """A Modelfile that is still to be written.
 
-    meant: the values of each instruction, as Ollama is to read them; see `compare`. changes: what had to be changed, as
-    sentences.
+    meant: the values of each instruction, as Ollama is to read them. changes: what had to be changed, as sentences.
     """
 
     meant: Mapping[str, Sequence[str]]
@@ -44,12 +41,8 @@ class Composed:
 
     @property
     def text(self) -> str:
-        return "".join(f"{name} {_quoted(name, value)}\n" for name, values in self.meant.items() for value in values)
-
-
-def _quoted(name: str, value: str) -> str:
-    quote = {"TEMPLATE": '"""', "SYSTEM": '"""', "PARAMETER stop": '"'}.get(name, "")
-    return f"{quote}{value}{quote}"
+        quoted = ((name, _QUOTES.get(name, ""), value) for name, values in self.meant.items() for value in values)
+        return "".join(f"{name} {quote}{value}{quote}\n" for name, quote, value in quoted)
 
 
 def compose(
@@ -84,12 +77,9 @@ def compose(
     if "system" in template.trims:
         text = text.strip()
     numbers = {
-        "num_ctx": num_ctx,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
+        "num_ctx": num_ctx, "temperature": temperature, "top_p": top_p, "top_k": top_k,
         "repeat_penalty": repeat_penalty,
-    }
+    }  # fmt: skip
     problems = _problems(gguf_name, text, template.turns.stops, numbers)
     if text and not template.takes_system:
         what = "the model's chat template takes no system prompt"
@@ -117,7 +107,7 @@ def _ollama_template(family: Family, thinking: bool, chat_template: str) -> Olla
         return recognise(chat_template, thinking=thinking)
     asks = "" if thinking else ", so clients must send think=false to get what was trained"
     note = f"TEMPLATE: Ollama's own code writes the prompt for {family.title}{asks}; it is not compared with training's"
-    return OllamaTemplate(family.turns, "{{ .Prompt }}", None, True, (), False, (note,))
+    return OllamaTemplate(family.turns, "{{ .Prompt }}", notes=(note,))
 
 
 def _problems(gguf_name: str, system: str, stops: Sequence[str], numbers: Mapping[str, float]) -> list[Problem]:

@@ -13,30 +13,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from slimtune.core.errors import Problem
+from slimtune.evaluate.targets.prefixes import common_length
 
 INSTRUCTIONS = (
     "from", "template", "system", "parameter", "adapter", "license", "message", "renderer", "parser", "requires", "draft",
 )  # fmt: skip
 _ROLES = ("system", "user", "assistant")
-INTEGERS = (
-    "num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict", "seed",
-    "top_k", "repeat_last_n",
-)  # fmt: skip
-FRACTIONS = (
-    "temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"
-)  # fmt: skip
-BOOLEANS = ("use_mmap",)
 DEPRECATED = (
     "penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock", "mirostat", "mirostat_tau",
     "mirostat_eta",
 )  # fmt: skip
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-_FRACTION = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:[+-]?inf(?:inity)?|nan)")
+# Of each kind of parameter its names, what a value looks like, and what that is called.
+_PARAMETERS = (
+    (
+        ("num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict",
+         "seed", "top_k", "repeat_last_n"),
+        re.compile(r"[+-]?[0-9]+"), "a whole number",
+    ),
+    (
+        ("temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"),
+        re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:[+-]?inf(?:inity)?|nan)"), "a number",
+    ),
+    (("use_mmap",), re.compile("1|t|T|TRUE|true|True|0|f|F|FALSE|false|False"), "true or false"),
+)  # fmt: skip
 # Go's semver: a shortened version is fine, and only a full one may have something after it.
 _VERSION = re.compile(
     r"v?(0|[1-9]\d*)(\.(0|[1-9]\d*)(\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?)?)?", re.ASCII
 )
-_GO_TRUTH = frozenset(["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"])
 
 
 class Refused(ValueError):
@@ -70,28 +73,24 @@ class Dropped:
 class Modelfile:
     """What Ollama makes of the file; None where nothing was said. Of what may be said once, the last counts.
 
-    models: every FROM. parameters: name to all values, as text. messages: (role, text).
+    models: every FROM. parameters: name to all values, as text.
     """
 
     instructions: tuple[Instruction, ...]
     dropped: tuple[Dropped, ...]
     models: tuple[str, ...]
+    adapters: tuple[str, ...]
+    parameters: Mapping[str, tuple[str, ...]]
     template: str | None
     system: str | None
-    parameters: Mapping[str, tuple[str, ...]]
-    adapters: tuple[str, ...]
-    licenses: tuple[str, ...]
-    messages: tuple[tuple[str, str], ...]
     renderer: str | None
     parser: str | None
     requires: str | None
-    drafts: tuple[str, ...]
 
     def line(self, name: str, key: str = "") -> int:
         """The line of the last such instruction (for PARAMETER with its name as `key`), 0 for none."""
-        return max(
-            (one.line for one in self.instructions if one.name == name and (not key or one.key == key)), default=0
-        )
+        lines = (one.line for one in self.instructions if one.name == name and (not key or one.key == key))
+        return max(lines, default=0)
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -99,14 +98,8 @@ class Modelfile:
 
 def decoded(raw: bytes) -> str:
     """The file's text as Ollama decodes it: UTF-8, or UTF-16 where a byte order mark says so; broken bytes are U+FFFD."""
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8"),
-        (codecs.BOM_UTF16_LE, "utf-16-le"),
-        (codecs.BOM_UTF16_BE, "utf-16-be"),
-    ):
-        if raw.startswith(mark):
-            return raw[len(mark) :].decode(encoding, "replace")
-    return raw.decode("utf-8", "replace")
+    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return raw.decode("utf-16" if wide else "utf-8-sig", "replace")
 
 
 def read_modelfile(text: str) -> Modelfile:
@@ -119,30 +112,15 @@ def read_modelfile(text: str) -> Modelfile:
     def said(name: str) -> tuple[str, ...]:
         return tuple(one.value for one in instructions if one.name == name)
 
-    def last(name: str) -> str | None:
-        return said(name)[-1] if said(name) else None
-
     if not said("from"):
         raise Refused("there is no FROM line", 0)
     parameters: dict[str, tuple[str, ...]] = {}
     for one in instructions:
         if one.name == "parameter":
             parameters[one.key] = (*parameters.get(one.key, ()), one.value)
-    return Modelfile(
-        instructions=tuple(instructions),
-        dropped=tuple(dropped),
-        models=said("from"),
-        template=last("template"),
-        system=last("system"),
-        parameters=parameters,
-        adapters=said("adapter"),
-        licenses=said("license"),
-        messages=tuple((one.key, one.value) for one in instructions if one.name == "message"),
-        renderer=last("renderer"),
-        parser=last("parser"),
-        requires=last("requires"),
-        drafts=said("draft"),
-    )
+    names = ("template", "system", "renderer", "parser", "requires")
+    once = {name: said(name)[-1] if said(name) else None for name in names}
+    return Modelfile(tuple(instructions), tuple(dropped), said("from"), said("adapter"), parameters, **once)
 
 
 def survives(character: str) -> bool:
@@ -160,9 +138,11 @@ def _read(text: str) -> tuple[list[Instruction], list[Dropped]]:
             state, begun, name, key = ("comment" if character == "#" else "name"), line, "", ""
             buffer = [character] if survives(character) else []
         elif state == "name" and character in " \t":
-            name = _instruction("".join(buffer), begun)
+            word, buffer = "".join(buffer), []
+            name = word.lower()
+            if name not in INSTRUCTIONS:
+                raise Refused(f"{word[:40]!r} is not an instruction", begun)
             state = name if name in ("parameter", "message") else "value"
-            buffer = []
         elif state == "name":
             if not _is_letter(character):
                 raise Refused(f"{''.join(buffer)[:40]!r} is not an instruction", begun)
@@ -198,12 +178,6 @@ def _read(text: str) -> tuple[list[Instruction], list[Dropped]]:
     return instructions, dropped
 
 
-def _instruction(word: str, line: int) -> str:
-    if word.lower() not in INSTRUCTIONS:
-        raise Refused(f"{word[:40]!r} is not an instruction", line)
-    return word.lower()
-
-
 def _made(name: str, key: str, value: str, line: int) -> Instruction:
     # Ollama keeps one list of names, in which FROM is called "model": a parameter of such a name is that instruction.
     other = "from" if key == "model" else key
@@ -234,8 +208,7 @@ def refusals(read: Modelfile) -> list[tuple[int, str]]:
     found = []
     for one in read.instructions:
         if one.name == "parameter":
-            what = _bad_parameter(one.key, one.value)
-            if what:
+            if what := _bad_parameter(one.key, one.value):
                 found.append((one.line, what))
         elif one.name == "requires" and not _VERSION.fullmatch(one.value):
             found.append((one.line, f"REQUIRES {one.value!r} is not a version such as 0.17.6"))
@@ -245,12 +218,9 @@ def refusals(read: Modelfile) -> list[tuple[int, str]]:
 def _bad_parameter(name: str, value: str) -> str:
     if name == "stop" or name in DEPRECATED:
         return ""
-    if name in INTEGERS:
-        return "" if _INTEGER.fullmatch(value) else f"PARAMETER {name} must be a whole number, not {value!r}"
-    if name in FRACTIONS:
-        return "" if _FRACTION.fullmatch(value) else f"PARAMETER {name} must be a number, not {value!r}"
-    if name in BOOLEANS:
-        return "" if value in _GO_TRUTH else f"PARAMETER {name} must be true or false, not {value!r}"
+    for names, form, what in _PARAMETERS:
+        if name in names:
+            return "" if form.fullmatch(value) else f"PARAMETER {name} must be {what}, not {value!r}"
     if not name:
         return "PARAMETER must be followed by one space and the parameter's name"
     return f"PARAMETER {name} is not known to Ollama"
@@ -280,24 +250,16 @@ def _difference(name: str, found: list[str], meant: list[str]) -> str:
         return f"{name} was not meant to be there: {_listed(found)}"
     if len(found) != 1 or len(meant) != 1:
         return f"{name} is {_listed(found)}, not {_listed(meant)}"
-    gone = lost(meant[0], found[0])
-    if gone:
-        return f"{name} lost {gone}: Ollama's parser drops it"
+    if "".join(filter(survives, meant[0])) == found[0]:
+        gone = Counter(character for character in meant[0] if not survives(character))
+        told = ", ".join(f"{character_name(one)} ({count}×)" for one, count in gone.items())
+        return f"{name} lost {told}: Ollama's parser drops it"
     return f"{name} is not what was meant, {first_difference(meant[0], found[0])}"
-
-
-def lost(expected: str, found: str) -> str:
-    """Where `found` is `expected` without the characters that Ollama drops, which those are; else ""."""
-    gone = Counter(character for character in expected if not survives(character))
-    if not gone or "".join(filter(survives, expected)) != found:
-        return ""
-    return ", ".join(f"{character_name(one)} ({count}×)" for one, count in gone.items())
 
 
 def first_difference(expected: str, found: str) -> str:
     """Where two texts part, with a little of both: "at character 12: '…' expected, '…' found"."""
-    pairs = zip(expected, found, strict=False)
-    place = next((i for i, (one, two) in enumerate(pairs) if one != two), min(len(expected), len(found)))
+    place = common_length(expected, found, len(expected))
     window = slice(max(place - 16, 0), place + 32)
     return f"at character {place + 1}: {expected[window]!r} expected, {found[window]!r} found"
 

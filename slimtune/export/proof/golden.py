@@ -1,10 +1,15 @@
-"""Golden prompts: what the adapter answered when it was judged, and what whoever serves the export must answer. No torch."""
+"""Golden prompts: what the adapter answered when it was judged, and what the served export must answer. No torch.
+
+Also the generated conversations that stand in for questions, and on which templates and tokenizers are compared.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import random
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +21,21 @@ from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Message
 from slimtune.evaluate.kinds.kind import Item
 from slimtune.evaluate.targets.target import Prompt
-from slimtune.export.proof.conversations import generated
 
 if TYPE_CHECKING:
     from slimtune.evaluate.targets.local_target import LocalTarget
 
 FILE_NAME = "golden.jsonl"
 PARITY_ITEMS = 20
+
+# What people write, and what trips renderers.
+_PIECES = (
+    "賃貸人は、賃貸物の使用及び収益に必要な修繕をする義務を負う。", "次の選択肢から、正しいものを一つ選びなさい。", "「契約」とは何ですか？",
+    "第５条　第１項", "a", "b. 甲は乙に対し、代金の支払を請求することができる。", "①②③ ㈱ Ⅳ", "ｶﾞｲﾄﾞﾗｲﾝ", "髙橋　𠮷野", "I don't know.", "It's 12,345.67 % of what we'd ask",
+    "def f(x):\n    return {'a': [x, \"y\"]}\n", "<b>not a tag</b> & <think", "{{ .Content }} {% if x %} {# #}", "C:\\new\\table", "naïve café, Ärger, ñandú",
+    "🦙🎉👨‍👩‍👧", "…—–“”‘’", "| a | b |\n|---|---|", "http://example.org/?q=1&r=%20", "\t\ttabs\t", "  two spaces  ", "\n\n\n", "x" * 70,
+)  # fmt: skip
+_BETWEEN = ("", " ", "\n", "\n\n", "　", "  ", "\t")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +57,6 @@ class Golden:
     reference_ids: Sequence[int] = ()
     reference_nll: float | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def read(run: Path) -> list[Golden]:
     """The golden prompts of a run; empty where it recorded none."""
@@ -66,12 +76,10 @@ def ask(target: LocalTarget, items: Sequence[Item]) -> list[Golden]:
         references: list[dict[str, Any]] = [{} for _ in part]
         if not any(item.labels for item in part) and all(item.reference for item in part):
             found = target.likelihood(prompts, [item.reference for item in part])
+            answers = [target.tokenizer.prompt_and_response_ids(item.prompt, item.reference)[1] for item in part]
             references = [
-                {
-                    "reference_ids": target.tokenizer.prompt_and_response_ids(item.prompt, item.reference)[1],
-                    "reference_nll": round(one.nll, 6),
-                }
-                for item, one in zip(part, found, strict=True)
+                {"reference_ids": ids, "reference_nll": round(one.nll, 6)}
+                for ids, one in zip(answers, found, strict=True)
             ]
         for item, letters, reference in zip(part, target.score(prompts), references, strict=True):
             ids = target.tokenizer.prompt_ids(item.prompt)
@@ -98,14 +106,43 @@ def made_up(tokenizer: ChatTokenizer, max_length: int) -> list[Item]:
     return [item for item in items if len(tokenizer.prompt_ids(item.prompt)) < max_length][:PARITY_ITEMS]
 
 
+# ---- made-up conversations ------------------------------------------------------------------------------------------
+
+
+def generated(count: int, *, seed: int = 0) -> list[tuple[Message, ...]]:
+    """The same `count` conversations for the same seed; the last turn is the user's.
+
+    NFC throughout, since Transformers composes text before it encodes it and llama.cpp does not.
+    """
+    draw = random.Random(seed)
+    return [tuple(_conversation(draw)) for _ in range(count)]
+
+
+def _conversation(draw: random.Random) -> Iterator[Message]:
+    if draw.random() < 0.5:
+        yield Message("system", _text(draw))
+    for _ in range(draw.choice((0, 0, 1, 1, 2, 3))):
+        yield Message("user", _text(draw))
+        yield Message("assistant", _text(draw))
+    yield Message("user", _text(draw))
+
+
+def _text(draw: random.Random) -> str:
+    """Never blank: nobody sends a turn without text."""
+    while True:
+        pieces = draw.choices(_PIECES, k=draw.randint(1, 5))
+        text = "".join(piece + draw.choice(_BETWEEN) for piece in pieces)
+        if text.strip():
+            return unicodedata.normalize("NFC", text)
+
+
 # ---- what ships -----------------------------------------------------------------------------------------------------
 
 
 class ServedPrompt(BaseModel):
     """A line of export/golden.jsonl: a conversation, and the merged model's greedy answer to it.
 
-    answer: without the end-of-turn token. ended: whether the turn ended within max_new_tokens. thinking: whether the model
-    was trained with thinking.
+    answer: without the end-of-turn token. ended: whether it came within max_new_tokens. thinking: as in training.
     """
 
     model_config = ConfigDict(frozen=True, strict=True)

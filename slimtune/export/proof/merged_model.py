@@ -66,8 +66,7 @@ def ask(
     """The model's greedy answer to every prompt, in the prompts' order.
 
     references: for each prompt the ids of an answer whose likelihood is wanted; empty ones are not measured.
-    Runs in fp32 where that fits (the GPU first, then main memory), else in the stored 16 bits. Raises SlimtuneError
-    where the model does not load, or fits nowhere.
+    Raises SlimtuneError where the model does not load, or fits nowhere.
     """
     request = {
         "model": str(model_dir),
@@ -77,28 +76,18 @@ def ask(
         "ends": families.end_tokens(),
         "references": [list(ids) for ids in references or [()] * len(prompt_ids)],
     }
-    answers = _in_worker(request, len(prompt_ids), what=f"transformers cannot run {model_dir.name}")
-    return [
-        MergedAnswer(
-            one["ids"],
-            [{int(token): value for token, value in step} for step in one["steps"]],
-            one["nll"],
-            one["precision"],
-        )
-        for one in answers
-    ]
+    return [MergedAnswer(**one | {"steps": [dict(step) for step in one["steps"]]}) for one in _in_worker(request)]
 
 
-def _in_worker(request: dict[str, Any], prompts: int, *, what: str) -> list[dict[str, Any]]:
+def _in_worker(request: dict[str, Any]) -> list[dict[str, Any]]:
     done = child.run(
         child.module("slimtune.export.proof.merged_model"),
-        what=what,
+        what=f"transformers cannot run {Path(request['model']).name}",
         environment=child.offline_environment(),
         first_line=json.dumps(request).encode() + b"\n",
-        timeout_seconds=_LOAD_SECONDS + _SECONDS_PER_PROMPT * prompts,
+        timeout_seconds=_LOAD_SECONDS + _SECONDS_PER_PROMPT * len(request["prompt_ids"]),
     )
-    answers: list[dict[str, Any]] = json.loads(done)
-    return answers
+    return json.loads(done)
 
 
 # ---- inside the worker ----------------------------------------------------------------------------------------------
@@ -149,8 +138,7 @@ def _greedy(model: Any, rows: list[list[int]], ends: list[int], device: str) -> 
     answers = []
     for index, row in enumerate(output.sequences[:, width:].tolist()):
         stop = next((position for position, token in enumerate(row) if token in ends), len(row))
-        kept = row[: stop + 1]
-        answers.append({"ids": kept, "steps": [step[index] for step in likeliest[: len(kept)]]})
+        answers.append({"ids": row[: stop + 1], "steps": [step[index] for step in likeliest[: stop + 1]]})
     return answers
 
 
@@ -161,10 +149,7 @@ def _likeliest(logits: Any, *, first: bool) -> list[list[tuple[int, float]]]:
     vocabulary = logits.shape[-1]
     count = told_tokens(vocabulary) if first else _LIKELIEST_LATER
     top = torch.log_softmax(logits.float(), dim=-1).topk(min(count, vocabulary), dim=-1)
-    return [
-        list(zip(tokens, values, strict=True))
-        for tokens, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    ]
+    return [list(zip(*row, strict=True)) for row in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
 
 
 def _nll(model: Any, prompt: list[int], reference: list[int], device: str) -> float:

@@ -7,6 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from statistics import fmean
 from typing import Any
 
 from slimtune.core.errors import Problem
@@ -20,6 +22,7 @@ NEAR_TIE = {"float32": 0.2, "bfloat16": 0.5}
 """Nats, by the merged model's precision. Where it prefers a token by less, rounding may decide otherwise: llama.cpp keeps
 keys and values in 16 bits, and a merged model that fits the memory only in bf16 rounds every step."""
 
+_GREEDY = {"temperature": 0, "repeat_penalty": 1.0, "return_tokens": True}
 _SHOWN_DIFFERENCES = 5
 _COUNTED = (
     "ids_equal", "first_tokens_equal", "answers_equal", "near_ties", "ended", "ends_equal", "endless", "templates",
@@ -32,11 +35,10 @@ class ParityRecord:
     """Of `prompts`, how many had equal ids, an equal first token, an equal answer.
 
     near_ties: answers that part where the merged model prefers its own token by less than NEAR_TIE; not counted as
-    equal. ended: answers that the merged model ended itself; ends_equal: of these, those with equal text where
-    llama.cpp stopped by itself as well; endless: where it went on. templates: conversations that the GGUF's own template
-    rendered, and templates_equal how many of them as given.
-    kl_mean, kl_max: nats, of the first token's distribution from the merged model's, over the likeliest tokens and the
-    rest as one (so never more than the true divergence); None where that distribution is not known.
+    equal. ended: answers that the merged model ended itself; ends_equal: those of them that llama.cpp ended alike;
+    endless: those where it went on. templates: conversations that the GGUF's own template rendered, and templates_equal
+    how many of them as given. kl_mean, kl_max: nats, of the first token's distribution from the merged model's (see
+    `divergence`); None where that is not known.
     differences: the first few, each {"prompt": index, "what": …, "position": …, "expected": …, "got": …}.
     """
 
@@ -60,22 +62,19 @@ class ParityRecord:
 
         Blocks of 4 to 8 bits may flip a token between two about equally likely ones; that is reported, not an error.
         """
-        total, problems = self.prompts, []
-        if self.ids_equal < total:
-            what = f"its tokenizer gives {total - self.ids_equal} of {total} prompts other ids than training"
-            problems.append(Problem(what, self.gguf, self._first("prompt ids")))
-        if self.templates_equal < self.templates:
-            other = self.templates - self.templates_equal
-            what = f"its template renders {other} of {self.templates} questions differently from training"
-            problems.append(Problem(what, self.gguf, self._first("template")))
-        if self.endless:
-            what = f"it goes on after {self.endless} of {self.ended} answers that the merged model ends"
-            problems.append(Problem(what, self.gguf, self._first("end of turn")))
-        other = self.ids_equal - self.answers_equal - self.near_ties - self.endless
-        if exact and other > 0:
-            what = f"it answers {other} of {total} questions differently from the merged model"
-            problems.append(Problem(what, self.gguf, self._first("answer")))
-        return problems
+        other_ids, other_prompts = self.prompts - self.ids_equal, self.templates - self.templates_equal
+        other = self.ids_equal - self.answers_equal - self.near_ties - self.endless if exact else 0
+        found = (
+            ("prompt ids", other_ids, self.prompts, "its tokenizer gives {} prompts other ids than training"),
+            ("template", other_prompts, self.templates, "its template renders {} questions differently from training"),
+            ("end of turn", self.endless, self.ended, "it goes on after {} answers that the merged model ends"),
+            ("answer", other, self.prompts, "it answers {} questions differently from the merged model"),
+        )
+        return [
+            Problem(what.format(f"{count} of {total}"), self.gguf, self._first(kind))
+            for kind, count, total, what in found
+            if count > 0
+        ]
 
     def _first(self, what: str) -> str:
         one = next((difference for difference in self.differences if difference["what"] == what), None)
@@ -93,8 +92,6 @@ def check(
     server: has the GGUF loaded. name: of the file, for the record. max_new_tokens: as the merged model was asked.
     Raises SlimtuneError where llama.cpp cannot run the file.
     """
-    if not golden or max_new_tokens < 1:
-        raise ValueError("parity needs at least one prompt and one new token")
     ends = {ids[0] for ids in map(server.tokenize, families.end_tokens()) if len(ids) == 1}
     counts: Counter[str] = Counter()
     divergences: list[float] = []
@@ -111,24 +108,23 @@ def check(
             differences.append(_difference(index, "prompt ids", list(one.prompt_ids), ids))
             continue
         counts["ids_equal"] += 1
-        got, stopped = _greedy(server, ids, max_new_tokens)
-        wanted, given = _closed(answer.ids, ends), _closed(got, ends)
-        counts["first_tokens_equal"] += wanted.ids[:1] == given.ids[:1] or (
-            wanted.ended and given.ended and not wanted.ids
-        )
-        counts["ended"] += wanted.ended
-        if wanted.ids == given.ids[: len(wanted.ids)] and (wanted.ended or len(wanted.ids) == len(given.ids)):
+        got = server.post("/completion", {"prompt": ids, "n_predict": max_new_tokens, **_GREEDY})
+        wanted, given = _before_end(answer.ids, ends), _before_end(got["tokens"], ends)
+        ended = len(wanted) < len(answer.ids)
+        counts["first_tokens_equal"] += wanted[:1] == given[:1]
+        counts["ended"] += ended
+        if wanted == given[: len(wanted)] and (ended or len(wanted) == len(given)):
             # llama.cpp leaves the end token out of what it returns.
-            stops_there = stopped and len(given.ids) == len(wanted.ids)
-            counts["ends_equal"] += wanted.ended and stops_there
-            counts["answers_equal"] += stops_there or not wanted.ended
-            counts["endless"] += wanted.ended and not stops_there
-            if wanted.ended and not stops_there:
-                differences.append(_difference(index, "end of turn", [*wanted.ids, "end of turn"], given.ids))
-        elif _near_tie(answer, wanted.ids, given, ends):
+            stops_there = got["stop_type"] == "eos" and len(given) == len(wanted)
+            counts["ends_equal"] += ended and stops_there
+            counts["answers_equal"] += stops_there or not ended
+            counts["endless"] += ended and not stops_there
+            if ended and not stops_there:
+                differences.append(_difference(index, "end of turn", [*wanted, "end of turn"], given))
+        elif _near_tie(answer, wanted, given, ends):
             counts["near_ties"] += 1
         else:
-            differences.append(_difference(index, "answer", wanted.ids, given.ids))
+            differences.append(_difference(index, "answer", wanted, given))
         if answer.steps:
             told = {token["id"]: token["logprob"] for token in server.first_tokens(ids)}
             divergences.append(divergence(answer.steps[0], told))
@@ -136,7 +132,7 @@ def check(
         gguf=name,
         prompts=len(golden),
         **{name: counts[name] for name in _COUNTED},
-        kl_mean=round(sum(divergences) / len(divergences), 6) if divergences else None,
+        kl_mean=round(fmean(divergences), 6) if divergences else None,
         kl_max=round(max(divergences), 6) if divergences else None,
         differences=tuple(differences[:_SHOWN_DIFFERENCES]),
     )
@@ -145,7 +141,7 @@ def check(
 def divergence(reference: Mapping[int, float], other: Mapping[int, float]) -> float:
     """Kullback-Leibler divergence in nats of two distributions of which each tells its likeliest tokens, id to log p.
 
-    Over the tokens that both tell, and all others as one outcome: a coarser distribution diverges less, so this is a
+    Over the tokens that both tell, and all others as one outcome. A coarser distribution diverges less, so this is a
     lower bound (Cover & Thomas, Elements of Information Theory, data processing).
     """
     common = reference.keys() & other.keys()
@@ -157,35 +153,16 @@ def divergence(reference: Mapping[int, float], other: Mapping[int, float]) -> fl
     return max(0.0, total)
 
 
-# ---- how ------------------------------------------------------------------------------------------------------------
+def _before_end(ids: Sequence[int], ends: set[int]) -> list[int]:
+    return list(takewhile(lambda token: token not in ends, ids))
 
 
-@dataclass(frozen=True, slots=True)
-class _Closed:
-    """ids: without the end token. ended: whether there was one."""
-
-    ids: list[int]
-    ended: bool
-
-
-def _closed(ids: Sequence[int], ends: set[int]) -> _Closed:
-    stop = next((position for position, token in enumerate(ids) if token in ends), None)
-    return _Closed(list(ids[:stop]), stop is not None)
-
-
-def _near_tie(answer: MergedAnswer, wanted: Sequence[int], given: _Closed, ends: set[int]) -> bool:
+def _near_tie(answer: MergedAnswer, wanted: Sequence[int], given: Sequence[int], ends: set[int]) -> bool:
     """Whether the two part at a step where the merged model found both tokens about equally likely."""
-    step = common_length(wanted, given.ids, len(wanted))
-    others = [given.ids[step]] if step < len(given.ids) else list(ends)
+    step = common_length(wanted, given, len(wanted))
+    others = [given[step]] if step < len(given) else list(ends)
     margins = [margin for other in others if (margin := answer.margin(step, other)) is not None]
     return bool(margins) and min(margins) < NEAR_TIE[answer.precision]
-
-
-def _greedy(server: LlamaServer, ids: list[int], max_new_tokens: int) -> tuple[list[int], bool]:
-    """Greedy ids, and whether llama.cpp stopped by itself."""
-    options = {"n_predict": max_new_tokens, "temperature": 0, "repeat_penalty": 1.0}
-    answer = server.post("/completion", {"prompt": ids, "return_tokens": True, **options})
-    return answer["tokens"], answer["stop_type"] == "eos"
 
 
 def _difference(index: int, what: str, expected: list[Any], got: list[Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ All findings go into parity.json; the `problems` among them forbid the export.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from slimtune.core.errors import Problem, SlimtuneError
@@ -17,7 +18,7 @@ from slimtune.evaluate.targets.served import Told, letters_of, single_tokens
 from slimtune.export.proof import merged_model, parity, questions, rendering
 from slimtune.export.proof.golden import Golden, ServedPrompt
 from slimtune.export.proof.merged_model import MergedAnswer
-from slimtune.export.proof.questions import Questions
+from slimtune.export.shipment import Shipment
 from slimtune.models import families, llama_server
 
 FILE_NAME = "parity.json"
@@ -36,19 +37,15 @@ _LETTER_TOKENS, _TEXT_TOKENS = 4, 24
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be proven. merged: the merged folder. files: GGUF type to file. chat_template, thinking: of training.
+    """What is to be proven. merged: the merged folder. files: GGUF type to file.
 
-    golden: the adapter's answers. asked: the verdict's questions that every file answers again. found: of each file's name
-    and of "Modelfile", what is wrong with it without asking it. facts: of each file's name, what is known of it without
-    asking it, for the record.
+    found: of each file's name and of "Modelfile", what is wrong with it already. facts: of each file's name, what else
+    to record of it.
     """
 
+    shipment: Shipment
     merged: Path
     files: Mapping[str, Path]
-    chat_template: str
-    thinking: bool
-    golden: Sequence[Golden]
-    asked: Questions | None
     found: Mapping[str, Sequence[Problem]]
     facts: Mapping[str, Mapping[str, Any]]
 
@@ -60,6 +57,7 @@ class Reference:
     what: str
     answers: Sequence[MergedAnswer]
     length: int
+    tokenizer: ChatTokenizer
 
 
 def prove(directory: Path, subject: Subject, on_progress: OnProgress) -> list[ServedPrompt]:
@@ -67,22 +65,23 @@ def prove(directory: Path, subject: Subject, on_progress: OnProgress) -> list[Se
 
     Raises SlimtuneError with everything that forbids the export, after parity.json is written.
     """
-    reference = _reference(subject, on_progress)
-    tokenizer = ChatTokenizer(subject.merged)
+    reference, golden = _reference(subject, on_progress), subject.shipment.golden
     problems = [problem for some in subject.found.values() for problem in some]
     result: dict[str, Any] = {
         "passed": False,
         "reference": reference.what,
-        "questions": len(subject.golden),
+        "questions": len(golden),
         "max_new_tokens": reference.length,
-        "merged": beside_the_adapter(subject.golden, reference.answers, tokenizer),
+        "merged": beside_the_adapter(golden, reference.answers, reference.tokenizer),
         "modelfile": {"problems": [problem.what for problem in subject.found.get("Modelfile", ())]},
         "files": {},
     }
     problems += [Problem(what, str(subject.merged.name)) for what in result["merged"]["problems"]]
-    for number, (kind, path) in enumerate(subject.files.items()):
-        record, wrong = _prove_file(kind, path, subject, reference, tokenizer, on_progress, render=number == 0)
-        if number == 0:
+    for kind, path in subject.files.items():
+        # The template and the tokenizer are the same in every file.
+        first = not result["files"]
+        record, wrong = _prove_file(kind, path, subject, reference, on_progress, render=first)
+        if first:
             result["rendering"] = record.pop("rendering")
         own = [problem.what for problem in (*subject.found.get(path.name, ()), *wrong)]
         judged = {"passed": not own, "problems": own}
@@ -93,20 +92,21 @@ def prove(directory: Path, subject: Subject, on_progress: OnProgress) -> list[Se
     if problems:
         where = directory / FILE_NAME
         raise SlimtuneError(problems, summary=f"The exported model is not the one that was judged; see {where}")
-    return _served(subject, reference, tokenizer)
+    return _served(subject, reference)
 
 
 def _reference(subject: Subject, on_progress: OnProgress) -> Reference:
-    golden, asked = subject.golden, subject.asked
+    golden, asked, tokenizer = subject.shipment.golden, subject.shipment.questions, ChatTokenizer(subject.merged)
     length = _LETTER_TOKENS if asked is not None and kinds.by_letters(asked.settings) else _TEXT_TOKENS
     if not merged_model.fits(subject.merged):
         # The adapter's own first tokens were recorded when it was judged.
-        return Reference("tuned model, first token", [MergedAnswer([item.greedy_token]) for item in golden], 1)
+        answers = [MergedAnswer([item.greedy_token]) for item in golden]
+        return Reference("tuned model, first token", answers, 1, tokenizer)
     on_progress.say(f"asking the merged model {len(golden)} questions")
     prompts, references = [item.prompt_ids for item in golden], [item.reference_ids for item in golden]
     with on_progress.bar("Asking the merged model"):
         answers = merged_model.ask(subject.merged, prompts, length, references)
-    return Reference(f"merged model (greedy, {answers[0].precision})", answers, length)
+    return Reference(f"merged model (greedy, {answers[0].precision})", answers, length, tokenizer)
 
 
 def beside_the_adapter(
@@ -140,13 +140,11 @@ def beside_the_adapter(
     ]
     problems = []
     if clear:
-        problems.append(
-            f"the merged model begins {len(clear)} of {len(pairs)} answers differently from the judged adapter"
-        )
-    if nlls and sum(nlls) / len(nlls) > ADAPTER_NLL:
-        problems.append(
-            f"the merged model's likelihoods are {sum(nlls) / len(nlls):.2f} nats a token away from the judged adapter's"
-        )
+        what = f"begins {len(clear)} of {len(pairs)} answers differently from the judged adapter"
+        problems.append(f"the merged model {what}")
+    if nlls and fmean(nlls) > ADAPTER_NLL:
+        what = f"likelihoods are {fmean(nlls):.2f} nats a token away from the judged adapter's"
+        problems.append(f"the merged model's {what}")
     return {
         "compared": len(pairs),
         "first_tokens_equal": len(pairs) - len(other),
@@ -165,24 +163,16 @@ def _letters(answer: MergedAnswer, labels: Mapping[str, float], tokenizer: ChatT
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:
-    if not values:
-        return None
-    return {"mean": round(sum(values) / len(values), 6), "max": round(max(values), 6)}
+    return {"mean": round(fmean(values), 6), "max": round(max(values), 6)} if values else None
 
 
 def _prove_file(
-    kind: str,
-    path: Path,
-    subject: Subject,
-    reference: Reference,
-    tokenizer: ChatTokenizer,
-    on_progress: OnProgress,
-    *,
-    render: bool,
+    kind: str, path: Path, subject: Subject, reference: Reference, on_progress: OnProgress, *, render: bool
 ) -> tuple[dict[str, Any], list[Problem]]:
     """What llama.cpp makes of one file, and what of it forbids the export. render: also compare generated conversations."""
     on_progress.say(f"comparing {path.name} with the {reference.what}")
-    golden, asked, exact = subject.golden, subject.asked, kind in EXACT
+    shipment, exact, tokenizer = subject.shipment, kind in EXACT, reference.tokenizer
+    golden, asked = shipment.golden, shipment.questions
     longest = max(len(item.prompt_ids) for item in golden) + reference.length
     if asked is not None:
         room = kinds.named(asked.settings.kind).room(asked.settings)
@@ -194,7 +184,7 @@ def _prove_file(
             found = parity.check(server, path.name, golden, reference.answers, max_new_tokens=reference.length)
         record, problems = asdict(found), found.problems(exact=exact)
         if render:
-            rendered = rendering.check(server, tokenizer, subject.chat_template, thinking=subject.thinking)
+            rendered = rendering.check(server, tokenizer, shipment.chat_template, thinking=shipment.thinking)
             record["rendering"] = asdict(rendered)
             problems += rendered.problems(path.name)
         if asked is not None:
@@ -205,10 +195,11 @@ def _prove_file(
     return record, problems
 
 
-def _served(subject: Subject, reference: Reference, tokenizer: ChatTokenizer) -> list[ServedPrompt]:
+def _served(subject: Subject, reference: Reference) -> list[ServedPrompt]:
+    shipment, tokenizer = subject.shipment, reference.tokenizer
     ends = {tokenizer.token_id(token) for token in families.end_tokens()}
     served = []
-    for item, answer in zip(subject.golden, reference.answers, strict=True):
+    for item, answer in zip(shipment.golden, reference.answers, strict=True):
         if not item.messages:
             continue
         ended = bool(answer.ids) and answer.ids[-1] in ends
@@ -219,7 +210,7 @@ def _served(subject: Subject, reference: Reference, tokenizer: ChatTokenizer) ->
                 answer=tokenizer.decode(answer.ids[:-1] if ended else answer.ids),
                 max_new_tokens=reference.length,
                 ended=ended,
-                thinking=subject.thinking,
+                thinking=shipment.thinking,
             )
         )
     return served

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import Problem
-from slimtune.core.progress import Advance, ignore
+from slimtune.core.progress import Advance
 from slimtune.evaluate import asking
 from slimtune.evaluate.judge import statistics
 from slimtune.evaluate.kinds.kind import Answer, Item, Settings
@@ -82,21 +82,14 @@ class QuestionsRecord:
         return problems
 
 
-def ask(
-    server: LlamaServer, gguf: Path, questions: Questions, *, slots: int, advance: Advance = ignore
-) -> QuestionsRecord:
+def ask(server: LlamaServer, gguf: Path, questions: Questions, *, slots: int, advance: Advance) -> QuestionsRecord:
     """Ask the file in `server` the questions as the verdict asked them.
 
     Raises SlimtuneError for a prompt that does not fit the server's context, and where llama.cpp fails.
     """
     target = GgufTarget(gguf, server, "unknown", slots, thinking=None)
     rows = asking.ask(target, questions.items, questions.settings, advance=advance)
-    return compare(questions.tuned, rows, of=questions.of)
-
-
-def compare(tuned: Sequence[Answer], rows: Sequence[Answer], *, of: int) -> QuestionsRecord:
-    """The file's rows beside the judged model's, both in the order of the questions."""
-    pairs = list(zip(tuned, rows, strict=True))
+    pairs = list(zip(questions.tuned, rows, strict=True))
     flips = [
         {
             "id": then["id"],
@@ -108,14 +101,14 @@ def compare(tuned: Sequence[Answer], rows: Sequence[Answer], *, of: int) -> Ques
         for then, now in pairs
         if then["predicted"] != now["predicted"]
     ]
-    by_letters = all("logprobs" in row for row in tuned)
+    by_letters = all("logprobs" in row for row in questions.tuned)
     hashed = [(then["prompt_sha256"], now["prompt_sha256"]) for then, now in pairs]
     known = [pair for pair in hashed if None not in pair]
     lost = sum(then["correct"] and not now["correct"] for then, now in pairs)
     gained = sum(now["correct"] and not then["correct"] for then, now in pairs)
     return QuestionsRecord(
         asked=len(pairs),
-        of=of,
+        of=questions.of,
         correct=sum(now["correct"] for _, now in pairs),
         tuned_correct=sum(then["correct"] for then, _ in pairs),
         prompts_equal=sum(then == now for then, now in known) if len(known) == len(pairs) else None,

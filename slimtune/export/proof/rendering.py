@@ -10,7 +10,7 @@ from slimtune.data.chat_template import ChatTokenizer, render_template
 from slimtune.data.records import as_dicts
 from slimtune.evaluate.targets.prefixes import common_length
 from slimtune.evaluate.targets.served import in_threads
-from slimtune.export.proof.conversations import generated
+from slimtune.export.proof.golden import generated
 from slimtune.models.llama_server import LlamaServer
 
 CONVERSATIONS = 200
@@ -62,10 +62,14 @@ def check(server: LlamaServer, tokenizer: ChatTokenizer, template: str, *, think
 
     def compare(name: str, wanted: Sequence[Any], ask: Callable[[Any], Any], given: Sequence[Any]) -> int:
         """How many answers of llama.cpp are those wanted; the first others go into `differences`."""
-        pairs = list(zip(wanted, in_threads(ask, given, _AT_ONCE, interrupt=server.kill), strict=True))
-        other = [index for index, (one, two) in enumerate(pairs) if one != two]
-        differences.extend(_shown(name, index, *pairs[index]) for index in other[:_SHOWN])
-        return len(pairs) - len(other)
+        got = in_threads(ask, given, _AT_ONCE, interrupt=server.kill)
+        other = [index for index, (one, two) in enumerate(zip(wanted, got, strict=True)) if one != two]
+        for index in other[:_SHOWN]:
+            place = common_length(wanted[index], got[index], len(wanted[index]))
+            window = slice(max(place - 20, 0), place + 40)
+            shown = {"expected": wanted[index][window], "got": got[index][window]}
+            differences.append({"think": name, "conversation": index, **shown})
+        return len(wanted) - len(other)
 
     equal: dict[str, int] = {}
     ids_equal = 0
@@ -76,9 +80,3 @@ def check(server: LlamaServer, tokenizer: ChatTokenizer, template: str, *, think
         if think is None:
             ids_equal = compare("ids", [tokenizer.encode(text) for text in wanted], server.tokenize, wanted)
     return RenderingRecord(len(asked), equal, ids_equal, tuple(differences))
-
-
-def _shown(think: str, index: int, expected: Any, got: Any) -> dict[str, Any]:
-    place = common_length(expected, got, len(expected))
-    window = slice(max(place - 20, 0), place + 40)
-    return {"think": think, "conversation": index, "expected": expected[window], "got": got[window]}
