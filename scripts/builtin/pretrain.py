@@ -77,11 +77,12 @@ def render(conversation: Conversation, tokenizer: ChatTokenizer) -> tuple[list[i
     """
     ids: list[int] = []
     labels: list[int] = []
+    end_of_turn = tokenizer.encode(tokenizer.end_of_turn_text)
     for message in conversation.messages:
         opening = tokenizer.encode(f"<|im_start|>{message.role}\n")
         if message is conversation.messages[-1]:
             opening += tokenizer.encode("<think>\n\n</think>\n\n")
-        content = [*tokenizer.encode(message.content), tokenizer.token_id(tokenizer.end_of_turn_text)]
+        content = tokenizer.encode(message.content) + end_of_turn
         newline = tokenizer.encode("\n")
         supervised = content if message.role == "assistant" else [IGNORE_INDEX] * len(content)
         ids += opening + content + newline

@@ -9,7 +9,7 @@ def size_text(size: float) -> str:
         return f"{size / GIB:,.2f} GiB"
     for unit, factor in (("MiB", MIB), ("KiB", KIB)):
         if size >= factor:
-            return f"{round(size / factor, 1):g} {unit}"
+            return f"{round(size / factor, 1 if size < 100 * factor else None):g} {unit}"
     return f"{size:.0f} B"
 
 
