@@ -32,7 +32,7 @@ _MOST_SECONDS = 900
 
 def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks import cpu_memory_cases as cases
-    from slimtune.core import memory
+    from slimtune.core.units import size_text
     from slimtune.models import hardware
     from slimtune.plan import calibration
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number, case in enumerate(chosen):
             measured[case.name] = run(case, Path(temporary) / f"{number}")
             peak = measured[case.name]["measured"]["peak resident set"]
-            print(f"{case.name}: {memory.shown(peak)} at its peak", flush=True)
+            print(f"{case.name}: {size_text(peak)} at its peak", flush=True)
 
     known = calibration.current()
     runtime, gaps = known.runtime_bytes, known.heap_gaps

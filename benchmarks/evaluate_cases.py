@@ -52,7 +52,7 @@ def prepare(case: Case, folder: Path, most_tokens: int | None, work: Path) -> di
     rows, tokenizer = _rows(case), ChatTokenizer(folder)
     prompts: list[dict[str, Any]] = []
     tokens: list[int] = []
-    asked = []
+    asked: list[Item] = []
     for item in _items(rows, work / "questions.jsonl"):
         added = list(_prompts(item, case.orders, tokenizer))
         lengths = [len(tokenizer.encode(prompt["prompt"])) for prompt in added]

@@ -78,7 +78,7 @@ def measure(target: LocalTarget, case: dict[str, Any]) -> dict[str, Any]:
     asked = items.read(conversations, "multiple_choice")
     rows = asking.ask(target, asked, asking.Settings(permutations=case["orders"]))
     seconds = time.perf_counter() - started
-    answers = {}
+    answers: dict[str, str | None] = {}
     for row in rows:
         shown = row.get("permutations") or [{"order": "".join(row["labels"]), "predicted": row["predicted"]}]
         answers |= {f"{row['id']} {one['order']}": one["predicted"] for one in shown}

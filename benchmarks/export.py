@@ -53,7 +53,7 @@ GOAL_BYTES = 12 * 10**9
 _GOAL = "an 8B model merges in under 12 GB of memory, mapped pages of its files included"
 
 # What the other way costs before anything is exported. No figure for its disk space was found.
-OTHER_ROUTE = {
+OTHER_ROUTE: dict[str, Any] = {
     "what": "llama.cpp cloned and compiled on the user's machine",
     "announced_minutes": {
         "installing llama.cpp": 3,

@@ -224,6 +224,7 @@ def test_what_is_wrong_with_the_files_themselves_forbids_the_export(good, monkey
     """A Modelfile without a stop and with a full-width space in SYSTEM, in a GGUF that calls itself something else."""
     run, _ = good
     before = (run / "export/Modelfile").read_bytes()
+    records = {name: (run / name).read_bytes() for name in ("manifest.json", "events.jsonl")}
     write, convert = build.write_text, gguf.convert
 
     def without_a_stop(path, text):
@@ -244,6 +245,8 @@ def test_what_is_wrong_with_the_files_themselves_forbids_the_export(good, monkey
     assert (run / "export/Modelfile").read_bytes() == before
     assert "PARAMETER stop is &#39;&lt;|im_start|&gt;&#39;, &#39;&lt;|endoftext|&gt;&#39;, not" in report.render(run)
     shutil.rmtree(run / "export.unverified")
+    for name, content in records.items():
+        (run / name).write_bytes(content)
 
 
 @pytest.fixture

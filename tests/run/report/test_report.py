@@ -258,7 +258,7 @@ def test_memory_on_a_cpu(run):
     )
     text = page(run).sections["memory"]
     lines = rows_of(text)
-    assert "weights390.6 KiB390.6 KiB+0.0 %" in lines
+    assert "weights391 KiB391 KiB+0.0 %" in lines
     assert "peak resident set1000 MiB1010 MiB+1.0 %" in lines
     assert "Every measured size is within 5 % of its prediction." in lines
     assert "phasepredictedresident set so far" in lines
