@@ -4,19 +4,26 @@ A page's template begins with `{% extends "layout.html.jinja" %}` and fills the 
 has `{% from "charts.html.jinja" import plot %}`. Both are in core/templates/.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 
 def render(package: str, name: str, view: Mapping[str, Any]) -> str:
     """The page of a template in the folder templates/ of `package`. A value that the view lacks is an error."""
+    text: str = _environment(package).get_template(name).render(view)
+    return text
+
+
+@functools.cache
+def _environment(package: str) -> Any:
+    """It keeps its templates compiled, which takes longer than to fill them."""
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("slimtune.core")]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(name).render(view)
