@@ -6,35 +6,38 @@ BIN := .venv/bin
 export PYTHONUTF8 := 1
 # Where the environment forbids bytecode, importing Unsloth takes three times as long.
 export PYTHONDONTWRITEBYTECODE :=
-# Two for tests that need Unsloth, one for the others; torch computes in one thread each.
-WORKERS := -n 3 --dist loadfile
+# Two for the tests that need Unsloth, two for the others; torch computes in one thread each.
+WORKERS := -n 4 --dist loadfile
 OTHER := from slimtune.models import hardware; print(int(not hardware.detect().bf16))
 
-.PHONY: quickstart setup test test-all fault check gpu clean
+.PHONY: quickstart setup test test-all fault check lint gpu clean
 
 ## The main job on the built-in model: set-up, training, verdict, export. No GPU and no network after set-up.
 quickstart: .venv/installed
 	$(BIN)/python train_unsloth.py --recipe recipes/quickstart.yaml
 
 ## Style, types, layers and the tests that people run.
-test: .venv/installed check
-	$(BIN)/python -m pytest $(WORKERS) --ignore=tests/contracts
+test: .venv/installed lint
+	$(BIN)/python -m pytest $(WORKERS)
 
 ## Runs that are killed or disturbed, and resumed.
 fault: .venv/installed
 	$(BIN)/python -m pytest -m "fault and not slow"
 
 ## Every test that needs no GPU; then those that compute with a model again, in the other of the CPU's number formats.
-test-all: .venv/installed check
-	SLIMTUNE_TEST_COLD=1 SLIMTUNE_HYPOTHESIS=thorough $(BIN)/python -m pytest $(WORKERS) -m "not gpu" --ignore=tests/contracts
+test-all: .venv/installed lint
+	SLIMTUNE_TEST_COLD=1 SLIMTUNE_HYPOTHESIS=thorough $(BIN)/python -m pytest $(WORKERS) -m "not gpu"
 	UNSLOTH_CPU_BF16=$$($(BIN)/python -c '$(OTHER)') $(BIN)/python -m pytest -m "unsloth and not gpu and not slow"
 
-check: .venv/installed
+## Style, types, and the house: what may import what, where things stand, what the pages name.
+check: .venv/installed lint
+	$(BIN)/python -m pytest -q -n 2 tests/contracts
+
+lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -q -n 2 tests/contracts
 
 ## On a machine with a CUDA card: predicted and measured memory, speed, packing; see benchmarks/README.md.
 gpu: .venv/installed

@@ -7,6 +7,7 @@ runs the tests as on the other kind, emulated and slower; Slimtune, Unsloth and 
 import os
 
 from support.chat_templates import chat_template
+from support.examples import THOROUGH
 from support.ggufs import bare_gguf, thinking_gguf, tiny_gguf  # noqa: F401  fixtures
 from support.paths import ROOT
 from support.scheduling import (  # noqa: F401  hooks
@@ -117,7 +118,10 @@ def make_trainer(tiny_model, a_plan, tmp_path):
 
 @pytest.fixture(scope="session")
 def good(tmp_path_factory):
-    """The quickstart's run, whose only GGUF is f16: (its folder, what the screen said). Whoever changes it puts it back."""
+    """The quickstart's run, with one GGUF and in `make test` two epochs: (its folder, what the screen said).
+
+    Whoever changes it puts it back.
+    """
     import io
 
     from slimtune.core.console import Console
@@ -128,5 +132,6 @@ def good(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         given = [f"run.output_dir={tmp_path_factory.mktemp('good')}/outputs", "export.gguf=[f16]"]
+        given += [] if THOROUGH else ["train.epochs=2"]
         run = pipeline.run(recipe.load(ROOT / "recipes/quickstart.yaml", given), Console(file=screen))
     return run.resolve(), " ".join(screen.getvalue().split())

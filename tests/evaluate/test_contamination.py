@@ -86,10 +86,15 @@ NEAR = {
     ],
 )
 def test_a_planted_question_is_found(kind, change):
-    for item in TEST[::9]:
-        entry = the_match(planted(change(item)), TEST)
-        assert (entry["kind"], entry["id"]) == (kind, item.meta["id"])
-        assert (entry["where"], entry["train_where"]) == (item.where, "planted.jsonl:7")
+    items = {item.meta["id"]: item for item in TEST[::9]}
+    rows = [replace(change(item), path="planted.jsonl", line=line) for line, item in enumerate(items.values(), start=1)]
+    found = contamination.check([*TRAIN[:50], *rows, *TRAIN[50:]], TEST)["items"]
+    matches = [entry for entry in found if entry["kind"] != "shared context"]
+    assert sorted(entry["id"] for entry in matches) == sorted(items)
+    for entry in matches:
+        line = 1 + list(items).index(entry["id"])
+        assert (entry["kind"], entry["where"]) == (kind, items[entry["id"]].where)
+        assert entry["train_where"] == f"planted.jsonl:{line}"
         assert 0.8 <= entry["similarity"] <= 1
         if kind != "near duplicate":
             assert entry["similarity"] == 1

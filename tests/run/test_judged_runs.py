@@ -77,7 +77,9 @@ def stopped(tmp_path_factory):
             data = write(folder / f"{name}.jsonl", made[name])
             # Merged weights alone: what is exported is not in question here.
             given = (f"name={name}", f"data.train=[{{path: {data}}}]", "data.eval=null", "export.gguf=[]")
-            given += () if THOROUGH else (f"train.max_steps={steps[name]}",)
+            if not THOROUGH:
+                eight = ("train.effective_batch_size=8", "train.per_device_train_batch_size=8")
+                given += (f"train.max_steps={steps[name]}", *eight)
             done[name] = train(folder, *given)
         return done[name]
 

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from support.chat_templates import chat_template
+
 from benchmarks import peers, peers_run
 from benchmarks.peers_job import Job
 from slimtune.models import builtin, hardware
@@ -32,13 +34,13 @@ def job(work: Path) -> Job:
 
 def qwen3_8b(parent: Path) -> Path:
     """A model folder without a weight: enough to plan with."""
-    from slimtune.models import backend  # before everything that it patches
+    from tokenizers import Tokenizer
 
-    from benchmarks import random_model  # isort: skip
+    from benchmarks import random_model
     from scripts.builtin import tokenizer
     from slimtune.models import shapes as models
 
     folder = parent / "Qwen3-8B-bnb-4bit"
-    tokenizer.save(tokenizer.train(), folder, chat_template=backend.chat_template("qwen3"))
+    tokenizer.save(Tokenizer.from_file(str(TINY / "tokenizer.json")), folder, chat_template=chat_template("qwen3"))
     (folder / "config.json").write_text(json.dumps(random_model.config(models.known()["Qwen3-8B"])), encoding="utf-8")
     return folder
