@@ -53,6 +53,7 @@ def test_what_makes_the_comparison_void():
     assert "NOT equal" in data.table({**same, "compared": {**SAME, "packed_differing": 1}})
 
 
+@pytest.mark.slow
 def test_the_rows_are_distinct_the_same_each_time_and_alike_in_both_layouts(tmp_path):
     data_contender.write_rows(tmp_path, 40)
     rows, theirs = ([json.loads(line) for line in (tmp_path / f"{name}.jsonl").open()] for name in ("slimtune", "trl"))

@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from benchmarks import data_check
 
 
+@pytest.mark.slow
 def test_faults_are_planted_and_found(tmp_path, monkeypatch):
     for name, value in {"_ITEMS": 5, "_ITEM_EVERY": 100, "_PHONE_EVERY": 40}.items():
         monkeypatch.setattr(data_check, name, value)

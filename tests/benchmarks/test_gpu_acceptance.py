@@ -258,7 +258,13 @@ def without_weights(tmp_path_factory):
     return parent
 
 
-@pytest.mark.parametrize("case", acceptance_cases.on_a_card(), ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=[] if number % 4 == 0 else pytest.mark.slow)
+        for number, case in enumerate(acceptance_cases.on_a_card())
+    ],
+)
 def test_every_case_fits_the_card_that_is_stood_for_and_turns_its_one_knob(case, without_weights, tmp_path):
     wanted = acceptance_cases.PINNED | case.values
     for tokens in case.tokens or (None,):

@@ -70,6 +70,7 @@ def test_on_a_cpu_it_measures_and_tells_what_it_found(family, make_trainer, tiny
     json.dumps(found)
 
 
+@pytest.mark.slow
 def test_a_model_whose_examples_see_each_other_is_told_apart(make_trainer, tiny_model, tmp_path, monkeypatch):
     """The same check where nothing says where an example begins: the row leaks, and the verdict says so."""
     examples = examples_of(tiny_model("qwen3"), tmp_path)

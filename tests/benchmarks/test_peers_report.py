@@ -57,6 +57,7 @@ def test_slimtune_plans_for_the_small_card_and_within_the_same_limit(on_card):
     assert prepared.plan.memory_limit_bytes == job.limit_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.unsloth
 @pytest.mark.parametrize(("really", "found"), [(10**6, None), (9_000, 8_960)])
 def test_the_longest_context_is_the_planners_unless_it_does_not_train(on_card, monkeypatch, really, found):
@@ -85,6 +86,7 @@ def test_the_longest_context_is_the_planners_unless_it_does_not_train(on_card, m
     assert plan.max_seq_length == result["planned"]
 
 
+@pytest.mark.slow
 @pytest.mark.unsloth
 def test_a_whole_comparison_on_a_card_from_the_option_to_the_table(on_card, tmp_path, monkeypatch, capsys):
     _, jobs = on_card
@@ -209,6 +211,7 @@ def test_what_was_not_measured_is_called_so():
     assert states(report_of({**FAST, "slimtune": {"cot": 9.0, "direct": 9.0}}, toy=True)) == ["not measured"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.unsloth
 def test_only_the_longest_context_can_be_asked_for(on_card, tmp_path):
     _, jobs = on_card

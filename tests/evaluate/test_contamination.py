@@ -4,8 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.planted_questions import (
     CODE,
     TEST,
@@ -110,7 +111,7 @@ def test_it_is_found_among_a_handful_of_rows_too(change):
 spellings = st.sampled_from([str, full_width, str.upper, lambda text: f" {text}", lambda text: f"{text}\n"])
 
 
-@settings(deadline=None, max_examples=25)
+@examples(60)
 @given(
     st.sampled_from(TEST), st.permutations(range(4)), st.sampled_from(["abcd", "ABCD", "1234", "アイウエ"]), st.data()
 )
@@ -121,14 +122,14 @@ def test_no_spelling_hides_a_question(item, order, labels, data):
     assert the_match(planted(with_prompt(shuffled, prompt)), TEST)["kind"] in ("normalised", "exact")
 
 
-@settings(deadline=None, max_examples=25)
+@examples(60)
 @given(st.sampled_from(TEST), st.integers(0, 200))
 def test_no_slip_of_the_pen_hides_a_question(item, place):
     entry = the_match(planted(with_prompt(item, edited(prompt_of(item), [place]))), TEST)
     assert (entry["kind"], entry["id"]) == ("near duplicate", item.meta["id"])
 
 
-@settings(deadline=None, max_examples=25)
+@examples(60)
 @given(st.sampled_from([one for one in TEST if len(prompt_of(one)) > 200]), st.lists(st.integers(0, 200), max_size=2))
 def test_nor_do_two_in_a_longer_one(item, places):
     entry = the_match(planted(with_prompt(item, edited(prompt_of(item), places))), TEST)
@@ -214,7 +215,7 @@ prompts = st.lists(st.text(min_size=1, max_size=300), min_size=1, max_size=4)
 choices = st.none() | st.dictionaries(st.sampled_from("abcd"), st.text(max_size=8), max_size=4)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(120)
 @given(prompts, prompts, choices, st.text(max_size=4))
 def test_what_stands_in_both_is_found_whatever_it_is(train, test, choices, answer):
     rows = [row(one, answer, line=line, choices=choices) for line, one in enumerate([*train, *test], start=1)]

@@ -182,6 +182,7 @@ def test_a_scalar_and_a_vector_are_one_piece():
     assert merge._groups_of_rows((), 1) == merge._groups_of_rows((4096,), 1) == [...]
 
 
+@pytest.mark.slow
 def test_large_weights_are_right_and_take_the_memory_of_two_of_them(tmp_path):
     """Three of 16.8 million values, packed; worked on whole, with deltas in fp32, they would take 4.6 16-bit copies."""
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit

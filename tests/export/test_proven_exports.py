@@ -220,6 +220,7 @@ def test_what_ships_is_what_ollama_create_reads(good):
     assert (len(export.golden), export.needed) == (20, 20)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_the_files_themselves_forbids_the_export(good, monkeypatch):
     """A Modelfile without a stop and with a full-width space in SYSTEM, in a GGUF that calls itself something else."""
     run, _ = good

@@ -21,6 +21,7 @@ def check(build_base, convert_once):
     return run
 
 
+@pytest.mark.slow
 def test_a_model_that_was_trained_to_think_may_be_asked_not_to(check):
     found = check("qwen3", False, "f16", thinking=True)
     assert found.think == {"unset": 200, "true": 200, "false": 200} and found.ids_equal == 200
@@ -38,6 +39,7 @@ def test_a_template_that_thinks_is_no_template_for_who_was_trained_without(check
     assert all("</think>" in problem.fix for problem in problems)
 
 
+@pytest.mark.slow
 def test_a_system_prompt_of_the_template_s_own_is_rendered_too(check):
     found = check("qwen2.5", True, "f32", thinking=False)
     assert found.think == {"unset": 200, "true": 200, "false": 200} and found.ids_equal == 200

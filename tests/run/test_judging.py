@@ -147,6 +147,7 @@ def test_perplexity_falls_with_training(run_of):
     assert not (run / "eval/samples.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_argued_answers_are_voted_on_in_every_order(run_of, argued):
     run, _ = run_of(
         "argued", f"data={argued}", "mode=cot", "votes=3", "permutations=2", "max_new_tokens=8", "samples=1"

@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from support.examples import THOROUGH
 from support.paths import ROOT
 
 from scripts import law_files as build
@@ -61,8 +62,9 @@ def own_questions():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_model):
-    """A run on lawqa_jp, or where that is not at hand on the project's own questions."""
-    asked = question_sources.read([str(LAWQA)], layout="lawqa").questions if LAWQA.is_file() else own_questions()
+    """A run on the project's own questions; in `make test-all` on lawqa_jp, where that is at hand."""
+    real = THOROUGH and LAWQA.is_file()
+    asked = question_sources.read([str(LAWQA)], layout="lawqa").questions if real else own_questions()
     asked = sorted(asked, key=prompt_length)[:60]  # the short ones: a tiny model has no need of long statutes
     folder = tmp_path_factory.mktemp("lawqa")
     split = build.split_questions(asked, dev=0.1, test=0.3, seed=1)
@@ -77,9 +79,10 @@ def load(run, name):
     return json.loads((run / name).read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_it_ran_on_the_real_lawqa_questions(finished):
-    if not LAWQA.is_file():
-        pytest.skip(f"the lawqa_jp data set is not at {LAWQA}")
+    if not (THOROUGH and LAWQA.is_file()):
+        pytest.skip(f"not make test-all, or the lawqa_jp data set is not at {LAWQA}")
     run, _, path = finished
     sources = {json.loads(line)["source"] for line in (run / "eval/base.jsonl").read_text("utf-8").splitlines()}
     assert sources <= {question.source for question in question_sources.read([str(LAWQA)], layout="lawqa").questions}

@@ -9,8 +9,15 @@ from slimtune.core.errors import SlimtuneError
 from slimtune.models import builtin
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    ("family", "tied"),
+    [
+        ("qwen2", False),
+        ("qwen3", True),
+        pytest.param("qwen2", True, marks=pytest.mark.slow),
+        pytest.param("qwen3", False, marks=pytest.mark.slow),
+    ],
+)
 def test_the_four_kinds_load_and_compute(tiny_model, family, tied):
     import torch
     from transformers import AutoModelForCausalLM

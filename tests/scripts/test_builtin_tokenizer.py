@@ -13,6 +13,7 @@ def trained():
     return tokenizer.train()
 
 
+@pytest.mark.slow
 def test_training_is_deterministic(trained):
     assert tokenizer.train().to_str() == trained.to_str()
 

@@ -31,8 +31,15 @@ def rows(path):
 
 
 @needs_lawqa
-@pytest.mark.parametrize("mode", ["direct", "cot"])
-@pytest.mark.parametrize("context", ["none", "retrieved"])
+@pytest.mark.parametrize(
+    ("mode", "context"),
+    [
+        ("direct", "none"),
+        ("cot", "retrieved"),
+        pytest.param("direct", "retrieved", marks=pytest.mark.slow),
+        pytest.param("cot", "none", marks=pytest.mark.slow),
+    ],
+)
 def test_lawqa_becomes_a_training_file_the_same_on_every_run(tmp_path, mode, context):
     reasoning = ["--reasoning", "template"] if mode == "cot" else []
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"

@@ -42,12 +42,14 @@ def applied(made, override):
     "made",
     [
         recipe(4),
-        recipe(6),
-        recipe(3),
+        pytest.param(recipe(6), marks=pytest.mark.slow),
+        pytest.param(recipe(3), marks=pytest.mark.slow),
         recipe(10, "unsloth/Qwen3-14B-bnb-4bit"),
-        recipe(8, "unsloth/Qwen2.5-7B-Instruct-bnb-4bit", model={"load_in_4bit": False}),
+        pytest.param(
+            recipe(8, "unsloth/Qwen2.5-7B-Instruct-bnb-4bit", model={"load_in_4bit": False}), marks=pytest.mark.slow
+        ),
         recipe(8, "Qwen/Qwen3-8B", train={"per_device_train_batch_size": 64, "gradient_checkpointing": False}),
-        recipe(7, lora={"rank": 128}),
+        pytest.param(recipe(7, lora={"rank": 128}), marks=pytest.mark.slow),
         recipe(8, "unsloth/Qwen3-8B-unsloth-bnb-4bit", model={"offload_embedding": False}, train={"row_length": 2048}),
     ],
     ids=lambda made: f"{made.model.base.split('/')[-1]} on {made.budget.vram_gb:g}",
