@@ -6,8 +6,8 @@ BIN := .venv/bin
 export PYTHONUTF8 := 1
 # Where the environment forbids bytecode, importing Unsloth takes three times as long.
 export PYTHONDONTWRITEBYTECODE :=
-# Two for the tests that need Unsloth, one for the others; torch computes in one thread each.
-WORKERS := -n 3 --dist loadfile
+# Two for the tests that need Unsloth, two for the others; torch computes in one thread each.
+WORKERS := -n 4 --dist loadfile
 OTHER := from slimtune.models import hardware; print(int(not hardware.detect().bf16))
 
 .PHONY: quickstart setup test test-all fault check lint gpu clean

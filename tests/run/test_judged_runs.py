@@ -61,7 +61,7 @@ def stopped(tmp_path_factory):
     """One of the three bad runs, by its name."""
     folder = tmp_path_factory.mktemp("bad")
     # As many steps as it takes to be bad; what the verdict says of leaked rows does not depend on them.
-    steps = {"shuffled": 8, "always_a": 20, "leaked": 1}
+    steps = {"shuffled": 12, "always_a": 20, "leaked": 4}
     letters = [row["output"] for row in rows("train")]
     random.Random(1).shuffle(letters)
     made = {
@@ -78,8 +78,7 @@ def stopped(tmp_path_factory):
             # Merged weights alone: what is exported is not in question here.
             given = (f"name={name}", f"data.train=[{{path: {data}}}]", "data.eval=null", "export.gguf=[]")
             if not THOROUGH:
-                eight = ("train.effective_batch_size=8", "train.per_device_train_batch_size=8")
-                given += (f"train.max_steps={steps[name]}", *eight)
+                given += (f"train.max_steps={steps[name]}",)
             done[name] = train(folder, *given)
         return done[name]
 
