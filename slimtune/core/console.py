@@ -42,13 +42,13 @@ class Console:
         """Shown from 1.5 seconds on: "Counting tokens: 12,000 of 100,000", or the label alone where nobody counts."""
         return (_live_bar if self.out.is_interactive else _logged_bar)(self.out, label)
 
-    def table(self, title: str, rows: Sequence[Sequence[str]]) -> None:
-        """A step whose result is a table; the first row is its heading."""
+    def table(self, title: str, rows: Sequence[Sequence[str]], *, numbers: bool = False) -> None:
+        """A step whose result is a table; the first row is its heading. numbers: after the first column, right-aligned."""
         self.step(title)
         heading, *body = rows
         table = Table(box=None, padding=(0, 2), show_header=any(heading))
-        for cell in heading:
-            table.add_column(escape(cell), overflow="fold")
+        for place, cell in enumerate(heading):
+            table.add_column(escape(cell), overflow="fold", justify="right" if numbers and place else "left")
         for row in body:
             table.add_row(*(escape(str(cell)) for cell in row))
         self.out.print(table)

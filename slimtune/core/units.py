@@ -5,7 +5,7 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 def size_text(size: float) -> str:
     """Bytes for a person: "7.23 GiB", "512 MiB", "12.5 KiB", "17 B"."""
-    if size >= GIB:
+    if size >= 1000 * MIB:
         return f"{size / GIB:,.2f} GiB"
     for unit, factor in (("MiB", MIB), ("KiB", KIB)):
         if size >= factor:

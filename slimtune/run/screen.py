@@ -108,7 +108,8 @@ def mask_audit(console: Console, audit: MaskAudit) -> None:
 def memory(console: Console, compared: Sequence[Comparison]) -> None:
     """Predicted beside measured memory, and a warning for each large difference."""
     rows = [(one.name, size_text(one.predicted), size_text(one.measured), f"{one.error:+.1%}") for one in compared]
-    console.table("Memory: predicted and measured", [("", "predicted", "measured", "difference"), *rows])
+    heading = ("", "predicted", "measured", "difference")
+    console.table("Memory: predicted and measured", [heading, *rows], numbers=True)
     for sentence in sentences(compared):
         console.warn(sentence)
 
