@@ -82,7 +82,7 @@ def repeated(keys: array[int]) -> Iterator[list[int]]:
     ordered = values[order]
     same = np.flatnonzero(ordered[1:] == ordered[:-1])
     groups: defaultdict[int, set[int]] = defaultdict(set)
-    for place in same:
+    for place in same.tolist():
         groups[int(ordered[place])] |= {int(order[place]), int(order[place + 1])}
     yield from sorted((sorted(places) for places in groups.values()), key=lambda places: places[0])
 
