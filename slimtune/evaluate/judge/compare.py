@@ -23,9 +23,9 @@ def compare(contenders: Sequence[Contender], *, alpha: float = 0.05) -> dict[str
 
     kind, n, alpha, labels, gold and majority (multiple choice): of the items that are compared.
     contenders: name, place, mode, left_out (how many of its answers are not compared), and figures of `kinds.measure`.
-    pairs: every two of them, those with the reference first: `reference` and `contender` (names), what
-        `difference.measure` returns, `adjusted_p_value` (Holm's over all pairs), `verdict` of the contender by it,
-        `items_needed` (at alpha / number of pairs) if that is "cannot tell", and `sentence`.
+    pairs: every two of them, those with the reference first: `reference` and `contender` (names), `sentence`, and what
+        `difference.measure` returns. `adjusted_p_value` is Holm's over all pairs, and `verdict` the contender's by it.
+        `items_needed` (at alpha / number of pairs) is there if the verdict is "cannot tell".
     adjustment: "holm", or None for a single pair.
     flips: the items that some have right and others wrong, or the `Kind.most_apart` items on which they differ most.
     notes: what a reader must know, e.g. that prompts or modes differ, or what was left out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -113,7 +114,7 @@ class Change:
     right: Sequence[tuple[bool, bool]] = ()
 
 
-class Kind:
+class Kind(ABC):
     """One kind of evaluation: how it is asked, what is counted, how two models are compared, and how that is told.
 
     noun: what one item is called. has_choices: items are asked in direct or cot mode. needed: fields that an answer must
@@ -147,9 +148,9 @@ class Kind:
         """Tokens that a reply may need after its prompt."""
         return settings.max_new_tokens
 
+    @abstractmethod
     def ask(self, target: Target, batch: Sequence[Item], settings: Settings) -> list[Answer]:
         """What a target answers to each item, without what `asking` adds (id, source, where, kind, mode)."""
-        raise NotImplementedError
 
     def fault(self, answer: Answer) -> str:
         """How an answer with all needed fields contradicts itself; "" if it does not."""
@@ -159,13 +160,13 @@ class Kind:
         """What the items themselves say, the same for every model."""
         return {}
 
+    @abstractmethod
     def figures(self, answers: Answers, labels: Sequence[str]) -> Figures:
         """The figures of one model that are not single numbers. labels: of the frame; else empty."""
-        raise NotImplementedError
 
+    @abstractmethod
     def table(self, frame: dict[str, Any], sides: Sequence[Figures]) -> list[TableRow]:
         """The rows of a table, the score first. Figures of older versions may lack what was not counted then."""
-        raise NotImplementedError
 
     def metric_rows(self, sides: Sequence[Figures], metrics: Sequence[Metric] = ()) -> list[TableRow]:
         """A row for each metric, by default of all, that is known of one side or more."""
@@ -181,8 +182,9 @@ class Kind:
         """What is right: its name, the share (0 to 1) and its Wilson interval; None where nothing is right or wrong."""
         return None
 
+    @abstractmethod
     def change(self, reference: Answers, contender: Answers) -> Change:
-        raise NotImplementedError
+        """The contender's answers beside the reference's, item by item."""
 
     def judged(self, base: Answers, tuned: Answers, result: dict[str, Any]) -> dict[str, Any]:
         """What a verdict records beside the difference, such as `collapse`. result: what it holds so far."""
@@ -204,17 +206,17 @@ class Kind:
         """What a reader of a verdict must know that it does not say."""
         return []
 
+    @abstractmethod
     def spread(self, answers: Answers) -> float:
         """How far several models are apart on one item; 0 where they agree."""
-        raise NotImplementedError
 
+    @abstractmethod
     def told(self, answer: Answer) -> dict[str, Any]:
         """An answer in a list of items on which models differ."""
-        raise NotImplementedError
 
+    @abstractmethod
     def in_a_word(self, told: dict[str, Any]) -> str:
         """What `told` returned, as a table's cell."""
-        raise NotImplementedError
 
     def apart(self, count: int, n: int) -> str:
         """What the listed items are, as a heading."""

@@ -104,8 +104,8 @@ def convert(
 ) -> GgufRecord:
     """Write `model_dir` (16-bit safetensors) as the GGUF file `out_path`, replacing an older one only when complete.
 
-    name: `general.name` inside the file. Raises SlimtuneError for a name that is not plain, an unknown architecture, a
-    full disk, weights that the type cannot hold, and whatever the converter complains about (with its last lines).
+    name: `general.name` inside the file. Raises SlimtuneError for a name that is not plain, an unknown architecture or a
+    full disk. Also for weights that the type cannot hold, and what the converter complains about (with its last lines).
     """
     started = time.monotonic()
     if not _MODEL_NAME.fullmatch(name):
@@ -169,8 +169,8 @@ def convert_adapter(adapter_dir: Path, base_dir: Path, out_path: Path) -> LoraGg
 def quantise(source: Path, out_path: Path, kind: QuantisedType, *, on_progress: OnBytes | None = None) -> QuantRecord:
     """Write the 16-bit GGUF `source` as `kind` to `out_path`, replacing an older file only when complete and checked.
 
-    Raises SlimtuneError for a name that is not plain, a full disk, a source that is quantised already, a tensor of a
-    type that `kind` does not ask for, and whatever the route complains about.
+    Raises SlimtuneError for a name that is not plain, a full disk, and a source that is quantised already. Also for a
+    tensor of a type that `kind` does not ask for, and whatever the route complains about.
     """
     started = time.monotonic()
     expected = int(source.stat().st_size / 2 * BYTES_PER_PARAMETER[kind])

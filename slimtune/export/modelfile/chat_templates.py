@@ -1,12 +1,12 @@
 """What a chat template does, found by rendering it: the family's turns, and the Go TEMPLATE that says the same.
 
 The Jinja alone decides. A few short conversations are rendered with it. They show the text that opens an answer, the
-system prompt that it puts in by itself, what it writes before every system prompt, and whether a system prompt has a
-turn of its own, joins the first question, or is refused. A TEMPLATE is found if it renders all of them alike.
+system prompt that it puts in by itself, and what it writes before every system prompt. They also show whether a system
+prompt has a turn of its own, joins the first question, or is refused. A TEMPLATE is found if it renders all alike.
 
-What is not compared: tools, pictures, thoughts in earlier answers, a system message after the first message, two
-messages of one role in a row (Ollama joins them), and white space at a message's ends where the Jinja trims it:
-Ollama's templates have no function that trims.
+Not compared: tools, pictures, thoughts in earlier answers, a system message after the first message. Nor are two messages
+of one role in a row, which Ollama joins, and white space at a message's ends where the Jinja trims it: Ollama's templates
+have no function that trims.
 
 The beginning-of-text token is never in a TEMPLATE: llama.cpp puts it in front where the GGUF's add_bos_token says so.
 The Jinja must write it not at all, or once at the very start.
