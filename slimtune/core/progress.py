@@ -1,7 +1,6 @@
 """What work tells while it runs. Only `core`, `cli` and `run` print; everything else takes an `OnProgress`."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 
@@ -12,7 +11,7 @@ class Advance(Protocol):
 
 
 class OnProgress(Protocol):
-    """Where work tells what it does. `core.console.Console` shows it; `SILENT` drops it."""
+    """Where work tells what it does. `core.console.Console` shows it."""
 
     def step(self, text: str) -> None:
         """A new step of the story."""
@@ -28,19 +27,5 @@ class OnProgress(Protocol):
         ...
 
 
-class _Silent:
-    def step(self, text: str) -> None:
-        pass
-
-    say = warn = step
-
-    @contextmanager
-    def bar(self, label: str) -> Iterator[Advance]:
-        yield ignore
-
-
 def ignore(done: int, total: int | None = None, note: str = "") -> None:
     """An `Advance` that shows nothing."""
-
-
-SILENT: OnProgress = _Silent()

@@ -8,7 +8,6 @@ from rich.console import Console as RichConsole
 
 from slimtune.core import console
 from slimtune.core.console import Console
-from slimtune.core.progress import SILENT
 
 
 @pytest.fixture
@@ -53,9 +52,3 @@ def test_a_terminal_gets_a_live_bar(screen):
         time.sleep(0.15)
         advance(1000, 2000)
     assert "Reading" in screen.getvalue() and "1,000 of 2,000" in screen.getvalue()
-
-
-def test_silence_takes_everything():
-    SILENT.step("a"), SILENT.say("b"), SILENT.warn("c")
-    with SILENT.bar("Reading") as advance:
-        advance(1, 2)

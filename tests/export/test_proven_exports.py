@@ -16,10 +16,10 @@ from types import SimpleNamespace
 import pytest
 from support import command_line
 from support.paths import ROOT
+from support.silent import SILENT
 
 from slimtune.core.console import Console
 from slimtune.core.errors import SlimtuneError
-from slimtune.core.progress import SILENT
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate import answer_file
 from slimtune.evaluate.targets.opening import Loading
