@@ -19,7 +19,7 @@ from slimtune.cli.report import report
 from slimtune.cli.rescore import rescore
 from slimtune.cli.train import train
 from slimtune.cli.version import VersionOption, version
-from slimtune.core.errors import INTERRUPTED, SlimtuneError
+from slimtune.core.errors import DEFECT, INTERRUPTED, SlimtuneError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, context_settings=CONTEXT)
 
@@ -48,13 +48,19 @@ def train_unsloth(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _run(application: typer.Typer, arguments: list[str] | None, name: str | None) -> NoReturn:
+    from slimtune.core import console
+
     try:
         application(args=arguments, prog_name=name)
     except SlimtuneError as error:
-        from slimtune.core import console
-
         console.stderr().error(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 — the one place that may
+        # Nothing should get here. If it does, a person sees a sentence, and we the traceback.
+        from slimtune.core import defects
+
+        console.stderr().error(defects.report(error))
+        sys.exit(DEFECT)
     sys.exit(0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from slimtune.core.units import plural
 
+DEFECT = 1
 BAD_INPUT = 2
 DOES_NOT_FIT = 3
 INTERRUPTED = 130

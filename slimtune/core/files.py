@@ -5,35 +5,69 @@ import glob
 import hashlib
 import json
 import os
+import re
+import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 @contextlib.contextmanager
-def staged(path: Path) -> Iterator[Path]:
+def staged(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; afterwards, flush that file to disk and rename it to `path`.
 
+    replace: whether a file that is there by then is replaced; if not, FileExistsError is raised and it stays.
     After an error nothing is left over. Leftovers of killed processes are removed first; a child of such a process may
     still write under its process id. Delete the temporary file to leave `path` as it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        stale.unlink(missing_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _remove_leftovers(path)
+    partial = path.with_name(f".{short(path.name)}.slimtune-{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield partial
         if partial.exists():
             sync_path(partial)
-            partial.replace(path)
+            if replace or not _linked(partial, path):
+                partial.replace(path)
             sync_path(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def short(name: str) -> str:
+    """The name's first 150 bytes: with an addition it is still a valid name."""
+    return name.encode()[:150].decode(errors="ignore")
+
+
+def _remove_leftovers(path: Path) -> None:
+    ours = re.compile(rf"\.{re.escape(short(path.name))}\.slimtune-([0-9]+)-[0-9a-f]{{8}}\.partial")
+    for left in path.parent.glob(f".{glob.escape(short(path.name))}.slimtune-*.partial"):
+        found = ours.fullmatch(left.name)
+        if found and not left.is_symlink() and not psutil.pid_exists(int(found[1])):
+            left.unlink(missing_ok=True)
+
+
+def _linked(partial: Path, path: Path) -> bool:
+    """Give the file its name unless that is taken; False where the file system has no hard links.
+
+    A rename would replace what another program put there since it was last looked at.
+    """
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(path):
+            raise FileExistsError(17, "File exists", str(path)) from None
+        return False
+    return True
+
+
+def write_text(path: Path, text: str, *, replace: bool = True) -> None:
     """Write UTF-8 text with its line ends as they are."""
-    with staged(path) as partial:
+    with staged(path, replace=replace) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 

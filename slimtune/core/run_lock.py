@@ -43,13 +43,17 @@ class Owner:
 
     @property
     def running(self) -> bool:
-        """Whether this very process runs on this machine: a reused number belongs to one with another start."""
-        try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started) < _SAME_START_SECONDS
-            return same and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+        return process_runs(self.pid, self.started)
+
+
+def process_runs(pid: int, started: float) -> bool:
+    """Whether this very process runs on this machine: a reused number belongs to one with another start."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - started) < _SAME_START_SECONDS
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class RunLock:

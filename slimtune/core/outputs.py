@@ -1,0 +1,269 @@
+"""Every output that a person names is opened here: nothing that is not ours is ever replaced or removed.
+
+A file or folder is ours by what is inside it, never by its name. What exists otherwise is refused, unless the person
+said `--overwrite`; a file that the same command reads is refused in any case. All of it is checked before the work
+begins, and once more when the output gets its name.
+"""
+
+import contextlib
+import errno
+import glob
+import json
+import os
+import secrets
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.files import existing, short, sync_path
+from slimtune.core.run_lock import process_runs
+
+MARKER = ".slimtune"
+"""A file in each folder that is made under another name first, or replaced whole: what made it, and of which files."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def file(
+    path: Path | str,
+    *,
+    option: str = "",
+    reads: Iterable[Path | str] = (),
+    overwrite: bool = False,
+    ours: Callable[[Path], bool] = lambda path: False,
+    fix: str = "name another file, or replace it with --overwrite",
+) -> Path:
+    """The path to write to, after every check that can be made beforehand. Nothing is created.
+
+    option: what named it, for messages. reads: what the command reads. ours: whether an existing file is one that we
+    made. A link's target is what is written; `~` is the home folder.
+    Raises SlimtuneError where the path is a folder, a device, an input, somebody else's file, or not writable.
+    """
+    target = named(path, option)
+    with writing(target):
+        found = target.stat() if os.path.lexists(target) else None
+        if found is not None:
+            if stat.S_ISDIR(found.st_mode):
+                raise fail("this is a folder; the output is a file", where=_where(target, option), fix="name a file")
+            if not stat.S_ISREG(found.st_mode):
+                raise fail("this is a pipe or a device, not a file", where=_where(target, option), fix="name a file")
+            for read in reads:
+                if _same(target, Path(read).expanduser()):
+                    what = "the output is also an input of this command"
+                    raise fail(what, where=_where(target, option), fix="name another file")
+            if not overwrite and not ours(target):
+                raise fail("the file exists already", where=_where(target, option), fix=fix)
+        require_writable(target.parent, option)
+    return target
+
+
+# ---- folders ---------------------------------------------------------------------------------------------------------
+
+
+def folder(
+    path: Path | str,
+    *,
+    option: str = "",
+    ours: Callable[[Path], bool],
+    what: str = "the results",
+    reads: Iterable[Path | str] = (),
+) -> Path:
+    """The folder to write into, after every check that can be made beforehand. Nothing is created.
+
+    ours: whether an existing folder is one that we made, by what it holds. what: what will be in it, for messages.
+    Raises SlimtuneError where it is a file, an input, holds something else, or cannot be written.
+    """
+    target = named(path, option)
+    with writing(target):
+        if os.path.lexists(target):
+            if not target.is_dir():
+                fix = "name a folder that does not exist yet"
+                raise fail(f"this is a file; {what} need a folder", where=_where(target, option), fix=fix)
+            if any(_same(target, Path(read).expanduser()) for read in reads):
+                fix = "name another folder"
+                raise fail("the output is also an input of this command", where=_where(target, option), fix=fix)
+            if any(target.iterdir()) and not ours(target):
+                text = "the folder holds files that Slimtune did not write"
+                raise fail(text, where=_where(target, option), fix="name a folder that is empty or does not exist yet")
+        require_writable(target, option)
+    return target
+
+
+@contextlib.contextmanager
+def staged_folder(target: Path, *, what: str, keep_as: Path | None = None) -> Iterator[Path]:
+    """Yield a new folder beside `target` to write into; afterwards it takes `target`'s place in one step.
+
+    what: the kind of folder, written into its marker. A folder that was at `target` must be ours (see `is_marked` or
+    `folder`): it is removed once the new one has its name. keep_as: where what was written goes after an error, in place
+    of earlier evidence of the same kind; None removes it. Leftovers of killed processes are removed first.
+    Raises SlimtuneError where the disk is full or the place not writable.
+    """
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target)
+        staged = _beside(target, "partial")
+        staged.mkdir()
+        mark(staged, what)
+    try:
+        with writing(target):
+            yield staged
+            publish(staged, target)
+    except BaseException:
+        if keep_as is not None and staged.is_dir():
+            with writing(keep_as):
+                publish(staged, keep_as)
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+
+
+def publish(staged: Path, target: Path) -> None:
+    """Give a finished folder its name. An older folder of ours is whole until then, and removed afterwards."""
+    mark(staged, _marker(staged).get("what", "results"), complete=True)
+    for path in staged.rglob("*"):
+        if path.is_file():
+            sync_path(path)
+    sync_path(staged)
+    old = None
+    if target.exists():
+        require_ours(target)
+        old = _beside(target, "old")
+        target.rename(old)
+    staged.rename(target)
+    sync_path(target.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def mark(folder: Path, what: str, *, complete: bool = False) -> None:
+    """Write the marker: what the folder is, the process that fills it, and once it is complete the files it holds."""
+    process = psutil.Process()
+    content: dict[str, Any] = {"made_by": "slimtune", "what": what}
+    content |= {"process": process.pid, "host": socket.gethostname(), "started": process.create_time()}
+    if complete:
+        content["files"] = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+    (folder / MARKER).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def add(folder: Path, name: str) -> None:
+    """Note a file that was written into a finished folder later."""
+    content = _marker(folder)
+    if content and name not in content.get("files", []):
+        content["files"] = sorted([*content.get("files", []), name])
+        (folder / MARKER).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def is_marked(folder: Path, what: str | None = None) -> bool:
+    """Whether the folder has our marker, for this kind of content if one is named."""
+    content = _marker(folder)
+    return bool(content) and what in (None, content.get("what"))
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """The files in a finished folder of ours that we did not write, by their names in it."""
+    listed = {*_marker(folder).get("files", []), MARKER}
+    present = (str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    return sorted(name for name in present if name not in listed)
+
+
+def require_ours(folder: Path, option: str = "") -> None:
+    """Raise SlimtuneError unless the folder is a finished one of ours and nobody else put anything into it."""
+    if not folder.is_dir() or (not is_marked(folder) and any(folder.iterdir())):
+        what = "this is not a folder that Slimtune made"
+        raise fail(what, where=_where(folder, option), fix="name a folder that does not exist yet")
+    if is_marked(folder) and (extra := foreign_files(folder)):
+        shown = ", ".join(extra[:5]) + (f" and {len(extra) - 5} more" if len(extra) > 5 else "")
+        what = f"the folder would be replaced, and holds files that Slimtune did not write: {shown}"
+        raise fail(what, where=_where(folder, option), fix="move them elsewhere, or name another folder")
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the unfinished and the replaced folders beside `target` whose process has ended, if they bear our marker."""
+    for kind in ("partial", "old"):
+        for left in target.parent.glob(f".{glob.escape(short(target.name))}.*.{kind}"):
+            if not left.is_symlink() and _is_abandoned(_marker(left)):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_abandoned(marker: dict[str, Any]) -> bool:
+    """Whether the process that filled the folder has ended. Processes of other machines cannot be seen."""
+    match marker:
+        case {"process": int(pid), "started": float(started), "host": host} if host == socket.gethostname():
+            return not process_runs(pid, started)
+    return False
+
+
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(f".{short(target.name)}.{secrets.token_hex(8)}.{kind}")
+
+
+def _marker(folder: Path) -> dict[str, Any]:
+    path = folder / MARKER
+    try:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > 2**24:
+            return {}
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) and content.get("made_by") == "slimtune" else {}
+
+
+# ---- what the system says --------------------------------------------------------------------------------------------
+
+
+def named(path: Path | str, option: str = "") -> Path:
+    """A path as a person wrote it, with `~` and links resolved. Raises SlimtuneError for one that cannot be a path."""
+    if "\0" in str(path):
+        raise fail("a path cannot contain a NUL character", where=option or repr(str(path)))
+    try:
+        return Path(path).expanduser().resolve()
+    except RuntimeError as error:  # no such user, or links in a circle
+        raise fail(f"not a usable path: {error}", where=_where(Path(path), option)) from None
+    except OSError as error:
+        raise fail(f"not a usable path: {error.strerror}", where=_where(Path(path), option)) from None
+
+
+def require_writable(folder: Path, option: str = "") -> None:
+    """Raise SlimtuneError unless files can be created in the folder, or in the nearest one above it that exists."""
+    place = existing(folder)
+    if not place.is_dir():
+        raise fail(f"{place} is a file, not a folder", where=_where(folder, option), fix="name a place in a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        what = "you may not write here"
+        raise fail(what, where=_where(place, option), fix="name a folder that you may write to")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says while `path` is written into a SlimtuneError that names it and says what to do."""
+    try:
+        yield
+    except SlimtuneError:
+        raise
+    except OSError as error:
+        where = str(path)
+        if error.errno in _FULL:
+            raise fail("the disk is full", where=where, fix="free some space and try again") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            fix = "name a place that you may write to"
+            raise fail(f"cannot be written: {error.strerror}", where=where, fix=fix) from error
+        raise fail(f"cannot be written: {error.strerror or error}", where=where, fix="name another place") from error
+
+
+def _same(path: Path, other: Path) -> bool:
+    """Whether two paths are one file, by links of either kind too."""
+    try:
+        return path.resolve() == other.resolve() or path.samefile(other)
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def _where(path: Path, option: str) -> str:
+    return f"{option} {path}" if option else str(path)
