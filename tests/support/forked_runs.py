@@ -18,6 +18,8 @@ import signal
 import sys
 from pathlib import Path
 
+from support.unprivileged import give_up_privileges
+
 from slimtune.models import backend  # noqa: F401  before torch: Unsloth patches what follows
 
 import torch  # isort: skip
@@ -258,7 +260,17 @@ class Moments:
 
 FAULTS = {
     fault.__name__: fault
-    for fault in (nothing, kill_while_writing, kill_after_training, send, no_space, nan_loss, short_of_memory, kill_at)
+    for fault in (
+        nothing,
+        kill_while_writing,
+        kill_after_training,
+        send,
+        no_space,
+        nan_loss,
+        short_of_memory,
+        kill_at,
+        give_up_privileges,
+    )
 }
 
 if __name__ == "__main__":
