@@ -21,11 +21,16 @@ from typing import Any
 import psutil
 
 from slimtune.core.errors import SlimtuneError, fail
-from slimtune.core.files import existing, short, sync_path
+from slimtune.core.files import existing, short, staged, sync_path
 from slimtune.core.run_lock import process_runs
 
 MARKER = ".slimtune"
 """A file in each folder that is made under another name first, or replaced whole: what made it, and of which files."""
+SOFTWARE = "Slimtune"
+"""What a picture's `Software` says: with it, `made_here` knows the picture again."""
+PAGE_MARK = f'<meta name="generator" content="{SOFTWARE}">'
+"""In the head of every page, for the same purpose."""
+_PNG = b"\x89PNG\r\n\x1a\n"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -43,26 +48,82 @@ def file(
 ) -> Path:
     """The path to write to, after every check that can be made beforehand. Nothing is created.
 
-    option: what named it, for messages. reads: what the command reads. ours: whether an existing file is one that we
-    made. A link's target is what is written; `~` is the home folder.
+    option: what named it, for messages. reads: the files and folders that the command reads. ours: whether an existing
+    file is one that we made. A link's target is what is written; `~` is the home folder.
     Raises SlimtuneError where the path is a folder, a device, an input, somebody else's file, or not writable.
     """
     target = named(path, option)
+    where = _where(target, option)
     with writing(target):
-        found = target.stat() if os.path.lexists(target) else None
-        if found is not None:
+        if (found := _found(target)) is not None:
             if stat.S_ISDIR(found.st_mode):
-                raise fail("this is a folder; the output is a file", where=_where(target, option), fix="name a file")
+                raise fail("this is a folder; the output is a file", where=where, fix="name a file")
             if not stat.S_ISREG(found.st_mode):
-                raise fail("this is a pipe or a device, not a file", where=_where(target, option), fix="name a file")
-            for read in reads:
-                if _same(target, Path(read).expanduser()):
-                    what = "the output is also an input of this command"
-                    raise fail(what, where=_where(target, option), fix="name another file")
+                raise fail("this is a pipe or a device, not a file", where=where, fix="name a file")
+            require_no_input(target, reads, option)
             if not overwrite and not ours(target):
-                raise fail("the file exists already", where=_where(target, option), fix=fix)
+                raise fail("the file exists already", where=where, fix=fix)
+            if not _allowed(target, os.W_OK):
+                fix = "name another file, or make this one writable"
+                raise fail("the file is write-protected", where=where, fix=fix)
         require_writable(target.parent, option)
+        _require_short_names(target, option)
     return target
+
+
+@contextlib.contextmanager
+def staged_file(
+    target: Path, *, overwrite: bool = False, ours: Callable[[Path], bool] = lambda path: False
+) -> Iterator[Path]:
+    """Yield a new path beside `target`, a path that `file` returned; afterwards the file takes `target`'s place.
+
+    overwrite, ours: as for `file`; what has appeared at `target` since then is not replaced otherwise.
+    Raises SlimtuneError where the disk is full, the place not writable, or the name taken by now. Nothing is left then.
+    """
+    with writing(target):
+        replace = overwrite or (_found(target) is not None and ours(target))
+        try:
+            with staged(target, replace=replace) as partial:
+                yield partial
+        except FileExistsError:
+            if _found(target) is None:
+                raise
+            what = "the file has appeared while the command ran, so it was not replaced"
+            raise fail(what, where=str(target), fix="name another file, or replace it with --overwrite") from None
+
+
+def write(
+    target: Path, content: bytes | str, *, overwrite: bool = False, ours: Callable[[Path], bool] = lambda path: False
+) -> None:
+    """Write the whole content as `staged_file` does. Text becomes UTF-8, with its line ends as they are."""
+    with staged_file(target, overwrite=overwrite, ours=ours) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def made_here(path: Path) -> bool:
+    """Whether a file is a picture (PNG) or a page (HTML) that Slimtune wrote, by the mark near its beginning."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError:
+        return False
+    if start.startswith(_PNG):
+        return b"tEXt" + b"\0".join([b"Software", SOFTWARE.encode()]) in start
+    return start.lower().startswith(b"<!doctype html>") and PAGE_MARK.encode() in start
+
+
+def require_no_input(target: Path, reads: Iterable[Path | str], option: str = "") -> None:
+    """Raise SlimtuneError where an existing output is one of the files that the command reads, or in such a folder."""
+    for read in reads:
+        place = Path(read).expanduser()
+        try:
+            inside = (one for one in place.rglob("*") if not one.is_dir()) if place.is_dir() else ()
+            is_input = _same(target, place) or any(_same(target, one) for one in inside)
+        except (OSError, ValueError):  # a hub id, or what cannot be a path
+            continue
+        if is_input:
+            what = "the output is also an input of this command"
+            raise fail(what, where=_where(target, option), fix="name another file")
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
@@ -83,7 +144,7 @@ def folder(
     """
     target = named(path, option)
     with writing(target):
-        if os.path.lexists(target):
+        if _found(target) is not None:
             if not target.is_dir():
                 fix = "name a folder that does not exist yet"
                 raise fail(f"this is a file; {what} need a folder", where=_where(target, option), fix=fix)
@@ -223,7 +284,11 @@ def named(path: Path | str, option: str = "") -> Path:
     if "\0" in str(path):
         raise fail("a path cannot contain a NUL character", where=option or repr(str(path)))
     try:
+        os.fsencode(path)
         return Path(path).expanduser().resolve()
+    except UnicodeEncodeError:
+        what = "a path cannot contain half a character (a lone surrogate)"
+        raise fail(what, where=option or repr(str(path))) from None
     except RuntimeError as error:  # no such user, or links in a circle
         raise fail(f"not a usable path: {error}", where=_where(Path(path), option)) from None
     except OSError as error:
@@ -232,10 +297,12 @@ def named(path: Path | str, option: str = "") -> Path:
 
 def require_writable(folder: Path, option: str = "") -> None:
     """Raise SlimtuneError unless files can be created in the folder, or in the nearest one above it that exists."""
+    folder = folder.absolute()
     place = existing(folder)
     if not place.is_dir():
         raise fail(f"{place} is a file, not a folder", where=_where(folder, option), fix="name a place in a folder")
-    if not os.access(place, os.W_OK | os.X_OK):
+    _require_short_names(folder, option)
+    if not _allowed(place, os.W_OK | os.X_OK):
         what = "you may not write here"
         raise fail(what, where=_where(place, option), fix="name a folder that you may write to")
 
@@ -255,6 +322,27 @@ def writing(path: Path) -> Iterator[None]:
             fix = "name a place that you may write to"
             raise fail(f"cannot be written: {error.strerror}", where=where, fix=fix) from error
         raise fail(f"cannot be written: {error.strerror or error}", where=where, fix="name another place") from error
+
+
+def _found(path: Path) -> os.stat_result | None:
+    """What is at a path, links not followed; None for nothing. `os.path.lexists` also denies what cannot be looked at."""
+    try:
+        return path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _allowed(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _require_short_names(path: Path, option: str) -> None:
+    """Raise SlimtuneError where a part of the path that does not exist yet has too long a name."""
+    place = existing(path)
+    longest = os.pathconf(place, "PC_NAME_MAX")
+    if any(len(os.fsencode(part)) > longest for part in path.relative_to(place).parts):
+        what = f"a name in this path is longer than the {longest} bytes that the file system allows"
+        raise fail(what, where=_where(path, option), fix="name a shorter path")
 
 
 def _same(path: Path, other: Path) -> bool:
