@@ -5,24 +5,32 @@ numbers of thousands of digits or half characters is a fault of the file like an
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import yaml
 
-from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
+from slimtune.core.file_kinds import recognised
 
 # Manifests, configs, tokenizers and templates: the largest that is in use, Gemma's tokenizer.json, has 34 MB.
 SMALL_FILE_BYTES = 256 * 2**20
+# Answers, metrics and events of a run, a line each.
+LINES_BYTES = 4 * 2**30
 MAX_DEPTH = 100
+MOST_DIGITS = 300
+"""Of a whole number: a longer one is no float, and from 4,300 digits on Python refuses it."""
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _OPENING, _CLOSING = "[{", "]}"
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+_NO_FILE, _SAVE = "this is a pipe, a socket or a device, not a file", "save the content as a file"
 
 FAULTS = (ValueError, RecursionError, MemoryError)
 """What parsers of Python's library raise for bad content: UnicodeDecodeError and JSONDecodeError are ValueErrors."""
@@ -34,14 +42,17 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     with reading(path):
         # Without O_NONBLOCK the opening of a FIFO waits for a writer, perhaps for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             mode = os.fstat(descriptor).st_mode
             if stat.S_ISDIR(mode):
                 raise fail("this is a folder, not a file", where=str(path))
             if not stat.S_ISREG(mode):
-                raise fail("this is a pipe or a device, not a file", where=str(path), fix="save the content as a file")
+                raise fail(_NO_FILE, where=str(path), fix=_SAVE)
             os.set_blocking(descriptor, True)
-            yield file
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                yield file
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -52,38 +63,51 @@ def reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise fail("no such file", where=str(path)) from None
     except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise fail(_NO_FILE, where=str(path), fix=_SAVE) from None
         raise fail(f"cannot be read: {error.strerror or error}", where=str(path)) from None
+    except UnicodeEncodeError:
+        raise fail("a path cannot contain half a character (a lone surrogate)", where=str(path)) from None
     except ValueError as error:
         if "null" not in str(error):  # os.open on a path with a NUL
             raise
-        raise fail("a path cannot contain a NUL character", where=repr(str(path))) from None
+        raise fail("a path cannot contain a NUL character", where=str(path)) from None
 
 
 def read_bytes(path: Path, *, most: int = SMALL_FILE_BYTES) -> bytes:
     """A regular file's content. most: bytes; a larger file is refused before it is read."""
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > most:
-            raise fail(
-                f"the file has {size:,} bytes, more than the {most:,} that such a file may have", where=str(path)
-            )
-        return file.read()
+        # A file of /proc has no size and may have no end.
+        content = file.read(most + 1) if size <= most else b""
+        if size > most or len(content) > most:
+            what = f"the file has {max(size, len(content)):,} bytes, more than the {most:,} that such a file may have"
+            raise fail(what, where=str(path))
+        return content
 
 
 def read_text(path: Path, *, most: int = SMALL_FILE_BYTES) -> str:
     """A UTF-8 file's text, without its byte order mark; line ends stay as they are."""
+    content = read_bytes(path, most=most)
     try:
-        return read_bytes(path, most=most).decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        what, fix = recognised(content)
+        if what:
+            raise fail(f"this is {what}", where=str(path), fix=fix) from None
         line = 1 + error.object.count(b"\n", 0, error.start)
         raise fail("not UTF-8 text", where=f"{path}:{line}", fix="save the file as UTF-8") from None
+    what, fix = recognised(content)
+    if what:
+        raise fail(f"this is {what}", where=str(path), fix=fix)
+    return text
 
 
 def json_value(text: str, where: str) -> Any:
     """The value of JSON text. where: the file (and line), for messages."""
     try:
         require_shallow(text)
-        value = json.loads(text)
+        value = json.loads(text, parse_int=whole_number)
     except json.JSONDecodeError as error:
         place = f"{where}:{error.lineno}" if "\n" in text.strip() else where
         raise fail(f"not valid JSON: {error.msg} (column {error.colno})", where=place) from None
@@ -94,6 +118,13 @@ def json_value(text: str, where: str) -> Any:
     return value
 
 
+def whole_number(digits: str) -> int:
+    """The int of JSON's or YAML's digits. Raises ValueError for more digits than any float has."""
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number has more than {MOST_DIGITS} digits")
+    return int(digits)
+
+
 def json_object(path: Path, *, most: int = SMALL_FILE_BYTES) -> dict[str, Any]:
     """The object of a JSON file. Raises SlimtuneError for anything else."""
     value = json_value(read_text(path, most=most), str(path))
@@ -102,19 +133,73 @@ def json_object(path: Path, *, most: int = SMALL_FILE_BYTES) -> dict[str, Any]:
     return value
 
 
+def json_lines(path: Path, *, content: bytes | None = None) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file that a program of ours writes, each with its line number; blank lines are left out.
+
+    content: its bytes, where they have been read. A last line without a line end was cut off with its process, and is
+    left out unless it is whole. Raises SlimtuneError with every line that is not an object.
+    """
+    data = read_bytes(path, most=LINES_BYTES) if content is None else content
+    rows: list[tuple[int, dict[str, Any]]] = []
+    problems: list[Problem] = []
+    # Not splitlines: U+2028 in a text does not end a line.
+    *lines, last = data.split(b"\n")
+    for number, line in enumerate([*lines, last], 1):
+        if not line.strip():
+            continue
+        try:
+            value = json_value(_decoded(line, f"{path}:{number}"), f"{path}:{number}")
+        except SlimtuneError as error:
+            if number <= len(lines):
+                problems += error.problems
+            continue
+        if isinstance(value, dict):
+            rows.append((number, value))
+        else:
+            problems.append(Problem("not a JSON object", f"{path}:{number}"))
+    if problems:
+        raise bad_data({str(path): problems})
+    return rows
+
+
+def _decoded(line: bytes, where: str) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise fail(f"not UTF-8 text (byte {error.start + 1} of the line)", where=where) from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Without aliases: a few lines of them stand for billions of values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not supported", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
 def yaml_object(path: Path) -> dict[str, Any]:
     """The mapping of a YAML file that a program of ours wrote. A recipe is read by `recipe.yaml_lines`."""
     text = read_text(path, most=2**20)
     try:
-        value = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise fail(f"not valid YAML: {error.problem or error.context}", where=f"{path}{line}") from None
+        value = yaml.load(text, Loader=_PlainLoader)
     except (yaml.YAMLError, *FAULTS) as error:
-        raise fail(f"not valid YAML: {reason(error)}", where=str(path)) from None
+        raise_bad_yaml(error, str(path))
     if not isinstance(value, dict):
         raise fail("not a mapping", where=str(path))
+    if _HALF_CHARACTER.search(json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)):
+        raise fail("half a character (a lone surrogate such as \\ud83d)", where=str(path))
     return value
+
+
+def raise_bad_yaml(error: Exception, where: str) -> NoReturn:
+    """Raise the SlimtuneError for what PyYAML says of a text. where: the file, or what holds the text."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise fail(f"not valid YAML: {error.problem or error.context}", where=f"{where}{line}") from None
+    if isinstance(error, yaml.reader.ReaderError):
+        raise fail(f"not valid YAML: the character U+{int(error.character):04X} is not allowed", where=where) from None
+    raise fail(f"not valid YAML: {reason(error)}", where=where) from None
 
 
 def require_shallow(text: str) -> None:
