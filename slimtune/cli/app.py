@@ -4,6 +4,7 @@ import sys
 from typing import NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from slimtune.cli.chat import chat
 from slimtune.cli.compare import compare
@@ -19,7 +20,7 @@ from slimtune.cli.report import report
 from slimtune.cli.rescore import rescore
 from slimtune.cli.train import train
 from slimtune.cli.version import VersionOption, version
-from slimtune.core.errors import DEFECT, INTERRUPTED, SlimtuneError
+from slimtune.core.errors import BAD_INPUT, DEFECT, INTERRUPTED, Problem, SlimtuneError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, context_settings=CONTEXT)
 
@@ -50,12 +51,18 @@ def train_unsloth(arguments: list[str] | None = None) -> NoReturn:
 def _run(application: typer.Typer, arguments: list[str] | None, name: str | None) -> NoReturn:
     from slimtune.core import console
 
+    console.prepare()
     try:
-        application(args=arguments, prog_name=name)
+        code = application(args=arguments, prog_name=name, standalone_mode=False)
     except SlimtuneError as error:
         console.stderr().error(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except TyperException as error:
+        # Typer itself would print what was typed as it is.
+        if type(error).__name__ != "NoArgsIsHelpError":  # its help is printed already
+            console.stderr().error(str(_misused(error)))
+        sys.exit(BAD_INPUT)
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
     except Exception as error:  # noqa: BLE001 — the one place that may
         # Nothing should get here. If it does, a person sees a sentence, and we the traceback.
@@ -63,4 +70,10 @@ def _run(application: typer.Typer, arguments: list[str] | None, name: str | None
 
         console.stderr().error(defects.report(error))
         sys.exit(DEFECT)
-    sys.exit(0)
+    sys.exit(code or 0)
+
+
+def _misused(error: TyperException) -> Problem:
+    """What Typer says about a command that it cannot read."""
+    context = getattr(error, "ctx", None)
+    return Problem(error.format_message(), fix=f"see  {context.command_path} --help" if context else "")

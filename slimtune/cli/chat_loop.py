@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from slimtune.cli.chat_screen import Screen
+from slimtune.core.console import data
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data import text as texts
 from slimtune.data.records import Message
@@ -268,13 +269,12 @@ def _several_lines(first: str, read: NextLine) -> str:
 def _typed(prompt: str) -> str | None:
     """A line from the terminal."""
     if not sys.stdout.isatty():  # input() would put it among the replies
-        sys.stderr.write(prompt)
-        sys.stderr.flush()
+        data(prompt, err=True)
         prompt = ""
     try:
         return input(prompt)
     except EOFError:
-        sys.stderr.write("\n")
+        data("\n", err=True)
         return None
 
 

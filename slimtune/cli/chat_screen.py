@@ -1,17 +1,15 @@
 """Where a conversation is shown: replies alone on standard output, everything else on standard error."""
 
-import json
 import shutil
 import sys
-import unicodedata
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
-from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
 
 from slimtune.core import console as consoles
+from slimtune.core.console import visible
 from slimtune.evaluate.targets.target import Piece
 from slimtune.serve.chat_sides import Side
 
@@ -23,29 +21,28 @@ class Screen:
 
     def __init__(self) -> None:
         self.notes = consoles.stderr()
-        self._out = sys.stdout
         self.to_terminal = sys.stdout.isatty()
         self._in_thought = self._in_line = False
 
     def heading(self, side: Side) -> None:
         """Whose reply follows, where two are shown one under the other."""
-        self._write(f"── {side.name}\n")
+        consoles.echo(f"── {side.name}")
 
     def piece(self, piece: Piece) -> None:
         """A part of a reply, shown at once; a thought dimly, on standard error, since it is not the reply."""
         if piece.thought:
-            self.notes.out.print(Text(_harmless(piece.text), style="dim"), end="", soft_wrap=True)
+            self.notes.out.print(Text(visible(piece.text), style="dim"), end="", soft_wrap=True)
             self._in_thought = True
         elif piece.text:
             self._end_thought()
-            self._write(_harmless(piece.text) if self.to_terminal else piece.text)
+            consoles.data(visible(piece.text) if self.to_terminal else piece.text)
             self._in_line = True
 
     def end(self) -> None:
         """The end of a reply's line. A script gets a line for an empty reply too."""
         self._end_thought()
         if self._in_line or not self.to_terminal:
-            self._write("\n")
+            consoles.data("\n")
         self._in_line = False
 
     @property
@@ -60,33 +57,21 @@ class Screen:
         """
         if not self.to_terminal:
             texts = {name: text for name, (_, text) in replies.items()}
-            self._write(json.dumps({"prompt": prompt, **texts}, ensure_ascii=False) + "\n")
+            consoles.echo_json({"prompt": prompt, **texts}, indent=None)
             return
         table = Table(box=None, padding=(0, 2, 0, 0), expand=True, header_style="bold")
         for name in replies:
-            table.add_column(name, ratio=1, overflow="fold")
+            table.add_column(Text(visible(name)), ratio=1, overflow="fold")
         if any(thought for thought, _ in replies.values()):
-            table.add_row(*(Text(_harmless(thought.strip()), style="dim") for thought, _ in replies.values()))
-        table.add_row(*(Text(_harmless(text.strip())) for _, text in replies.values()))
-        RichConsole(file=self._out, highlight=False).print(table)
+            table.add_row(*(Text(visible(thought.strip()), style="dim") for thought, _ in replies.values()))
+        table.add_row(*(Text(visible(text.strip())) for _, text in replies.values()))
+        consoles.Console().out.print(table)
 
     def waiting(self, side: Side) -> AbstractContextManager[object]:
         """While a reply is made that is not shown piece by piece."""
-        return self.notes.out.status(f"{side.name} answers …")
-
-    def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
+        return self.notes.out.status(Text(f"{visible(side.name)} answers …"))
 
     def _end_thought(self) -> None:
         if self._in_thought:
             self.notes.out.print()
             self._in_thought = False
-
-
-def _harmless(text: str) -> str:
-    """`text` without what would steer the terminal: a model may write escape sequences, which are shown as \\x1b."""
-    return "".join(
-        character if character in "\n\t" or unicodedata.category(character) != "Cc" else f"\\x{ord(character):02x}"
-        for character in text
-    )

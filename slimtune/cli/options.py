@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from slimtune.core.console import echo
 from slimtune.core.errors import fail
 from slimtune.core.findings import Finding, render
 from slimtune.data.records import Mode
@@ -33,7 +34,7 @@ OverwriteOption = Annotated[bool, Option("--overwrite", help="Replace existing f
 
 def report(findings: Sequence[Finding]) -> None:
     """Print what an inspection found. Exit code 1 if there is an error."""
-    typer.echo(render(findings))
+    echo(render(findings))
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
 from slimtune.cli.options import OverridesArgument
+from slimtune.core.console import echo, echo_json
 from slimtune.core.errors import fail
 
 if TYPE_CHECKING:
@@ -39,12 +38,12 @@ def plan(
     loaded = recipes.load(recipe, [*(overrides or []), *given], methods.names())
     prepared = prepare.prepare(loaded, assume_card=True, card=card)
     if as_json:
-        typer.echo(json.dumps(prepared.as_json(), ensure_ascii=False, indent=2))
+        echo_json(prepared.as_json())
     else:
         screen.plan(Console(), prepared)
     if plot is not None:
         _draw(prepared, plot)
-        typer.echo(f"Picture: {plot}", err=as_json)
+        echo(f"Picture: {plot}", err=as_json)
 
 
 def _draw(prepared: Prepared, path: Path) -> None:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument
+
+from slimtune.core.console import echo
 
 
 def report(run: Annotated[Path, Argument(help="A run folder, e.g. outputs/direct/latest.")]) -> None:
@@ -15,4 +16,4 @@ def report(run: Annotated[Path, Argument(help="A run folder, e.g. outputs/direct
 
     run_folder.read(run)
     experiment_log.write(run)
-    typer.echo(f"Report: {reports.write(run)}")
+    echo(f"Report: {reports.write(run)}")

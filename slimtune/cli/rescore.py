@@ -19,11 +19,11 @@ def rescore(
 
     If standard output is not a terminal, the rows are also written there.
     """
-    from slimtune.core.console import stderr
+    from slimtune.core.console import data, stderr
     from slimtune.evaluate import rescore as rescoring
 
     rescored = rescoring.rescore(file, mode=mode, labels=labels, output=output)
     if not sys.stdout.isatty():
-        sys.stdout.write(rescoring.rows_as_jsonl(rescored.rows))
+        data(rescoring.rows_as_jsonl(rescored.rows))
     for line in rescoring.lines(rescored):
         stderr().say(line)

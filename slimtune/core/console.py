@@ -1,42 +1,88 @@
-"""What a person sees, on a terminal or in a log file: steps, facts, warnings, tables and progress bars."""
+"""What a person sees, on a terminal or in a log file: steps, facts, warnings, tables and progress bars.
 
+Everything that the program prints goes through this file, which shows what could steer a terminal or deceive its reader
+as \\x1b or \\u202e: names, files, templates, replies and servers hold whatever others put there.
+"""
+
+import io
+import json
+import logging
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console as RichConsole
-from rich.markup import escape
+from rich.console import ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.progress import Advance
+from slimtune.core.redaction import without_keys
 
 PATIENCE_SECONDS = 1.5  # work that ends sooner shows no bar
 _LOG_EVERY_SECONDS = 5.0
 _LOG_WIDTH = 120
+# Control characters but for the line end and the tab, marks that reverse the direction of writing, other line ends,
+# characters without width or form, half characters. Emoji and several scripts need joiners; Latin text does not.
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u180e\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+    "|(?<=[!-~])[\u200c\u200d]|[\u200c\u200d](?=[!-~])"
+)
+
+
+def visible(text: str) -> str:
+    """The text with everything that could steer a terminal or deceive a reader written out: \\x1b, \\u202e."""
+    return _STEERING.sub(lambda found: _written_out(found[0]), text.replace("\r\n", "\n"))
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line as it is, without wrapping it, on standard output or standard error."""
+    _write(f"{visible(without_keys(text))}\n", sys.stderr if err else sys.stdout)
+
+
+def echo_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print JSON for another program. What could steer a terminal is escaped as JSON does it, so the value is the same."""
+    text = without_keys(json.dumps(value, ensure_ascii=False, indent=indent))
+    _write(_STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n", sys.stdout)
+
+
+def data(text: str, *, err: bool = False) -> None:
+    """Write text as it is: for another program, or what is visible already."""
+    _write(text, sys.stderr if err else sys.stdout)
+
+
+def prepare() -> None:
+    """Before the first output of the program: no character may end it, and messages of libraries are made visible too."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # nothing where the stream is closed, something else in tests
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
+    logging.setLogRecordFactory(_Logged)
 
 
 class Console:
     """Prints what work tells (`OnProgress`) and tables. In a file, a bar is a line now and then."""
 
     def __init__(self, file: Any = None):
-        self.out = RichConsole(file=file, highlight=False)
+        self.out = _Out(file=file, highlight=False)
         if not self.out.is_terminal:
             self.out.width = _LOG_WIDTH
 
     def step(self, text: str) -> None:
-        self.out.print(f"[bold]▸ {escape(text)}[/bold]")
+        self.out.print(_text(f"▸ {text}", "bold"))
 
     def say(self, text: str) -> None:
-        self.out.print(f"  {escape(text)}")
+        self.out.print(_text(f"  {text}"))
 
     def warn(self, text: str) -> None:
-        self.out.print(f"  [yellow]warning:[/yellow] {escape(text)}")
+        self.out.print(Text.assemble("  ", ("warning:", "yellow"), " ", _text(text)))
 
     def bar(self, label: str) -> AbstractContextManager[Advance]:
         """Shown from 1.5 seconds on: "Counting tokens: 12,000 of 100,000", or the label alone where nobody counts."""
@@ -48,19 +94,19 @@ class Console:
         heading, *body = rows
         table = Table(box=None, padding=(0, 2), show_header=any(heading))
         for place, cell in enumerate(heading):
-            table.add_column(escape(cell), overflow="fold", justify="right" if numbers and place else "left")
+            table.add_column(_text(cell), overflow="fold", justify="right" if numbers and place else "left")
         for row in body:
-            table.add_row(*(escape(str(cell)) for cell in row))
+            table.add_row(*(_text(str(cell)) for cell in row))
         self.out.print(table)
 
     def paths(self, pairs: Sequence[tuple[str, Path | str]]) -> None:
         """Where everything is."""
         self.step("Done")
         for label, path in pairs:
-            self.out.print(f"  {label:<12} {escape(str(path))}")
+            self.out.print(_text(f"  {label:<12} {path}"))
 
     def error(self, text: str) -> None:
-        self.out.print(Text("error: ", style="bold red") + Text(text), soft_wrap=True)
+        self.out.print(Text("error: ", style="bold red") + _text(text), soft_wrap=True)
 
 
 def stderr() -> Console:
@@ -70,10 +116,11 @@ def stderr() -> Console:
 
 @contextmanager
 def _live_bar(out: RichConsole, label: str) -> Iterator[Advance]:
-    columns = (TextColumn("  {task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[told]}"))
+    description, told = (TextColumn(form, markup=False) for form in ("  {task.description}", "{task.fields[told]}"))
+    columns = (description, BarColumn(bar_width=20), told)
     live = Progress(*columns, console=out)
     with _after_patience(live.start, live.stop):
-        task: TaskID = live.add_task(label, total=None, told="")
+        task: TaskID = live.add_task(visible(label), total=None, told="")
 
         def advance(done: int, total: int | None = None, note: str = "") -> None:
             live.update(task, completed=done, total=total, told=_counted(done, total, note))
@@ -92,7 +139,7 @@ def _logged_bar(out: RichConsole, label: str) -> Iterator[Advance]:
             now = time.monotonic()
             if line != last_line and (due or now - last_time >= _LOG_EVERY_SECONDS):
                 last_line, last_time = line, now
-                out.print(f"  {escape(line)}")
+                out.print(_text(f"  {line}"))
 
     def advance(done: int, total: int | None = None, note: str = "") -> None:
         if time.monotonic() - began >= PATIENCE_SECONDS:
@@ -115,6 +162,54 @@ def _after_patience(start: Callable[[], None], stop: Callable[[], None]) -> Iter
         stop()
 
 
+class _Out(RichConsole):
+    """Whatever is printed in this console, nothing of it steers the terminal but its own styles."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            steers = not segment.control and _STEERING.search(segment.text)
+            yield Segment(visible(segment.text), segment.style) if steers else segment
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            raise _unwritable(error) from error
+
+
+class _Logged(logging.LogRecord):
+    """Libraries log what they read in files."""
+
+    def getMessage(self) -> str:
+        return visible(without_keys(super().getMessage()))
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text without a meaning for rich: neither [bold] nor :smile: is one. Made visible here, since `Text` drops \\r."""
+    return Text(visible(without_keys(text)), style=style)
+
+
+def _write(text: str, stream: Any) -> None:
+    if stream is None:  # closed by whoever started the program
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise _unwritable(error) from error
+
+
+def _unwritable(error: OSError) -> SlimtuneError:
+    return fail(f"the output cannot be written: {error.strerror or error}", fix="free some space, or print elsewhere")
+
+
+def _written_out(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 def _counted(done: int, total: int | None, note: str) -> str:
     counted = f"{done:,}" if total is None else f"{done:,} of {total:,}"
-    return f"{counted}  {note}" if note else counted
+    return f"{counted}  {visible(note)}" if note else counted

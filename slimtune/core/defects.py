@@ -8,7 +8,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from slimtune.core.run_record import redact
+from slimtune.core.redaction import redact, redacted_command
 from slimtune.core.versions import installed
 
 MARK = "this is a defect in Slimtune"
@@ -21,7 +21,7 @@ def report(error: BaseException) -> str:
     facts = [f"{key} {value}" for key, value in installed().items()]
     lines = [
         f"time {datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')}",
-        f"command {' '.join(sys.argv)}",
+        f"command {' '.join(redacted_command(sys.argv))}",
         f"python {platform.python_version()} on {platform.platform()}",
         ", ".join(facts),
         text,

@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from slimtune.core.redaction import without_keys
+
 
 @contextlib.contextmanager
 def staged(path: Path, *, replace: bool = True) -> Iterator[Path]:
@@ -66,9 +68,9 @@ def _linked(partial: Path, path: Path) -> bool:
 
 
 def write_text(path: Path, text: str, *, replace: bool = True) -> None:
-    """Write UTF-8 text with its line ends as they are."""
+    """Write UTF-8 text with its line ends as they are, without the keys that this process knows."""
     with staged(path, replace=replace) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_text(without_keys(text), encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:

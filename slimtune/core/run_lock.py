@@ -21,7 +21,8 @@ from typing import Self
 import psutil
 
 from slimtune.core.errors import SlimtuneError, fail
-from slimtune.core.run_record import now, redact
+from slimtune.core.redaction import redacted_command
+from slimtune.core.run_record import now
 
 FILE = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -123,7 +124,7 @@ class RunLock:
                 raise self._held(left)
             self.say(f"replaced a lock left over by {left}: {_why_stale(left)}")
         process = psutil.Process()
-        command = " ".join(redact(part) for part in self.command)
+        command = " ".join(redacted_command(self.command))
         owner = Owner(process.pid, host, process.create_time(), now(), command)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(asdict(owner), ensure_ascii=False).encode() + b"\n", 0)

@@ -6,7 +6,6 @@ The resolved recipe is written first and the manifest is marked complete last, s
 import datetime
 import json
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -17,8 +16,7 @@ from typing import Any
 from slimtune.core import files
 from slimtune.core.errors import fail
 from slimtune.core.memory import Meter
-
-_TOKEN = re.compile(r"\b(hf_|sk-|wandb_v1_)[A-Za-z0-9_-]{6,}")
+from slimtune.core.redaction import redact, redacted_command, without_keys
 
 
 class RunRecord:
@@ -31,7 +29,9 @@ class RunRecord:
 
     def event(self, event: str, message: str, *, step: int | None = None, **details: Any) -> None:
         """Append to events.jsonl: what happened, in words, with its details."""
-        self._append("events.jsonl", {"time": now(), "event": event, "step": step, "message": message, **details})
+        self._append(
+            "events.jsonl", {"time": now(), "event": event, "step": step, "message": redact(message), **details}
+        )
 
     def metric(self, record: dict[str, Any]) -> None:
         """Append a logged step to metrics.jsonl."""
@@ -76,7 +76,7 @@ class RunRecord:
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         with (self.directory / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(without_keys(json.dumps(record, ensure_ascii=False)) + "\n")
 
 
 def open_run(
@@ -113,7 +113,7 @@ def open_run(
         run_id=directory.name,
         status="running",
         complete=False,
-        command=[redact(part) for part in command],
+        command=redacted_command(command),
         started=now(),
         finished=None,
         git=git_state(),
@@ -147,11 +147,6 @@ def _point_latest(link: Path, directory: Path) -> None:
 def now() -> str:
     """The time in UTC, to the second, as ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def redact(text: str) -> str:
-    """The text without access tokens."""
-    return _TOKEN.sub(r"\1…", text)
 
 
 def git_state() -> dict[str, Any] | None:

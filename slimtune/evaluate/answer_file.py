@@ -8,6 +8,7 @@ from typing import Any
 
 from slimtune.core.errors import fail
 from slimtune.core.files import write_lines
+from slimtune.core.redaction import without_keys
 
 
 class AnswerFile:
@@ -25,7 +26,7 @@ class AnswerFile:
         """Append rows in one write, and flush them to the disk."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         with self.path.open("ab", buffering=0) as file:
-            file.write(lines.encode())
+            file.write(without_keys(lines).encode())
             os.fsync(file.fileno())
         self.rows |= {row["id"]: row for row in rows}
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from slimtune.core.console import Console
+from slimtune.core.console import Console, visible
 from slimtune.core.memory import Comparison, sentences
 from slimtune.core.run_folder import mapping
 from slimtune.core.units import size_text
@@ -45,7 +44,7 @@ def plan(console: Console, prepared: Prepared) -> None:
         reason, value = setting["reason"], setting["value"]
         if reason != "recipe":
             shown = size_text(value) if name.endswith("_bytes") and value is not None else _shown(value)
-            table.add_row(f"  {name}", escape(shown), Text(reason, style="dim"))
+            table.add_row(f"  {name}", Text(visible(shown)), Text(visible(reason), style="dim"))
     console.out.print(table)
     _memory(console, plan)
     if plan.estimate is not None:
@@ -53,7 +52,7 @@ def plan(console: Console, prepared: Prepared) -> None:
     first, *others = suggestions.lines(prepared.facts, suggestions.suggest(prepared.facts))
     console.say(first)
     for line in others:
-        console.out.print(Padding(Text(line), (0, 0, 0, 4)))
+        console.out.print(Padding(Text(visible(line)), (0, 0, 0, 4)))
     for note in plan.notes:
         console.say(f"note: {note}")
 
@@ -98,10 +97,10 @@ def mask_audit(console: Console, audit: MaskAudit) -> None:
             f"In {audit.refined_rows} examples marker-based masking differs. The computed response mask is used."
         )
     for example in audit.preview:
-        text = Text(f"  {example['where']}  ", style="dim")
+        text = Text(f"  {visible(example['where'])}  ", style="dim")
         for segment in example["segments"]:
             shown = segment["text"] if segment["supervised"] else _shortened(segment["text"])
-            text.append(shown.replace("\n", "⏎"), style="bold green" if segment["supervised"] else "dim")
+            text.append(visible(shown).replace("\n", "⏎"), style="bold green" if segment["supervised"] else "dim")
         console.out.print(text, soft_wrap=True)
 
 
@@ -118,7 +117,7 @@ def verdict(console: Console, judged: dict[str, Any]) -> None:
     """The before/after table and the verdict in a sentence."""
     rows = [("", "base", "tuned"), *kinds.table(judged)]
     console.table("Before and after, on the same held-out questions", rows)
-    console.out.print(f"  [bold]Verdict:[/bold] {escape(judged['sentence'])}")
+    console.out.print(Text.assemble("  ", ("Verdict:", "bold"), " ", visible(judged["sentence"])))
 
 
 def evaluation(console: Console, folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from slimtune.core import memory, run_record, versions
 from slimtune.core.console import Console
+from slimtune.core.redaction import redact
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
@@ -106,7 +107,7 @@ def ended(record: RunRecord, error: BaseException, console: Console) -> None:
     why = "stopped by a signal" if status == "interrupted" else str(error) or type(error).__name__
     command = resume.command(record.manifest["command"])
     try:
-        record.event(status, run_record.redact(why), resume=command)
+        record.event(status, redact(why), resume=command)
         record.close(status)
         report.write(record.directory)
     except OSError as failure:  # a full disk, which may be the very reason

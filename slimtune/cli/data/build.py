@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
 from typer import Argument, Option
 
 from slimtune.cli.options import OutputOption, OverwriteOption
+from slimtune.core.console import echo
 from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 from slimtune.core.units import plural
 from slimtune.data.records import Mode
@@ -121,7 +121,7 @@ def build(
     with console.stderr().bar("Reading questions"):
         found = question_sources.read(sources, layout=layout, mapping=mapping, first_answer=first_answer)
     for note in found.notes:
-        typer.echo(note, err=True)
+        echo(note, err=True)
     index = _index(corpus, found.questions, terms, cache) if context == "retrieved" else None
     with ExitStack() as opened:
         teach = None
@@ -133,14 +133,14 @@ def build(
     with console.stderr().bar(f"Writing {output.name}"):
         state = write_rows(output, built.rows, overwrite=overwrite)
     for note in built.notes:
-        typer.echo(note, err=True)
+        echo(note, err=True)
     if built.recall:
         shares = ", ".join(f"@{k} {share:.3f}" for k, share in built.recall.items())
-        typer.echo(f"recall of the gold context: {shares}", err=True)
+        echo(f"recall of the gold context: {shares}", err=True)
     if built.without_gold:
         what = f"prompts without the gold context: {built.without_gold:,} of {len(built.rows):,}"
-        typer.echo(what + ("" if ensure_gold else "; --ensure-gold adds it"), err=True)
-    typer.echo(f"{output}: {len(built.rows):,} rows from {plural(len(found.questions), 'question')}, {state}")
+        echo(what + ("" if ensure_gold else "; --ensure-gold adds it"), err=True)
+    echo(f"{output}: {len(built.rows):,} rows from {plural(len(found.questions), 'question')}, {state}")
 
 
 def _index(corpus: str | None, questions: Sequence[Question], terms: TermKind, cache: bool) -> PassageIndex:
@@ -162,7 +162,7 @@ def _index(corpus: str | None, questions: Sequence[Question], terms: TermKind, c
         folder = caches / "slimtune/bm25" if cache else None
         built = index.build(passages, terms=terms, cache=folder, on_progress=progress)
     state = "index read from the cache" if built.from_cache else "indexed"
-    typer.echo(f"{len(passages):,} passages, {state}", err=True)
+    echo(f"{len(passages):,} passages, {state}", err=True)
     return built
 
 
@@ -192,7 +192,7 @@ def _teacher(
         )
         asked = f"{taught.asked:,} asked, {taught.from_file:,} read from {replies_path}"
         right = f"{len(taught.questions):,} of {len(questions):,} correct"
-        typer.echo(f"teacher {taught.name}: {asked}; {right}", err=True)
+        echo(f"teacher {taught.name}: {asked}; {right}", err=True)
         return taught
 
     return teach

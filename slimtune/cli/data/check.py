@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from typer import Option
 
 from slimtune.cli.data import recipes
 from slimtune.cli.options import OptionalFilesArgument
+from slimtune.core.console import echo, echo_json
 from slimtune.core.errors import BAD_INPUT, fail
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def check(
     name = model or (settings.model.base if recipe else "")
     tokenizer = recipes.tokenizer_of(name, settings) if name else None
     if name and not tokenizer:
-        typer.echo(f"{name} is not on this machine: tokens are estimated from characters", err=True)
+        echo(f"{name} is not on this machine: tokens are estimated from characters", err=True)
     held_out = [settings.data.eval, settings.evaluate.data if settings.evaluate else None]
     with console.stderr().bar("Reading evaluation files") as progress:
         compared = [*(against or []), *(path for path in held_out if path)]
@@ -85,17 +85,17 @@ def check(
     facts = _facts(report, settings, name or settings.model.base)
     suggested = suggestions.suggest(facts) if facts else ()
     if as_json:
-        typer.echo(json.dumps(rendering.as_json(report, suggested), ensure_ascii=False, indent=2))
+        echo_json(rendering.as_json(report, suggested))
     else:
         advice = suggestions.lines(facts, suggested) if facts else []
         if advice and not recipe:
             advice[0] += f". Values: the defaults of a recipe. Model: {settings.model.base}"
-        typer.echo("\n".join(rendering.lines(report, limit=limit, advice=advice)))
+        echo("\n".join(rendering.lines(report, limit=limit, advice=advice)))
     if plot is not None:
         from slimtune.datatools.check import picture
 
         picture.plot(report, plot)
-        typer.echo(f"Picture: {plot}", err=True)
+        echo(f"Picture: {plot}", err=True)
     if report.count("error"):
         raise typer.Exit(BAD_INPUT)
     if strict and report.count("warning"):

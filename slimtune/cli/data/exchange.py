@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import typer
 from typer import Argument, Option
 
 from slimtune.cli.options import OutputOption, OverwriteOption, TrainingFilesArgument
+from slimtune.core.console import echo
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.units import plural
 from slimtune.recipe.names import Layout
@@ -51,11 +51,11 @@ def export(
     _say([*losses, *dropped], f"{output}: {plural(len(rows), 'row')} in the layout {to}, {state}")
     if estimated:
         tokens, longest = estimated.total, estimated.longest
-        typer.echo(f"about {tokens:,} tokens per epoch (estimated), the longest example about {longest:,}")
+        echo(f"about {tokens:,} tokens per epoch (estimated), the longest example about {longest:,}")
         if price_per_million is not None:
             amount = cost(tokens, epochs, price_per_million)
             what = f"{plural(epochs, 'epoch')} at {price_per_million:g} USD per million tokens"
-            typer.echo(f"about {amount:,.2f} USD (estimated) for {what}")
+            echo(f"about {amount:,.2f} USD (estimated) for {what}")
 
 
 def import_(
@@ -87,5 +87,5 @@ def import_(
 
 def _say(losses: Sequence[str], result: str) -> None:
     for loss in losses:
-        typer.echo(loss, err=True)
-    typer.echo(result)
+        echo(loss, err=True)
+    echo(result)

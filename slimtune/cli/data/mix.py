@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
 from slimtune.cli.options import OutputOption, OverwriteOption
+from slimtune.core.console import echo
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.units import plural
 
@@ -63,11 +63,11 @@ def mix(
     with console.stderr().bar("Writing rows"):
         state = write_rows(output, to_rows(mixture.conversations, layout)[0], overwrite=overwrite)
     _show(mixture)
-    typer.echo(f"{output}: {plural(mixture.used.total(), 'row')} in the layout {layout}, {state}")
+    echo(f"{output}: {plural(mixture.used.total(), 'row')} in the layout {layout}, {state}")
     if mixture.missing_general:
-        typer.echo(f"warning: {general} is {mixture.missing_general:,} rows short of its share", err=True)
+        echo(f"warning: {general} is {mixture.missing_general:,} rows short of its share", err=True)
     if general and not 0.1 <= share <= 0.2:
-        typer.echo("note: a general share of 0.1 to 0.2 is usual", err=True)
+        echo("note: a general share of 0.1 to 0.2 is usual", err=True)
 
 
 def _weighted(text: str, problems: list[Problem]) -> tuple[str, float]:
@@ -106,13 +106,13 @@ def _caps(texts: Sequence[str], problems: list[Problem]) -> tuple[int | None, di
 
 
 def _show(mixture: Mixture) -> None:
-    typer.echo("rows in  rows out   share  file")
+    echo("rows in  rows out   share  file")
     for report in mixture.files:
         path, rows = report.file.path, report.file.rows
         used = mixture.used[path]
-        typer.echo(f"{rows:7,}  {used:8,}  {used / mixture.used.total():6.1%}  {path}")
+        echo(f"{rows:7,}  {used:8,}  {used / mixture.used.total():6.1%}  {path}")
     for source, count in mixture.capped.items():
-        typer.echo(f"--cap leaves out {count:,} rows of {source}")
+        echo(f"--cap leaves out {count:,} rows of {source}")
     for report in mixture.files:
         for note in report.notes:
-            typer.echo(f"note: {note}", err=True)
+            echo(f"note: {note}", err=True)

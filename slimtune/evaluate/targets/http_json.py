@@ -2,6 +2,7 @@
 
 import email.utils
 import ipaddress
+import json
 import random
 import threading
 import time
@@ -12,7 +13,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from slimtune.core.errors import fail
-from slimtune.core.run_record import redact
+from slimtune.core.redaction import keep_secret, redact, without_keys
 
 ATTEMPTS = 5
 """How often a request is sent before a fault is believed to last."""
@@ -56,7 +57,8 @@ class JsonServer:
 
     def __init__(self, url: str, *, api_key: str | None, timeout_seconds: float):
         self.url = url
-        self._key, self._timeout = api_key, timeout_seconds
+        keep_secret(api_key)
+        self._timeout = timeout_seconds
         self._closed = threading.Event()
         try:
             self._http = httpx.Client(
@@ -108,7 +110,7 @@ class JsonServer:
             raise NoAnswerError(reason, gone=gone, passing=isinstance(error, httpx.TransportError)) from error
         status = response.status_code
         try:
-            answer = response.json()
+            answer = json.loads(without_keys(response.text))  # some servers repeat what they were sent
         except ValueError:
             answer = None
         failed = isinstance(answer, dict) and answer.get("error")  # proxies report errors of others with 200
@@ -127,8 +129,7 @@ class JsonServer:
         )
 
     def _clean(self, text: str) -> str:
-        """In one line, not too long, without the key: some servers repeat what they were sent."""
-        text = text.replace(self._key, "…") if self._key else text
+        """In one line, not too long, without keys."""
         return redact(" ".join(text.split()))[:_QUOTED]
 
 
