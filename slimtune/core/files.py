@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and the hash of a file's bytes."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -13,29 +14,76 @@ from typing import Any
 
 import psutil
 
+from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.redaction import without_keys
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_PARTIAL = re.compile(r"\..+\.slimtune-([0-9]+)-[0-9a-f]{8}\.partial", re.DOTALL)
 
 
 @contextlib.contextmanager
 def staged(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; afterwards, flush that file to disk and rename it to `path`.
 
-    replace: whether a file that is there by then is replaced; if not, FileExistsError is raised and it stays.
+    replace: whether a file that is there by then is replaced; if not, it stays.
     After an error nothing is left over. Leftovers of killed processes are removed first; a child of such a process may
     still write under its process id. Delete the temporary file to leave `path` as it is.
+    Raises SlimtuneError, see `writing`, and FileExistsError for a file that must not be replaced.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
     partial = path.with_name(f".{short(path.name)}.slimtune-{os.getpid()}-{secrets.token_hex(4)}.partial")
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(path)
+            yield partial
+            if partial.exists():
+                sync_path(partial)
+                if replace or not _linked(partial, path):
+                    partial.replace(path)
+                sync_path(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says while `path` is written into a SlimtuneError that names it and says what to do."""
     try:
-        yield partial
-        if partial.exists():
-            sync_path(partial)
-            if replace or not _linked(partial, path):
-                partial.replace(path)
-            sync_path(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except BaseException as error:
+        failure = failure_to_write(error)
+        if failure is None or isinstance(error, SlimtuneError):
+            raise
+        # What lies beside `path`, or in a folder beside it, is its temporary form.
+        named = Path(os.fsdecode(failure.filename)) if failure.filename else path
+        where = str(path if path.parent in named.parents else named)
+        if failure.errno in _FULL:
+            raise fail("the disk is full", where=where, fix="free some space and try again") from failure
+        if failure.errno in (errno.EEXIST, errno.ENOTDIR) and where != str(path):
+            raise fail("this is a file, not a folder", where=where, fix="name another place") from failure
+        if failure.errno == errno.EEXIST:
+            raise  # for whoever asked not to replace it
+        fix = "name a place that you may write to" if failure.errno in _FORBIDDEN else "name another place"
+        raise fail(f"cannot be written: {failure.strerror or failure}", where=where, fix=fix) from failure
+
+
+def failure_to_write(error: BaseException) -> OSError | None:
+    """What kept a file from being written, also where `writing` has told so already; None for any other error.
+
+    safetensors and tokenizers raise errors of their own that end in "(os error 28)", and torch.save a RuntimeError of its
+    C++ writer that does not say why.
+    """
+    if isinstance(error, SlimtuneError):
+        return error.__cause__ if isinstance(error.__cause__, OSError) else None
+    if isinstance(error, OSError):
+        return error
+    if number := re.search(r"\(os error ([0-9]+)\)", str(error)):
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):
+        return OSError(errno.EIO, "PyTorch could not write a file to its end")
+    return None
 
 
 def short(name: str) -> str:
@@ -43,10 +91,14 @@ def short(name: str) -> str:
     return name.encode()[:150].decode(errors="ignore")
 
 
+def is_partial(name: str) -> bool:
+    """Whether a file's name is that of a file which is being written, or was when its process ended."""
+    return _PARTIAL.fullmatch(name) is not None
+
+
 def _remove_leftovers(path: Path) -> None:
-    ours = re.compile(rf"\.{re.escape(short(path.name))}\.slimtune-([0-9]+)-[0-9a-f]{{8}}\.partial")
     for left in path.parent.glob(f".{glob.escape(short(path.name))}.slimtune-*.partial"):
-        found = ours.fullmatch(left.name)
+        found = _PARTIAL.fullmatch(left.name)
         if found and not left.is_symlink() and not psutil.pid_exists(int(found[1])):
             left.unlink(missing_ok=True)
 

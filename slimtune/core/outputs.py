@@ -6,32 +6,19 @@ begins, and once more when the output gets its name.
 """
 
 import contextlib
-import errno
-import glob
-import json
 import os
-import secrets
-import shutil
-import socket
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
+from slimtune.core.errors import fail
+from slimtune.core.files import existing, staged, writing
 
-from slimtune.core.errors import SlimtuneError, fail
-from slimtune.core.files import existing, short, staged, sync_path
-from slimtune.core.run_lock import process_runs
-
-MARKER = ".slimtune"
-"""A file in each folder that is made under another name first, or replaced whole: what made it, and of which files."""
 SOFTWARE = "Slimtune"
 """What a picture's `Software` says: with it, `made_here` knows the picture again."""
 PAGE_MARK = f'<meta name="generator" content="{SOFTWARE}">'
 """In the head of every page, for the same purpose."""
 _PNG = b"\x89PNG\r\n\x1a\n"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -53,9 +40,9 @@ def file(
     Raises SlimtuneError where the path is a folder, a device, an input, somebody else's file, or not writable.
     """
     target = named(path, option)
-    where = _where(target, option)
+    where = place_of(target, option)
     with writing(target):
-        if (found := _found(target)) is not None:
+        if (found := found_at(target)) is not None:
             if stat.S_ISDIR(found.st_mode):
                 raise fail("this is a folder; the output is a file", where=where, fix="name a file")
             if not stat.S_ISREG(found.st_mode):
@@ -81,12 +68,12 @@ def staged_file(
     Raises SlimtuneError where the disk is full, the place not writable, or the name taken by now. Nothing is left then.
     """
     with writing(target):
-        replace = overwrite or (_found(target) is not None and ours(target))
+        replace = overwrite or (found_at(target) is not None and ours(target))
         try:
             with staged(target, replace=replace) as partial:
                 yield partial
         except FileExistsError:
-            if _found(target) is None:
+            if found_at(target) is None:
                 raise
             what = "the file has appeared while the command ran, so it was not replaced"
             raise fail(what, where=str(target), fix="name another file, or replace it with --overwrite") from None
@@ -118,12 +105,12 @@ def require_no_input(target: Path, reads: Iterable[Path | str], option: str = ""
         place = Path(read).expanduser()
         try:
             inside = (one for one in place.rglob("*") if not one.is_dir()) if place.is_dir() else ()
-            is_input = _same(target, place) or any(_same(target, one) for one in inside)
+            is_input = is_same(target, place) or any(is_same(target, one) for one in inside)
         except (OSError, ValueError):  # a hub id, or what cannot be a path
             continue
         if is_input:
             what = "the output is also an input of this command"
-            raise fail(what, where=_where(target, option), fix="name another file")
+            raise fail(what, where=place_of(target, option), fix="name another file")
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
@@ -144,136 +131,20 @@ def folder(
     """
     target = named(path, option)
     with writing(target):
-        if _found(target) is not None:
+        if found_at(target) is not None:
             if not target.is_dir():
                 fix = "name a folder that does not exist yet"
-                raise fail(f"this is a file; {what} need a folder", where=_where(target, option), fix=fix)
-            if any(_same(target, Path(read).expanduser()) for read in reads):
+                raise fail(f"this is a file; {what} need a folder", where=place_of(target, option), fix=fix)
+            if any(is_same(target, Path(read).expanduser()) for read in reads):
                 fix = "name another folder"
-                raise fail("the output is also an input of this command", where=_where(target, option), fix=fix)
+                raise fail("the output is also an input of this command", where=place_of(target, option), fix=fix)
             if any(target.iterdir()) and not ours(target):
                 text = "the folder holds files that Slimtune did not write"
-                raise fail(text, where=_where(target, option), fix="name a folder that is empty or does not exist yet")
+                raise fail(
+                    text, where=place_of(target, option), fix="name a folder that is empty or does not exist yet"
+                )
         require_writable(target, option)
     return target
-
-
-@contextlib.contextmanager
-def staged_folder(target: Path, *, what: str, keep_as: Path | None = None) -> Iterator[Path]:
-    """Yield a new folder beside `target` to write into; afterwards it takes `target`'s place in one step.
-
-    what: the kind of folder, written into its marker. A folder that was at `target` must be ours (see `is_marked` or
-    `folder`): it is removed once the new one has its name. keep_as: where what was written goes after an error, in place
-    of earlier evidence of the same kind; None removes it. Leftovers of killed processes are removed first.
-    Raises SlimtuneError where the disk is full or the place not writable.
-    """
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(target)
-        staged = _beside(target, "partial")
-        staged.mkdir()
-        mark(staged, what)
-    try:
-        with writing(target):
-            yield staged
-            publish(staged, target)
-    except BaseException:
-        if keep_as is not None and staged.is_dir():
-            with writing(keep_as):
-                publish(staged, keep_as)
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
-
-
-def publish(staged: Path, target: Path) -> None:
-    """Give a finished folder its name. An older folder of ours is whole until then, and removed afterwards."""
-    mark(staged, _marker(staged).get("what", "results"), complete=True)
-    for path in staged.rglob("*"):
-        if path.is_file():
-            sync_path(path)
-    sync_path(staged)
-    old = None
-    if target.exists():
-        require_ours(target)
-        old = _beside(target, "old")
-        target.rename(old)
-    staged.rename(target)
-    sync_path(target.parent)
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def mark(folder: Path, what: str, *, complete: bool = False) -> None:
-    """Write the marker: what the folder is, the process that fills it, and once it is complete the files it holds."""
-    process = psutil.Process()
-    content: dict[str, Any] = {"made_by": "slimtune", "what": what}
-    content |= {"process": process.pid, "host": socket.gethostname(), "started": process.create_time()}
-    if complete:
-        content["files"] = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
-    (folder / MARKER).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def add(folder: Path, name: str) -> None:
-    """Note a file that was written into a finished folder later."""
-    content = _marker(folder)
-    if content and name not in content.get("files", []):
-        content["files"] = sorted([*content.get("files", []), name])
-        (folder / MARKER).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def is_marked(folder: Path, what: str | None = None) -> bool:
-    """Whether the folder has our marker, for this kind of content if one is named."""
-    content = _marker(folder)
-    return bool(content) and what in (None, content.get("what"))
-
-
-def foreign_files(folder: Path) -> list[str]:
-    """The files in a finished folder of ours that we did not write, by their names in it."""
-    listed = {*_marker(folder).get("files", []), MARKER}
-    present = (str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
-    return sorted(name for name in present if name not in listed)
-
-
-def require_ours(folder: Path, option: str = "") -> None:
-    """Raise SlimtuneError unless the folder is a finished one of ours and nobody else put anything into it."""
-    if not folder.is_dir() or (not is_marked(folder) and any(folder.iterdir())):
-        what = "this is not a folder that Slimtune made"
-        raise fail(what, where=_where(folder, option), fix="name a folder that does not exist yet")
-    if is_marked(folder) and (extra := foreign_files(folder)):
-        shown = ", ".join(extra[:5]) + (f" and {len(extra) - 5} more" if len(extra) > 5 else "")
-        what = f"the folder would be replaced, and holds files that Slimtune did not write: {shown}"
-        raise fail(what, where=_where(folder, option), fix="move them elsewhere, or name another folder")
-
-
-def remove_leftovers(target: Path) -> None:
-    """Remove the unfinished and the replaced folders beside `target` whose process has ended, if they bear our marker."""
-    for kind in ("partial", "old"):
-        for left in target.parent.glob(f".{glob.escape(short(target.name))}.*.{kind}"):
-            if not left.is_symlink() and _is_abandoned(_marker(left)):
-                shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_abandoned(marker: dict[str, Any]) -> bool:
-    """Whether the process that filled the folder has ended. Processes of other machines cannot be seen."""
-    match marker:
-        case {"process": int(pid), "started": float(started), "host": host} if host == socket.gethostname():
-            return not process_runs(pid, started)
-    return False
-
-
-def _beside(target: Path, kind: str) -> Path:
-    return target.with_name(f".{short(target.name)}.{secrets.token_hex(8)}.{kind}")
-
-
-def _marker(folder: Path) -> dict[str, Any]:
-    path = folder / MARKER
-    try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > 2**24:
-            return {}
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) and content.get("made_by") == "slimtune" else {}
 
 
 # ---- what the system says --------------------------------------------------------------------------------------------
@@ -290,9 +161,9 @@ def named(path: Path | str, option: str = "") -> Path:
         what = "a path cannot contain half a character (a lone surrogate)"
         raise fail(what, where=option or repr(str(path))) from None
     except RuntimeError as error:  # no such user, or links in a circle
-        raise fail(f"not a usable path: {error}", where=_where(Path(path), option)) from None
+        raise fail(f"not a usable path: {error}", where=place_of(Path(path), option)) from None
     except OSError as error:
-        raise fail(f"not a usable path: {error.strerror}", where=_where(Path(path), option)) from None
+        raise fail(f"not a usable path: {error.strerror}", where=place_of(Path(path), option)) from None
 
 
 def require_writable(folder: Path, option: str = "") -> None:
@@ -300,31 +171,14 @@ def require_writable(folder: Path, option: str = "") -> None:
     folder = folder.absolute()
     place = existing(folder)
     if not place.is_dir():
-        raise fail(f"{place} is a file, not a folder", where=_where(folder, option), fix="name a place in a folder")
+        raise fail(f"{place} is a file, not a folder", where=place_of(folder, option), fix="name a place in a folder")
     _require_short_names(folder, option)
     if not _allowed(place, os.W_OK | os.X_OK):
         what = "you may not write here"
-        raise fail(what, where=_where(place, option), fix="name a folder that you may write to")
+        raise fail(what, where=place_of(place, option), fix="name a folder that you may write to")
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says while `path` is written into a SlimtuneError that names it and says what to do."""
-    try:
-        yield
-    except SlimtuneError:
-        raise
-    except OSError as error:
-        where = str(path)
-        if error.errno in _FULL:
-            raise fail("the disk is full", where=where, fix="free some space and try again") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            fix = "name a place that you may write to"
-            raise fail(f"cannot be written: {error.strerror}", where=where, fix=fix) from error
-        raise fail(f"cannot be written: {error.strerror or error}", where=where, fix="name another place") from error
-
-
-def _found(path: Path) -> os.stat_result | None:
+def found_at(path: Path) -> os.stat_result | None:
     """What is at a path, links not followed; None for nothing. `os.path.lexists` also denies what cannot be looked at."""
     try:
         return path.lstat()
@@ -342,10 +196,10 @@ def _require_short_names(path: Path, option: str) -> None:
     longest = os.pathconf(place, "PC_NAME_MAX")
     if any(len(os.fsencode(part)) > longest for part in path.relative_to(place).parts):
         what = f"a name in this path is longer than the {longest} bytes that the file system allows"
-        raise fail(what, where=_where(path, option), fix="name a shorter path")
+        raise fail(what, where=place_of(path, option), fix="name a shorter path")
 
 
-def _same(path: Path, other: Path) -> bool:
+def is_same(path: Path, other: Path) -> bool:
     """Whether two paths are one file, by links of either kind too."""
     try:
         return path.resolve() == other.resolve() or path.samefile(other)
@@ -353,5 +207,5 @@ def _same(path: Path, other: Path) -> bool:
         return False
 
 
-def _where(path: Path, option: str) -> str:
+def place_of(path: Path, option: str) -> str:
     return f"{option} {path}" if option else str(path)

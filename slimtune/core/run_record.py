@@ -75,7 +75,8 @@ class RunRecord:
         self.update(status=status, finished=finished, complete=status == "complete")
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        with (self.directory / name).open("a", encoding="utf-8") as file:
+        path = self.directory / name
+        with files.writing(path), path.open("a", encoding="utf-8") as file:
             file.write(without_keys(json.dumps(record, ensure_ascii=False)) + "\n")
 
 

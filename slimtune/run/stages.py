@@ -11,6 +11,7 @@ from typing import Any
 
 from slimtune.core import memory, run_record, versions
 from slimtune.core.console import Console
+from slimtune.core.errors import SlimtuneError
 from slimtune.core.redaction import redact
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
@@ -110,8 +111,8 @@ def ended(record: RunRecord, error: BaseException, console: Console) -> None:
         record.event(status, redact(why), resume=command)
         record.close(status)
         report.write(record.directory)
-    except OSError as failure:  # a full disk, which may be the very reason
-        console.warn(f"The record of the run is incomplete: {failure.strerror or failure}")
+    except (OSError, SlimtuneError) as failure:  # a full disk, which may be the very reason
+        console.warn(f"The record of the run is incomplete: {failure}")
     console.say(f"Resume with: {command}")
 
 

@@ -6,7 +6,6 @@ Transformers' Trainer writes into `checkpoint-N` in place, so a killed process l
 import errno
 import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import SlimtuneError, fail
-from slimtune.core.files import existing
+from slimtune.core.files import existing, failure_to_write
 from slimtune.core.units import size_text
 from slimtune.train.safeguards.checkpoints import (
     PARTIAL,
@@ -64,10 +63,10 @@ def keep_whole(trainer: Any, on_saved: OnSaved) -> None:
             if trainer.args.should_save:
                 # What cannot be removed now is removed before the next checkpoint is written.
                 shutil.rmtree(partial, ignore_errors=True)
-            reason = _failure_to_write(error)
-            if reason is None:
+            failure = failure_to_write(error)
+            if failure is None:
                 raise
-            raise _cannot_write(checkpoints, step, needed, reason) from error
+            raise _cannot_write(checkpoints, step, needed, failure.strerror or str(failure)) from error
         if trainer.args.should_save:
             final, best = checkpoints / f"checkpoint-{step}", trainer.state.best_model_checkpoint
             _rotate(checkpoints, trainer.args.save_total_limit, (step, final), Path(best) if best else None)
@@ -187,22 +186,6 @@ def _expected_bytes(checkpoints: Path, model: Any) -> int:
     sizes = [sum(path.stat().st_size for path in files_of(folder)) for _, folder in by_step(checkpoints)]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return max(sizes, default=sum(p.nbytes + 8 * p.numel() for p in trainable) + _TEXT_BYTES)
-
-
-def _failure_to_write(error: BaseException) -> str | None:
-    """Why a file could not be written; None for any other error.
-
-    Python's own writing raises OSError. safetensors and tokenizers raise errors of their own that end in "(os error
-    28)", and torch.save a RuntimeError of its C++ writer that does not say why.
-    """
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    number = re.search(r"\(os error ([0-9]+)\)", str(error))
-    if number and not isinstance(error, SlimtuneError):
-        return os.strerror(int(number[1]))
-    if isinstance(error, RuntimeError) and "inline_container" in str(error):
-        return "PyTorch could not write a file to its end"
-    return None
 
 
 def _cannot_write(checkpoints: Path, step: int, needed: int, reason: str) -> SlimtuneError:
