@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from slimtune.core import run_watched
+from slimtune.core import processes, run_watched
 from slimtune.core.errors import SlimtuneError, fail
 
 _POLL_SECONDS = 0.2
@@ -29,7 +29,9 @@ def script(path: Path, *arguments: str) -> list[str]:
 
 
 def offline_environment(**more: str) -> dict[str, str]:
-    """This process's environment with this package on the path. Offline: no local folder is looked up on the Hub."""
+    """This process's environment with this package on the path. Offline: no local folder is looked up on the Hub.
+    Whoever is started with it ends with this process (`processes.children_end_with_us`)."""
+    processes.children_end_with_us()
     return os.environ | {"PYTHONPATH": _PACKAGE_ROOT, "HF_HUB_OFFLINE": "1"} | more
 
 

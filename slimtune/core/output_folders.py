@@ -20,7 +20,7 @@ import psutil
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import is_partial, short, sync_path, write_text, writing
 from slimtune.core.outputs import found_at, is_same, named, place_of, require_writable
-from slimtune.core.run_lock import process_runs
+from slimtune.core.processes import process_runs
 
 MARKER = ".slimtune"
 """A file in each folder that is made under another name first, or replaced whole: what made it, and of which files."""

@@ -21,12 +21,14 @@ from typing import Self
 import psutil
 
 from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.processes import children_end_with_us, process_runs
 from slimtune.core.redaction import redacted_command
 from slimtune.core.run_record import now
 
 FILE = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_SAME_START_SECONDS = 2.0
+_held: set[int] = set()
+"""Descriptors of this process's locks. A forked child has them too, and would hold the lock for as long as it lives."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,6 @@ class Owner:
         return process_runs(self.pid, self.started)
 
 
-def process_runs(pid: int, started: float) -> bool:
-    """Whether this very process runs on this machine: a reused number belongs to one with another start."""
-    try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < _SAME_START_SECONDS
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 class RunLock:
     """A context manager that holds an existing folder's lock.
 
@@ -69,6 +61,7 @@ class RunLock:
         self.command = sys.argv if command is None else command
 
     def __enter__(self) -> Self:
+        children_end_with_us()
         try:
             self._descriptor = self._take()
         except OSError as error:
@@ -78,21 +71,24 @@ class RunLock:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._descriptor not in _held:  # a forked child that leaves the block
+            return
         try:
             # Removed while it is still held, so that nobody can hold the file that is being removed.
             if _is_at(self._descriptor, self.path):
                 self.path.unlink()
         finally:
-            # Says it explicitly: a forked child has the same open file and may live longer.
+            # Says it explicitly: a child that is just being forked still has the same open file.
             with contextlib.suppress(OSError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            os.close(self._descriptor)
+            _close(self._descriptor)
 
     def _take(self) -> int:
         while True:
             with contextlib.ExitStack() as opened:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-                opened.callback(os.close, descriptor)
+                _held.add(descriptor)
+                opened.callback(_close, descriptor)
                 certain = self._lock(descriptor)
                 # Between opening and locking, the earlier owner may have removed this file: then it is nobody's.
                 if _is_at(descriptor, self.path):
@@ -139,6 +135,21 @@ class RunLock:
         else:
             what, fix = f"another run is using this folder: {owner}", f"wait for it, or end it with  kill {owner.pid}"
         return fail(what, where=str(self.path), fix=fix)
+
+
+def _close(descriptor: int) -> None:
+    _held.discard(descriptor)
+    os.close(descriptor)
+
+
+def _let_go() -> None:
+    """In a forked child: close the locks, which stay with the parent alone and go with it."""
+    while _held:
+        with contextlib.suppress(OSError):
+            os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
