@@ -7,7 +7,6 @@ as \\x1b or \\u202e: names, files, templates, replies and servers hold whatever 
 import io
 import json
 import logging
-import re
 import sys
 import threading
 import time
@@ -26,21 +25,11 @@ from rich.text import Text
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.progress import Advance
 from slimtune.core.redaction import without_keys
+from slimtune.core.visible import STEERING, visible
 
 PATIENCE_SECONDS = 1.5  # work that ends sooner shows no bar
 _LOG_EVERY_SECONDS = 5.0
 _LOG_WIDTH = 120
-# Control characters but for the line end and the tab, marks that reverse the direction of writing, other line ends,
-# characters without width or form, half characters. Emoji and several scripts need joiners; Latin text does not.
-_STEERING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u180e\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-    "|(?<=[!-~])[\u200c\u200d]|[\u200c\u200d](?=[!-~])"
-)
-
-
-def visible(text: str) -> str:
-    """The text with everything that could steer a terminal or deceive a reader written out: \\x1b, \\u202e."""
-    return _STEERING.sub(lambda found: _written_out(found[0]), text.replace("\r\n", "\n"))
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -51,7 +40,7 @@ def echo(text: str, *, err: bool = False) -> None:
 def echo_json(value: Any, *, indent: int | None = 2) -> None:
     """Print JSON for another program. What could steer a terminal is escaped as JSON does it, so the value is the same."""
     text = without_keys(json.dumps(value, ensure_ascii=False, indent=indent))
-    _write(_STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n", sys.stdout)
+    _write(STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n", sys.stdout)
 
 
 def data(text: str, *, err: bool = False) -> None:
@@ -167,7 +156,7 @@ class _Out(RichConsole):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
-            steers = not segment.control and _STEERING.search(segment.text)
+            steers = not segment.control and STEERING.search(segment.text)
             yield Segment(visible(segment.text), segment.style) if steers else segment
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -203,11 +192,6 @@ def _write(text: str, stream: Any) -> None:
 
 def _unwritable(error: OSError) -> SlimtuneError:
     return fail(f"the output cannot be written: {error.strerror or error}", fix="free some space, or print elsewhere")
-
-
-def _written_out(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _counted(done: int, total: int | None, note: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slimtune.core.units import plural
+from slimtune.core.visible import visible
 
 DEFECT = 1
 BAD_INPUT = 2
@@ -17,8 +18,6 @@ _SHOWN_PER_FILE = 50
 _MOST_PLACES = 5  # of one and the same fault
 _LONGEST_LINE = 1000
 _LINE, _NUMBER = re.compile(r":[0-9]+\Z"), re.compile(r"[0-9][0-9,]*")
-# What a terminal would obey, and what no UTF-8 stream takes; text of files and arguments may hold it.
-_UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def _line_of(problem: Problem, path: str) -> int:
 
 def printable(text: str) -> str:
     """The text with control characters and lone surrogates as escapes, and overlong lines without their middle."""
-    text = _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    text = visible(text)
     return "\n".join(map(_within, text.split("\n"))) if len(text) > _LONGEST_LINE else text
 
 

@@ -42,10 +42,30 @@ def test_only_core_cli_and_run_print():
             dotted for dotted in imports(tree) if f"{dotted}.".startswith(("rich.", "typer.", "slimtune.core.console."))
         ]
         found |= {f"{name} imports {dotted}" for dotted in names}
-        if "__main__" not in {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}:
+        if not _is_a_process(tree):
             calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
             found |= {f"{name}:{node.lineno} prints" for node in calls if getattr(node.func, "id", "") == "print"}
     assert not found
+
+
+def test_only_the_console_writes_to_the_terminal():
+    """It shows what could steer the terminal; `print`, `echo` of Typer and a stream's `write` do not."""
+    found = set()
+    for name, tree in FILES.items():
+        if name == "slimtune/core/console.py" or _is_a_process(tree):
+            continue
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            written = ast.unparse(call.func)
+            if written in ("print", "typer.echo", "typer.secho", "RichConsole", "rich.print", "rprint") or (
+                written.startswith(("sys.stdout.", "sys.stderr.")) and "write" in written
+            ):
+                found.add(f"{name}:{call.lineno} {written}")
+        found |= {f"{name} imports {dotted}" for dotted in imports(tree) if dotted == "rich.console.Console"}
+    assert not found
+
+
+def _is_a_process(tree):
+    return "__main__" in {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
 
 
 def test_no_file_is_longer_than_400_lines():

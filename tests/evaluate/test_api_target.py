@@ -8,6 +8,7 @@ import pytest
 from support.api_server import Answer, ApiServer, chat, error
 
 from slimtune.core.errors import SlimtuneError
+from slimtune.core.redaction import keep_secret
 from slimtune.data.records import Message
 from slimtune.evaluate.targets import http_json
 from slimtune.evaluate.targets.api_target import open_api
@@ -345,3 +346,13 @@ def test_a_key_that_a_server_repeats_is_cut_out():
     ):
         open_api(server.url, "m", api_key="my-own-key")
     assert "my-own-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["my-own-key", 'a "quoted\\" key', "schlüssel-zum-glück"])
+def test_a_key_that_a_reply_repeats_is_cut_out(key):
+    with ApiServer(lambda body: chat(f"you sent {key}, I think")) as server:
+        target = open_api(server.url, "m", api_key="another-key")
+        keep_secret(key)
+        ((reply,),) = target.generate([ask()], Sampling(4))
+        target.close()
+    assert reply.text == "you sent …, I think"

@@ -58,7 +58,7 @@ class JsonServer:
     def __init__(self, url: str, *, api_key: str | None, timeout_seconds: float):
         self.url = url
         keep_secret(api_key)
-        self._timeout = timeout_seconds
+        self._key, self._timeout = api_key, timeout_seconds
         self._closed = threading.Event()
         try:
             self._http = httpx.Client(
@@ -110,7 +110,8 @@ class JsonServer:
             raise NoAnswerError(reason, gone=gone, passing=isinstance(error, httpx.TransportError)) from error
         status = response.status_code
         try:
-            answer = json.loads(without_keys(response.text))  # some servers repeat what they were sent
+            text = response.content.decode(json.detect_encoding(response.content))
+            answer = json.loads(without_keys(text))  # some servers repeat what they were sent
         except ValueError:
             answer = None
         failed = isinstance(answer, dict) and answer.get("error")  # proxies report errors of others with 200
@@ -129,7 +130,8 @@ class JsonServer:
         )
 
     def _clean(self, text: str) -> str:
-        """In one line, not too long, without keys."""
+        """In one line, not too long, without keys, however short this server's is."""
+        text = text.replace(self._key, "…") if self._key else text
         return redact(" ".join(text.split()))[:_QUOTED]
 
 
