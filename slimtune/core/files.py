@@ -19,7 +19,7 @@ from slimtune.core.redaction import without_keys
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_PARTIAL = re.compile(r"\..+\.slimtune-([0-9]+)-[0-9a-f]{8}\.partial", re.DOTALL)
+_PARTIAL = re.compile(r"\..+\.slimtune-([0-9]{1,9})-[0-9a-f]{8}\.partial", re.DOTALL)
 
 
 @contextlib.contextmanager

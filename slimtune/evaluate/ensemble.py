@@ -5,15 +5,16 @@ test set make any ensemble look better than its members.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
 from slimtune.core import versions
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.core.files import sha256_file, write_lines
+from slimtune.core.files import sha256_file
 from slimtune.core.progress import OnProgress
 from slimtune.evaluate import asking, evaluation, items, kinds
 from slimtune.evaluate.answer_file import AnswerFile
@@ -24,6 +25,7 @@ from slimtune.evaluate.judge.contenders import Contender
 from slimtune.evaluate.judge.text import some
 from slimtune.evaluate.kinds.choice_figures import labels_in
 from slimtune.evaluate.kinds.kind import Answer, Answers, Item
+from slimtune.evaluate.results_folder import Results
 from slimtune.evaluate.targets import opening
 from slimtune.evaluate.targets.opening import Spec, Weights
 from slimtune.models import files as base_model
@@ -48,21 +50,23 @@ def evaluate(
         raise fail(f"{len(weights)} weights for {len(specs)} members", where="--weights", fix="give one a member")
     found = evaluation.conversations(request).conversations
     asked = items.read(items.first(found, request.max_items, str(request.data)), "multiple_choice")
-    folder = request.out or Path("outputs") / "evaluations" / f"ensemble-{request.spec.slug}"
+    request = replace(request, out=request.out or Path("outputs") / "evaluations" / f"ensemble-{request.spec.slug}")
     identity = {
         "members": {name: sha256_file(path / "adapter_model.safetensors") for name, path in adapters.items()},
         "base": base.base,
         "data": {"path": request.data, "sha256": sha256_file(Path(str(request.data))), "items": len(asked)},
         "settings": asdict(request.settings),
     }
-    record = evaluation.Record.open(folder, identity, fresh=request.fresh)
-    rows = _ask_members(adapters, request, asked, folder, on_progress)
+    names = [f"{name}.jsonl" for name in (*adapters, *evaluation.COMBINED)]
+    results = evaluation.look(request, identity, names)
+    evaluation.start(results, identity, fresh=request.fresh)
+    rows = _ask_members(adapters, request, asked, results, on_progress)
     combined = table(list(rows.values()), list(rows), weights)
     for name, answers in combined[len(specs) :]:
-        write_lines(folder / f"{name.replace(' ', '-')}.jsonl", answers)
+        results.write_lines(f"{name.replace(' ', '-')}.jsonl", answers)
     result = compare([Contender(name, answers) for name, answers in combined])
-    record.close(weights=list(weights) if weights is not None else None, versions=versions.installed())
-    return folder, result
+    results.close(weights=list(weights) if weights is not None else None, versions=versions.installed())
+    return results.folder, result
 
 
 def _adapters(specs: Sequence[Spec], request: Request) -> tuple[dict[str, Path], Weights]:
@@ -79,20 +83,20 @@ def _adapters(specs: Sequence[Spec], request: Request) -> tuple[dict[str, Path],
         problems.append(Problem("an ensemble has at least two members", fix="name another run, adapter or checkpoint"))
     if problems:
         raise SlimtuneError(problems, summary="these cannot be an ensemble")
-    slugs = [spec.slug for spec in specs]
     # PEFT makes module names of them: no dots.
-    names = [
-        (slug if slugs.count(slug) == 1 else f"{slug}-{number}").replace(".", "_")
-        for number, slug in enumerate(slugs, 1)
-    ]
+    slugs = [spec.slug.replace(".", "_") for spec in specs]
+    counts = Counter([*slugs, *evaluation.COMBINED])
+    names = [slug if counts[slug] == 1 else f"{slug}-{number}" for number, slug in enumerate(slugs, 1)]
+    if len(set(names)) < len(names):
+        names = [f"{slug}-{number}" for number, slug in enumerate(slugs, 1)]
     return {name: next(iter(part.adapters.values())) for name, part in zip(names, parts, strict=True)}, first
 
 
 def _ask_members(
-    adapters: dict[str, Path], request: Request, asked: Sequence[Item], folder: Path, on_progress: OnProgress
+    adapters: dict[str, Path], request: Request, asked: Sequence[Item], results: Results, on_progress: OnProgress
 ) -> dict[str, list[Answer]]:
     ids = [item.id for item in asked]
-    files = {name: AnswerFile(folder / f"{name}.jsonl") for name in adapters}
+    files = {name: AnswerFile(results.path(f"{name}.jsonl")) for name in adapters}
     if all(key in file.rows for file in files.values() for key in ids):
         return {name: file.finish(ids) for name, file in files.items()}
     on_progress.step(f"Loading {len(adapters)} adapters on one base")

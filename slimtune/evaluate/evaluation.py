@@ -1,21 +1,19 @@
 """`slimtune evaluate`: one target, one file, one folder of results; for a tuned model both base and tuned, and the verdict.
 
-An evaluation that was stopped continues when the same command is run again: evaluation.json says what it is of, and a
-folder that holds another one is refused.
+An evaluation that was stopped continues when the same command is run again: evaluation.json says what it is of, and which
+files belong to it. A folder that holds another one is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from slimtune.core import run_folder, run_record, versions
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.core.files import write_json, write_lines
 from slimtune.core.progress import OnProgress
-from slimtune.core.run_folder import mapping
 from slimtune.data import loading
 from slimtune.data.records import Conversation
 from slimtune.data.sources import is_hub_id
@@ -23,6 +21,7 @@ from slimtune.evaluate import asking, contamination, items, kinds
 from slimtune.evaluate.judge import verdict
 from slimtune.evaluate.kinds import permutations
 from slimtune.evaluate.kinds.kind import Answer, Item, Settings
+from slimtune.evaluate.results_folder import FolderKind, Results
 from slimtune.evaluate.targets import opening
 from slimtune.evaluate.targets.opening import Loading, Opened, Spec
 from slimtune.evaluate.targets.target import Target
@@ -63,34 +62,36 @@ def evaluate(request: Request, on_progress: OnProgress) -> Path:
     if request.settings.permutations > 1:
         permutations.check(asked)
     overlap = _contamination(request, test)
-    folder = request.out or default_folder(request)
-
+    identity: dict[str, Any] = {
+        "data": {"path": request.data, "sha256": found.files[0].sha256, "items": len(asked)},
+        "system": request.system,
+        "train": list(request.train) if request.train is not None else None,
+        "settings": asdict(request.settings),
+    }
+    results = look(request, identity)
     on_progress.step(f"Opening {request.spec.place}")
     with opening.open_target(request.spec, request.loading) as opened:
         request = replace(request, settings=_possible(request.settings, opened.target, on_progress))
         facts = opened.target.facts()
-        identity = {
+        identity |= {
             "target": {"name": facts.name, **facts.values},
             "with_base": opened.adapted and not request.alone,
-            "data": {"path": request.data, "sha256": found.files[0].sha256, "items": len(asked)},
-            "system": request.system,
-            "train": list(request.train) if request.train is not None else None,
             "settings": asdict(request.settings),
         }
-        record = Record.open(folder, identity, fresh=request.fresh)
-        if record.content["complete"]:
-            on_progress.say(f"{folder} is complete already; use --fresh to ask everything again")
+        start(results, identity, fresh=request.fresh)
+        if results.content["complete"]:
+            on_progress.say(f"{results.folder} is complete already; use --fresh to ask everything again")
         else:
-            write_lines(folder / "items.jsonl", [item.as_json() for item in asked])
-            base, answers = _ask(opened, asked, request, folder, on_progress)
+            results.write_lines("items.jsonl", [item.as_json() for item in asked])
+            base, answers = _ask(opened, asked, request, results, on_progress)
             if overlap is not None:
-                write_json(folder / "contamination.json", overlap)
+                results.write_json("contamination.json", overlap)
             if base is None:
-                write_json(folder / "figures.json", kinds.measure(answers))
+                results.write_json("figures.json", kinds.measure(answers))
             else:
-                write_json(folder / "verdict.json", verdict.judge(base, answers, contamination=overlap))
-            record.close(versions=versions.installed())
-    return folder
+                results.write_json("verdict.json", verdict.judge(base, answers, contamination=overlap))
+            results.close(versions=versions.installed())
+    return results.folder
 
 
 def run_evaluates(spec: Spec) -> dict[str, Any]:
@@ -163,47 +164,77 @@ def _possible(settings: Settings, target: Target, on_progress: OnProgress) -> Se
     return replace(settings, by="text")
 
 
-@dataclass
-class Record:
-    """evaluation.json: what the folder holds, written first; complete, last."""
+# The folder -----------------------------------------------------------------------------------------------------------
 
-    path: Path
-    content: dict[str, Any]
+_NAMES = (
+    *("items.jsonl", "answers.jsonl", "base.jsonl", "tuned.jsonl"),
+    *("contamination.json", "figures.json", "verdict.json"),
+)
 
-    @classmethod
-    def open(cls, folder: Path, identity: dict[str, Any], *, fresh: bool) -> Record:
-        """The record of a new evaluation, or of the same one from before.
 
-        identity: all that makes it the same. fresh: replace an earlier one. Raises SlimtuneError for another one.
-        """
-        path = folder / RECORD
-        unreadable: list[str] = []
-        earlier = mapping(folder, RECORD, unreadable)
-        if (earlier or unreadable) and not fresh:
-            if changed := [key for key in identity if earlier.get(key) != identity[key]]:
-                what = f"the folder holds another evaluation: {', '.join(changed)} differ"
-                raise fail(what, where=str(folder), fix="replace it with --fresh, or write elsewhere with --out")
-            return cls(path, earlier)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = [folder / f"{name}.json" for name in ("verdict", "figures", "contamination")]
-        for old in (*folder.glob("*.jsonl"), *written):
-            old.unlink(missing_ok=True)
-        record = cls(path, {**identity, "started": run_record.now(), "complete": False})
-        write_json(path, record.content)
-        return record
+def _is_ours(content: Mapping[str, Any]) -> bool:
+    """Whether this is the record of an evaluation, or of an ensemble's."""
+    asked = content.get("target", content.get("members"))
+    told = isinstance(content.get("started"), str) and isinstance(content.get("complete"), bool)
+    return told and all(isinstance(part, dict) for part in (asked, content.get("data"), content.get("settings")))
 
-    def close(self, **values: Any) -> None:
-        self.content |= {**values, "finished": run_record.now(), "complete": True}
-        write_json(self.path, self.content)
+
+def _names(content: Mapping[str, Any]) -> list[str]:
+    return [*_NAMES, *(f"{name}.jsonl" for name in (*content.get("members", {}), *COMBINED))]
+
+
+COMBINED = ("majority-vote", "mean-probability", "weighted-vote", "weighted-mean-probability")
+"""What an ensemble's answers are combined to, as file names without their end."""
+FOLDER = FolderKind(RECORD, _is_ours, _names)
+
+
+def look(request: Request, identity: Mapping[str, Any], names: Sequence[str] = _NAMES) -> Results:
+    """The folder of the results, before anything is opened or asked; nothing is written.
+
+    identity: what is known by now of what makes it the same evaluation. Raises SlimtuneError where the folder is not
+    ours, holds another evaluation, or cannot be written.
+    """
+    place = request.spec.place
+    reads = [str(request.data), *(request.train or ()), *([place] if request.spec.kind == "gguf" else [])]
+    results = Results.look(request.out or default_folder(request), FOLDER, names, reads=reads)
+    if not request.fresh:
+        _require_same(results, identity)
+    return results
+
+
+def start(results: Results, identity: Mapping[str, Any], *, fresh: bool) -> None:
+    """Begin an evaluation, or continue the same one. identity: all that makes it the same. fresh: replace an earlier one.
+
+    Raises SlimtuneError where the folder holds another one.
+    """
+    if results.content and not fresh:
+        _require_same(results, identity)
+    else:
+        results.begin({**identity, "started": run_record.now(), "complete": False})
+
+
+def _require_same(results: Results, identity: Mapping[str, Any]) -> None:
+    earlier = {**results.content, "settings": _as_asked(results.content, identity)}
+    changed = [key for key in identity if earlier.get(key) != identity[key]]
+    if results.content and changed:
+        what = f"the folder holds another evaluation: {', '.join(changed)} differ"
+        raise fail(what, where=str(results.folder), fix="replace it with --fresh, or write elsewhere with --out")
+
+
+def _as_asked(earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The earlier settings. How answers were read is not part of them until the target has said what it can."""
+    known = "target" in identity or "members" in identity
+    settings = dict(earlier.get("settings", {}))
+    return settings if known else {**settings, "by": identity["settings"]["by"]}
 
 
 def _ask(
-    opened: Opened, asked: Sequence[Item], request: Request, folder: Path, on_progress: OnProgress
+    opened: Opened, asked: Sequence[Item], request: Request, results: Results, on_progress: OnProgress
 ) -> tuple[list[Answer] | None, list[Answer]]:
     """The answers of the base model and of the target. The base is not asked if there is no adapter, or alone."""
 
     def ask(stem: str, who: str, target: Target) -> list[Answer]:
-        return asking.complete(folder / f"{stem}.jsonl", who, target, asked, request.settings, on_progress)
+        return asking.complete(results.path(f"{stem}.jsonl"), who, target, asked, request.settings, on_progress)
 
     if not opened.adapted:
         return None, ask("answers", "the model", opened.target)

@@ -1,6 +1,8 @@
 """Answers on disk: what was written before a kill is there, what was cut off by it is not."""
 
+import errno
 import json
+import os
 
 import pytest
 
@@ -30,6 +32,54 @@ def test_a_line_that_a_kill_cut_off_is_taken_back(tmp_path):
         answers = AnswerFile(path)
         assert list(answers.rows) == ["q-0", "q-1"]
         assert path.read_bytes() == whole
+
+
+FOREIGN = {
+    "a table": b"id,answer\n1,b",
+    "a text": b"no line end",
+    "other rows": b'{"id": "q-0"}\n{"id": "q-1", "te',
+    "a whole row without its line end": b'{"id": "q-0", "mine": 1}',
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_somebody_elses_file_is_refused_and_not_cut(tmp_path, case):
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(FOREIGN[case])
+    with pytest.raises(SlimtuneError, match=r"answers\.jsonl"):
+        AnswerFile(path, keys=["text"])
+    assert path.read_bytes() == FOREIGN[case]
+
+
+def test_a_link_is_not_written_through(tmp_path):
+    other, path = tmp_path / "other.jsonl", tmp_path / "answers.jsonl"
+    AnswerFile(other).keep(ROWS[:1])
+    before = other.read_bytes()
+    answers = AnswerFile(path)
+    path.symlink_to(other)
+    with pytest.raises(SlimtuneError, match="this is a link"):
+        AnswerFile(path)
+    with pytest.raises(SlimtuneError, match="cannot be written"):
+        answers.keep(ROWS[1:])
+    assert other.read_bytes() == before
+
+
+def test_a_batch_that_does_not_fit_on_the_disk_leaves_no_half_row(tmp_path, monkeypatch):
+    path = tmp_path / "answers.jsonl"
+    answers = AnswerFile(path)
+    answers.keep(ROWS[:1])
+    before = path.read_bytes()
+
+    def full(descriptor):
+        # A disk that fills up may take a part: the row is written, and its flushing fails.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(SlimtuneError, match=r"answers\.jsonl: the disk is full"):
+            answers.keep(ROWS[1:])
+    assert path.read_bytes() == before
+    assert list(AnswerFile(path).rows) == ["q-0"]
 
 
 def test_a_finished_file_has_the_items_order(tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -176,6 +177,87 @@ def test_a_folder_of_another_evaluation_is_refused(served, request_of):
         run(request_of(settings=Settings(permutations=2)))
     with pytest.raises(SlimtuneError, match="another evaluation: data differ"):
         run(request_of(max_items=10))
+
+
+def test_what_somebody_else_put_into_the_folder_stays_and_ours_is_replaced(served, request_of):
+    served(Reader())
+    folder, _ = run(request_of())
+    (folder / "notes.jsonl").write_text("mine\n", encoding="utf-8")
+    run(request_of(fresh=True, max_items=10))
+    assert (folder / "notes.jsonl").read_text("utf-8") == "mine\n"
+    assert len(rows(folder, "answers.jsonl")) == 10
+    assert load(folder, "evaluation.json")["files"] == ["answers.jsonl", "figures.json", "items.jsonl"]
+
+
+RECORD = {"target": {}, "data": {}, "settings": {}, "started": "2026-12-01", "complete": True}
+FOREIGN = {
+    "a name of ours": ("answers.jsonl", "{}\n"),
+    "another file": ("thesis.txt", "mine"),
+    "an empty record": ("evaluation.json", "{}"),
+    "another program's record": ("evaluation.json", '{"model": "x"}'),
+    "a list": ("evaluation.json", "[]"),
+    "garbage": ("evaluation.json", "\0\xff"),
+    "a record that lists what lies elsewhere": ("evaluation.json", json.dumps(RECORD | {"files": ["../x.jsonl"]})),
+}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_folder_that_is_not_ours_is_refused_before_anything_is_opened(request_of, tmp_path, monkeypatch, case, fresh):
+    monkeypatch.setattr(opening, "open_target", lambda *_: pytest.fail("opened"))
+    name, content = FOREIGN[case]
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / name).write_text(content, encoding="utf-8")
+    with pytest.raises(SlimtuneError, match=r"--out .*results: the folder holds files that Slimtune did not write"):
+        run(request_of(fresh=fresh, max_items=2))
+    assert [path.name for path in folder.iterdir()] == [name]
+    assert (folder / name).read_text("utf-8") == content
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("name", ["tuned.jsonl", "verdict.json"])
+def test_a_name_of_ours_that_somebody_else_took_is_refused(served, request_of, name, fresh):
+    served(Reader())
+    folder, _ = run(request_of(max_items=2))
+    (folder / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(SlimtuneError, match=f"{name}: this name is needed, and Slimtune did not write"):
+        run(request_of(max_items=2, fresh=fresh))
+    assert (folder / name).read_text("utf-8") == "mine"
+
+
+def test_a_record_of_an_earlier_version_continues(served, request_of):
+    served(Reader())
+    folder, _ = run(request_of(max_items=20))
+    record = load(folder, "evaluation.json")
+    del record["files"], record["finished"]
+    (folder / "evaluation.json").write_text(json.dumps(record | {"complete": False}), encoding="utf-8")
+    kept = (folder / "answers.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (folder / "answers.jsonl").write_text("".join(kept[:10]), encoding="utf-8")
+    _, screen = run(request_of(max_items=20))
+    assert "10 of them answered already" in " ".join(screen.split())
+    assert rows(folder, "answers.jsonl") == [json.loads(line) for line in kept]
+
+
+def test_another_evaluation_is_refused_before_anything_is_opened(served, request_of, monkeypatch):
+    served(Reader())
+    run(request_of(max_items=4))
+    monkeypatch.setattr(opening, "open_target", lambda *_: pytest.fail("opened"))
+    with pytest.raises(SlimtuneError, match="holds another evaluation: data differ"):
+        run(request_of(max_items=3))
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_the_questions_are_never_written_over(served, request_of, tmp_path, link):
+    data = tmp_path / "questions.jsonl"
+    data.write_bytes(Path(TEST).read_bytes())
+    served(Reader())
+    folder, _ = run(request_of(data=str(data), max_items=2))
+    (folder / "answers.jsonl").unlink()
+    link(data, folder / "answers.jsonl")
+    with pytest.raises(SlimtuneError, match="also an input of this command"):
+        run(request_of(data=str(data), max_items=2, fresh=True))
+    assert data.read_bytes() == Path(TEST).read_bytes()
 
 
 def test_a_server_that_tells_no_probabilities_is_read_and_it_is_said(served, request_of):
