@@ -6,7 +6,6 @@ The resolved recipe is written first and the manifest is marked complete last, s
 import datetime
 import json
 import os
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from typing import Any
 
 from slimtune.core import files
 from slimtune.core.errors import fail
+from slimtune.core.git import git_state
 from slimtune.core.memory import Meter
 from slimtune.core.redaction import redact, redacted_command, without_keys
 
@@ -148,17 +148,3 @@ def _point_latest(link: Path, directory: Path) -> None:
 def now() -> str:
     """The time in UTC, to the second, as ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit and cleanliness of the working directory's repository; None outside of one or without git."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit, "dirty": bool(changed)}
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
