@@ -22,7 +22,7 @@ _PROMPT_TOKENS, _CONTEXT = 32, 64
 
 def prepare(shape: ModelShape, work: Path) -> dict[str, Any]:
     """Base and adapter, where they are not there yet; sizes for the report."""
-    from slimtune.export.model_folder import shard_paths
+    from slimtune.models.weights import shard_paths
 
     base, adapter = work / "base", work / "adapter"
     if not (base / "config.json").is_file():

@@ -23,6 +23,7 @@ from slimtune.export.modelfile.chat_templates import bake_chat_template
 from slimtune.export.modelfile.modelfile_reader import compare, read_modelfile
 from slimtune.export.proof import golden, merged_model, proof
 from slimtune.export.shipment import Shipment
+from slimtune.models import adapter_files
 from slimtune.models.files import require_disk_space
 from slimtune.recipe.names import GgufType, MergeBase, QuantisedType
 
@@ -39,6 +40,7 @@ def ship(shipment: Shipment, directory: Path, on_progress: OnProgress) -> dict[s
     """
     if shipment.merged_folder:
         model_card.require_own(shipment.merged_folder, "export.merged")
+    adapter_files.check(shipment.adapter, shipment.base_folder)
     twin, without_twin = shipment.sixteen_bit_base(on_progress)
     staged = unverified(directory)
     merged_folder = unverified(shipment.merged_folder) if shipment.merged_folder else staged / "merged"

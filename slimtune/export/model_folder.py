@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimtune.core.errors import fail
 from slimtune.core.files import sync_path
+from slimtune.models.weights import shard_paths
 
 if TYPE_CHECKING:
     import torch
@@ -58,18 +59,6 @@ def open_tensors(paths: Sequence[Path]) -> Iterator[OpenTensors]:
                 raise fail(what, where=str(path), fix="fetch it again") from error
             where.update(dict.fromkeys(handle.keys(), handle))
         yield OpenTensors(where)
-
-
-def shard_paths(model_dir: Path) -> list[Path]:
-    """The safetensors files of a model folder, as its index names them."""
-    index = model_dir / "model.safetensors.index.json"
-    if not index.exists():
-        return [existing_file(model_dir / "model.safetensors")]
-    names = sorted(set(read_json(index)["weight_map"].values()))
-    for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise fail(f"{name!r} is not the plain name of a safetensors file", where=str(index))
-    return [existing_file(model_dir / name) for name in names]
 
 
 def parameter_count(model_dir: Path) -> int:
@@ -133,13 +122,3 @@ def existing_file(path: Path) -> Path:
     if not path.is_file():
         raise fail("no such file", where=str(path))
     return path
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(existing_file(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise fail(f"not valid JSON: {error}", where=str(path)) from error
-    if not isinstance(content, dict):
-        raise fail("not a JSON object", where=str(path))
-    return content

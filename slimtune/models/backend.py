@@ -54,9 +54,50 @@ with quiet():
 import datasets  # noqa: E402
 import transformers  # noqa: E402
 import trl as trl  # noqa: E402
+from huggingface_hub.errors import StrictDataclassError  # noqa: E402
+from safetensors import SafetensorError  # noqa: E402
 
 datasets.disable_progress_bars()
 transformers.logging.disable_progress_bar()
+
+
+LOADING_FAULTS = (
+    OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError,
+    StrictDataclassError, ArithmeticError, AssertionError,
+)  # fmt: skip
+"""What Unsloth, Transformers and PEFT raise for files that they cannot make a model of."""
+
+
+@contextlib.contextmanager
+def loading_reports() -> Iterator[list[list[str]]]:
+    """Yield a list that gets, for each model that is loaded in the block, the tensors that were not loaded as stored.
+
+    Transformers gives a tensor that is missing random values, and says so in a report that Unsloth does not return.
+    Seen in Transformers 5.17 (modeling_utils.py, _finalize_model_loading); can go when Unsloth passes
+    output_loading_info on.
+    """
+    from transformers import modeling_utils
+
+    reports: list[list[str]] = []
+
+    def taken(*, loading_info: Any, **_: Any) -> None:
+        mismatched = (f"{name} ({tuple(stored)} stored)" for name, stored, _ in sorted(loading_info.mismatched_keys))
+        reports.append(
+            [
+                *(f"{name} (missing)" for name in sorted(loading_info.missing_keys)),
+                *mismatched,
+                *(f"{name} (unexpected)" for name in sorted(loading_info.unexpected_keys)),
+                *(f"{name} (not converted)" for name in sorted(loading_info.conversion_errors)),
+                *loading_info.error_msgs,
+            ]
+        )
+
+    theirs = modeling_utils.log_state_dict_report
+    modeling_utils.log_state_dict_report = taken
+    try:
+        yield reports
+    finally:
+        modeling_utils.log_state_dict_report = theirs
 
 
 def set_double_buffer(on: bool) -> None:

@@ -2,16 +2,16 @@
 
 import functools
 import importlib.util
-import json
 import re
 import runpy
 import shutil
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from slimtune.core import inputs
 from slimtune.core.errors import fail
 from slimtune.core.files import existing
-from slimtune.models import builtin
+from slimtune.models import builtin, weights
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json", "tokenizer.model", "LICENSE*", "README.md"]
@@ -25,27 +25,65 @@ def locate(base: str, revision: str | None = None) -> Path | None:
     """
     if base.startswith("builtin:"):
         return builtin.resolve(base)
-    folder = Path(base).expanduser()
-    if folder.is_dir():
+    if folder := _local(base):
         if not (folder / "config.json").is_file():
             raise fail(f"{folder} has no config.json", where="model.base", fix="name the folder that holds the weights")
         return folder
+    fix = "give a folder that exists, a hub id such as unsloth/Qwen3-8B-bnb-4bit, or builtin:tiny-qwen3"
+    unknown = fail(f"no such model: {base[:200]}", where="model.base", fix=fix)
     if not _HUB_ID.fullmatch(base):
-        fix = "give a folder that exists, a hub id such as unsloth/Qwen3-8B-bnb-4bit, or builtin:tiny-qwen3"
-        raise fail(f"no such model: {base}", where="model.base", fix=fix)
+        raise unknown
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    cached = try_to_load_from_cache(base, "config.json", revision=revision)
+    try:
+        cached = try_to_load_from_cache(base, "config.json", revision=revision)
+    except HFValidationError:
+        raise unknown from None
     return Path(cached).parent if isinstance(cached, str) else None
 
 
+def check_weights_at_hand(base: str, folder: Path) -> None:
+    """What a plan can know of the weights: raise SlimtuneError where those on this machine are not the config's.
+
+    A folder without any, and a download that is not complete yet, can be planned for.
+    """
+    if weights.begun(folder) and (base.startswith("builtin:") or _local(base) or has_weights(folder)):
+        weights.check(folder, base)
+
+
 def fetch(base: str, revision: str | None = None) -> Path:
-    """The folder with all of a base's files, downloaded if incomplete. Raises SlimtuneError where that fails."""
+    """The folder with all of a base's files, downloaded if incomplete.
+
+    Raises SlimtuneError where that fails, and where the weights are not whole or not those that the config demands.
+    """
     at_hand = locate(base, revision)
-    if at_hand is not None and has_weights(at_hand):
+    if at_hand is not None and (base.startswith("builtin:") or _local(base) or has_weights(at_hand)):
+        weights.check(at_hand, base)
         return at_hand
-    if at_hand is not None and not _HUB_ID.fullmatch(base):
-        raise fail(f"{at_hand} has no *.safetensors weights", where="model.base", fix="save the model as safetensors")
+    folder = _download(base, revision)
+    weights.check(folder, base)
+    return folder
+
+
+def has_weights(folder: Path) -> bool:
+    """True where every safetensors file that holds the weights is there. Raises SlimtuneError for a damaged index."""
+    index = folder / weights.INDEX
+    if index.exists():
+        return all((folder / name).is_file() for name in weights.named_in(index))
+    return (folder / weights.SINGLE).is_file()
+
+
+def _local(base: str) -> Path | None:
+    """The folder that a base names; None where there is none."""
+    try:
+        folder = Path(base).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, "~nobody", or a NUL character
+        return None
+
+
+def _download(base: str, revision: str | None) -> Path:
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -55,7 +93,7 @@ def fetch(base: str, revision: str | None = None) -> Path:
     except RepositoryNotFoundError:
         what = f"the hub has no model '{base}' that you may read"
         fix = "check the spelling; for a gated model log in with  hf auth login"
-    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         what = f"'{base}' is neither on this machine nor reachable ({reason})"
         fix = (
@@ -65,17 +103,9 @@ def fetch(base: str, revision: str | None = None) -> Path:
     raise fail(what, where="model.base", fix=fix)
 
 
-def has_weights(folder: Path) -> bool:
-    """True where every safetensors shard that the folder's index names is there."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return all((folder / shard).is_file() for shard in shards)
-    return any(folder.glob("*.safetensors"))
-
-
 def read_config(folder: Path) -> dict[str, Any]:
-    return cast(dict[str, Any], json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    """A model folder's config.json. Raises SlimtuneError where it is missing or no JSON object."""
+    return inputs.json_object(folder / "config.json")
 
 
 def sixteen_bit_twin(model: str) -> str | None:

@@ -10,9 +10,12 @@ from safetensors.torch import load_file  # isort: skip
 
 from slimtune.core import memory
 from slimtune.core.errors import fail
+from slimtune.core.inputs import reason
+from slimtune.core.units import plural
+from slimtune.models import adapter_files, hardware, shapes
 from slimtune.models import files as base_model
-from slimtune.models import hardware, shapes
 from slimtune.models.settings import TORCH_NAMES, LoadSettings
+from slimtune.models.weights import some
 
 DTYPES = {precision: getattr(torch, name) for precision, name in TORCH_NAMES.items()}
 
@@ -21,7 +24,7 @@ def load(path: Path, plan: LoadSettings) -> tuple[Any, Any]:
     """The base model and its tokenizer from a local folder, the card's allocator capped at the plan's limit.
 
     On a CPU the C library's allocator is set, for the whole process, to hold no more than it must.
-    Raises SlimtuneError where the plan wants a GPU that Unsloth does not find.
+    Raises SlimtuneError where the plan wants a GPU that Unsloth does not find, and for a model that does not load whole.
     """
     if plan.device != backend.device_type():
         what = f"the plan is for '{plan.device}', but Unsloth trains on '{backend.device_type()}' here"
@@ -69,27 +72,46 @@ def load_to_ask(
 def _from_pretrained(path: Path, **settings: Any) -> tuple[Any, Any]:
     """The repository in that folder, never a look-alike that Unsloth would rather load, and none of its code."""
     settings |= {"use_exact_model_name": True, "trust_remote_code": False}
-    with backend.quiet():
-        loaded: tuple[Any, Any] = backend.FastLanguageModel.from_pretrained(model_name=str(path), **settings)
+    try:
+        with backend.quiet(), backend.loading_reports() as reports:
+            loaded: tuple[Any, Any] = backend.FastLanguageModel.from_pretrained(model_name=str(path), **settings)
+    except torch.OutOfMemoryError:
+        raise
+    except backend.LOADING_FAULTS as error:
+        what = f"the model cannot be loaded: {type(error).__name__}: {reason(error)}"
+        raise fail(
+            what, where=str(path), fix="check its config.json and tokenizer files, or download it again"
+        ) from error
+    if found := [fault for report in reports for fault in report]:
+        what = f"{plural(len(found), 'tensor')} did not load as config.json demands: {some(found)}"
+        fix = "download the model again, or use the config.json that belongs to these weights"
+        raise fail(what, where=str(path), fix=fix)
     return loaded
 
 
 def add_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
     """The model with a saved adapter on it, in the number format it was saved in; more can follow under other names.
 
-    Raises SlimtuneError where the folder has no adapter_model.safetensors: pickled adapters are not loaded.
+    Raises SlimtuneError where the folder has no adapter_model.safetensors (pickled adapters are not loaded), and where
+    PEFT's weights and the file's are not the same ones.
     """
-    file = adapter / "adapter_model.safetensors"
+    file = adapter / adapter_files.TENSORS
     if not file.is_file():
-        raise fail("has no adapter_model.safetensors", where=str(adapter), fix="save the adapter as safetensors")
+        raise fail(f"has no {adapter_files.TENSORS}", where=str(adapter), fix="save the adapter as safetensors")
     from peft import PeftModel
 
     as_saved: dict[str, Any] = {"is_trainable": False, "autocast_adapter_dtype": False}
-    with backend.quiet():
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(adapter), name, **as_saved)
-        else:
-            model = PeftModel.from_pretrained(model, str(adapter), name, **as_saved)
+    try:
+        with backend.quiet():
+            if isinstance(model, PeftModel):
+                model.load_adapter(str(adapter), name, **as_saved)
+            else:
+                model = PeftModel.from_pretrained(model, str(adapter), name, **as_saved)
+    except torch.OutOfMemoryError:
+        raise
+    except backend.LOADING_FAULTS as error:
+        what = f"the adapter cannot be loaded: {type(error).__name__}: {reason(error)}"
+        raise fail(what, where=str(adapter), fix="name the base that it was trained on, or save it again") from error
     _put_in_as_saved(model, file, name)
     return model
 
@@ -106,9 +128,16 @@ def _put_in_as_saved(model: Any, file: Path, name: str) -> None:
 
     parameters = dict(model.named_parameters())
     own = get_peft_model_state_dict(model, parameters, adapter_name=name, save_embedding_layers=False)
-    for key, saved in load_file(file).items():
-        if key in own:
-            own[key].data = saved.to(own[key].device)
+    stored = load_file(file)
+    # PEFT leaves what the file lacks as it was made, and drops what it has no place for, with a warning at most.
+    wrong = sorted(own.keys() ^ stored.keys()) + [
+        k for k in own.keys() & stored.keys() if own[k].shape != stored[k].shape
+    ]
+    if wrong:
+        what = f"{len(wrong):,} tensors of adapter and base do not fit each other: {some(wrong)}"
+        raise fail(what, where=str(file), fix="name the base that the adapter was trained on")
+    for key, saved in stored.items():
+        own[key].data = saved.to(own[key].device)
 
 
 def add_lora(model: Any, plan: LoadSettings) -> Any:

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.models import families, files
+from slimtune.models import families
+
+_LARGEST = 2**31 - 1
+"""Of any size in a config.json: llama.cpp and CUDA count them in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def of_base(base: str, folder: Path | None) -> ModelShape:
     Raises SlimtuneError for a family that is not supported, and where nothing on this machine tells the shape.
     """
     if folder:
-        return from_config(files.read_config(folder), base)
+        return from_config(inputs.json_object(folder / "config.json"), base)
     families.require_named(base)
     shape = find(base)
     if shape is None:
@@ -168,13 +172,19 @@ def from_config(config: Mapping[str, Any], name: str) -> ModelShape:
     problems = []
     for key in required + [key for key in optional if config.get(key) is not None]:
         value = config.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            what = f"'{key}' is missing" if key not in config else f"'{key}' is {value!r}, not a positive whole number"
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
+            told = f"'{key}' is {str(value)[:40]!r}, not a positive whole number of at most {_LARGEST:,}"
+            what = f"'{key}' is missing" if key not in config else told
             problems.append(Problem(what, f"config.json of {name}", "download the model's config.json again"))
     if problems:
         raise SlimtuneError(problems)
 
     heads = config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or family.head_dim or config["hidden_size"] // heads
+    if heads % kv_heads or not head_dim:
+        what = f"{heads} heads of {head_dim} features cannot share {kv_heads} key-value heads"
+        raise fail(what, where=f"config.json of {name}", fix="download the model's config.json again")
     return ModelShape(
         name=name,
         family=family.name,
@@ -182,8 +192,8 @@ def from_config(config: Mapping[str, Any], name: str) -> ModelShape:
         intermediate_size=config["intermediate_size"],
         layers=config["num_hidden_layers"],
         heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or family.head_dim or config["hidden_size"] // heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
         vocab_size=config["vocab_size"],
         tied=bool(config.get("tie_word_embeddings", False)),
         qk_norm=family.qk_norm,

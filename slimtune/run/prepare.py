@@ -100,6 +100,8 @@ def _base_of(recipe: Recipe) -> tuple[Path | None, models.ModelShape, ChatTokeni
     base = recipe.model.base
     folder = base_model.locate(base, recipe.model.revision)
     shape = models.of_base(base, folder)
+    if folder is not None:
+        base_model.check_weights_at_hand(base, folder)
     if folder is None or not (folder / "tokenizer.json").is_file():
         return folder, shape, None
     tokenizer = ChatTokenizer(folder, recipe.model.thinking)

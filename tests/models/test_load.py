@@ -1,7 +1,11 @@
 """What ships is what was trained: an adapter that is loaded again is the one that was asked, to the bit."""
 
+import json
+import shutil
+
 import pytest
 
+from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation, Message
 from slimtune.evaluate.targets.target import Facts, Prompt
@@ -65,3 +69,59 @@ def test_an_adapter_is_loaded_as_it_was_trained(bf16, four_bit, make_trainer, ti
             assert loaded.dtype == saved.dtype and torch.equal(loaded, saved), key
         model.set_adapter(name)
         assert letters(model, folder, precision) == judged
+
+
+@pytest.mark.parametrize("four_bit", [True, False], ids=["4bit", "16bit"])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tensors: tensors.pop("model.layers.1.self_attn.q_proj.weight"), "q_proj.weight (missing)"),
+        (lambda tensors: tensors.update(other=tensors["model.norm.weight"].clone()), "other (unexpected)"),
+    ],
+)
+def test_what_transformers_would_make_up_is_refused(four_bit, change, told, tiny_model, tmp_path):
+    """Should the comparison of the headers miss something, the loading report does not."""
+    from safetensors.torch import load_file, save_file
+
+    from slimtune.models import load as models
+
+    folder = shutil.copytree(tiny_model("qwen3"), tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SlimtuneError) as caught:
+        models.load_to_ask(folder, load_in_4bit=four_bit, max_seq_length=64)
+    assert caught.value.problems[0].what.startswith("1 tensor did not load as config.json demands: ")
+    assert told in caught.value.problems[0].what
+    assert caught.value.problems[0].where == str(folder)
+
+
+def test_weights_that_peft_would_drop_or_make_up_are_refused(make_trainer, tiny_model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from slimtune.models import load as models
+
+    folder = tiny_model("qwen3")
+    rows = [Conversation((Message("user", "q"), Message("assistant", "a")))]
+    examples = [example for row in rows for example in ChatTokenizer(folder).examples(row)]
+    trainer = make_trainer("qwen3", examples)
+    models.save_adapter(trainer.model, trainer.processing_class, tmp_path / "a", base=str(folder), revision=None)
+    file = tmp_path / "a" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    key = next(iter(tensors))
+    save_file({name: tensor for name, tensor in tensors.items() if name != key} | {"x": tensors[key]}, file)
+    model, _ = models.load_to_ask(folder, load_in_4bit=True, max_seq_length=64)
+    with pytest.raises(SlimtuneError) as caught:
+        models.add_adapter(model, tmp_path / "a")
+    assert caught.value.problems[0].what == f"2 tensors of adapter and base do not fit each other: {key}, x"
+
+
+def test_a_config_that_transformers_cannot_read_is_one_sentence(tiny_model, tmp_path):
+    from slimtune.models import load as models
+
+    folder = shutil.copytree(tiny_model("qwen3"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | {"rope_parameters": 5, "hidden_act": []}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SlimtuneError, match="the model cannot be loaded: ") as caught:
+        models.load_to_ask(folder, load_in_4bit=False, max_seq_length=64)
+    assert caught.value.problems[0].where == str(folder)

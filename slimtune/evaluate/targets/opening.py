@@ -6,7 +6,6 @@ The heavy libraries are imported where they are needed: a server is judged witho
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
-from slimtune.core import run_folder
+from slimtune.core import inputs, run_folder
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.files import sha256_file
 from slimtune.evaluate.targets.target import Facts, Target
+from slimtune.models import adapter_files
 from slimtune.models import files as base_model
 from slimtune.plan.memory import vram
 
@@ -183,9 +183,11 @@ def weights_of(spec: Spec, loading: Loading) -> Weights:
         length, thinking = model["max_seq_length"], model["thinking"]
         adapters = {"default": run / "adapter" if spec.kind == "run" else place}
     elif spec.kind == "adapter":
-        config = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
+        config = inputs.json_object(place / adapter_files.CONFIG)
         base, revision = config.get("base_model_name_or_path"), config.get("revision")
-        if not base:
+        if not isinstance(revision, str | None):
+            raise fail("the base's revision in adapter_config.json is not text", where=spec.place)
+        if not isinstance(base, str) or not base:
             raise fail("adapter_config.json does not say which base it is for", where=spec.place)
         # A QLoRA adapter is a correction to the 4-bit weights that it was trained on.
         adapters, four_bit = {"default": place}, True
@@ -211,6 +213,9 @@ def open_local(spec: Spec, loading: Loading, adapters: dict[str, Path] | None = 
     """Load a run, an adapter or a model with Unsloth. adapters: these under their names, on the same base, instead of its own."""
     weights = weights_of(spec, loading)
     folder = base_model.fetch(weights.base, weights.revision)
+    adapters = adapters or weights.adapters
+    for place in adapters.values():
+        adapter_files.check(place, folder)
 
     from slimtune.models import backend  # heavy from here on: Unsloth comes first and patches what follows
 
@@ -225,7 +230,6 @@ def open_local(spec: Spec, loading: Loading, adapters: dict[str, Path] | None = 
     model, precision = models.load_to_ask(
         folder, load_in_4bit=weights.load_in_4bit, max_seq_length=weights.max_length, memory_limit_bytes=limit
     )
-    adapters = adapters or weights.adapters
     for name, place in adapters.items():
         model = models.add_adapter(model, place, name)
     # An adapter carries the template that it was trained with.

@@ -19,9 +19,10 @@ from typing import Any, Literal
 from slimtune.core import child
 from slimtune.core.errors import fail
 from slimtune.core.files import staged
+from slimtune.core.inputs import json_object
 from slimtune.export.merge.lora import read_loras
-from slimtune.export.model_folder import existing_file, open_tensors, parameter_count, read_json
-from slimtune.models import families
+from slimtune.export.model_folder import existing_file, open_tensors, parameter_count
+from slimtune.models import adapter_files, families
 from slimtune.models.files import require_disk_space
 from slimtune.recipe.names import QuantisedType
 
@@ -111,7 +112,7 @@ def convert(
     if not _MODEL_NAME.fullmatch(name):
         raise fail(f"{name!r} cannot be a model's name", fix="letters, digits, spaces, '.', '_', ':' and '-'")
     config = model_dir / "config.json"
-    family = families.of_architectures(read_json(config).get("architectures") or [], str(config))
+    family = families.of_architectures(json_object(config).get("architectures") or [], str(config))
     expected = int(parameter_count(model_dir) * BYTES_PER_PARAMETER[outtype]) + _VOCABULARY_BYTES
     known = {row.split: row.pre_tokenizer for row in families.rows() if row.split}
     with _growing(out_path, expected, outtype, on_progress) as (partial, on_poll):
@@ -146,7 +147,7 @@ def convert_adapter(adapter_dir: Path, base_dir: Path, out_path: Path) -> LoraGg
     """
     started = time.monotonic()
     _require_file_name(out_path)
-    alpha = float(read_json(adapter_dir / "adapter_config.json")["lora_alpha"])
+    alpha = float(adapter_files.config_of(adapter_dir)["lora_alpha"])
     with open_tensors([existing_file(adapter_dir / "adapter_model.safetensors")]) as adapter:
         loras = read_loras(adapter_dir, adapter)
     # llama.cpp knows one alpha, and divides it by each module's rank.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.export.model_folder import OpenTensors, read_json
+from slimtune.export.model_folder import OpenTensors
+from slimtune.models import adapter_files
 
 _LORA_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
 
@@ -37,8 +38,8 @@ def read_loras(adapter_dir: Path, adapter: OpenTensors) -> dict[str, Lora]:
     """Module name -> its LoRA. Scaling as in PEFT: alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv:2312.03732)."""
     import torch
 
-    path = adapter_dir / "adapter_config.json"
-    config = read_json(path)
+    path = adapter_dir / adapter_files.CONFIG
+    config = adapter_files.config_of(adapter_dir)
     problems = [Problem(what, str(path), "merge it with the tool that trained it") for what in _unsupported(config)]
     parts: dict[str, dict[str, str]] = {}
     for key in adapter.where:
@@ -55,11 +56,11 @@ def read_loras(adapter_dir: Path, adapter: OpenTensors) -> dict[str, Lora]:
             problems.append(Problem(f"{module!r} has only one of lora_A and lora_B", str(adapter_dir)))
             continue
         a, b = adapter.shape(keys["A"]), adapter.shape(keys["B"])
-        rank = _by_pattern(config.get("rank_pattern"), module, config["r"])
+        rank = adapter_files.rank_of(config.get("rank_pattern"), module, config["r"])
         if len(a) != 2 or len(b) != 2 or a[0] != rank or b[1] != rank:
             problems.append(Problem(f"{module!r}: A {a} and B {b} do not fit rank {rank}", str(adapter_dir)))
             continue
-        alpha = _by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
+        alpha = adapter_files.rank_of(config.get("alpha_pattern"), module, config["lora_alpha"])
         scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
         loras[module] = Lora(keys["A"], keys["B"], rank, in_features=a[1], out_features=b[0], scaling=scaling)
     if problems:
@@ -79,8 +80,3 @@ def _unsupported(config: dict) -> Iterator[str]:
     for key in sorted(config.keys() - _HONOURED - _WITHOUT_EFFECT):
         if config[key]:
             yield f"{key} is {config[key]!r}, which a plain LoRA merge does not reproduce"
-
-
-def _by_pattern(patterns: dict[str, int] | None, module: str, default: int) -> int:
-    """PEFT's rule: the first pattern, a regular expression, that matches the end of the name at a dot."""
-    return next((value for key, value in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", module)), default)

@@ -19,22 +19,16 @@ import torch
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import write_json
+from slimtune.core.inputs import json_object
 from slimtune.export.merge import nf4
 from slimtune.export.merge.lora import Lora, read_loras
 from slimtune.export.merge.needed_memory import MemoryWatch
-from slimtune.export.merge.nf4 import PACKED_PART, Rows, unpacked_shape
-from slimtune.export.model_folder import (
-    OpenTensors,
-    existing_file,
-    open_tensors,
-    read_json,
-    shard_paths,
-    staged_folder,
-    write_safetensors,
-)
+from slimtune.export.merge.nf4 import Rows, unpacked_shape
+from slimtune.export.model_folder import OpenTensors, existing_file, open_tensors, staged_folder, write_safetensors
 from slimtune.models import families
 from slimtune.models.files import require_disk_space
 from slimtune.models.settings import TorchDtype
+from slimtune.models.weights import PACKED_PART, shard_paths
 from slimtune.recipe.names import MergeBase
 
 _TOKENIZER_FILES = (
@@ -123,7 +117,7 @@ def merge_adapter(
         raise fail(
             "the folder for the merged model already exists", where=str(out_dir), fix="choose another or remove it"
         )
-    config = read_json(base_dir / "config.json")
+    config = json_object(base_dir / "config.json")
     adapter_file = existing_file(adapter_dir / "adapter_model.safetensors")
     with MemoryWatch() as memory, open_tensors([adapter_file]) as adapter, open_tensors(shard_paths(base_dir)) as base:
         _check_kind_of_base(base_dir, config, base, merge_base, load_in_4bit)
@@ -315,7 +309,7 @@ def _copy_companions(adapter_dir: Path, base_dir: Path, folder: Path, chat_templ
             shutil.copyfile(base_dir / name, folder / name)
     # A template may be in chat_template.jinja or in tokenizer_config.json; transformers prefers the former, llama.cpp's
     # converter the latter. It is kept in the file alone, so that whoever changes it there changes it for both.
-    tokenizer_config = read_json(folder / "tokenizer_config.json")
+    tokenizer_config = json_object(folder / "tokenizer_config.json")
     embedded = tokenizer_config.pop("chat_template", None)
     write_json(folder / "tokenizer_config.json", tokenizer_config)
     template = folder / "chat_template.jinja"

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
@@ -13,9 +12,6 @@ from slimtune.export.model_folder import OpenTensors
 from slimtune.models.settings import TorchDtype
 
 Rows = slice | EllipsisType
-
-# How bitsandbytes stores one packed weight: the data under "….weight", the rest beside it.
-PACKED_PART = re.compile(r"(?P<weight>.+\.weight)\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..+)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ import psutil
 from slimtune.core import child
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.run_watched import end_with_parent
-from slimtune.export.model_folder import parameter_count, shard_paths
+from slimtune.export.model_folder import parameter_count
 from slimtune.models import families
 from slimtune.models.llama_server import told_tokens
+from slimtune.models.weights import shard_paths
 
 _LIKELIEST_LATER = 16
 _LOAD_SECONDS, _SECONDS_PER_PROMPT = 900, 120

@@ -77,6 +77,11 @@ def of_config(config: Mapping[str, Any], name: str) -> Family:
     raise _refused(f"model_type {kind!r}{of} is not supported", f"config.json of {name}")
 
 
+def trained(config: Mapping[str, Any]) -> bool:
+    """Whether a family trains this config.json's model."""
+    return any(family.trains and config.get("model_type") in family.model_types for family in rows())
+
+
 def of_gguf(architecture: str | None) -> Family | None:
     """The family whose GGUF files have this `general.architecture`; None for an unknown one."""
     return next((family for family in rows() if architecture in family.gguf_architectures), None)
