@@ -6,13 +6,15 @@ numbers of thousands of digits or half characters is a fault of the file like an
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 import yaml
 
@@ -28,8 +30,11 @@ MOST_DIGITS = 300
 """Of a whole number: a longer one is no float, and from 4,300 digits on Python refuses it."""
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _OPENING, _CLOSING = "[{", "]}"
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# A string that is never closed ends with the text: looking for its end from each quote would take for ever.
+_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 
+MISSING = "no such file"
+"""What is said of a file that is not there, for callers that say more."""
 _NO_FILE, _SAVE = "this is a pipe, a socket or a device, not a file", "save the content as a file"
 
 FAULTS = (ValueError, RecursionError, MemoryError)
@@ -37,7 +42,7 @@ FAULTS = (ValueError, RecursionError, MemoryError)
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BufferedReader]:
     """A regular file, open for reading. Raises SlimtuneError where it is missing, unreadable, or no regular file."""
     with reading(path):
         # Without O_NONBLOCK the opening of a FIFO waits for a writer, perhaps for ever.
@@ -61,7 +66,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise fail("no such file", where=str(path)) from None
+        raise fail(MISSING, where=str(path)) from None
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
             raise fail(_NO_FILE, where=str(path), fix=_SAVE) from None
@@ -72,6 +77,28 @@ def reading(path: Path) -> Iterator[None]:
         if "null" not in str(error):  # os.open on a path with a NUL
             raise
         raise fail("a path cannot contain a NUL character", where=str(path)) from None
+
+
+def is_file(path: Path | str) -> bool:
+    """Whether a regular file is there. False for a name that no file can have, where `Path.is_file` raises OSError."""
+    return _mode(path, stat.S_ISREG)
+
+
+def is_folder(path: Path | str) -> bool:
+    """Whether a folder is there. False for a name that no folder can have, where `Path.is_dir` raises OSError."""
+    return _mode(path, stat.S_ISDIR)
+
+
+def exists(path: Path | str) -> bool:
+    """Whether anything is there, be it a link that leads nowhere."""
+    return _mode(path, lambda mode: True, follow=False)
+
+
+def _mode(path: Path | str, is_kind: Callable[[int], bool], *, follow: bool = True) -> bool:
+    try:
+        return is_kind(Path(path).stat(follow_symlinks=follow).st_mode)
+    except (OSError, ValueError):  # ValueError: a NUL or half a character
+        return False
 
 
 def read_bytes(path: Path, *, most: int = SMALL_FILE_BYTES) -> bytes:
@@ -101,6 +128,12 @@ def read_text(path: Path, *, most: int = SMALL_FILE_BYTES) -> str:
     if what:
         raise fail(f"this is {what}", where=str(path), fix=fix)
     return text
+
+
+def sha256(path: Path) -> str:
+    """The hash of a regular file's bytes, in hexadecimal digits."""
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def json_value(text: str, where: str) -> Any:

@@ -7,6 +7,7 @@ import contextlib
 import shlex
 
 from slimtune.core.errors import Problem
+from slimtune.core.file_kinds import recognised
 
 _BYTE_ORDER_MARKS = {
     b"\xff\xfe\x00\x00": "utf-32",
@@ -16,6 +17,8 @@ _BYTE_ORDER_MARKS = {
 }
 # The escape to its first double-byte set. This 7-bit text is UTF-8 only in appearance.
 _ISO_2022_JP = b"\x1b$"
+# What no text holds.
+_CONTROLS = bytes(code for code in range(32) if chr(code) not in "\t\n\f\r\x1b")
 _CONVERTIBLE = ("cp932", "euc-jp", "iso-2022-jp", "utf-16", "utf-32")
 
 
@@ -29,8 +32,18 @@ def decode(data: bytes, path: str, problems: list[Problem]) -> tuple[str, frozen
         if data.startswith(mark):
             problems.append(_wrong_file(path, 1, 1, data[0], encoding))
             return "", frozenset()
-    if data[:200].count(0) > len(data[:200]) // 5:
+    what, fix = recognised(data[:512])
+    if what:
+        problems.append(Problem(f"this is {what}", path, fix))
+        return "", frozenset()
+    head = data[:200]
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    # Two bytes a character: of ASCII text one half of them is zero.
+    if even + odd > len(head) // 5 and max(even, odd) > 4 * min(even, odd):
         problems.append(_wrong_file(path, 1, data.index(0) + 1, 0, "utf-16"))
+        return "", frozenset()
+    if even + odd and len(head.translate(None, _CONTROLS)) < len(head) - 4:
+        problems.append(Problem("the file holds binary data, not text", path, "name the file that you meant"))
         return "", frozenset()
 
     data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")

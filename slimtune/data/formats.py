@@ -125,6 +125,10 @@ def convert(
         report(f"'meta' is {type_name(meta)}, not an object", 'write "meta": {…}, or leave it out')
     for what, fix in unwritable(meta):
         report(f"'meta' {what}", fix)
+    ignored = tuple(key for key in row.value if not any(key in keys for keys in _KEYS[name]))
+    for key in ignored:
+        for what, fix in unwritable({key: row.value[key]}):
+            report(f"{key!r} {what}", fix)
     if len(problems) == known:
         _check_order(turns, report)
     if len(problems) > known:
@@ -133,7 +137,6 @@ def convert(
     if system and messages[0].role != "system":
         messages.insert(0, Message("system", normalised(system)))
     changed = any(turn.changed for turn in turns)
-    ignored = tuple(key for key in row.value if not any(key in keys for keys in _KEYS[name]))
     return Converted(row, Conversation(tuple(messages), meta, path, row.line), changed, ignored)
 
 

@@ -5,14 +5,19 @@ and has no NaN or Infinity (section 6), so they are refused.
 """
 
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from slimtune.core import inputs
 from slimtune.core.errors import Problem
 
+# So many faults of an array's elements are told; each costs a look at the whole file, and the next ones say the same.
+_MOST_FAULTS = 1000
 # A single object with one of these is a row, not a wrapper around rows, even if its one list holds objects.
 _ROW_KEYS = ("messages", "conversations", "instruction", "input", "output")
 _SPACE = re.compile(r"[ \t\n]*")
@@ -21,6 +26,7 @@ _TYPE_NAMES = {
     list: "a list",
     str: "a string",
     bool: "a boolean",
+    bytes: "binary data",
     int: "a number",
     float: "a number",
 }
@@ -44,24 +50,39 @@ class StrictDecoder:
 
     def __init__(self) -> None:
         self.complaints: list[str] = []
-        self._decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_constant=self._constant)
+        self._decoder = json.JSONDecoder(
+            object_pairs_hook=self._object,
+            parse_constant=self._constant,
+            parse_float=self._float,
+            parse_int=inputs.whole_number,
+        )
 
     def decode(self, text: str) -> Any:
-        """The one value in `text`. Raises `ValueError` where there is none or something follows it."""
+        """The one value in `text`. Raises ValueError where there is none or something follows it, RecursionError where
+        it is nested more than 100 deep."""
         self.complaints.clear()
+        inputs.require_shallow(text)
         return self._decoder.decode(text)
 
     def raw_decode(self, text: str, start: int) -> tuple[Any, int]:
-        """The value that begins at `start` and the position behind it. Raises `ValueError`."""
+        """The value that begins at `start` and the position behind it. Raises as `decode`."""
         self.complaints.clear()
-        return self._decoder.raw_decode(text, start)
+        value, end = self._decoder.raw_decode(text, start)
+        if text.count("[", start, end) + text.count("{", start, end) > inputs.MAX_DEPTH:
+            inputs.require_shallow(text[start:end])
+        return value, end
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
         if len(value) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = [key for key in value if keys.count(key) > 1]
+            twice = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
             self.complaints += [f"the key {key!r} occurs twice in one object" for key in twice]
+        return value
+
+    def _float(self, text: str) -> float:
+        value = float(text)
+        if math.isinf(value):
+            self.complaints.append(f"the number {text[:20]} is too large")
         return value
 
     def _constant(self, name: str) -> None:
@@ -96,7 +117,7 @@ def read_lines(
         try:
             # Files that were concatenated have a BOM in the middle.
             rows += _accepted(decoder.decode(line.lstrip("\ufeff")), decoder, path, number, problems)
-        except (ValueError, RecursionError) as error:
+        except inputs.FAULTS as error:
             problems.append(_broken(error, path, number))
     return rows
 
@@ -118,7 +139,7 @@ def _read_object(text: str, path: str, problems: list[Problem]) -> list[Row]:
     line = 1 + text.count("\n", 0, start)
     try:
         value, end = decoder.raw_decode(text, start)
-    except (ValueError, RecursionError) as error:
+    except inputs.FAULTS as error:
         problems.append(_broken(error, path, line))
         return []
     rest = _skip(text, end)
@@ -142,7 +163,7 @@ def _elements(text: str, start: int, path: str, problems: list[Problem]) -> tupl
 
     After a broken element, reading goes on at the next line that is indented as that element's first line was.
     """
-    decoder = StrictDecoder()
+    decoder, known = StrictDecoder(), len(problems)
     rows: list[Row] = []
     line, counted = 1, 0  # lines are counted on from the last element: an array may be long
     first = _skip(text, start + 1)
@@ -152,9 +173,13 @@ def _elements(text: str, start: int, path: str, problems: list[Problem]) -> tupl
     while position is not None:
         line += text.count("\n", counted, position)
         counted = position
+        if len(problems) - known >= _MOST_FAULTS:
+            fix = "correct these faults first"
+            problems.append(Problem("the rest of the array is not read: it has too many faults", f"{path}:{line}", fix))
+            return rows, len(text)
         try:
             value, end = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
+        except inputs.FAULTS as error:
             problems.append(_broken(error, path, line))
             position = _next_element(text, position)
             continue
@@ -212,10 +237,9 @@ def _accepted(value: Any, decoder: StrictDecoder, path: str, line: int, problems
     return [Row(line, value)]
 
 
-def _broken(error: ValueError | RecursionError, path: str, line: int) -> Problem:
+def _broken(error: ValueError | RecursionError | MemoryError, path: str, line: int) -> Problem:
     if not isinstance(error, json.JSONDecodeError):
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        return Problem(f"broken JSON: {reason}", f"{path}:{line}", "write the row again")
+        return Problem(f"broken JSON: {inputs.reason(error)}", f"{path}:{line}", "write the row again")
     # In JSONL the text was this line alone; in an array it was the file, and the error may be lines below the start.
     line = max(line, error.lineno)
     fix = "write one object per line, nothing before or after it" if error.msg == "Extra data" else "correct the line"
@@ -245,6 +269,6 @@ def _skip(text: str, position: int) -> int:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except (ValueError, RecursionError):
+    except inputs.FAULTS:
         return False
     return True

@@ -3,7 +3,6 @@
 JSONL in UTF-8 is not held in memory; every other kind of file is read whole.
 """
 
-import contextlib
 import itertools
 import os
 from collections import Counter
@@ -12,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from slimtune.core.errors import Problem, SlimtuneError
-from slimtune.core.files import sha256_file
+from slimtune.core import inputs
+from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data import formats
 from slimtune.data.formats import Converted
 from slimtune.data.json_rows import Row, read_lines
 from slimtune.data.sources import is_hub_id, read_rows
 
 _BLOCK_BYTES = 4 * 2**20
+_LONGEST_LINE = 256 * 2**20
 _ROWS_AT_ONCE = 2000  # of a file that is read whole
 _LINE_SUFFIXES = (".jsonl", ".ndjson")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -73,15 +73,21 @@ class DataFile:
 
     def row_blocks(self) -> Iterator[list[Row]]:
         """The rows as the file has them; `done`, `total` and `problems` are kept up to date."""
+        try:
+            yield from self._blocks()
+        except SlimtuneError as error:  # from the hub, or a file that has gone or changed meanwhile
+            self.problems += error.problems
+
+    def _blocks(self) -> Iterator[list[Row]]:
         path = Path(self.path)
-        is_file = path.is_file() and not is_hub_id(self.path)
+        is_file = inputs.is_file(path) and not is_hub_id(self.path)
         self.total = path.stat().st_size if is_file else 0
         if not is_file or not _is_plain_jsonl(path):
             yield from self._whole()
             return
         line = 1
-        with path.open("rb") as file:
-            for block in _whole_lines(file):
+        with inputs.opened(path) as file:
+            for block in _whole_lines(file, self.path):
                 self.done += len(block)
                 text = block.removeprefix(_BYTE_ORDER_MARK).decode("utf-8").replace("\r\n", "\n")
                 rows = read_lines(text, self.path, frozenset(), self.problems, first_line=line)
@@ -89,11 +95,7 @@ class DataFile:
                 yield rows
 
     def _whole(self) -> Iterator[list[Row]]:
-        try:
-            rows = read_rows(self.path, self.problems)
-        except SlimtuneError as error:  # from the hub
-            self.problems += error.problems
-            return
+        rows = read_rows(self.path, self.problems)
         self.total = self.total or len(rows)
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             piece = rows[start : start + _ROWS_AT_ONCE]
@@ -113,8 +115,8 @@ def distinct(paths: Sequence[str]) -> tuple[dict[str, str | None], list[Problem]
             problems.append(Problem("the file is listed twice", path, "list it once; a recipe can give it more weight"))
             continue
         sha256 = None
-        with contextlib.suppress(OSError):
-            sha256 = None if is_hub_id(path) else sha256_file(Path(path))
+        if not is_hub_id(path) and inputs.is_file(path) and os.access(path, os.R_OK):
+            sha256 = inputs.sha256(Path(path))
         same = next((other for other, known in hashes.items() if sha256 and known == sha256), None)
         if same is None:
             hashes[path] = sha256
@@ -129,8 +131,11 @@ def _is_plain_jsonl(path: Path) -> bool:
     if path.suffix.lower() not in _LINE_SUFFIXES or not os.access(path, os.R_OK):
         return False
     first = b""
-    with path.open("rb") as file:
-        for block in _whole_lines(file):
+    with inputs.opened(path) as file:
+        if b"\0" in file.read(512):
+            return False
+        file.seek(0)
+        for block in _whole_lines(file, str(path)):
             try:
                 block.decode("utf-8")
             except UnicodeDecodeError:
@@ -142,7 +147,11 @@ def _is_plain_jsonl(path: Path) -> bool:
     return first.startswith(b"{") and first != b"{"
 
 
-def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
-    """The file in pieces that end where a line does."""
+def _whole_lines(file: BinaryIO, path: str) -> Iterator[bytes]:
+    """The file in pieces that end where a line does. Raises SlimtuneError for a line of more than 256 MiB."""
     while block := file.read(_BLOCK_BYTES):
-        yield block + file.readline()
+        rest = file.readline(_LONGEST_LINE)
+        if len(rest) == _LONGEST_LINE:
+            fix = "write one object per line (JSONL)"
+            raise fail(f"a line has more than {_LONGEST_LINE:,} bytes", where=path, fix=fix)
+        yield block + rest

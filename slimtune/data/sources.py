@@ -2,17 +2,19 @@
 
 import csv
 import datetime
-import decimal
 import difflib
 import io
-import itertools
 import logging
+import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
+from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.file_kinds import recognised
 from slimtune.data.encoding import decode
 from slimtune.data.json_rows import Row, StrictDecoder, read_json
 
@@ -23,6 +25,11 @@ _HUB_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<split>.+))?", re.A
 # A table's cell cannot be an object, so these columns may contain JSON text; an empty cell there means no value.
 _JSON_COLUMNS = ("meta", "messages", "conversations")
 _OPTIONAL_COLUMNS = (*_JSON_COLUMNS, "system")
+# Of a file that is read whole. JSONL is read line by line and may have any size.
+_MOST_BYTES, _MOST_ROWS = 2 * 2**30, 20_000_000
+# Python's own limit, 131,072 characters, is less than a long document.
+_LONGEST_CELL = 16 * 2**20
+_MOST_NAMES = 2000
 
 
 def read_rows(path: str, problems: list[Problem]) -> list[Row]:
@@ -43,37 +50,24 @@ def is_hub_id(path: str) -> bool:
     if path.startswith("hf://"):
         return True
     match = _HUB_ID.fullmatch(path)
-    if not match or Path(path).exists() or PurePath(match["id"]).suffix.lower() in _DATA_SUFFIXES:
+    if not match or inputs.exists(path) or PurePath(match["id"]).suffix.lower() in _DATA_SUFFIXES:
         return False
-    return not Path(path).parent.is_dir()
+    return not inputs.is_folder(Path(path).parent)
 
 
 def _read_file(path: str, problems: list[Problem]) -> list[Row]:
-    if not Path(path).is_file():
-        problems.append(_no_such_file(path))
-        return []
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        problems.append(Problem(f"the file cannot be read: {error.strerror}", path, "check its permissions"))
+    data = _content(path, problems)
+    if data is None:
         return []
     if data.startswith(b"PAR1"):
         return _read_parquet(path, data, problems)
-    suffix = PurePath(path).suffix.lower()
-    if suffix == ".parquet":
-        fix = "write it again, or rename it to what it is (.jsonl, .json, .csv)"
-        problems.append(Problem("not a Parquet file (it does not begin with PAR1)", path, fix))
-        return []
-    if data.startswith((b"\x1f\x8b", b"PK\x03\x04")):
-        fix = "unpack it; for a spreadsheet, export it as CSV (UTF-8)"
-        problems.append(Problem("the file is compressed", path, fix))
-        return []
     known = len(problems)
     text, bad_lines = decode(data, path, problems)
     if not text.strip():
         if len(problems) == known:
             problems.append(Problem("the file is empty", path, "write at least one example into it"))
         return []
+    suffix = PurePath(path).suffix.lower()
     if suffix in (".csv", ".tsv"):
         return _read_csv(text, path, bad_lines, problems)
     if suffix in _DATA_SUFFIXES or text.lstrip()[0] in "{[":
@@ -83,17 +77,50 @@ def _read_file(path: str, problems: list[Problem]) -> list[Row]:
     return []
 
 
+def _content(path: str, problems: list[Problem]) -> bytes | None:
+    """The bytes of a file that can hold rows; None, with the reason in `problems`, for anything else."""
+    try:
+        with inputs.opened(Path(path)) as file:
+            head, size = file.read(512), os.fstat(file.fileno()).st_size
+            what, fix = recognised(head)
+            parquet = head.startswith(b"PAR1")
+            if head and not parquet and PurePath(path).suffix.lower() == ".parquet":
+                fix = fix or "write it again, or rename it to what it is (.jsonl, .json, .csv)"
+                shown = f": this is {what}" if what else " (it does not begin with PAR1)"
+                problems.append(Problem(f"not a Parquet file{shown}", path, fix))
+                return None
+            if size > _MOST_BYTES and not what:
+                told = f"the file has {size:,} bytes, and of this kind at most {_MOST_BYTES:,} are read"
+                problems.append(Problem(told, path, "write it as JSONL (UTF-8), one object per line, or split it"))
+                return None
+            # What is recognised is refused, by `decode`, for its first bytes.
+            return head if what and not parquet else head + file.read(_MOST_BYTES)
+    except SlimtuneError as error:
+        missing = error.problems[0].what == inputs.MISSING
+        problems += [_no_such_file(path)] if missing or inputs.is_folder(path) else error.problems
+        return None
+
+
 def _no_such_file(path: str) -> Problem:
     file, parent, fix = Path(path), Path(path).parent, f"the working directory is {Path.cwd()}"
-    if file.is_dir():
-        inside = sorted(str(entry) for entry in file.iterdir() if entry.suffix in _DATA_SUFFIXES)
+    if not inputs.is_folder(parent):
+        return Problem("no such file", path, f"there is no folder {parent}; {fix}")
+    if inputs.is_folder(file):
+        inside = [str(file / name) for name in _data_files(file)]
         named = ", ".join(inside[:5]) or "it contains no data"
         return Problem("this is a folder, not a file", path, f"name a file: {named}")
-    if not parent.is_dir():
-        return Problem("no such file", path, f"there is no folder {parent}; {fix}")
-    names = sorted(entry.name for entry in parent.iterdir() if entry.is_file())
-    near = [str(parent / name) for name in difflib.get_close_matches(file.name, names, n=3, cutoff=0.5)]
-    return Problem("no such file", path, f"did you mean {' or '.join(near)}?" if near else fix)
+    near = difflib.get_close_matches(file.name, _data_files(parent), n=3, cutoff=0.5)
+    fix = f"did you mean {' or '.join(str(parent / name) for name in near)}?" if near else fix
+    return Problem("no such file", path, fix)
+
+
+def _data_files(folder: Path) -> list[str]:
+    """Names in a folder that data files have; none where it cannot be read."""
+    try:
+        names = [entry.name for entry in folder.iterdir() if entry.suffix.lower() in _DATA_SUFFIXES]
+    except OSError:
+        return []
+    return sorted(names)[:_MOST_NAMES]
 
 
 def _read_csv(text: str, path: str, bad_lines: frozenset[int], problems: list[Problem]) -> list[Row]:
@@ -121,6 +148,7 @@ def _read_csv(text: str, path: str, bad_lines: frozenset[int], problems: list[Pr
 def _csv_records(
     text: str, delimiter: str, path: str, bad_lines: frozenset[int], problems: list[Problem]
 ) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     while True:
         start = reader.line_num + 1
@@ -129,8 +157,11 @@ def _csv_records(
         except StopIteration:
             return
         except csv.Error as error:
-            never_closed = "unexpected end of data" in str(error)
-            what = "a quote that opens here is never closed" if never_closed else f"broken CSV: {error}"
+            what = f"broken CSV: {error}"
+            if "unexpected end of data" in str(error):
+                what = "a quote that opens here is never closed"
+            elif "field limit" in str(error):
+                what = f"a cell has more than {_LONGEST_CELL:,} characters: is a quote that opens here never closed?"
             problems.append(Problem(what, f"{path}:{start}", 'write a quote inside a quoted cell twice: ""'))
             continue
         if cells and bad_lines.isdisjoint(range(start, reader.line_num + 1)):
@@ -150,8 +181,8 @@ def _table_row(value: dict[str, Any], path: str, line: int, problems: list[Probl
         try:
             row[name] = decoder.decode(cell)
             faults = list(decoder.complaints)
-        except (ValueError, RecursionError) as error:
-            faults = [f"broken JSON: {error}"]
+        except inputs.FAULTS as error:
+            faults = [f"broken JSON: {inputs.reason(error)}"]
         if faults:
             fix = "write the cell as JSON, or leave it empty"
             problems.append(Problem(f"column '{name}': {'; '.join(faults)}", f"{path}:{line}", fix))
@@ -164,27 +195,70 @@ def _read_parquet(path: str, data: bytes, problems: list[Problem]) -> list[Row]:
     import pyarrow.parquet
 
     try:
-        values = pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(f"broken Parquet: {error}", path, "write the file again"))
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        rows, unpacked = sum(group.num_rows for group in groups), sum(group.total_byte_size for group in groups)
+        if rows > _MOST_ROWS or unpacked > _MOST_BYTES:
+            what = f"the file unpacks to {rows:,} rows of {unpacked:,} bytes"
+            fix = f"split it, or write it as JSONL: at most {_MOST_ROWS:,} rows of {_MOST_BYTES:,} bytes are read"
+            problems.append(Problem(what, path, fix))
+            return []
+        names = file.schema_arrow.names
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            problems.append(Problem(f"two columns have one name: {', '.join(twice)}", path, "rename one of them"))
+            return []
+        table = file.read()
+    except (pyarrow.ArrowException, OSError, *inputs.FAULTS) as error:
+        problems.append(Problem(f"broken Parquet: {inputs.reason(error)}", path, "write the file again"))
         return []
-    return _arrow_rows(values, path, problems)
+    columns: dict[str, list[Any]] = {}
+    for name in names:
+        try:
+            columns[name] = table.column(name).to_pylist()
+        except (pyarrow.ArrowException, LookupError, OverflowError, *inputs.FAULTS) as error:
+            kind = table.schema.field(name).type
+            what = f"the column '{name}' of type {kind} cannot be read: {inputs.reason(error)}"
+            problems.append(Problem(what, path, "write it as text, or leave it out"))
+    if len(columns) < len(names):
+        return []
+    return _arrow_rows(({name: columns[name][row] for name in names} for row in range(table.num_rows)), path, problems)
 
 
 def _arrow_rows(values: Iterable[dict[str, Any]], path: str, problems: list[Problem]) -> list[Row]:
-    rows = (_table_row(_as_json(value), path, number, problems) for number, value in enumerate(values, start=1))
-    return list(itertools.chain.from_iterable(rows))
+    rows: list[Row] = []
+    for number, value in enumerate(values, start=1):
+        try:
+            row = {name: _as_json(cell) for name, cell in value.items() if not _is_null(cell)}
+        except inputs.FAULTS as error:
+            what = f"a value is not JSON: {inputs.reason(error)}"
+            problems.append(Problem(what, f"{path}:{number}", "leave it out"))
+            continue
+        rows += _table_row(row, path, number, problems)
+    return rows
 
 
-def _as_json(value: Any) -> Any:
-    """An Arrow value as JSON. Null fields are left out: Arrow has them for missing keys. Dates become ISO 8601 text."""
+def _is_null(value: Any) -> bool:
+    """Whether Arrow has it for a missing key. pandas writes NaN for that."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _as_json(value: Any, depth: int = 0) -> Any:
+    """An Arrow value as JSON. Null fields are left out. Dates become ISO 8601 text, and so does every other type that
+    JSON lacks; binary data alone stay as they are, and nothing takes them. Raises ValueError for an infinite number and
+    RecursionError for more than 100 levels."""
+    if depth > inputs.MAX_DEPTH:
+        raise RecursionError
     if isinstance(value, dict):
-        return {key: _as_json(content) for key, content in value.items() if content is not None}
-    if isinstance(value, list):
-        return [_as_json(content) for content in value]
+        return {str(key): _as_json(content, depth + 1) for key, content in value.items() if not _is_null(content)}
+    if isinstance(value, list | tuple):
+        return [None if _is_null(content) else _as_json(content, depth + 1) for content in value]
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
-    return str(value) if isinstance(value, decimal.Decimal | datetime.timedelta) else value
+    if isinstance(value, float) and math.isinf(value):
+        raise ValueError("an infinite number")
+    if isinstance(value, bytes) and depth:
+        raise ValueError("binary data")
+    return value if isinstance(value, str | int | float | bytes) else str(value)
 
 
 def _read_hub(path: str, problems: list[Problem]) -> list[Row]:

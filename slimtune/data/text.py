@@ -95,7 +95,7 @@ def unwritable(value: Any) -> list[tuple[str, str]]:
     """Characters that no UTF-8 file or tokenizer takes, anywhere in a text or a JSON value, each with what to do."""
     if isinstance(value, str):
         found = [("contains a NUL character", "remove it")] if "\0" in value else []
-        if surrogate := _LONE_SURROGATE.search(value):
+        if not value.isascii() and (surrogate := _LONE_SURROGATE.search(value)):
             what = f"contains the lone surrogate \\u{ord(surrogate.group()):04x}"
             found.append((what, "half of a character is missing: write the text again"))
         return found

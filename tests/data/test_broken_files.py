@@ -1,12 +1,16 @@
 """Every way in which a file can be broken, and where that is said."""
 
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.data_files import A, B, line, the_problem, write
+from support.data_files import A, B, line, problems_of, the_problem, write
 
 from slimtune.core.errors import Problem
+from slimtune.data.formats import convert
 from slimtune.data.json_rows import Row
+from slimtune.data.reading import DataFile, distinct
 from slimtune.data.sources import read_rows
 
 # --- what is refused, with its line
@@ -29,7 +33,10 @@ PLANTED = [
     ('{"input": "x", "output', "broken JSON at column 16: Unterminated string starting at"),
     ("input: x", "broken JSON at column 1: Expecting value"),
     ("[" * 100_000, "broken JSON: it is nested too deeply"),
-    ('{"n": ' + "9" * 5000 + "}", "broken JSON: Exceeds the limit"),
+    ('{"n": ' + "9" * 5000 + "}", "broken JSON: a number has more than 300 digits"),
+    ('{"input": "x", "output": 1e999999}', "the number 1e999999 is too large"),
+    ('{"input": "x", "deep": ' + "[" * 101 + "]" * 101 + "}", "broken JSON: it is nested too deeply"),
+    ('{"input": "x", ' + '"a": 1, ' * 100_000 + '"b": 2}', "the key 'a' occurs twice in one object"),
     (line(B), None),
 ]
 
@@ -178,3 +185,95 @@ def test_any_bytes_give_rows_or_problems(tmp_path_factory, content, suffix):
     assert all(1 <= row.line <= lines for row in rows)
     assert all(problem.where.startswith(path) and problem.what for problem in problems)
     "".join(map(str, problems)).encode()
+
+
+# --- what is no file of rows at all
+
+
+def test_pipes_devices_links_and_folders_are_named_and_nothing_hangs(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    told = {
+        str(tmp_path / "pipe.jsonl"): "this is a pipe, a socket or a device, not a file",
+        "/dev/zero": "this is a pipe, a socket or a device, not a file",
+        str(tmp_path / "loop.jsonl"): "cannot be read: Too many levels of symbolic links",
+        str(tmp_path / "folder.jsonl"): "this is a folder, not a file",
+        str(tmp_path / ("x" * 300)): "cannot be read: File name too long",
+        f"{'o' * 300}/{'n' * 5000}.csv": "cannot be read: File name too long",
+        f"{tmp_path}/a\0.jsonl": "a path cannot contain a NUL character",
+    }
+    for path, what in told.items():
+        file = DataFile(path)
+        assert list(file.records()) == []
+        assert [problem.what for problem in file.problems] == [what]
+        assert distinct([path]) == ({path: None}, [])
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.parquet"])
+def test_a_huge_file_of_zeros_is_refused_at_once(tmp_path, name):
+    path = tmp_path / name
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    assert list((read := DataFile(str(path))).records()) == []
+    assert [problem.where for problem in read.problems] == [str(path)]
+
+
+@pytest.mark.parametrize("kind", ["\ud83d", "\0"])
+def test_what_no_file_can_hold_is_found_in_every_part_of_a_row(kind):
+    for row in (
+        {"input": kind, "output": "x"},
+        {"input": "x", "output": "y", "note": [{"deep": kind}]},
+        {"input": "x", "output": "y", f"note{kind}": 1},
+        {"input": "x", "output": "y", "meta": {kind: 1}},
+    ):
+        problems: list[Problem] = []
+        assert convert(Row(1, row), "input_output", path="x", problems=problems) is None
+        assert problems
+
+
+def test_many_broken_elements_do_not_take_for_ever(tmp_path):
+    path = write(tmp_path / "x.json", "[\n" + '{"input": },\n' * 200_000 + "]")
+    problems = problems_of(path)
+    assert len(problems) == 1001
+    assert problems[-1].what == "the rest of the array is not read: it has too many faults"
+
+
+def test_a_long_cell_is_read_and_an_endless_one_is_not(tmp_path):
+    path = write(tmp_path / "x.csv", f"input,output\n{'x' * 200_000},y\n")
+    assert len(read_rows(path, [])[0].value["input"]) == 200_000
+    path = write(tmp_path / "y.csv", f'input,output\n"{"x" * (2**24 + 1)},y\n')
+    assert the_problem(path).what.startswith("a cell has more than 16,777,216 characters")
+
+
+def test_columns_of_parquet_that_no_row_can_hold(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def told(**columns):
+        text = pa.array(["x"])
+        path = tmp_path / "x.parquet"
+        pq.write_table(pa.table({"input": text, "output": text, **columns}), path)
+        problems: list[Problem] = []
+        return read_rows(str(path), problems), [problem.what for problem in problems]
+
+    late = pa.array([2**62], pa.timestamp("us"))
+    assert "of type timestamp[us] cannot be read" in told(meta=late)[1][0]
+    assert told(meta=pa.array([[b"x"]]))[1] == ["a value is not JSON: binary data"]
+    assert told(meta=pa.array([{"a": float("inf")}]))[1] == ["a value is not JSON: an infinite number"]
+    (row,), problems = told(score=pa.array([float("nan")]), image=pa.array([b"\x00"]), map=pa.array([{"a": 2**40}]))
+    assert problems == [] and row.value == {"input": "x", "output": "x", "image": b"\x00", "map": {"a": 2**40}}
+    table = pa.table([pa.array(["x"]), pa.array(["y"])], names=["input", "input"])
+    pq.write_table(table, tmp_path / "twice.parquet")
+    assert the_problem(str(tmp_path / "twice.parquet")).what == "two columns have one name: input"
+
+
+def test_parquet_that_is_cut_off(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"input": ["x"] * 100, "output": ["y"] * 100}), tmp_path / "x.parquet")
+    whole = (tmp_path / "x.parquet").read_bytes()
+    for length in range(4, len(whole), 97):
+        path = write(tmp_path / "cut.parquet", whole[:length])
+        assert the_problem(path).what.startswith("broken Parquet: ")

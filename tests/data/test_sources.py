@@ -155,7 +155,13 @@ def test_missing_folder_folder_and_unknown_kind(tmp_path):
 def test_files_that_are_not_what_they_are_called(tmp_path):
     assert "not a Parquet file" in the_problem(write(tmp_path / "x.parquet", line(A))).what
     assert "broken Parquet" in the_problem(write(tmp_path / "y.parquet", b"PAR1 and then nothing")).what
-    assert the_problem(write(tmp_path / "x.jsonl", b"\x1f\x8b\x08\x00")).what == "the file is compressed"
+    assert the_problem(write(tmp_path / "x.jsonl", b"\x1f\x8b\x08\x00")).what == "this is a gzip archive"
+    assert (
+        the_problem(write(tmp_path / "z.jsonl", b"\x28\xb5\x2f\xfd" + bytes(200))).what
+        == "this is compressed with zstd"
+    )
+    assert "binary data" in the_problem(write(tmp_path / "b.jsonl", bytes(range(256)) + bytes(300))).what
+    assert the_problem(write(tmp_path / "p.parquet", b"\x89PNG\r\n\x1a\n")).what.endswith(": this is a PNG picture")
 
 
 @pytest.mark.parametrize(
