@@ -31,7 +31,6 @@ def compare(
 ) -> None:
     """Compare runs or models: differences with intervals, and the items on which they differ."""
     from slimtune.core.console import Console
-    from slimtune.core.files import write_text
     from slimtune.evaluate import comparison
     from slimtune.run import screen
     from slimtune.run.report.comparison import as_html
@@ -39,7 +38,6 @@ def compare(
     settings = options.settings_of(kind, mode, permutations, votes, temperature, max_new_tokens, seed)
     console = Console()
     folder, result = comparison.write(
-        contenders, data, settings, max_items=max_items, judge=judge, out=out, on_progress=console
+        contenders, data, settings, max_items=max_items, judge=judge, out=out, as_html=as_html, on_progress=console
     )
-    write_text(folder / "comparison.html", as_html(result))
     screen.comparison(console, result, folder)

@@ -50,10 +50,30 @@ class Request:
     alone: bool = False
 
 
-def evaluate(request: Request, on_progress: OnProgress) -> Path:
-    """Ask the target every item and write the results; returns their folder.
+@dataclass(frozen=True)
+class Prepared:
+    """An evaluation before anything is opened. request: with a run's own values filled in. items: what will be asked.
 
-    Raises SlimtuneError for a target that cannot be opened or cannot do what is asked, and for data that cannot be items.
+    overlap: what of it is in the training data, None where that is not known. identity: what makes it the same evaluation,
+    but for what only the target knows. results: the folder to write into.
+    """
+
+    request: Request
+    items: list[Item]
+    overlap: dict[str, Any] | None
+    identity: dict[str, Any]
+    results: Results
+
+
+def evaluate(request: Request, on_progress: OnProgress) -> Path:
+    """Ask the target every item and write the results; returns their folder. Raises as `prepare` and `ask` do."""
+    return ask(prepare(request), on_progress)
+
+
+def prepare(request: Request) -> Prepared:
+    """Read and check everything that needs no target. Nothing is written.
+
+    Raises SlimtuneError for data that cannot be items, and for a folder that is not ours or holds another evaluation.
     """
     request = with_the_runs_own(request)
     found = conversations(request)
@@ -61,19 +81,27 @@ def evaluate(request: Request, on_progress: OnProgress) -> Path:
     asked = items.read(test, request.settings.kind)
     if request.settings.permutations > 1:
         permutations.check(asked)
-    overlap = _contamination(request, test)
-    identity: dict[str, Any] = {
+    identity = {
         "data": {"path": request.data, "sha256": found.files[0].sha256, "items": len(asked)},
         "system": request.system,
         "train": list(request.train) if request.train is not None else None,
         "settings": asdict(request.settings),
     }
     results = look(request, identity)
+    return Prepared(request, asked, _contamination(request, test), identity, results)
+
+
+def ask(prepared: Prepared, on_progress: OnProgress) -> Path:
+    """Open the target, ask it what is not answered yet, and write the results; returns their folder.
+
+    Raises SlimtuneError for a target that cannot be opened or cannot do what is asked.
+    """
+    request, results = prepared.request, prepared.results
     on_progress.step(f"Opening {request.spec.place}")
     with opening.open_target(request.spec, request.loading) as opened:
         request = replace(request, settings=_possible(request.settings, opened.target, on_progress))
         facts = opened.target.facts()
-        identity |= {
+        identity = prepared.identity | {
             "target": {"name": facts.name, **facts.values},
             "with_base": opened.adapted and not request.alone,
             "settings": asdict(request.settings),
@@ -82,14 +110,14 @@ def evaluate(request: Request, on_progress: OnProgress) -> Path:
         if results.content["complete"]:
             on_progress.say(f"{results.folder} is complete already; use --fresh to ask everything again")
         else:
-            results.write_lines("items.jsonl", [item.as_json() for item in asked])
-            base, answers = _ask(opened, asked, request, results, on_progress)
-            if overlap is not None:
-                results.write_json("contamination.json", overlap)
+            results.write_lines("items.jsonl", [item.as_json() for item in prepared.items])
+            base, answers = _ask(opened, prepared.items, request, results, on_progress)
+            if prepared.overlap is not None:
+                results.write_json("contamination.json", prepared.overlap)
             if base is None:
                 results.write_json("figures.json", kinds.measure(answers))
             else:
-                results.write_json("verdict.json", verdict.judge(base, answers, contamination=overlap))
+                results.write_json("verdict.json", verdict.judge(base, answers, contamination=prepared.overlap))
             results.close(versions=versions.installed())
     return results.folder
 

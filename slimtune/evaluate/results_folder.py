@@ -96,7 +96,7 @@ class Results:
             if os.path.lexists(path):
                 what = "the file has appeared while the command ran, so it was not replaced"
                 raise SlimtuneError(Problem(what, str(path), "move it elsewhere and run the command again"))
-            self._record({**self.content, FILES: sorted({*self.kind.written(self.content), name} - {self.kind.record})})
+            self._record({**self.content, FILES: sorted([*self._listed(), name])})
         return path
 
     def write_json(self, name: str, value: Any) -> None:
@@ -108,9 +108,16 @@ class Results:
     def write_text(self, name: str, text: str) -> None:
         files.write_text(self.path(name), text)
 
+    def keep(self, content: Mapping[str, Any]) -> None:
+        """Put this into the record, whose list of files stays."""
+        self._record({**content, FILES: self._listed()})
+
     def close(self, **values: Any) -> None:
         """Mark the results complete, last."""
         self._record({**self.content, **values, "finished": run_record.now(), "complete": True})
+
+    def _listed(self) -> list[str]:
+        return self.kind.written(self.content)[1:]
 
     def _record(self, content: dict[str, Any]) -> None:
         files.write_json(self.folder / self.kind.record, content)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from slimtune.core.errors import Problem
+from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.evaluate import kinds
 from slimtune.evaluate.judge import difference
 from slimtune.evaluate.judge.contenders import Contender, distinct, pair, question
@@ -34,11 +34,7 @@ def compare(contenders: Sequence[Contender], *, alpha: float = 0.05) -> dict[str
     Source of the adjustment: S. Holm, Scandinavian Journal of Statistics 6 (1979) 65–70.
     """
     contenders = distinct(contenders)
-    times = Counter(contender.name for contender in contenders)
-    problems = [Problem("is given twice", name, "name each once") for name, number in times.items() if number > 1]
-    if len(contenders) < 2:
-        problems.append(Problem("a comparison needs two or more", "results", "name another run, folder or file"))
-    sides = pair(contenders, found=problems)
+    sides = pair(contenders, found=_too_few(contenders))
     kind, n = kinds.of(sides[0][0]), len(sides[0])
     frame = kind.frame(sides[0], kind.frame([answer for side in sides for answer in side], None).get("labels"))
     result: dict[str, Any] = {"kind": kind.name, "n": n, "alpha": alpha, **frame}
@@ -57,6 +53,20 @@ def compare(contenders: Sequence[Contender], *, alpha: float = 0.05) -> dict[str
     result["flips"] = _flips(kind, contenders, sides)
     result["notes"] = _notes(contenders, sides)
     return result
+
+
+def require_several(contenders: Sequence[Contender]) -> None:
+    """Raise SlimtuneError for fewer than two contenders, or the same one twice, before any of them is asked."""
+    if problems := _too_few(contenders):
+        raise SlimtuneError(problems)
+
+
+def _too_few(contenders: Sequence[Contender]) -> list[Problem]:
+    times = Counter(contender.name for contender in contenders)
+    problems = [Problem("is given twice", name, "name each once") for name, number in times.items() if number > 1]
+    if len(contenders) < 2:
+        problems.append(Problem("a comparison needs two or more", "results", "name another run, folder or file"))
+    return problems
 
 
 def _pairs(kind: Kind, result: Mapping[str, Any], sides: Sequence[Answers]) -> list[dict[str, Any]]:
