@@ -117,7 +117,7 @@ class Results:
         self._record({**self.content, **values, "finished": run_record.now(), "complete": True})
 
     def _listed(self) -> list[str]:
-        return self.kind.written(self.content)[1:]
+        return sorted(self.kind.written(self.content)[1:])
 
     def _record(self, content: dict[str, Any]) -> None:
         files.write_json(self.folder / self.kind.record, content)
