@@ -37,7 +37,7 @@ app.add_typer(ollama, name="ollama")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 2 for bad input, 3 if nothing fits, 130 if interrupted."""
+    """Run the command line and exit: 2 for bad input, 3 if nothing fits, 130 if interrupted, 141 if nobody reads on."""
     _run(app, arguments, "slimtune")
 
 
@@ -49,28 +49,42 @@ def train_unsloth(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _run(application: typer.Typer, arguments: list[str] | None, name: str | None) -> NoReturn:
-    from slimtune.core import console
+    from slimtune.core import console, streams
 
     console.prepare()
     try:
-        code = application(args=arguments, prog_name=name, standalone_mode=False)
+        with streams.guarded():
+            sys.exit(_exit_code(application, arguments, name))
+    except streams.OutputLost as lost:
+        # Whoever reads the first lines only (`| head`) has what they want.
+        if not lost.closed:
+            with streams.guarded():
+                console.stderr().error(f"{lost}\n    → free some space, or print elsewhere")
+        raise
+
+
+def _exit_code(application: typer.Typer, arguments: list[str] | None, name: str | None) -> int:
+    """Run a command; whatever goes wrong is one sentence on standard error."""
+    from slimtune.core import console
+
+    try:
+        return application(args=arguments, prog_name=name, standalone_mode=False) or 0
     except SlimtuneError as error:
         console.stderr().error(str(error))
-        sys.exit(error.exit_code)
+        return error.exit_code
     except TyperException as error:
         # Typer itself would print what was typed as it is.
         if type(error).__name__ != "NoArgsIsHelpError":  # its help is printed already
             console.stderr().error(str(_misused(error)))
-        sys.exit(BAD_INPUT)
+        return BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except Exception as error:  # noqa: BLE001 — the one place that may
         # Nothing should get here. If it does, a person sees a sentence, and we the traceback.
         from slimtune.core import defects
 
         console.stderr().error(defects.report(error))
-        sys.exit(DEFECT)
-    sys.exit(code or 0)
+        return DEFECT
 
 
 def _misused(error: TyperException) -> Problem:

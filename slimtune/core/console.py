@@ -22,7 +22,6 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.progress import Advance
 from slimtune.core.redaction import without_keys
 from slimtune.core.visible import STEERING, visible
@@ -159,12 +158,6 @@ class _Out(RichConsole):
             steers = not segment.control and STEERING.search(segment.text)
             yield Segment(visible(segment.text), segment.style) if steers else segment
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        try:
-            super().print(*objects, **options)
-        except OSError as error:
-            raise _unwritable(error) from error
-
 
 class _Logged(logging.LogRecord):
     """Libraries log what they read in files."""
@@ -179,19 +172,9 @@ def _text(text: str, style: str = "") -> Text:
 
 
 def _write(text: str, stream: Any) -> None:
-    if stream is None:  # closed by whoever started the program
-        return
-    try:
+    if stream is not None:  # closed by whoever started the program
         stream.write(text)
         stream.flush()
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise _unwritable(error) from error
-
-
-def _unwritable(error: OSError) -> SlimtuneError:
-    return fail(f"the output cannot be written: {error.strerror or error}", fix="free some space, or print elsewhere")
 
 
 def _counted(done: int, total: int | None, note: str) -> str:

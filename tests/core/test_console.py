@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import sys
 import time
 
 import pytest
@@ -13,7 +12,6 @@ from support import command_line
 
 from slimtune.core import console
 from slimtune.core.console import Console
-from slimtune.core.errors import SlimtuneError
 from slimtune.core.visible import visible
 
 # A title of the window, red, the line's start, bold for rich, an emoji for rich, backwards, C1, a lone half, other line ends.
@@ -138,15 +136,3 @@ def test_arguments_are_repeated_without_steering(arguments):
     outcome = command_line.run(*(argument.replace("\x00", "") for argument in arguments))
     assert outcome.code == 2 and outcome.stderr.startswith("error: ")
     assert outcome.stderr.replace("\n", "").isprintable()
-
-
-def test_a_full_disk_behind_the_output_is_one_sentence(monkeypatch):
-    with open("/dev/full", "w") as full:  # noqa: PTH123
-        monkeypatch.setattr(sys, "stdout", full)
-        with pytest.raises(SlimtuneError, match="the output cannot be written: No space left"):
-            console.echo("text")
-        with pytest.raises(SlimtuneError, match="the output cannot be written: No space left"):
-            Console().say("text")
-        monkeypatch.undo()
-        with pytest.raises(OSError, match="No space"):
-            full.close()
