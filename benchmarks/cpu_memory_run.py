@@ -103,7 +103,7 @@ def measure(case: Case, work: Path) -> dict[str, Any]:
     trainer = trainers.build(prepared.method, model, hf_tokenizer, examples, held_out, plan, record, console)
     stored = models.memory_bytes(model)
     trainers.check(prepared.method, trainer, hf_tokenizer, examples, tokenizer, plan, record)
-    items, settings = judging.questions(prepared, tokenizer, record)
+    items, settings = judging.questions(prepared, record)
     with model.disable_adapter():
         judging.ask("base", judging.target_of(model, tokenizer, prepared), items, settings, record, console)
     with record.phase("train"):

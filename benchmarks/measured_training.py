@@ -73,7 +73,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Ask the questions, for the phase's memory; what training showed is worth keeping also where this fails."""
     try:
-        items, settings = judging.questions(prepared, tokenizer, record)
+        items, settings = judging.questions(prepared, record)
         target = judging.target_of(model, tokenizer, prepared)
         answers = judging.ask("tuned", target, items, settings, record, console)
     except Exception as error:  # noqa: BLE001  as above

@@ -82,7 +82,10 @@ def write_questions(path: Path, count: int, tokens: int, tokenizer: ChatTokenize
     words = _Words(tokenizer, draw)
     rows = []
     for number in range(count):
-        choices = {letter: words.of(4) for letter in "abcd"}
+        different: dict[str, None] = {}
+        while len(different) < len("abcd"):
+            different.setdefault(words.of(4))
+        choices = dict(zip("abcd", different, strict=True))
         text = "\n".join([words.of(max(1, tokens - 50)), *(f"{letter} {choice}" for letter, choice in choices.items())])
         correct = "abcd"[number % 4]
         meta = {"id": f"q{number}", "mode": "direct", "choices": choices, "correct": correct}

@@ -28,6 +28,7 @@ def plan(
     from slimtune.core.console import Console
     from slimtune.models import cards
     from slimtune.recipe import loading as recipes
+    from slimtune.recipe import places
     from slimtune.run import prepare, screen
     from slimtune.train import methods
 
@@ -35,8 +36,9 @@ def plan(
     size = vram_gb or (card.vram_gb if card else None)
     given = [f"budget.vram_gb={size:g}"] if size else []
     given += [f"budget.price_per_hour={price_per_hour}"] if price_per_hour is not None else []
-    loaded = recipes.load(recipe, [*(overrides or []), *given], methods.names())
-    prepared = prepare.prepare(loaded, assume_card=True, card=card)
+    loaded, sources = recipes.load_with_sources(recipe, [*(overrides or []), *given], methods.names())
+    with places.naming(loaded, recipe, sources):
+        prepared = prepare.prepare(loaded, assume_card=True, card=card)
     if as_json:
         echo_json(prepared.as_json())
     else:

@@ -18,14 +18,16 @@ def train(
     """Train, judge and export as a recipe says."""
     from slimtune.core.console import Console
     from slimtune.recipe import loading as recipes
+    from slimtune.recipe import places
     from slimtune.run import prepare, screen
     from slimtune.train import methods
 
     loaded, sources = recipes.load_with_sources(recipe, overrides or [], methods.names())
     console = Console()
-    if dry_run:
-        screen.plan(console, prepare.prepare(loaded, assume_card=True))
-        return
-    from slimtune.run import pipeline
+    with places.naming(loaded, recipe, sources):
+        if dry_run:
+            screen.plan(console, prepare.prepare(loaded, assume_card=True))
+            return
+        from slimtune.run import pipeline
 
-    pipeline.run(loaded, console, resume, sources=sources)
+        pipeline.run(loaded, console, resume, sources=sources)

@@ -4,8 +4,9 @@ All problems of one kind are shown at once, so that a file with twenty bad lines
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 
 from slimtune.core.units import plural
 from slimtune.core.visible import visible
@@ -67,11 +68,51 @@ def fail(what: str, *, where: str = "", fix: str = "", exit_code: int = BAD_INPU
     return SlimtuneError(Problem(what, where, fix), exit_code=exit_code)
 
 
-def bad_data(problems: Mapping[str, Sequence[Problem]]) -> SlimtuneError:
+class Gathered:
+    """Make several checks, each in a `with` block of this object, and raise what all of them found at once."""
+
+    def __init__(self) -> None:
+        self._errors: list[SlimtuneError] = []
+
+    def __enter__(self) -> None:
+        """Begin a check."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        """Keep a SlimtuneError for later; the code after the block goes on."""
+        if isinstance(error, SlimtuneError):
+            self._errors.append(error)
+            return True
+        return False
+
+    def add(self, problems: Iterable[Problem], *, summary: str = "") -> None:
+        """Keep the problems of a check that returns them."""
+        if listed := list(problems):
+            self._errors.append(SlimtuneError(listed, summary=summary))
+
+    @property
+    def found(self) -> bool:
+        """Whether a check has found anything so far."""
+        return bool(self._errors)
+
+    def require_none(self) -> None:
+        """Raise SlimtuneError with every problem, each once, if there is one. Bad input outweighs other exit codes."""
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            problems = dict.fromkeys(problem for error in self._errors for problem in error.problems)
+            summary = "; ".join(dict.fromkeys(error.summary for error in self._errors if error.summary))
+            codes = {error.exit_code for error in self._errors}
+            raise SlimtuneError(
+                list(problems), summary=summary, exit_code=BAD_INPUT if BAD_INPUT in codes else min(codes)
+            )
+
+
+def bad_data(problems: Mapping[str, Sequence[Problem]], *, summary: str = "") -> SlimtuneError:
     """The error for all problems of some files. problems: path to what was found in the file.
 
     It holds at most 50 problems of a file, by line. Its text tells each fault once; the summary and "… and N more" count
     all problems.
+    summary: what the problems mean; by default how many there are in each file.
     """
     shown: list[Problem] = []
     counts: list[str] = []
@@ -85,7 +126,7 @@ def bad_data(problems: Mapping[str, Sequence[Problem]]) -> SlimtuneError:
             shown.append(Problem(f"… and {len(found) - _SHOWN_PER_FILE} more", path))
         text += _told(in_order)
         counts.append(f"{plural(len(found), 'problem')} in {path}")
-    summary = printable(", ".join(counts))
+    summary = printable(summary or ", ".join(counts))
     return _BadDataError(shown, summary, "\n".join([summary, *text]))
 
 

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slimtune.core.errors import Problem
+from slimtune.core.units import plural
 from slimtune.data.json_rows import Row, type_name
 from slimtune.data.text import faults, normalised
 
 LABELS = "abcdefghij"
 _TEXTS = ("id", "source", "article", "context", "question", "correct", "reasoning")
+_RIGHT = "write the label of the right choice"
+_SHAPE = '{"input": …, "output": "c", "meta": {"choices": {"a": …, "b": …}, "correct": "c"}}'
 KEYS = ("id", "source", "article", "context", "question", "choices", "correct", "reasoning")
 
 
@@ -71,11 +74,49 @@ def choice_faults(choices: Mapping[str, str], correct: str) -> list[tuple[str, s
         what = f"the labels are {', '.join(labels) or '(none)'}"
         found.append((what, "label at least two choices a, b, c … in order"))
     if correct not in choices:
-        what = f"'correct' is {correct!r}, which is not one of the labels"
-        found.append((what, "write the label of the right choice"))
+        found.append((f"'correct' is {correct!r}, which is not one of the labels", _RIGHT))
+    return found + _same_choices(choices)
+
+
+def asked_faults(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Why the `meta` of a row does not make it a question with one right answer; each fault with what to do.
+
+    Other than in a question file, labels may be any short texts that a reader can tell apart: A, B, C or ア, イ, ウ.
+    """
+    choices, correct = meta.get("choices"), meta.get("correct")
+    if choices is None:
+        return [("it has no meta.choices", _SHAPE)]
+    if not isinstance(choices, dict):
+        return [(f"meta.choices is {type_name(choices)}, not an object", _SHAPE)]
+    found: list[tuple[str, str]] = []
+    if len(choices) < 2:
+        found.append((f"meta.choices has {plural(len(choices), 'choice')}", "write two choices or more"))
     seen: dict[str, str] = {}
     for label, text in choices.items():
-        # Choices that differ in width or spacing only cannot be told apart by reading them.
+        plain = unicodedata.normalize("NFKC", label).strip().casefold()
+        if not plain:
+            found.append((f"meta.choices has the empty label {label!r}", "label the choices a, b, c …"))
+        elif (same := seen.setdefault(plain, label)) != label:
+            what = f"an answer cannot tell the labels {same!r} and {label!r} apart"
+            found.append((what, "label the choices a, b, c …"))
+        if not isinstance(text, str) or not text.strip():
+            state = f"{type_name(text)}, not a string" if not isinstance(text, str) else "empty"
+            found.append((f"choice {label!r} is {state}", "write its text as a string"))
+    if correct is None:
+        found.append(("it has no meta.correct", _RIGHT))
+    elif not isinstance(correct, str):
+        found.append((f"meta.correct is {type_name(correct)}, not a string", _RIGHT))
+    elif correct not in choices:
+        labels = ", ".join(map(repr, list(choices)[:10]))
+        found.append((f"meta.correct is {correct!r}, which is not one of the labels {labels}", _RIGHT))
+    return found or _same_choices(choices)
+
+
+def _same_choices(choices: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Choices that differ in width or spacing only cannot be told apart by reading them."""
+    found: list[tuple[str, str]] = []
+    seen: dict[str, str] = {}
+    for label, text in choices.items():
         same = seen.setdefault("".join(unicodedata.normalize("NFKC", text).split()), label)
         if same != label:
             found.append((f"the choices {same} and {label} are the same", "make every choice different"))

@@ -2,11 +2,17 @@
 
 from collections.abc import Sequence
 
-from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.errors import Gathered, Problem, SlimtuneError, bad_data, fail
+from slimtune.data.chat_template import ChatTokenizer
+from slimtune.data.json_rows import type_name
+from slimtune.data.questions import asked_faults
 from slimtune.data.records import Conversation
 from slimtune.evaluate import kinds
-from slimtune.evaluate.kinds.kind import Item
-from slimtune.recipe.names import KindName
+from slimtune.evaluate.kinds import permutations as orders
+from slimtune.evaluate.kinds.kind import Item, Settings
+from slimtune.evaluate.targets.served import single_tokens
+
+_UNUSABLE = "The evaluation set cannot be used"
 
 
 def first(conversations: Sequence[Conversation], count: int | None, path: str) -> Sequence[Conversation]:
@@ -17,36 +23,84 @@ def first(conversations: Sequence[Conversation], count: int | None, path: str) -
     return conversations[:count]
 
 
-def read(conversations: Sequence[Conversation], kind: KindName) -> list[Item]:
+def read(conversations: Sequence[Conversation], kind: str, *, permutations: int = 1) -> list[Item]:
     """The items of a held-out file; the last turn of each conversation is what is asked for.
 
-    Raises SlimtuneError with every repeated id and every row that cannot be an item of this kind.
+    permutations: orders of the choices that each is to be asked in. Raises SlimtuneError with every repeated id, every
+    row that cannot be an item of this kind, and every item whose choices have not so many orders, all at once.
     """
     items = list(map(_item, conversations))
     problems: list[Problem] = []
     seen: dict[str, str] = {}
-    for item in items:
-        if problem := kinds.named(kind).check(item):
+    for item, conversation in zip(items, conversations, strict=True):
+        id = conversation.meta.get("id")
+        if not isinstance(id, str | int | None) or isinstance(id, bool):
+            problems.append(Problem(f"meta.id is {type_name(id)}", item.where, "write it as a string"))
+        elif problem := kinds.named(kind).check(item):
             problems.append(problem)
         elif item.id in seen:
             problems.append(Problem(f"id '{item.id}' is used twice", item.where, f"first in {seen[item.id]}"))
         seen.setdefault(item.id, item.where)
-    if problems:
-        raise SlimtuneError(problems, summary="The evaluation set cannot be used")
+    found = Gathered()
+    with found:
+        _require_none(problems)
+    if permutations > 1:
+        with found:
+            orders.check([item for item in items if item.choices], permutations)
+    found.require_none()
     return items
+
+
+def require_askable(items: Sequence[Item], settings: Settings, tokenizer: ChatTokenizer, max_length: int) -> None:
+    """Raise SlimtuneError where items cannot be asked of a model with this tokenizer and `max_length` tokens of context.
+
+    Named are all whose prompt leaves no room for the reply, whose prompt the chat template refuses, and whose labels no
+    single token spells where letters are read from the first token's probabilities.
+    """
+    kind = kinds.named(settings.kind)
+    ability = kind.ability(settings)
+    letters = {label: item for item in reversed(items) for label in item.labels} if ability == "score" else {}
+    problems = [
+        Problem(f"no single token spells the label '{label}'", item.where, "use letters as labels")
+        for label, item in letters.items()
+        if not single_tokens(label, tokenizer.encode)
+    ]
+    for item in items:
+        try:
+            if ability == "likelihood":
+                needed = sum(map(len, tokenizer.prompt_and_response_ids(item.prompt, item.reference)))
+            else:
+                needed = len(tokenizer.prompt_ids(item.prompt)) + kind.room(settings)
+        except SlimtuneError as error:
+            problems += [Problem(one.what, item.where, one.fix) for one in error.problems]
+            continue
+        if needed > max_length:
+            what = f"prompt and reply may have {needed} tokens, max_seq_length is {max_length}"
+            fix = "raise model.max_seq_length (--max-length), or lower evaluate.max_new_tokens"
+            problems.append(Problem(what, item.where, fix))
+    _require_none(problems)
+
+
+def _require_none(problems: Sequence[Problem]) -> None:
+    files: dict[str, list[Problem]] = {}
+    for problem in problems:
+        files.setdefault(problem.where.rpartition(":")[0], []).append(problem)
+    if files:
+        raise bad_data(files, summary=_UNUSABLE)
 
 
 def _item(conversation: Conversation) -> Item:
     meta, where = conversation.meta, conversation.where
-    choices, correct = meta.get("choices"), meta.get("correct")
-    usable = isinstance(choices, dict) and len(choices) >= 2 and isinstance(correct, str) and correct in choices
+    faults = tuple(asked_faults(meta))
+    id = meta.get("id")
     return Item(
-        id=str(meta.get("id") or where),
+        id=where if id in (None, "") else str(id),
         prompt=conversation.messages[:-1],
         reference=conversation.messages[-1].content,
-        choices={str(label): str(text) for label, text in choices.items()} if usable and choices else {},
-        gold=str(correct) if usable else "",
+        choices={} if faults else dict(meta["choices"]),
+        gold="" if faults else meta["correct"],
         source=str(meta.get("source") or ""),
         context=str(meta.get("context") or ""),
         where=where,
+        faults=faults,
     )

@@ -11,13 +11,13 @@ from typing import Any
 import yaml
 
 from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.recipe.names import LANGUAGE, LICENSE
 
 CARD = "README.md"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:-]*")
 _HUB_ID = re.compile(r"(?:https?://huggingface\.co/)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)", re.ASCII)
-# Identifiers as the hub lists them: apache-2.0, cc-by-4.0, other.
-_LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
-_LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
+_LICENSE = re.compile(LICENSE)
+_LANGUAGE = re.compile(LANGUAGE)
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/-]*")
 
 

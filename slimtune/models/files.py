@@ -103,6 +103,13 @@ def _download(base: str, revision: str | None) -> Path:
     raise fail(what, where="model.base", fix=fix)
 
 
+def is_offline() -> bool:
+    """Whether the hub's client is told not to use the network (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """A model folder's config.json. Raises SlimtuneError where it is missing or no JSON object."""
     return inputs.json_object(folder / "config.json")

@@ -159,6 +159,20 @@ def of_base(base: str, folder: Path | None) -> ModelShape:
     return shape
 
 
+def require_loadable(config: Mapping[str, Any], base: str, *, load_in_4bit: bool) -> None:
+    """Raise SlimtuneError for weights that are quantised in a way that is not trained, or not as the recipe says."""
+    quantisation = config.get("quantization_config")
+    if not quantisation:
+        return
+    method = quantisation.get("quant_method") if isinstance(quantisation, Mapping) else quantisation
+    if method != "bitsandbytes" or not quantisation.get("load_in_4bit"):
+        what = f"the weights of '{base}' are quantised with {method!r}; only bitsandbytes 4-bit can be trained"
+        raise fail(what, where="model.base", fix="use the model's 16-bit weights, or its -bnb-4bit repository")
+    if not load_in_4bit:
+        what = f"'{base}' holds 4-bit weights, and load_in_4bit is false"
+        raise fail(what, where="model.load_in_4bit", fix="set it to true, or set model.base to the 16-bit model")
+
+
 def from_config(config: Mapping[str, Any], name: str) -> ModelShape:
     """The shape that a parsed `config.json` describes. name: what messages call the model, and the shape's name.
 

@@ -109,7 +109,8 @@ class Plan(LoadSettings):
 def make(request: PlanRequest, data: Data, shape: ModelShape, hardware: Hardware) -> Plan:
     """Raises SlimtuneError where examples are longer than the model or the recipe allows, or (exit code 3) where no plan
     fits the memory budget."""
-    _check_length(request, data, shape)
+    request.require_possible(shape)
+    _check_length(request, data)
     job = Job(request, data, shape, hardware)
     packs = request.cost.packs or not request.train.packing
     if not packs:
@@ -252,14 +253,8 @@ def _estimate(job: Job, choice: search.Choice, steps: Schedule) -> speed.Estimat
     )
 
 
-def _check_length(request: PlanRequest, data: Data, shape: ModelShape) -> None:
+def _check_length(request: PlanRequest, data: Data) -> None:
     limit, lengths = request.model.max_seq_length, data.train
-    if limit > shape.max_position_embeddings:
-        raise fail(
-            f"max_seq_length {limit} is more than the {shape.max_position_embeddings} positions of {shape.name}",
-            where="model.max_seq_length",
-            fix=f"set it to {shape.max_position_embeddings} or less",
-        )
     overlong = sum(count > request.longest_example for count in lengths.tokens)
     allowed = math.floor(request.max_overlong * len(lengths.tokens))
     if lengths.exact and overlong > allowed:

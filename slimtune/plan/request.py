@@ -59,6 +59,20 @@ class PlanRequest:
         wanted = self.lora.target
         return families.get(shape.family).lora_targets[wanted] if isinstance(wanted, str) else tuple(wanted)
 
+    def require_possible(self, shape: ModelShape) -> None:
+        """Raise SlimtuneError for settings that no model of this shape has, whatever the data and the machine are."""
+        problems = []
+        limit, positions = self.model.max_seq_length, shape.max_position_embeddings
+        if limit > positions:
+            what = f"max_seq_length {limit} is more than the {positions} positions of {shape.name}"
+            problems.append(Problem(what, "model.max_seq_length", f"set it to {positions} or less"))
+        if unknown := [name for name in self.targets(shape) if name not in shape.projections]:
+            what = f"{shape.name} has no linear called {', '.join(unknown)}"
+            presets = ", ".join(families.get(shape.family).lora_targets)
+            problems.append(Problem(what, "lora.target", f"use {presets}, or a list of {', '.join(shape.projections)}"))
+        if problems:
+            raise SlimtuneError(problems)
+
     @property
     def longest_example(self) -> int:
         """Places of the longest example that is trained on, all its sequences together."""

@@ -15,6 +15,11 @@ GGUF_TYPES: tuple[GgufType, ...] = get_args(GgufType)
 MergeBase = Literal["dequantised", "16bit"]
 """What an adapter is merged into."""
 
+LICENSE = r"[A-Za-z0-9][A-Za-z0-9.+_-]*"
+"""Identifiers of licences as the hub lists them: apache-2.0, cc-by-4.0, other."""
+LANGUAGE = r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*"
+"""ISO 639 codes of languages: ja, en-GB."""
+
 
 def misfit(kind: str, mode: str, permutations: int, votes: int) -> tuple[str, str]:
     """Which of an evaluation's settings does not fit the others, and why; ("", "") if all do."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from slimtune.recipe.names import FormatName, GgufType, KindName, MergeBase, misfit
+from slimtune.recipe.names import LANGUAGE, LICENSE, FormatName, GgufType, KindName, MergeBase, misfit
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 LORA_PRESETS = ("minimal", "standard", "full")
@@ -52,6 +52,8 @@ class LoraSection(Section):
             return value
         if not value or any(not re.fullmatch(r"\w+", name) for name in value):
             raise ValueError(f"use {', '.join(LORA_PRESETS)} or a list of module names such as [q_proj, v_proj]")
+        if repeated := sorted({name for name in value if value.count(name) > 1}):
+            raise ValueError(f"{', '.join(repeated)} is listed twice")
         if {"embed_tokens", "lm_head"} & set(value):
             raise ValueError("embed_tokens and lm_head would be trained in full and cannot be merged; leave them out")
         return value
@@ -163,6 +165,20 @@ class ExportSection(Section):
     def _distinct(cls, value: list[str]) -> list[str]:
         if len(set(value)) != len(value):
             raise ValueError("the same type is listed twice")
+        return value
+
+    @field_validator("license")
+    @classmethod
+    def _identifier(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(LICENSE, value):
+            raise ValueError(f"{value!r} is not the identifier of a licence, such as apache-2.0")
+        return value
+
+    @field_validator("languages")
+    @classmethod
+    def _codes(cls, value: list[str]) -> list[str]:
+        if wrong := [one for one in value if not re.fullmatch(LANGUAGE, one)]:
+            raise ValueError(f"{', '.join(map(repr, wrong))}: name languages by their codes, such as ja or en")
         return value
 
 

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from slimtune.core.console import Console
-from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
-from slimtune.evaluate import asking, kinds
-from slimtune.evaluate import items as reading
+from slimtune.evaluate import asking
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.judge import verdict
-from slimtune.evaluate.kinds import permutations
 from slimtune.evaluate.kinds.kind import Answer, Item, Settings
 from slimtune.evaluate.targets.target import Facts, Prompt, Sampling, Target
 from slimtune.export.proof import golden
-from slimtune.recipe.schema import EvaluateSection
 from slimtune.run import screen
-from slimtune.run.prepare import Prepared
+from slimtune.run.prepare import Prepared, settings_of
 
 if TYPE_CHECKING:
     from slimtune.evaluate.targets.local_target import LocalTarget
@@ -34,43 +29,13 @@ SAMPLE_TOKENS = 256
 """Most tokens of a sample's reply."""
 
 
-def settings_of(evaluate: EvaluateSection, seed: int) -> Settings:
-    """The settings of the evaluation, from the recipe's section."""
-    shared = {field.name for field in dataclasses.fields(Settings)}
-    return Settings(**evaluate.model_dump(include=shared), seed=seed)
-
-
-def questions(prepared: Prepared, tokenizer: ChatTokenizer, record: RunRecord) -> tuple[list[Item], Settings]:
-    """The items to ask and how to ask them. Also writes eval/items.jsonl. Raises SlimtuneError as `items_of` does."""
+def questions(prepared: Prepared, record: RunRecord) -> tuple[list[Item], Settings]:
+    """The items to ask and how to ask them. Also writes eval/items.jsonl."""
     evaluate = prepared.recipe.evaluate
     if evaluate is None:
         return [], Settings()
-    settings = settings_of(evaluate, prepared.recipe.run.seed)
-    items = items_of(prepared.test, settings, tokenizer, prepared.plan.max_seq_length)
-    record.write_lines("eval/items.jsonl", [item.as_json() for item in items])
-    return items, settings
-
-
-def items_of(
-    conversations: Sequence[Conversation], settings: Settings, tokenizer: ChatTokenizer, max_length: int
-) -> list[Item]:
-    """Read the items to ask. Raises SlimtuneError for rows that are no questions, prompts that leave no room for a reply
-    in max_length tokens, and choices that cannot be put into another order."""
-    items, kind = reading.read(conversations, settings.kind), kinds.named(settings.kind)
-    problems = []
-    for item in items:
-        if kind.ability(settings) == "likelihood":
-            needed = sum(map(len, tokenizer.prompt_and_response_ids(item.prompt, item.reference)))
-        else:
-            needed = len(tokenizer.prompt_ids(item.prompt)) + kind.room(settings)
-        if needed > max_length:
-            what = f"prompt and reply may have {needed} tokens, max_seq_length is {max_length}"
-            problems.append(Problem(what, item.where, "raise model.max_seq_length, or lower evaluate.max_new_tokens"))
-    if problems:
-        raise SlimtuneError(problems, summary="The evaluation set cannot be used")
-    if settings.permutations > 1:
-        permutations.check(items)
-    return items
+    record.write_lines("eval/items.jsonl", [item.as_json() for item in prepared.items])
+    return list(prepared.items), settings_of(evaluate, prepared.recipe.run.seed)
 
 
 def target_of(model: Any, tokenizer: ChatTokenizer, prepared: Prepared) -> LocalTarget:

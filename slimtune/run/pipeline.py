@@ -80,7 +80,7 @@ def _train_judge_export(
     interrupts: Interrupts,
 ) -> None:
     plan, method = prepared.plan, prepared.method
-    items, asking = judging.questions(prepared, tokenizer, record)
+    items, asking = judging.questions(prepared, record)
     console.step("Loading Unsloth and the base model")
     with record.phase("load"):
         # Heavy from here on. Unsloth comes first and patches what follows.

@@ -3,16 +3,18 @@
 import dataclasses
 import importlib.util
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from slimtune.core import console
-from slimtune.core.errors import fail
+from slimtune.core.errors import Gathered, Problem, SlimtuneError
 from slimtune.data import loading, split_manifest
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
+from slimtune.data.text import system_problems
 from slimtune.evaluate import items
+from slimtune.evaluate.kinds.kind import Item, Settings
 from slimtune.models import cards, families
 from slimtune.models import files as base_model
 from slimtune.models import hardware as machines
@@ -29,7 +31,7 @@ from slimtune.train.methods import Method
 class _Read:
     """A recipe with its data read and compared, and the machine to plan for.
 
-    train, held_out: the method's records. test: the questions. data_hashes: by file. data_splits: as
+    train, held_out: the method's records. test: the questions; items: the same, ready to ask. data_hashes: by file. data_splits: as
     `split_manifest.recorded` gives them. contamination: as `contamination.check` gives it, None without a test.
     """
 
@@ -39,6 +41,7 @@ class _Read:
     train: tuple[Any, ...]
     held_out: tuple[Any, ...]
     test: tuple[Conversation, ...]
+    items: tuple[Item, ...]
     data_hashes: dict[str, str]
     data_splits: tuple[dict[str, Any], ...]
     contamination: dict[str, Any] | None
@@ -80,48 +83,129 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
 
     assume_card: on a machine without a GPU, plan for a card of `budget.vram_gb` (a dry run; a real run then trains
     on the CPU, and its plan says so). card: plan for this one, whatever the machine has.
-    Raises SlimtuneError for bad data, an unknown method or model, or a plan that does not fit.
+    Raises SlimtuneError with everything at once that is wrong with the recipe's values, the data, the evaluation set, the
+    base and what is to be exported; and for a plan that does not fit.
     """
-    for reporter in recipe.run.report_to:
-        if importlib.util.find_spec(reporter) is None:
-            raise fail(f"{reporter} is not installed", where="run.report_to", fix=f"pip install {reporter}")
+    found = Gathered()
+    with found:
+        _require_reporters(recipe)
     method = methods.find(recipe.train.method)
-    base = _base_of(recipe)  # before the data, which take longer
-    return _plan(_read(recipe, method, assume_card=assume_card, card=card), *base)
+    base = read = prepared = None
+    with found:
+        base = _base_of(recipe)
+    with found:
+        read = _read(recipe, method, assume_card=assume_card, card=card)
+    if base and read:
+        with found:
+            prepared = _plan(read, base)
+    elif base:
+        with found:
+            _require_exportable(recipe, base)
+    found.require_none()
+    assert prepared is not None  # or something would have been found
+    return prepared
 
 
 def after_download(prepared: Prepared) -> Prepared:
-    """Encode the examples with the base's own tokenizer, which is on this machine now, and plan again."""
-    return _plan(prepared, *_base_of(prepared.recipe))
+    """Encode the examples with the base's own tokenizer, which is on this machine now, and plan again.
+
+    Raises SlimtuneError as `prepare` does, for what only the base's files tell.
+    """
+    return _plan(prepared, _base_of(prepared.recipe))
 
 
-def _base_of(recipe: Recipe) -> tuple[Path | None, models.ModelShape, ChatTokenizer | None]:
+class _Base(NamedTuple):
     """The base's folder, shape and tokenizer, as far as they are on this machine."""
-    base = recipe.model.base
-    folder = base_model.locate(base, recipe.model.revision)
-    shape = models.of_base(base, folder)
+
+    folder: Path | None
+    shape: models.ModelShape
+    tokenizer: ChatTokenizer | None
+
+
+def _require_reporters(recipe: Recipe) -> None:
+    missing = [name for name in recipe.run.report_to if importlib.util.find_spec(name) is None]
+    if missing:
+        problems = [Problem(f"{name} is not installed", "run.report_to", f"pip install {name}") for name in missing]
+        raise SlimtuneError(problems)
+
+
+def _base_of(recipe: Recipe) -> _Base:
+    """Raises SlimtuneError for a base that cannot be trained, and settings that it does not have."""
+    model = recipe.model
+    folder = base_model.locate(model.base, model.revision)
+    shape = models.of_base(model.base, folder)
+    found = Gathered()
+    with found:
+        request_of(recipe).require_possible(shape)
     if folder is not None:
-        base_model.check_weights_at_hand(base, folder)
-    if folder is None or not (folder / "tokenizer.json").is_file():
-        return folder, shape, None
-    tokenizer = ChatTokenizer(folder, recipe.model.thinking)
-    families.require_template(families.get(shape.family), tokenizer, base)
-    return folder, shape, tokenizer
+        with found:
+            base_model.check_weights_at_hand(model.base, folder)
+        with found:
+            models.require_loadable(base_model.read_config(folder), model.base, load_in_4bit=model.load_in_4bit)
+    tokenizer = None
+    if folder is not None and (folder / "tokenizer.json").is_file():
+        with found:
+            tokenizer = ChatTokenizer(folder, model.thinking)
+            families.require_template(families.get(shape.family), tokenizer, model.base)
+    elif folder is not None and folder == Path(model.base).expanduser():  # a folder that no download completes
+        what = f"{folder} has no tokenizer.json"
+        found.add([Problem(what, "model.base", "use a model folder saved with its fast tokenizer")])
+    found.require_none()
+    return _Base(folder, shape, tokenizer)
+
+
+def _require_exportable(recipe: Recipe, base: _Base) -> None:
+    """Raise SlimtuneError for an export that would fail after training."""
+    if recipe.export is None:
+        return
+    from slimtune.export import preflight
+    from slimtune.export.shipment import ExportRequest
+
+    preflight.require_possible(
+        ExportRequest(
+            name=recipe.name,
+            base=recipe.model.base,
+            base_folder=base.folder,
+            load_in_4bit=recipe.model.load_in_4bit,
+            thinking=recipe.model.thinking,
+            system=recipe.data.system,
+            max_length=recipe.model.max_seq_length,
+            chat_template=base.tokenizer.template if base.tokenizer else None,
+            wanted=recipe.export,
+        )
+    )
 
 
 def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card | None) -> _Read:
-    data, evaluate = recipe.data, recipe.evaluate
-    given: dict[str, Any] = {"system": data.system, "format": data.format, "seed": recipe.run.seed}
-    train = method.read([(source.path, source.weight) for source in data.train], mode=data.mode, **given)
-    held_out = method.read([(data.eval, 1.0)], mode=data.mode, **given) if data.eval else None
+    """Raises SlimtuneError with every problem of every data file and of the evaluation set."""
+    data, evaluate, found = recipe.data, recipe.evaluate, Gathered()
+    wrong = system_problems(data.system, "data.system")
+    found.add(wrong)
+    given: dict[str, Any] = {"system": None if wrong else data.system, "format": data.format, "seed": recipe.run.seed}
+    train = held_out = test = overlap = None
     questions: tuple[Conversation, ...] = ()
-    test = overlap = None
+    asked: list[Item] = []
+    with found:
+        train = method.read([(source.path, source.weight) for source in data.train], mode=data.mode, **given)
+    if data.eval:
+        with found:
+            held_out = method.read([(data.eval, 1.0)], mode=data.mode, **given)
     if evaluate:
-        test = loading.load_conversations([(evaluate.data, 1.0)], mode=test_mode(evaluate), **given)
-        questions = tuple(items.first(test.conversations, evaluate.max_items, evaluate.data))
+        with found:
+            test = loading.load_conversations([(evaluate.data, 1.0)], mode=test_mode(evaluate), **given)
+        if test:
+            with found:
+                questions = tuple(items.first(test.conversations, evaluate.max_items, evaluate.data))
+            with found:
+                asked = items.read(questions or test.conversations, evaluate.kind, permutations=evaluate.permutations)
     files = [file for loaded in (train, held_out, test) if loaded for file in loaded.files]
     hashes = {one.file.path: one.sha256 for one in files if one.sha256}
-    splits = split_manifest.recorded(hashes)
+    found.add(_same_files(recipe, hashes))
+    splits: list[dict[str, Any]] = []
+    with found:
+        splits = split_manifest.recorded(hashes)
+    found.require_none()
+    assert train is not None  # or something would have been found
     notes = [note for file in files for note in file.notes]
     notes += split_manifest.notes(splits, [source.path for source in data.train])
 
@@ -147,6 +231,7 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
         train=train.conversations,
         held_out=held_out.conversations if held_out else (),
         test=questions,
+        items=tuple(asked),
         data_hashes=hashes,
         data_splits=tuple(splits),
         contamination=overlap,
@@ -155,11 +240,33 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
     )
 
 
-def _plan(read: _Read, folder: Path | None, shape: models.ModelShape, tokenizer: ChatTokenizer | None) -> Prepared:
-    method, request = read.method, read.request
+def _same_files(recipe: Recipe, hashes: Mapping[str, str]) -> list[Problem]:
+    """Held-out files that are training files, by name or by content: what is measured on them says nothing."""
+    train = [source.path for source in recipe.data.train]
+    held_out = [("data.eval", recipe.data.eval), ("evaluate.data", recipe.evaluate.data if recipe.evaluate else None)]
+    problems = []
+    for key, path in held_out:
+        same = [
+            other for other in train if path and (other == path or hashes.get(other, other) == hashes.get(path, ""))
+        ]
+        if same:
+            what = f"{path} is also trained on" + ("" if same[0] == path else f", as {same[0]}")
+            problems.append(Problem(what, key, "name a file of held-out rows; slimtune data split makes one"))
+    return problems
+
+
+def _plan(read: _Read, base: _Base) -> Prepared:
+    method, request, found = read.method, read.request, Gathered()
+    folder, shape, tokenizer = base
     examples: Sequence[Any] = ()
     held_out: Sequence[Any] = ()
-    with console.stderr().bar("Counting tokens") as progress:
+    with found:
+        _require_exportable(read.recipe, base)
+    if tokenizer is not None and read.recipe.evaluate is not None:
+        with found:
+            settings = settings_of(read.recipe.evaluate, request.seed)
+            items.require_askable(read.items, settings, tokenizer, request.model.max_seq_length)
+    with found, console.stderr().bar("Counting tokens") as progress:
         if tokenizer is not None:
             examples = method.encode(read.train, tokenizer, progress)
             held_out = method.encode(read.held_out, tokenizer, progress)
@@ -170,7 +277,8 @@ def _plan(read: _Read, folder: Path | None, shape: models.ModelShape, tokenizer:
             held_out=count(held_out or read.held_out) if read.held_out else None,
             prompts=prompts.prompts,
         )
-    plan = make.make(request, data, shape, read.hardware)
+        plan = make.make(request, data, shape, read.hardware)
+    found.require_none()
     return Prepared(
         **{field.name: getattr(read, field.name) for field in dataclasses.fields(_Read)},
         folder=folder,
@@ -204,6 +312,12 @@ def request_of(recipe: Recipe) -> PlanRequest:
         repeats=max(source.weight for source in recipe.data.train),
         cost=methods.find(recipe.train.method).cost,
     )
+
+
+def settings_of(evaluate: EvaluateSection, seed: int) -> Settings:
+    """The settings of the evaluation, from the recipe's section."""
+    shared = {field.name for field in dataclasses.fields(Settings)}
+    return Settings(**evaluate.model_dump(include=shared), seed=seed)
 
 
 def test_mode(evaluate: EvaluateSection) -> loading.DataMode:

@@ -20,7 +20,8 @@ from slimtune.models import files
 from slimtune.models.settings import TORCH_NAMES
 from slimtune.recipe import loading as recipes
 from slimtune.recipe.schema import ExportSection, Recipe
-from slimtune.run import experiment_log, judging, report
+from slimtune.run import experiment_log, report
+from slimtune.run.prepare import settings_of
 
 REFUSED = ("worse", "collapsed", "contaminated", "format failure")
 """Verdicts that `export.require_verdict` does not let pass."""
@@ -151,7 +152,7 @@ def _questions(run: Path, recipe: Recipe, wanted: ExportSection) -> Questions | 
     evaluate = recipe.evaluate
     if evaluate is None or evaluate.kind != "multiple_choice":
         return None
-    settings = judging.settings_of(evaluate, recipe.run.seed)
+    settings = settings_of(evaluate, recipe.run.seed)
     count = wanted.parity_questions
     if count is None:
         count = WHERE_LETTERS_ANSWER if kinds.by_letters(settings) else 0

@@ -43,10 +43,11 @@ def test_lengths_fill_the_rows(row_length):
 
 
 def test_questions_can_be_scored(tokenizer, tmp_path):
+    from slimtune.evaluate import items
     from slimtune.evaluate.kinds.kind import Settings
-    from slimtune.run import judging
 
     path = random_data.write_questions(tmp_path / "questions.jsonl", 8, 200, tokenizer)
-    items = judging.items_of(load(path, mode="direct"), Settings(), tokenizer, 512)
-    assert [item.gold for item in items] == ["a", "b", "c", "d"] * 2
-    assert all(150 <= len(tokenizer.prompt_ids(item.prompt)) <= 250 for item in items)
+    asked = items.read(load(path, mode="direct"), "multiple_choice")
+    items.require_askable(asked, Settings(), tokenizer, 512)
+    assert [item.gold for item in asked] == ["a", "b", "c", "d"] * 2
+    assert all(150 <= len(tokenizer.prompt_ids(item.prompt)) <= 250 for item in asked)

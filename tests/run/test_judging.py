@@ -9,10 +9,9 @@ from support.paths import ROOT
 
 from slimtune.core import memory
 from slimtune.core.console import Console
-from slimtune.core.errors import SlimtuneError
 from slimtune.core.run_record import RunRecord
-from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation, Message
+from slimtune.evaluate import items as reading
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.kinds.kind import Settings
 from slimtune.evaluate.targets.target import Facts, Letters
@@ -24,28 +23,10 @@ pytestmark = pytest.mark.unsloth
 CHOICES = {"a": "七日", "b": "十日", "c": "二十日", "d": "三十日"}
 
 
-def conversation(line, text="期間は。", listed=True):
-    shown = "\n".join(f"{label}. {choice}" for label, choice in CHOICES.items()) if listed else ""
+def conversation(line, text):
+    shown = "\n".join(f"{label}. {choice}" for label, choice in CHOICES.items())
     meta = {"id": f"q-{line}", "choices": CHOICES, "correct": "b"}
     return Conversation((Message("user", f"{text}\n{shown}"), Message("assistant", "b")), meta, "test.jsonl", line)
-
-
-def test_questions_without_room_for_an_answer_are_all_named(tiny_model):
-    tokenizer = ChatTokenizer(tiny_model("qwen3"))
-    asked = [conversation(1), conversation(2, "長い。" * 300), conversation(3, "長い。" * 400)]
-    with pytest.raises(SlimtuneError, match="The evaluation set cannot be used") as caught:
-        judging.items_of(asked, Settings(), tokenizer, 256)
-    assert [problem.where for problem in caught.value.problems] == ["test.jsonl:2", "test.jsonl:3"]
-    # An argued reply needs room of its own.
-    with pytest.raises(SlimtuneError, match="may have"):
-        judging.items_of(asked[:1], Settings(mode="cot", max_new_tokens=250), tokenizer, 256)
-    assert len(judging.items_of(asked[:1], Settings(mode="cot", max_new_tokens=100), tokenizer, 256)) == 1
-
-
-def test_choices_that_cannot_be_permuted_are_found_before_anything_is_asked(tiny_model):
-    tokenizer = ChatTokenizer(tiny_model("qwen3"))
-    with pytest.raises(SlimtuneError, match="cannot be put into another order"):
-        judging.items_of([conversation(1, listed=False)], Settings(permutations=4), tokenizer, 256)
 
 
 class Counting:
@@ -66,11 +47,9 @@ class Counting:
         return [Letters(dict.fromkeys(prompt.labels, -1.4), "a") for prompt in prompts]
 
 
-def test_what_was_answered_before_a_stop_is_not_asked_again(tmp_path, tiny_model):
+def test_what_was_answered_before_a_stop_is_not_asked_again(tmp_path):
     (tmp_path / "eval").mkdir()
-    items = judging.items_of(
-        [conversation(n, f"{n}の期間は。") for n in range(5)], Settings(), ChatTokenizer(tiny_model("qwen3")), 256
-    )
+    items = reading.read([conversation(n, f"{n}の期間は。") for n in range(5)], "multiple_choice")
     whole, record = Counting(), RunRecord(tmp_path, {}, memory.Meter())
     rows = judging.ask("base", whole, items, Settings(), record, Console(io.StringIO()))
     assert (whole.asked, len(rows)) == (5, 5)
@@ -158,14 +137,6 @@ def test_argued_answers_are_voted_on_in_every_order(run_of, argued):
             assert row["status"] in ("answered", "unknown", "truncated", "ambiguous")
     assert len(rows(run, "eval/samples.jsonl")) == 1
     assert load(run, "eval/verdict.json")["mode"] == "cot"
-
-
-def test_a_reference_without_room_is_found_before_the_model_is_loaded(tiny_model):
-    tokenizer = ChatTokenizer(tiny_model("qwen3"))
-    long = Conversation((Message("user", "期間は。"), Message("assistant", "十日。" * 300)), {}, "test.jsonl", 7)
-    with pytest.raises(SlimtuneError, match="may have") as caught:
-        judging.items_of([long], Settings(kind="perplexity"), tokenizer, 256)
-    assert caught.value.problems[0].where == "test.jsonl:7"
 
 
 @pytest.mark.slow

@@ -27,7 +27,8 @@ class Item:
 
     prompt: the messages up to the assistant's turn. reference: the assistant's text in the file. choices: label to text
     in the order of the question; empty where it is not multiple choice. gold: the right label, or "".
-    context: the excerpt that decides the question, or "".
+    context: the excerpt that decides the question, or "". faults: why the row is no multiple-choice question, each with
+    what to do; empty where it is one.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Item:
     source: str = ""
     context: str = ""
     where: str = ""
+    faults: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -30,10 +30,10 @@ class MultipleChoice(Kind):
     metrics = (*choice_figures.METRICS, choice_figures.POSITION_BIAS)
 
     def check(self, item: Item) -> Problem | None:
-        if item.gold:
+        if not item.faults:
             return None
-        fix = '{"input": …, "output": "c", "meta": {"choices": {"a": …, "b": …}, "correct": "c"}}'
-        return Problem("a multiple-choice question needs meta.choices and a meta.correct among them", item.where, fix)
+        what = "; ".join(what for what, _ in item.faults)
+        return Problem(f"this is no multiple-choice question: {what}", item.where, item.faults[0][1])
 
     def ability(self, settings: Settings) -> Ability:
         return "score" if settings.mode == "direct" and settings.by == "letters" else "generate"

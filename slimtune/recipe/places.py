@@ -1,0 +1,57 @@
+"""The place in the recipe's file of a value that is refused after loading.
+
+Checks below the command line know a value by its key alone ("model.base"). The command that loaded the recipe knows the
+file and line of each key, and adds them here to whatever is raised.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.recipe.schema import Recipe
+
+
+@contextlib.contextmanager
+def naming(recipe: Recipe, path: Path | str, sources: Mapping[str, str]) -> Iterator[None]:
+    """Within it, a SlimtuneError about a value of the recipe says where that value stands.
+
+    path: the recipe's file. sources: where each value comes from, as `loading.load_with_sources` returns it.
+    """
+    try:
+        yield
+    except SlimtuneError as error:
+        data = _data_files(recipe)
+        problems = tuple(_placed(problem, str(path), sources, data) for problem in error.problems)
+        if problems == error.problems:
+            raise
+        raise SlimtuneError(problems, summary=error.summary, exit_code=error.exit_code) from error
+
+
+def _placed(problem: Problem, path: str, sources: Mapping[str, str], data: Mapping[str, str]) -> Problem:
+    key = problem.where
+    if key in data:
+        # A data file that is missing, say. A fault in one of its lines has the file's own line.
+        return dataclasses.replace(problem, where=f"{_place(data[key], path, sources)} {data[key]}: {key}")
+    if key.partition(".")[0] in Recipe.model_fields:
+        return dataclasses.replace(problem, where=f"{_place(key, path, sources)} {key}")
+    return problem
+
+
+def _place(key: str, path: str, sources: Mapping[str, str]) -> str:
+    """The line of the value; of its section where the value is a default; the file where that is one, too."""
+    while key and key not in sources:
+        key = key.rpartition(".")[0]
+    return sources.get(key, path)
+
+
+def _data_files(recipe: Recipe) -> dict[str, str]:
+    """The key of each data file, by the path that the recipe has there."""
+    evaluated = [("evaluate.data", recipe.evaluate.data)] if recipe.evaluate else []
+    held_out = [("data.eval", recipe.data.eval)] if recipe.data.eval else []
+    train = [(f"data.train[{index}].path", source.path) for index, source in enumerate(recipe.data.train)]
+    found: dict[str, str] = {}
+    for key, path in (*train, *held_out, *evaluated):
+        found.setdefault(path, key)
+    return found
