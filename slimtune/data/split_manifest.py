@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core.errors import fail
-from slimtune.core.files import sha256_file, write_text
+from slimtune.core.files import sha256_file
 
 NAME, VERSION = "split.json", 1
 _KEYS = ("version", "seed", "sizes", "threshold", "inputs", "files", "splits", "groups")
@@ -31,8 +31,9 @@ def read(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def write(path: Path, manifest: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+def as_bytes(manifest: Mapping[str, Any]) -> bytes:
+    """The file's content."""
+    return json.dumps(manifest, ensure_ascii=False, indent=1).encode() + b"\n"
 
 
 def split_of(manifest: Mapping[str, Any]) -> dict[str, str]:

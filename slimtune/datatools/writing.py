@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from slimtune.core import outputs
 from slimtune.core.errors import fail
-from slimtune.core.files import staged
 
 
 def as_line(row: Mapping[str, Any]) -> bytes:
@@ -18,7 +18,8 @@ def write_rows(
 ) -> Literal["written", "unchanged"]:
     """Write one JSON object per line, UTF-8, keys in the order given. A file with the same bytes is left alone.
 
-    Raises SlimtuneError if another file exists and `overwrite` is not set.
+    path: as `target` returned it. Raises SlimtuneError if another file exists and `overwrite` is not set, and where the
+    disk is full.
     """
     content = b"".join(map(as_line, rows))
     if path.is_file() and path.read_bytes() == content:
@@ -26,13 +27,13 @@ def write_rows(
     if path.exists() and not overwrite:
         fix = "name another file, or replace it with --overwrite"
         raise fail("the file exists already and has other content", where=str(path), fix=fix)
-    with staged(path) as partial:
-        partial.write_bytes(content)
+    outputs.write(path, content, overwrite=overwrite)
     return "written"
 
 
-def keep_apart(output: Path, inputs: Iterable[str]) -> None:
-    """Raise SlimtuneError where a command would write over a file that it reads."""
-    for path in inputs:
-        if Path(path).resolve() == output.resolve():
-            raise fail("the output file is also an input", where=path, fix="name another file with --output")
+def target(output: Path | str, reads: Iterable[str], *, option: str = "--output") -> Path:
+    """Where to write rows, after every check that can be made before they are known: an older file may have the same.
+
+    reads: the inputs. Raises SlimtuneError where the output is one of them, or cannot be written.
+    """
+    return outputs.file(output, option=option, reads=reads, ours=lambda path: True)

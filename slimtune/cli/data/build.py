@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -84,9 +84,9 @@ def build(
     Japanese or English.
     """
     from slimtune.core import console
+    from slimtune.datatools import writing
     from slimtune.datatools.build import question_sources, training_rows
     from slimtune.datatools.build.columns import parse_mapping
-    from slimtune.datatools.writing import write_rows
 
     # Option: whether it is given, whether it has an effect, what it needs.
     options = {
@@ -106,6 +106,9 @@ def build(
         problems.append(Problem("--reasoning teacher needs a teacher", "--reasoning teacher", fix))
     if problems:
         raise SlimtuneError(problems)
+    reads = [*sources, *([corpus] if corpus else [])]
+    target = writing.target(output, reads)
+    replies = writing.target(f"{target}.teacher.jsonl", reads, option="the teacher's replies") if teacher else None
     wish = training_rows.BuildSettings(
         mode=mode,
         context=context,
@@ -125,13 +128,13 @@ def build(
     index = _index(corpus, found.questions, terms, cache) if context == "retrieved" else None
     with ExitStack() as opened:
         teach = None
-        if teacher:
-            replies = output.with_name(f"{output.name}.teacher.jsonl")
-            teach = _teacher(teacher, wish, replies, teacher_replies, teacher_tokens, opened)
+        if teacher and replies:
+            may_write = overwrite or not target.exists()
+            teach = _teacher(teacher, wish, replies, teacher_replies, teacher_tokens, opened, may_write=may_write)
         with console.stderr().bar("Building questions") as progress:
             built = training_rows.build(found.questions, wish, index=index, teach=teach, on_progress=progress)
     with console.stderr().bar(f"Writing {output.name}"):
-        state = write_rows(output, built.rows, overwrite=overwrite)
+        state = writing.write_rows(target, built.rows, overwrite=overwrite)
     for note in built.notes:
         echo(note, err=True)
     if built.recall:
@@ -167,8 +170,9 @@ def _index(corpus: str | None, questions: Sequence[Question], terms: TermKind, c
 
 
 def _teacher(
-    text: str, wish: BuildSettings, replies_path: Path, replies: int, tokens: int, opened: ExitStack
+    text: str, wish: BuildSettings, replies_path: Path, replies: int, tokens: int, opened: ExitStack, *, may_write: bool
 ) -> Callable[[Sequence[Question]], Taught]:
+    """may_write: whether the rows may be written whatever they are. If not, only replies from before make sense."""
     from slimtune.core import console
     from slimtune.datatools.build import teacher
     from slimtune.evaluate.targets.opening import Loading, open_target, spec_of
@@ -176,20 +180,23 @@ def _teacher(
     spec = spec_of(text)
     if spec.kind != "api":
         raise fail("the teacher must be a server", where="--teacher", fix="serve the model, then give URL#MODEL")
-    target = opened.enter_context(open_target(spec, Loading())).target
-    progress = opened.enter_context(console.stderr().bar("Asking the teacher"))
+    teacher.kept_replies(replies_path)  # refuses those of another program before anybody is asked
+    how: dict[str, Any] = {
+        "language": wish.language,
+        "replies_path": replies_path,
+        "replies": replies,
+        "max_new_tokens": tokens,
+        "seed": wish.seed,
+    }
 
     def teach(questions: Sequence[Question]) -> Taught:
-        taught = teacher.teach(
-            questions,
-            target,
-            language=wish.language,
-            replies_path=replies_path,
-            replies=replies,
-            max_new_tokens=tokens,
-            seed=wish.seed,
-            on_progress=progress,
-        )
+        if not may_write and (waiting := teacher.unasked(questions, str(spec.model), **how)):
+            what = f"the file exists already, and {plural(waiting, 'question')} would be asked for another one"
+            fix = "name another file, or replace it with --overwrite"
+            raise fail(what, where=f"--output {str(replies_path).removesuffix('.teacher.jsonl')}", fix=fix)
+        target = opened.enter_context(open_target(spec, Loading())).target
+        progress = opened.enter_context(console.stderr().bar("Asking the teacher"))
+        taught = teacher.teach(questions, target, on_progress=progress, **how)
         asked = f"{taught.asked:,} asked, {taught.from_file:,} read from {replies_path}"
         right = f"{len(taught.questions):,} of {len(questions):,} correct"
         echo(f"teacher {taught.name}: {asked}; {right}", err=True)

@@ -29,14 +29,14 @@ def export(
 ) -> None:
     """Convert training files to the layout of another tool, and report what is lost."""
     from slimtune.core import console
+    from slimtune.datatools import writing
     from slimtune.datatools.exchange import LONGEST_EXAMPLE, broken_rules, cost, read_files, to_rows
-    from slimtune.datatools.writing import keep_apart, write_rows
     from slimtune.plan import lengths
 
     for option, value in (("--price-per-million", price_per_million), ("--max-example-tokens", max_example_tokens)):
         if value is not None and to != "openai":
             raise fail("this option has no effect without --to openai", where=option, fix="remove it")
-    keep_apart(output, files)
+    target = writing.target(output, files)
     with console.stderr().bar("Reading rows") as progress:
         conversations, losses = read_files(files, system=system, on_progress=progress)
     estimated = None
@@ -47,7 +47,7 @@ def export(
             most = max_example_tokens or LONGEST_EXAMPLE
             if problems := broken_rules(conversations, rows, estimated, most):
                 raise SlimtuneError(problems)
-        state = write_rows(output, rows, overwrite=overwrite)
+        state = writing.write_rows(target, rows, overwrite=overwrite)
     _say([*losses, *dropped], f"{output}: {plural(len(rows), 'row')} in the layout {to}, {state}")
     if estimated:
         tokens, longest = estimated.total, estimated.longest
@@ -70,10 +70,10 @@ def import_(
 ) -> None:
     """Convert files from other tools to training files, and report what is lost."""
     from slimtune.core import console
+    from slimtune.datatools import writing
     from slimtune.datatools.exchange import own_layout, read_files, to_rows
-    from slimtune.datatools.writing import keep_apart, write_rows
 
-    keep_apart(output, files)
+    target = writing.target(output, files)
     with console.stderr().bar("Reading rows") as progress:
         conversations, losses = read_files(
             files, format="messages" if origin == "openai" else origin, setting=("--from", origin), on_progress=progress
@@ -81,7 +81,7 @@ def import_(
     layout = to or own_layout(conversations)
     with console.stderr().bar("Writing rows"):
         rows, dropped = to_rows(conversations, layout)
-        state = write_rows(output, rows, overwrite=overwrite)
+        state = writing.write_rows(target, rows, overwrite=overwrite)
     _say([*losses, *dropped], f"{output}: {plural(len(rows), 'row')} in the layout {layout}, {state}")
 
 

@@ -42,9 +42,8 @@ def mix(
     Weights apply first, then caps, then --rows. General data is neither weighted nor capped.
     """
     from slimtune.core import console
-    from slimtune.datatools import mixing
+    from slimtune.datatools import mixing, writing
     from slimtune.datatools.exchange import own_layout, to_rows
-    from slimtune.datatools.writing import keep_apart, write_rows
 
     problems: list[Problem] = []
     weighted = [_weighted(file, problems) for file in files]
@@ -53,7 +52,7 @@ def mix(
         problems.append(Problem("there is no general data", "--general-share", "add --general FILE"))
     if problems:
         raise SlimtuneError(problems)
-    keep_apart(output, [*(path for path, _ in weighted), *([general] if general else [])])
+    target = writing.target(output, [*(path for path, _ in weighted), *([general] if general else [])])
     share = USUAL_SHARE if general_share is None else general_share
     with console.stderr().bar("Reading rows") as progress:
         mixture = mixing.mix(
@@ -61,7 +60,7 @@ def mix(
         )
     layout = own_layout(mixture.conversations)
     with console.stderr().bar("Writing rows"):
-        state = write_rows(output, to_rows(mixture.conversations, layout)[0], overwrite=overwrite)
+        state = writing.write_rows(target, to_rows(mixture.conversations, layout)[0], overwrite=overwrite)
     _show(mixture)
     echo(f"{output}: {plural(mixture.used.total(), 'row')} in the layout {layout}, {state}")
     if mixture.missing_general:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from slimtune.core.files import writing
 from slimtune.core.progress import Advance, ignore
 from slimtune.data.questions import Question
 from slimtune.data.records import Message
@@ -61,18 +62,17 @@ def teach(
     """Each question with the first reasoning of its `replies` replies that is usable and right.
 
     replies_path: JSONL of all replies, kept as they come in; replies to the same prompt of the same model are read
-    from there and not asked for again. Raises SlimtuneError where the server is gone.
+    from there and not asked for again. Raises SlimtuneError where the server is gone, and where another program wrote
+    the file.
     """
-    sampling = Sampling(max_new_tokens, replies=replies, temperature=_SAMPLED if replies > 1 else 0.0, seed=seed)
-    name, texts, keys = target.facts().name, {}, {}
-    for one in questions:
-        passages = (one.context,) if one.context else ()
-        texts[one.id] = prompts.prompt(one, "cot", prompts.PROMPTS[language], passages=passages)
-        asked = [name, texts[one.id], max_new_tokens, replies, sampling.temperature, seed]
-        keys[one.id] = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    replies_path.parent.mkdir(parents=True, exist_ok=True)
-    kept = AnswerFile(replies_path)
+    sampling = _sampling(max_new_tokens, replies, seed)
+    name, texts = target.facts().name, {one.id: _prompt(one, language) for one in questions}
+    keys = {id: _key(name, text, sampling) for id, text in texts.items()}
+    kept = kept_replies(replies_path)
     waiting = [one for one in questions if kept.rows.get(one.id, {}).get("prompt_sha256") != keys[one.id]]
+    if waiting:
+        with writing(replies_path):
+            replies_path.parent.mkdir(parents=True, exist_ok=True)
     step = target.batch_size * _BATCHES
     for start in range(0, len(waiting), step):
         batch = waiting[start : start + step]
@@ -94,6 +94,43 @@ def teach(
         else:
             dropped[tried[-1][1]] += 1
     return Taught(found, dropped, name, len(waiting), len(questions) - len(waiting))
+
+
+def kept_replies(path: Path) -> AnswerFile:
+    """The replies from before. Raises SlimtuneError where another program wrote the file, which stays as it is."""
+    return AnswerFile(path, keys=("prompt_sha256", "replies"))
+
+
+def unasked(
+    questions: Sequence[Question],
+    name: str,
+    *,
+    language: Language,
+    replies_path: Path,
+    replies: int,
+    max_new_tokens: int,
+    seed: int,
+) -> int:
+    """How many questions `teach` would ask the teacher of this name. Raises SlimtuneError as `kept_replies` does."""
+    kept, sampling = kept_replies(replies_path).rows, _sampling(max_new_tokens, replies, seed)
+    return sum(
+        kept.get(one.id, {}).get("prompt_sha256") != _key(name, _prompt(one, language), sampling) for one in questions
+    )
+
+
+def _sampling(max_new_tokens: int, replies: int, seed: int) -> Sampling:
+    return Sampling(max_new_tokens, replies=replies, temperature=_SAMPLED if replies > 1 else 0.0, seed=seed)
+
+
+def _prompt(question: Question, language: Language) -> str:
+    passages = (question.context,) if question.context else ()
+    return prompts.prompt(question, "cot", prompts.PROMPTS[language], passages=passages)
+
+
+def _key(name: str, text: str, sampling: Sampling) -> str:
+    """The same for the same request to the same teacher."""
+    asked = [name, text, sampling.max_new_tokens, sampling.replies, sampling.temperature, sampling.seed]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def _usable(question: Question, reply: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """`data split`: training files to train, dev and test files that share no question, with a manifest that keeps it so."""
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
@@ -8,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from slimtune.core import outputs
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.core.files import sha256_file
+from slimtune.core.files import sha256_file, sync_path
 from slimtune.core.progress import Advance, ignore
 from slimtune.core.units import plural
 from slimtune.data import split_manifest
 from slimtune.data.duplicates.groups import THRESHOLD
 from slimtune.data.splitting import SPLITS, SplitItem, split_items
+from slimtune.datatools import writing
 from slimtune.datatools.split.split_questions import SourceFile, hashes, items, read_files
-from slimtune.datatools.writing import as_line, write_rows
+from slimtune.datatools.writing import as_line
 
 Redo = Literal["no", "extend", "again"]
 # A split whose size is off by more than this share of what was asked is worth a sentence, and so is a group of more
@@ -54,8 +57,8 @@ def split_files(
     questions in place, and "again" ignores it. The order of the files does not matter. Raises SlimtuneError, before
     anything is written, for bad data, impossible sizes, another split in the manifest, and files to be replaced.
     """
-    folder = out or Path(paths[0]).parent
-    manifest_path = folder / manifest_name
+    folder = outputs.named(out or Path(paths[0]).parent, "--out")
+    manifest_path = writing.target(folder / manifest_name, paths, option="--manifest")
     _check_names(paths, folder)
     earlier = split_manifest.read(manifest_path)
     if redo == "extend" and earlier is None:
@@ -85,18 +88,33 @@ def split_files(
     name_of = split_items(questions, sizes, seed=seed, placed=placed)
     _check_not_empty(name_of, sizes, questions)
     manifest, rows = _render(wish, files, questions, name_of, known)
-    if not overwrite:
-        _check_targets(folder, manifest, earlier if redo != "no" else None)
-    written = [write_rows(folder / name, own, overwrite=True) for name, own in rows.items()]
-    unchanged = earlier == manifest and "written" not in written
+    _check_targets(folder, manifest, earlier if redo != "no" else None, paths, overwrite=overwrite)
+    contents = {folder / name: b"".join(map(as_line, own)) for name, own in rows.items()}
     if earlier != manifest:
-        split_manifest.write(manifest_path, manifest)
+        contents[manifest_path] = split_manifest.as_bytes(manifest)
+    changed = _write(contents)
     notes = list(_notes(questions, name_of, sizes, threshold))
     left_over = [entry["name"] for entry in earlier["files"] if entry["name"] not in rows] if earlier else []
     notes += [
         f"{name} belongs to the earlier split and is no longer part of this one: remove it." for name in left_over
     ]
-    return Outcome(manifest_path, manifest, unchanged, tuple(notes))
+    return Outcome(manifest_path, manifest, not changed, tuple(notes))
+
+
+def _write(contents: Mapping[Path, bytes]) -> bool:
+    """Write the files that are not there with these bytes already, all or none of them; whether there were any."""
+    with contextlib.ExitStack() as all_written:
+        # Left in the opposite order: the manifest, which is the last one, gets its name when the files have theirs.
+        wanted = {path: content for path, content in contents.items() if not _holds(path, content)}
+        for path, content in reversed(wanted.items()):
+            partial = all_written.enter_context(outputs.staged_file(path, overwrite=True))
+            partial.write_bytes(content)
+            sync_path(partial)
+    return bool(wanted)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
 
 
 def _sizes(count: int, asked: Mapping[str, int | float]) -> dict[str, int]:
@@ -162,13 +180,26 @@ def _render(
     return {**wish, "files": listed, "splits": splits, "groups": groups}, rows
 
 
-def _check_targets(folder: Path, manifest: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> None:
-    """Raise SlimtuneError for each file that would be replaced, unless it is as the earlier split left it."""
+def _check_targets(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    earlier: Mapping[str, Any] | None,
+    reads: Sequence[str],
+    *,
+    overwrite: bool,
+) -> None:
+    """Raise SlimtuneError for each file that cannot be written, or that would be replaced though it is not as the earlier
+    split left it."""
     left = {entry["name"]: entry["sha256"] for entry in earlier["files"]} if earlier else {}
-    problems = []
+    problems: list[Problem] = []
     for entry in manifest["files"]:
-        path = folder / entry["name"]
-        if path.exists() and sha256_file(path) not in (entry["sha256"], left.get(entry["name"])):
+        try:
+            path = writing.target(folder / entry["name"], reads, option="--out")
+        except SlimtuneError as error:
+            problems += error.problems
+            continue
+        known = (entry["sha256"], left.get(entry["name"]))
+        if path.exists() and not overwrite and sha256_file(path) not in known:
             fix = "name another folder with --out, or replace it with --overwrite"
             problems.append(Problem("the file exists already and has other content", str(path), fix))
     if problems:
