@@ -9,14 +9,13 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtune.core.errors import fail
+from slimtune.core import inputs, output_folders
+from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.files import sha256_file, write_json
 from slimtune.core.progress import Advance, ignore
 from slimtune.data.splitting import context_key
@@ -64,7 +63,7 @@ def build(
     """The index of the passages' titles and texts.
 
     cache: a folder with one index per set of passages, kind of terms and library versions; a damaged index is rebuilt
-    with a warning in the log. Raises SlimtuneError if no passage has a term, or if packages for the terms are missing.
+    with a warning in the log, and so is one that cannot be kept. Raises SlimtuneError if no passage has a term, or if packages for the terms are missing.
     """
     if not passages:
         raise fail("the corpus has no passages", fix="name a corpus that holds text")
@@ -123,38 +122,40 @@ def _cache_name(passages: Iterable[Passage], terms: TermKind) -> str:
 
 
 def _save(bm25: Any, folder: Path) -> None:
-    """Writes the index beside `folder` and renames it, so that nobody ever reads half of one."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
+    """Keep the index for the next run. Where that is not possible, or somebody else's files are in the way, say so in the log."""
+    if _is_whole(folder):  # another run has put it there in the meantime
+        return
     try:
-        bm25.save(partial, allow_pickle=False, show_progress=False)
-        write_json(partial / _CHECKSUMS, {file.name: sha256_file(file) for file in sorted(partial.iterdir())})
-        try:
-            partial.rename(folder)
-        except OSError:
-            # Another run has put the same index there in the meantime.
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with output_folders.staged_folder(folder, what="search index") as partial:
+            bm25.save(partial, allow_pickle=False, show_progress=False)
+            kept = [file for file in sorted(partial.iterdir()) if file.name != output_folders.MARKER]
+            write_json(partial / _CHECKSUMS, {file.name: sha256_file(file) for file in kept})
+    except SlimtuneError as error:
+        log.warning("The index is not kept for the next run: %s", error.problems[0])
 
 
 def _load(folder: Path) -> Any | None:
-    """The index in `folder`, or None if there is none; a damaged one is deleted."""
-    if not folder.exists():
+    """The index in `folder`, or None if there is none, or a damaged one."""
+    try:
+        folder.lstat()
+    except OSError:
         return None
     if _is_whole(folder):
         import bm25s
 
-        return bm25s.BM25.load(folder, load_corpus=False, allow_pickle=False, show_progress=False)
+        try:
+            return bm25s.BM25.load(folder, load_corpus=False, allow_pickle=False, show_progress=False)
+        except (OSError, ValueError, KeyError, EOFError):
+            pass  # what bm25s and numpy raise for files that are not theirs
     log.warning("The index in %s is damaged; it is rebuilt.", folder)
-    shutil.rmtree(folder)
     return None
 
 
 def _is_whole(folder: Path) -> bool:
     try:
-        sums = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
-        return isinstance(sums, dict) and bool(sums) and all(sha256_file(folder / name) == sums[name] for name in sums)
-    except (OSError, ValueError):
+        sums = inputs.json_object(folder / _CHECKSUMS)
+        return bool(sums) and all(
+            (folder / name).is_file() and sha256_file(folder / name) == sums[name] for name in sums
+        )
+    except (SlimtuneError, OSError, ValueError):
         return False

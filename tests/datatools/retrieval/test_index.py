@@ -111,6 +111,35 @@ def test_a_damaged_cache_is_made_anew_and_that_is_said(
     assert build(PETS, cache=tmp_path).from_cache
 
 
+@pytest.mark.parametrize("kind", ["folder", "folder with our marker", "file"])
+def test_what_is_not_ours_in_the_cache_stays_and_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    expected = build(PETS, cache=tmp_path).search(["dog cat"], 4)
+    (folder,) = tmp_path.iterdir()
+    if kind == "folder with our marker":
+        (folder / "sha256.json").unlink()
+    else:
+        folder.rename(tmp_path / "aside")
+        folder.mkdir()
+    mine = folder / "mine.txt"
+    if kind == "file":
+        folder.rmdir()
+        mine = folder
+    mine.write_text("somebody's work", encoding="utf-8")
+    caplog.clear()
+    found = build(PETS, cache=tmp_path)
+    assert found.search(["dog cat"], 4) == expected
+    assert "The index is not kept for the next run" in caplog.messages[-1]
+    assert mine.read_text("utf-8") == "somebody's work"
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert not build(PETS, cache=tmp_path / "file/cache").from_cache
+    assert "not kept for the next run" in caplog.text
+
+
 def test_the_cache_is_the_same_bytes_every_time(tmp_path: Path) -> None:
     files = []
     for name in ("one", "two"):
