@@ -13,6 +13,7 @@ from pathlib import Path
 
 from slimtune.core.errors import fail
 from slimtune.core.files import existing, staged, writing
+from slimtune.core.redaction import without_keys
 
 SOFTWARE = "Slimtune"
 """What a picture's `Software` says: with it, `made_here` knows the picture again."""
@@ -81,10 +82,30 @@ def staged_file(
 
 def write(
     target: Path, content: bytes | str, *, overwrite: bool = False, ours: Callable[[Path], bool] = lambda path: False
-) -> None:
-    """Write the whole content as `staged_file` does. Text becomes UTF-8, with its line ends as they are."""
+) -> bool:
+    """Write the whole content as `staged_file` does; False where the file has it already, and is left alone.
+
+    Text becomes UTF-8 with its line ends as they are, without the keys that this process knows.
+    Raises SlimtuneError for other content that must not be replaced, and as `staged_file` does.
+    """
+    whole = without_keys(content).encode() if isinstance(content, str) else content
+    if holds(target, whole):
+        return False
+    with writing(target):
+        if not overwrite and found_at(target) is not None and not ours(target):
+            fix = "name another file, or replace it with --overwrite"
+            raise fail("the file exists already and has other content", where=str(target), fix=fix)
     with staged_file(target, overwrite=overwrite, ours=ours) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(whole)
+    return True
+
+
+def holds(path: Path, content: bytes) -> bool:
+    """Whether there is a file with just these bytes."""
+    try:
+        return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def made_here(path: Path) -> bool:

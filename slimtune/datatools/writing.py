@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slimtune.core import outputs
-from slimtune.core.errors import fail
 
 
 def as_line(row: Mapping[str, Any]) -> bytes:
@@ -22,13 +21,7 @@ def write_rows(
     disk is full.
     """
     content = b"".join(map(as_line, rows))
-    if path.is_file() and path.read_bytes() == content:
-        return "unchanged"
-    if path.exists() and not overwrite:
-        fix = "name another file, or replace it with --overwrite"
-        raise fail("the file exists already and has other content", where=str(path), fix=fix)
-    outputs.write(path, content, overwrite=overwrite)
-    return "written"
+    return "written" if outputs.write(path, content, overwrite=overwrite) else "unchanged"
 
 
 def target(output: Path | str, reads: Iterable[str], *, option: str = "--output") -> Path:

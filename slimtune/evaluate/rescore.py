@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from slimtune.core import outputs
 from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
-from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict
 from slimtune.core.units import plural
 from slimtune.data.encoding import decode
@@ -32,11 +32,12 @@ _ESCAPED = re.compile("[\ud800-\udfff\x85\u2028\u2029]")
 class Summary:
     """What became of a file of replies.
 
-    rows: as written. statuses, rules: how many rows have each, the commonest first. answers: in the order of the labels.
+    path, rows: as written. statuses, rules: how many rows have each, the commonest first. answers: in the order of the labels.
     changed: rows whose values changed. known: rows whose right answer is known; of these, `answered` have an answer and
     `correct` the right one.
     """
 
+    path: Path
     rows: list[dict[str, Any]]
     statuses: dict[str, int]
     rules: dict[str, int]
@@ -58,7 +59,12 @@ class _Reading:
 
 
 def rescore(
-    path: Path, *, mode: Mode = "direct", labels: int | Sequence[str] = 4, output: Path | None = None
+    path: Path,
+    *,
+    mode: Mode = "direct",
+    labels: int | Sequence[str] = 4,
+    output: Path | None = None,
+    overwrite: bool = False,
 ) -> Summary:
     """Read the answers out of a JSONL file of replies and write its rows with `answer`, `rule` and `status`.
 
@@ -67,8 +73,11 @@ def rescore(
     the reply was cut off. Rows of our own with several `replies` or `permutations` vote as they did when they were
     asked. All keys and their order stay; values of the three keys that change are kept under `previous`.
 
-    output: where to write; without it the file itself. Raises SlimtuneError with every row that cannot be read.
+    output: where to write; without it a file `beside` the replies, which themselves are never written. overwrite: replace
+    a file with other content. Raises SlimtuneError with every row that cannot be read, and for an output that cannot be
+    written or is the file itself.
     """
+    target = outputs.file(output or beside(path), option="--output", reads=[path], ours=lambda path: True)
     if mode not in _MODES:
         raise fail(f"unknown mode {mode!r}", where="--mode", fix=" or ".join(_MODES))
     label_names(labels)
@@ -81,13 +90,13 @@ def rescore(
             problems += [replace(problem, where=f"{path}:{row.line}") for problem in error.problems]
     if problems:
         raise bad_data({str(path): problems})
-    target = output or path.resolve()
-    try:
-        write_text(target, rows_as_jsonl([reading.row for reading in readings]))
-    except OSError as error:
-        what = f"the rows cannot be written: {error.strerror}"
-        raise fail(what, where=str(target), fix="name another file") from None
-    return _summary(readings)
+    outputs.write(target, rows_as_jsonl([reading.row for reading in readings]), overwrite=overwrite)
+    return _summary(target, readings)
+
+
+def beside(path: Path) -> Path:
+    """Where the rows of a file of replies are written by default: replies.rescored.jsonl for replies.jsonl."""
+    return path.parent / f"{path.stem}.rescored{path.suffix}"
 
 
 def rows_as_jsonl(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -117,10 +126,11 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {number}" for name, number in counts.items())
 
 
-def _summary(readings: Sequence[_Reading]) -> Summary:
+def _summary(path: Path, readings: Sequence[_Reading]) -> Summary:
     known = [reading for reading in readings if reading.correct is not None]
     answers = Counter(reading.found.answer for reading in readings if reading.found.answer is not None)
     return Summary(
+        path=path,
         rows=[reading.row for reading in readings],
         statuses=dict(Counter(reading.found.status for reading in readings).most_common()),
         rules=dict(Counter(reading.found.rule for reading in readings).most_common()),

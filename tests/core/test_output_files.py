@@ -44,8 +44,11 @@ def test_what_exists_is_replaced_only_with_overwrite(taken):
 def test_what_appears_while_the_command_runs_stays(tmp_path):
     target = outputs.file(tmp_path / "out.txt")
     target.write_bytes(FOREIGN)
-    with pytest.raises(SlimtuneError, match=r"out\.txt: the file has appeared while the command ran"):
+    with pytest.raises(SlimtuneError, match=r"out\.txt: the file exists already and has other content"):
         outputs.write(target, "new")
+    appeared = pytest.raises(SlimtuneError, match=r"out\.txt: the file has appeared while the command ran")
+    with appeared, outputs.staged_file(target) as partial:
+        partial.write_bytes(b"new")
     assert target.read_bytes() == FOREIGN
     assert list(tmp_path.iterdir()) == [target]
 

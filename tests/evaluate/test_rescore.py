@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -35,8 +36,9 @@ def test_each_row_gets_answer_rule_and_status(tmp_path):
         {"mode": "cot", "text": "回答: a\n…\n回答: b", "id": 9},
     )
     summary = rescore.rescore(path)
-    assert rows_of(path) == summary.rows
-    assert [list(row.items()) for row in rows_of(path)] == [
+    assert summary.path == tmp_path / "replies.rescored.jsonl"
+    assert rows_of(summary.path) == summary.rows
+    assert [list(row.items()) for row in summary.rows] == [
         [
             ("id", 7),
             ("response", "正解はｃです。"),
@@ -140,19 +142,20 @@ def test_what_a_row_said_before_is_kept(tmp_path):
         [("text", "回答: c"), ("answer", "c"), ("rule", "marker"), ("status", "answered")],
     ]
     assert summary.changed == 1
-    once = path.read_bytes()
-    assert rescore.rescore(path).changed == 0
-    assert path.read_bytes() == once
+    once = summary.path
+    again = rescore.rescore(once)
+    assert again.changed == 0
+    assert again.path.read_bytes() == once.read_bytes()
     # Other labels, other answers: what stood there first is still there, and nothing is nested.
-    rescore.rescore(path, labels=2)
-    assert rows_of(path)[0]["previous"] == {"answer": "a", "status": "ok", "rule": "marker"}
-    assert rows_of(path)[1]["previous"] == {"answer": "c", "rule": "marker", "status": "answered"}
+    others = rescore.rescore(once, labels=2, overwrite=True).rows
+    assert others[0]["previous"] == {"answer": "a", "status": "ok", "rule": "marker"}
+    assert others[1]["previous"] == {"answer": "c", "rule": "marker", "status": "answered"}
 
 
 def test_a_previous_of_another_tool_stays_unless_it_would_be_overwritten(tmp_path):
     path = write(tmp_path / "r.jsonl", {"text": "c", "previous": "q-6"})
     assert rescore.rescore(path).rows[0]["previous"] == "q-6"
-    path = write(tmp_path / "r.jsonl", {"text": "c", "previous": "q-6", "answer": "d"})
+    path = write(tmp_path / "other.jsonl", {"text": "c", "previous": "q-6", "answer": "d"})
     with pytest.raises(SlimtuneError, match="a 'previous' of its own, and other answer"):
         rescore.rescore(path)
 
@@ -254,16 +257,17 @@ def test_wrong_wishes(tmp_path):
         rescore.rescore(path, mode="fast")
     with pytest.raises(SlimtuneError, match="these are not valid labels: 1"):
         rescore.rescore(path, labels=1)
-    with pytest.raises(SlimtuneError, match="cannot be written"):
+    with pytest.raises(SlimtuneError, match="is a file, not a folder"):
         rescore.rescore(path, output=path / "folder.jsonl")
+    with pytest.raises(SlimtuneError, match=r"--output .*r\.jsonl: the output is also an input"):
+        rescore.rescore(path, output=path, overwrite=True)
     assert rows_of(path) == [{"text": "c"}]
 
 
 def test_half_a_character_survives(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_bytes(b'{"text": "\xe7\xad\x94\xe3\x81\x88: c \\ud83d", "note": "\\\\ud83d"}\n')
-    rescore.rescore(path)
-    assert rows_of(path)[0] == {
+    assert rows_of(rescore.rescore(path).path)[0] == {
         "text": "答え: c \ud83d",
         "note": "\\ud83d",
         "answer": "c",
@@ -272,13 +276,26 @@ def test_half_a_character_survives(tmp_path):
     }
 
 
-def test_a_link_stays_a_link(tmp_path):
+def test_replies_behind_a_link_are_not_written(tmp_path):
     path = write(tmp_path / "real.jsonl", {"text": "c"})
-    link = tmp_path / "latest.jsonl"
-    link.symlink_to(path.name)
-    rescore.rescore(link)
-    assert link.is_symlink()
-    assert rows_of(path)[0]["answer"] == "c"
+    for link in (os.symlink, os.link):
+        link(path, tmp_path / "latest.rescored.jsonl")
+        link(path, tmp_path / "latest.jsonl")
+        with pytest.raises(SlimtuneError, match="the output is also an input"):
+            rescore.rescore(tmp_path / "latest.jsonl", overwrite=True)
+        assert rows_of(path) == [{"text": "c"}]
+        for name in ("latest.rescored.jsonl", "latest.jsonl"):
+            (tmp_path / name).unlink()
+
+
+def test_other_rows_are_replaced_only_when_asked(tmp_path):
+    path = write(tmp_path / "r.jsonl", {"text": "c"})
+    taken = write(tmp_path / "r.rescored.jsonl", {"mine": 1})
+    with pytest.raises(SlimtuneError, match=r"r\.rescored\.jsonl: the file exists already and has other content"):
+        rescore.rescore(path)
+    assert rows_of(taken) == [{"mine": 1}]
+    rescore.rescore(path, overwrite=True)
+    assert rescore.rescore(path).rows == rows_of(taken)
 
 
 values = st.recursive(
@@ -304,17 +321,18 @@ rows = st.tuples(
 def test_nothing_is_lost_and_twice_is_once(tmp_path, rows):
     path = tmp_path / "r.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    summary = rescore.rescore(path)
-    once = path.read_bytes()
-    written = rows_of(path)
+    summary = rescore.rescore(path, overwrite=True)
+    written = rows_of(summary.path)
+    assert rows_of(path) == rows
     for before, after in zip(rows, written, strict=True):
         assert [key for key in after if key in before] == list(before)
         restored = {**after, **after.get("previous", {})}
         assert {key: restored[key] for key in before} == before
         assert (after["status"] == "answered") == (after["answer"] is not None)
     assert sum(summary.statuses.values()) == len(rows) == sum(summary.rules.values())
-    assert rescore.rescore(path).changed == 0
-    assert path.read_bytes() == once
+    again = rescore.rescore(summary.path, overwrite=True)
+    assert again.changed == 0
+    assert again.path.read_bytes() == summary.path.read_bytes()
 
 
 # Rows of our own ------------------------------------------------------------------------------------------------------
@@ -360,13 +378,13 @@ def ask(replies, **chosen):
 def assert_rescoring_changes_nothing(path, rows):
     write(path, *rows)
     before = path.read_bytes()
-    summary = rescore.rescore(path)
+    summary = rescore.rescore(path, overwrite=True)
     assert summary.changed == 0
     assert [row["answer"] for row in summary.rows] == [row["predicted"] for row in rows]
     assert summary.statuses == dict(Counter(row["status"] for row in rows))
     assert (summary.correct, summary.known) == (sum(row["correct"] for row in rows), len(rows))
     assert [{key: value for key, value in row.items() if key != "answer"} for row in summary.rows] == rows
-    assert path.read_bytes() != before
+    assert path.read_bytes() == before
 
 
 def one_reply(number, label_of):

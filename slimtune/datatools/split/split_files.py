@@ -105,16 +105,12 @@ def _write(contents: Mapping[Path, bytes]) -> bool:
     """Write the files that are not there with these bytes already, all or none of them; whether there were any."""
     with contextlib.ExitStack() as all_written:
         # Left in the opposite order: the manifest, which is the last one, gets its name when the files have theirs.
-        wanted = {path: content for path, content in contents.items() if not _holds(path, content)}
+        wanted = {path: content for path, content in contents.items() if not outputs.holds(path, content)}
         for path, content in reversed(wanted.items()):
             partial = all_written.enter_context(outputs.staged_file(path, overwrite=True))
             partial.write_bytes(content)
             sync_path(partial)
     return bool(wanted)
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == content
 
 
 def _sizes(count: int, asked: Mapping[str, int | float]) -> dict[str, int]:
