@@ -68,13 +68,13 @@ class LlamaServer:
         with self._failures_in_words(), self._http.stream("POST", self.address + path, json=body) as response:
             if response.status_code != httpx.codes.OK:
                 response.read()
-                raise self._refused(response.json())
+                raise self._refused(self._value(response.content))
             for line in _lines(response.iter_bytes()):
                 field, _, value = line.partition(b":")
                 if value.strip() == b"[DONE]":
                     return
                 if field in (b"data", b"error"):
-                    event = json.loads(value)
+                    event = self._value(value)
                     if field == b"error" or "error" in event:
                         raise self._refused(event if "error" in event else {"error": event})
                     yield event
@@ -154,10 +154,16 @@ class LlamaServer:
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         with self._failures_in_words():
             response = self._http.request(method, self.address + path, json=body)
-        answer = response.json()
+        answer = self._value(response.content)
         if response.status_code != httpx.codes.OK:
             raise self._refused(answer)
         return answer
+
+    def _value(self, content: bytes) -> Any:
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise fail(f"{self._what}: its answer is not JSON: {content[:200]!r}") from None
 
     @contextlib.contextmanager
     def _failures_in_words(self) -> Iterator[None]:
@@ -168,8 +174,9 @@ class LlamaServer:
         except httpx.TransportError as error:
             raise self._ended() from error
 
-    def _refused(self, answer: dict[str, Any]) -> SlimtuneError:
-        return fail(f"{self._what}: {answer['error']['message']}")
+    def _refused(self, answer: Any) -> SlimtuneError:
+        error = answer.get("error", answer) if isinstance(answer, dict) else answer
+        return fail(f"{self._what}: {error.get('message', error) if isinstance(error, dict) else error}")
 
     def _ended(self) -> SlimtuneError:
         """What the process printed last. It is about to end, or its connections would not break."""

@@ -24,6 +24,7 @@ from slimtune.evaluate import items
 from slimtune.evaluate.targets.gguf_target import open_gguf
 from slimtune.evaluate.targets.local_target import LocalTarget
 from slimtune.evaluate.targets.target import Facts, Prompt, Sampling
+from slimtune.export.check.check_modelfile import check_file
 from slimtune.export.gguf.gguf import convert
 from slimtune.models import builtin, llama_server
 from slimtune.models.gguf_header import LongArray, read_gguf
@@ -270,10 +271,22 @@ def test_files_that_are_no_chat_model_are_refused_in_words(tmp_path, bare_gguf):
 
 
 def test_a_file_that_llama_cpp_cannot_load_is_an_error(tiny_gguf, tmp_path):
-    path = tmp_path / "cut.gguf"
-    path.write_bytes(tiny_gguf.read_bytes()[:-1000])
-    with pytest.raises(SlimtuneError, match=r"llama.cpp cannot run cut.gguf \(exit code 1\)"):
+    path = tmp_path / "other.gguf"
+    path.write_bytes(tiny_gguf.read_bytes().replace(b"blk.0.attn_q.weight", b"blk.0.attn_x.weight"))
+    with pytest.raises(SlimtuneError, match=r"llama.cpp cannot run other.gguf \(exit code 1\)"):
         open_gguf(path, context_length=64)
+
+
+def test_a_damaged_file_gets_the_sentence_of_export_check(tiny_gguf, tmp_path):
+    path, whole = tmp_path / "cut.gguf", tiny_gguf.read_bytes()
+    for content in (whole[:-1000], whole[:100], whole[:5000], whole[: len(whole) // 2], b"GGUF" + whole[4:][::-1]):
+        path.write_bytes(content)
+        with pytest.raises(SlimtuneError) as caught:
+            open_gguf(path, context_length=64)
+        errors = [one for one in check_file(path) if one.level == "error"]
+        assert [(one.where, one.what, one.fix) for one in errors] == [
+            (one.where, one.what, one.fix) for one in caught.value.problems
+        ]
 
 
 def test_a_header_is_read_without_its_long_arrays(tiny_gguf):

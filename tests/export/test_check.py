@@ -17,7 +17,7 @@ from slimtune.export.check.check_template import PROBES, compare_templates
 from slimtune.export.model_card import base_reference, front_matter, licence_of, model_card
 from slimtune.export.modelfile import go_template
 from slimtune.export.modelfile.chat_templates import bake_chat_template
-from slimtune.models.gguf_header import array_text, read_gguf
+from slimtune.models.gguf_header import array_text, read_gguf, read_whole
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 GO = "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
@@ -166,6 +166,72 @@ def test_a_file_that_is_cut_off_or_damaged(tmp_path):
     only(tmp_path / "b.gguf", "error", "damaged")
     with pytest.raises(SlimtuneError, match="no such file"):
         check_file(tmp_path / "c.gguf")
+
+
+def header(*, version=3, tensors=0, entries=1, rest=b"", order="<"):
+    return b"GGUF" + struct.pack(f"{order}IQQ", version, tensors, entries) + rest
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "damaged: the file ends in the middle of it"),
+        (header(order=">"), "it is for big-endian machines"),
+        (header(version=1), "its version is 1"),
+        (header(version=2**20), "its version is 1,048,576"),
+        (header(entries=2**40), "damaged: it counts 0 tensors and 1,099,511,627,776 entries"),
+        (header(tensors=2**62, entries=0), "damaged: it counts"),
+        (header(rest=struct.pack("<Q", 2**62)), "damaged: a text would have"),
+        (header(rest=text("k") + struct.pack("<I", 99)), "an entry has the unknown type 99"),
+        (header(rest=text("k") + struct.pack("<IIQ", 9, 9, 2)), "an array in an array"),
+        (header(rest=text("k") + struct.pack("<IIQ", 9, 8, 2**61)), "an array would have"),
+        (header(rest=text("k") + struct.pack("<IIQ", 9, 8, 2**61)), "an array would have"),
+        (header(rest=text("k") + struct.pack("<IIQ", 9, 0, 10**6)), "an array would have 1,000,000 entries"),
+        (header(rest=struct.pack("<Q", 2) + b"\xff\xfe"), "damaged: not UTF-8"),
+        (header(entries=2, rest=(text("k") + entry(1)) * 2), "'k' is there twice"),
+        (header(rest=text("general.alignment") + entry(3)), "general.alignment is not a power of two"),
+        (header(tensors=1, entries=0, rest=text("t") + struct.pack("<I", 9)), "'t' has 9 dimensions"),
+        (header(tensors=1, entries=0, rest=text("t") + struct.pack("<IQIQ", 1, 5, 12, 0)), "'t' has rows of 5, which Q4_K"),
+    ],
+)  # fmt: skip
+def test_a_header_that_cannot_be_is_one_sentence(content, told, tmp_path):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(content + b"\0" * (100 if content else 0))
+    found = only(path, "error", told)
+    assert found.where == str(path) and found.fix
+
+
+def test_every_place_where_a_file_may_be_cut_or_flipped_is_a_finding_or_harmless(tmp_path):
+    """Nothing but findings, whatever the bytes."""
+    whole = gguf(tmp_path / "a.gguf").read_bytes()
+    for place in range(0, len(whole), 29):
+        for content in (
+            whole[:place],
+            whole[:place] + b"\xff" + whole[place + 1 :],
+            whole[:place] + whole[place + 1 :],
+        ):
+            (tmp_path / "a.gguf").write_bytes(content)
+            assert all(one.where == str(tmp_path / "a.gguf") for one in check_file(tmp_path / "a.gguf"))
+
+
+def test_tensors_that_are_not_in_a_row_cannot_be_loaded(tmp_path):
+    path = gguf(tmp_path / "a.gguf", ("F32", None), ("F32", None))
+    second = text("blk.1.weight") + struct.pack("<IQQIQ", 2, 256, 1, 0, 1024)
+    assert path.read_bytes().count(second) == 1
+    path.write_bytes(path.read_bytes().replace(second, second[:-8] + struct.pack("<Q", 0)))
+    only(path, "error", "1 tensors are not where they should be, first 'blk.1.weight'")
+
+
+def test_a_split_model_needs_all_of_its_files(tmp_path):
+    split = {"split.count": 2, "split.no": 0}
+    first = gguf(tmp_path / "law-00001-of-00002.gguf", **split)
+    with pytest.raises(SlimtuneError, match=r"law-00002-of-00002\.gguf: no such file"):
+        read_whole(first)
+    gguf(tmp_path / "law-00002-of-00002.gguf", cut=50, **split)
+    with pytest.raises(SlimtuneError, match=r"law-00002-of-00002\.gguf: the file is cut off"):
+        read_whole(first)
+    with pytest.raises(SlimtuneError, match="its name does not say so"):
+        read_whole(first.rename(tmp_path / "law.gguf"))
 
 
 # ---- Modelfile ------------------------------------------------------------------------------------------------------

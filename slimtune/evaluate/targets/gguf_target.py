@@ -23,7 +23,7 @@ from slimtune.evaluate.targets.prefixes import group_by_prefix
 from slimtune.evaluate.targets.served import Told, ids_sha256, in_threads, letters_of, single_tokens
 from slimtune.evaluate.targets.target import Ability, Facts, Letters, Likelihood, Piece, Prompt, Reply, Sampling
 from slimtune.models import llama_server
-from slimtune.models.gguf_header import read_gguf
+from slimtune.models.gguf_header import read_whole
 
 # Nothing of what a GGUF or llama.cpp would add on its own, such as top_k 40 and min_p 0.05.
 _PLAIN_SAMPLING = {"samplers": ["temperature", "top_p"], "mirostat": 0, "cache_prompt": True}
@@ -47,7 +47,7 @@ def open_gguf(
     cache. For a split GGUF, `path` is the first file.
     Raises SlimtuneError where the file is not a GGUF, has no chat template, or cannot be loaded.
     """
-    header = read_gguf(path)
+    header = read_whole(path)
     if header.text("general.type") == "adapter":
         raise fail("the GGUF holds an adapter alone", where=str(path), fix="name the one that holds the whole model")
     if not header.text("tokenizer.chat_template"):

@@ -184,10 +184,11 @@ def weights_of(spec: Spec, loading: Loading) -> Weights:
         adapters = {"default": run / "adapter" if spec.kind == "run" else place}
     elif spec.kind == "adapter":
         config = inputs.json_object(place / adapter_files.CONFIG)
-        base, revision = config.get("base_model_name_or_path"), config.get("revision")
+        named, revision = config.get("base_model_name_or_path"), config.get("revision")
         if not isinstance(revision, str | None):
             raise fail("the base's revision in adapter_config.json is not text", where=spec.place)
-        if not isinstance(base, str) or not base:
+        base = named if isinstance(named, str) else ""
+        if not base:
             raise fail("adapter_config.json does not say which base it is for", where=spec.place)
         # A QLoRA adapter is a correction to the 4-bit weights that it was trained on.
         adapters, four_bit = {"default": place}, True

@@ -13,7 +13,7 @@ from slimtune.data.chat_template import render_template
 from slimtune.export.model_card import base_reference
 from slimtune.export.modelfile.modelfile_reader import first_difference
 from slimtune.models import families
-from slimtune.models.gguf_header import Gguf, Tensor, array_text, read_gguf
+from slimtune.models.gguf_header import CONVERT_AGAIN, Gguf, Tensor, array_text, faults, read_gguf
 
 LOOKED_AT = 256 * 2**20
 """Bytes of 16- and 32-bit tensors that are searched for NaN and infinity, where not asked for all."""
@@ -21,7 +21,6 @@ _CHUNK = 8 * 2**20
 _FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # as numpy reads them; it has no bf16
 TEMPLATE_ERRORS = (SlimtuneError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 """A template from elsewhere can fail in any way."""
-_CONVERT_AGAIN = "convert the model again"
 _FROM_CARD = "put it into the front matter of README.md in the model's folder, then convert it again"
 
 # general.file_type: its name, and the types that llama.cpp gives matrices of such a file by intention. Any other is what it
@@ -113,7 +112,7 @@ def metadata_problems(path: Path, expected: Mapping[str, Any]) -> list[Problem]:
         told.append(different or "the file has no chat template")
     if expected.get("tensor_types") is not None:
         told += _other_types(gguf, expected["tensor_types"])
-    return [Problem(what, path.name, _CONVERT_AGAIN) for what in told]
+    return [Problem(what, path.name, CONVERT_AGAIN) for what in told]
 
 
 def _other_types(gguf: Gguf, meant: Mapping[str, int] | Collection[str]) -> list[str]:
@@ -132,17 +131,7 @@ def _size(gguf: Gguf) -> Iterator[Finding]:
     unknown = Counter(tensor.type for tensor in gguf.tensors if tensor.bytes is None)
     if unknown:
         yield Finding("note", f"{_counted(unknown)}: the size of these types is not known")
-    ends = [gguf.data_start + tensor.offset + (tensor.bytes or 0) for tensor in gguf.tensors]
-    beyond = [end for end in ends if end > gguf.size]
-    if beyond:
-        lacking = size_text(max(beyond) - gguf.size)
-        what = f"the file is cut off: {len(beyond)} of {len(ends)} tensors are past its end ({lacking} missing)"
-        yield Finding("error", what, "copy or download it again")
-    if not ends:
-        yield Finding("error", "the file has no tensors", _CONVERT_AGAIN)
-    twice = [name for name, count in Counter(tensor.name for tensor in gguf.tensors).items() if count > 1]
-    if twice:
-        yield Finding("error", f"{len(twice)} tensors are stored twice, first {twice[0]!r}", _CONVERT_AGAIN)
+    yield from (Finding("error", one.what, one.fix) for one in faults(gguf))
 
 
 def _types(gguf: Gguf) -> Iterator[Finding]:
@@ -170,7 +159,11 @@ def _numbers(gguf: Gguf, deep: bool) -> Iterator[Finding]:
     """NaN and infinity, which make every answer nonsense. deep: look at more than LOOKED_AT bytes."""
     import numpy
 
-    floats = [one for one in gguf.tensors if one.type in _FLOATS and one.bytes]
+    floats = [
+        one
+        for one in gguf.tensors
+        if one.type in _FLOATS and one.bytes and gguf.data_start + one.offset + one.bytes <= gguf.size
+    ]
     broken, looked, total = [], 0, sum(one.bytes or 0 for one in floats)
     limit = total if deep else LOOKED_AT
     for tensor in floats:
@@ -194,8 +187,6 @@ def _numbers(gguf: Gguf, deep: bool) -> Iterator[Finding]:
 
 def _named(gguf: Gguf) -> Iterator[Finding]:
     architecture = gguf.text("general.architecture")
-    if not architecture:
-        yield Finding("error", "general.architecture is missing: no program can load the file", _CONVERT_AGAIN)
     for key, lost in (("general.name", "programs show no name"), ("general.license", "the terms of use are unknown")):
         if not gguf.text(key):
             yield Finding("warning", f"{key} is missing: {lost}", _FROM_CARD)
@@ -236,7 +227,7 @@ def _template(gguf: Gguf, stops: Sequence[str]) -> Iterator[Finding]:
 def _tokens(gguf: Gguf) -> Iterator[Finding]:
     if eos_text(gguf) is None:
         what = "there is no token that ends generation (tokenizer.ggml.eos_token_id): the model fills the context"
-        yield Finding("error", what, _CONVERT_AGAIN)
+        yield Finding("error", what, CONVERT_AGAIN)
     if gguf.text("tokenizer.ggml.model") == "gpt2" and gguf.text("tokenizer.ggml.pre") in (None, "", "default"):
         what = "the pre-tokenizer is not named (tokenizer.ggml.pre): llama.cpp guesses, and makes other tokens"
         yield Finding("error", what, "convert it again with a newer llama.cpp")
@@ -255,7 +246,7 @@ def _tokens(gguf: Gguf) -> Iterator[Finding]:
 def _context(gguf: Gguf) -> Iterator[Finding]:
     length = context_length(gguf)
     if length is None:
-        yield Finding("warning", "the training context is missing (context_length)", _CONVERT_AGAIN)
+        yield Finding("warning", "the training context is missing (context_length)", CONVERT_AGAIN)
     else:
         yield Finding("note", f"training context: {length} tokens")
 

@@ -14,7 +14,7 @@ from slimtune.export.check.check_gguf import FILE_TYPES, check_gguf, context_len
 from slimtune.export.check.check_template import compare_templates
 from slimtune.export.modelfile import modelfile_reader as reader
 from slimtune.models import families
-from slimtune.models.gguf_header import Gguf, read_gguf
+from slimtune.models.gguf_header import Gguf, read_gguf, read_whole
 
 _LARGEST_MODELFILE = 4 * 2**20
 DEFAULT_CONTEXT = 4096
@@ -148,7 +148,7 @@ def _adapters(one: _Checked) -> Iterator[Finding]:
             yield one.at("error", "adapter", what, fix)
             continue
         try:
-            adapter = read_gguf(file)
+            adapter = read_whole(file)
         except SlimtuneError as error:
             yield one.at("error", "adapter", f"the ADAPTER {name} is not a GGUF: {error.problems[0].what}", fix)
             continue
