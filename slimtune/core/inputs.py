@@ -166,15 +166,18 @@ def json_object(path: Path, *, most: int = SMALL_FILE_BYTES) -> dict[str, Any]:
     return value
 
 
-def json_lines(path: Path, *, content: bytes | None = None) -> list[tuple[int, dict[str, Any]]]:
+def json_lines(
+    path: Path, *, content: bytes | None = None, problems: list[Problem] | None = None
+) -> list[tuple[int, dict[str, Any]]]:
     """The objects of a JSONL file that a program of ours writes, each with its line number; blank lines are left out.
 
     content: its bytes, where they have been read. A last line without a line end was cut off with its process, and is
-    left out unless it is whole. Raises SlimtuneError with every line that is not an object.
+    left out unless it is whole. Every line that is not an object is added to `problems`; without these, raises
+    SlimtuneError with all of them.
     """
     data = read_bytes(path, most=LINES_BYTES) if content is None else content
     rows: list[tuple[int, dict[str, Any]]] = []
-    problems: list[Problem] = []
+    found: list[Problem] = [] if problems is None else problems
     # Not splitlines: U+2028 in a text does not end a line.
     *lines, last = data.split(b"\n")
     for number, line in enumerate([*lines, last], 1):
@@ -184,14 +187,14 @@ def json_lines(path: Path, *, content: bytes | None = None) -> list[tuple[int, d
             value = json_value(_decoded(line, f"{path}:{number}"), f"{path}:{number}")
         except SlimtuneError as error:
             if number <= len(lines):
-                problems += error.problems
+                found += error.problems
             continue
         if isinstance(value, dict):
             rows.append((number, value))
         else:
-            problems.append(Problem("not a JSON object", f"{path}:{number}"))
-    if problems:
-        raise bad_data({str(path): problems})
+            found.append(Problem("not a JSON object", f"{path}:{number}"))
+    if problems is None and found:
+        raise bad_data({str(path): found})
     return rows
 
 

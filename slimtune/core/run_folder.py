@@ -1,13 +1,14 @@
 """Read a run's folder: the whole of it, or file by file where parts are missing or broken."""
 
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
+from slimtune.core import inputs
+from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 
-from slimtune.core.errors import fail
+_RECORDS = ("manifest.json", "plan.json", "recipe.yaml")
 
 
 @dataclass(frozen=True)
@@ -23,50 +24,108 @@ class RecordedRun:
     def complete(self) -> bool:
         return bool(self.manifest.get("complete"))
 
+    def section(self, name: str, *needed: str) -> dict[str, Any]:
+        """A section of the recipe. Raises SlimtuneError where it lacks one of the needed keys."""
+        section = as_dict(self.recipe.get(name))
+        where = str(self.directory / "recipe.yaml")
+        if missing := [Problem(f"{name}.{key} is missing", where) for key in needed if key not in section]:
+            raise SlimtuneError(missing, summary=f"{self.directory} cannot be used")
+        return section
+
 
 def read(directory: Path) -> RecordedRun:
-    """The run in a folder. Raises SlimtuneError if there is none, or if its records are broken."""
-    try:
-        return RecordedRun(
-            directory,
-            json.loads((directory / "manifest.json").read_text(encoding="utf-8")),
-            json.loads((directory / "plan.json").read_text(encoding="utf-8")),
-            yaml.safe_load((directory / "recipe.yaml").read_text(encoding="utf-8")),
-        )
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
-        fix = "name one, e.g. outputs/direct/latest"
-        raise fail(f"not a run's folder: {error}", where=str(directory), fix=fix) from None
+    """The run in a folder. Raises SlimtuneError if there is none, and with everything that is wrong with its records."""
+    if not inputs.is_file(directory / "manifest.json"):
+        what = "not a run's folder: there is no manifest.json"
+        if not inputs.is_folder(directory):
+            what = "not a run's folder: this is a file" if inputs.exists(directory) else "there is no such folder"
+        raise fail(what, where=str(directory), fix="name a run's folder, e.g. outputs/direct/latest")
+    problems: list[Problem] = []
+    contents = [_content(directory / name, problems) for name in _RECORDS]
+    if problems:
+        raise SlimtuneError(problems, summary=f"The records of the run in {directory} cannot be read")
+    return RecordedRun(directory, *contents)
 
 
 def mapping(run_dir: Path, name: str, unreadable: list[str]) -> dict[str, Any]:
     """A JSON or YAML file's mapping; empty if the file is missing, or unreadable and then named in `unreadable`."""
     path = run_dir / name
-    if not path.is_file():
+    if not inputs.exists(path):
         return {}
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-        if isinstance(content, dict):
-            return content
-        unreadable.append(f"{name}: not a mapping")
-    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
-        unreadable.append(f"{name}: {error}")
-    return {}
+    problems: list[Problem] = []
+    content = _content(path, problems)
+    unreadable += [_within(run_dir, problem) for problem in problems]
+    return content
+
+
+def required(run_dir: Path, name: str) -> dict[str, Any]:
+    """As `mapping`, for a file that decides something: raises SlimtuneError where it is there and cannot be read."""
+    problems: list[Problem] = []
+    content = _content(run_dir / name, problems) if inputs.exists(run_dir / name) else {}
+    if problems:
+        raise SlimtuneError(problems, summary=f"{run_dir / name} cannot be used")
+    return content
 
 
 def lines(run_dir: Path, name: str, unreadable: list[str]) -> list[dict[str, Any]]:
     """The objects of a JSONL file. A last line that the end of the process cut off is left out."""
     path = run_dir / name
-    if not path.is_file():
+    if not inputs.exists(path):
         return []
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
-        try:
-            if line.strip() and (row := as_dict(json.loads(line))):
-                rows.append(row)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            unreadable.append(f"{name}:{number}: {error}")
+    problems: list[Problem] = []
+    rows = _rows(path, problems)
+    unreadable += [_within(run_dir, problem) for problem in problems]
     return rows
+
+
+def read_lines(path: Path, *, fix: str, content: bytes | None = None, like: str = "") -> list[dict[str, Any]]:
+    """As `lines`, but raises SlimtuneError with every line that cannot be read.
+
+    fix: what to do about such a line. content: the file's bytes, if they have been read. like: the name that a run's
+    file with such lines has, where this one has another.
+    """
+    problems: list[Problem] = []
+    rows = _rows(path, problems, content, like)
+    if problems:
+        raise bad_data({str(path): [replace(problem, fix=problem.fix or fix) for problem in problems]})
+    return rows
+
+
+def _rows(path: Path, problems: list[Problem], content: bytes | None = None, like: str = "") -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    try:
+        found = inputs.json_lines(path, content=content, problems=problems)
+    except SlimtuneError as error:
+        problems += error.problems
+        return []
+    for number, row in found:
+        if wrong := _faults(like or path.name, row):
+            problems += [Problem(what, f"{path}:{number}") for what in wrong]
+        else:
+            rows.append(row)
+    return rows
+
+
+def _content(path: Path, problems: list[Problem]) -> dict[str, Any]:
+    """The mapping in a file; empty, with the reasons in `problems`, where it has another form."""
+    try:
+        content = inputs.yaml_object(path) if path.suffix == ".yaml" else inputs.json_object(path)
+    except SlimtuneError as error:
+        problems += error.problems
+        return {}
+    wrong = _faults(path.name, content)
+    problems += [Problem(what, str(path)) for what in wrong]
+    return {} if wrong else content
+
+
+def _faults(name: str, content: Mapping[str, Any]) -> list[str]:
+    from slimtune.core import run_schema  # pydantic: not for commands that read no run
+
+    return run_schema.faults(name, content)
+
+
+def _within(run_dir: Path, problem: Problem) -> str:
+    return f"{problem.where.removeprefix(f'{run_dir}/')}: {problem.what}"
 
 
 def as_dict(value: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import inputs
+from slimtune.core import inputs, run_folder
 from slimtune.core.errors import fail
 from slimtune.core.files import write_lines, writing
 from slimtune.core.redaction import without_keys
@@ -18,10 +18,10 @@ _ELSEWHERE = "move it elsewhere: answers are kept under this name"
 class AnswerFile:
     """A JSONL file of rows, each with its `id`. A last line that a kill cut off is removed.
 
-    keys: what a row of ours has besides. Raises SlimtuneError for a file whose rows are others, and leaves it as it is.
+    keys: what a row of ours has besides. holds: the name of such rows, as `core.run_schema` has it. Raises SlimtuneError for a file whose rows are others, and leaves it as it is.
     """
 
-    def __init__(self, path: Path, *, keys: Sequence[str] = ()):
+    def __init__(self, path: Path, *, keys: Sequence[str] = (), holds: str = "answers.jsonl"):
         self.path = path
         if path.is_symlink():
             raise fail(
@@ -31,7 +31,7 @@ class AnswerFile:
         end = whole.rfind(b"\n") + 1
         if not _is_cut_off(whole[end:]):
             raise fail("the last line is not the beginning of an answer", where=str(path), fix=_ELSEWHERE)
-        self.rows = {row["id"]: row for row in parse(whole[:end], path)}
+        self.rows = {row["id"]: row for row in parse(whole[:end], path, holds)}
         if any(key not in row for row in self.rows.values() for key in keys):
             raise fail("Slimtune did not write these rows", where=str(path), fix=_ELSEWHERE)
         if end < len(whole):
@@ -76,22 +76,13 @@ def _is_cut_off(line: bytes) -> bool:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a finished file. Raises SlimtuneError where it is missing or a line is not a row with an id."""
-    if not path.is_file():
+    """The rows of a finished file. Raises SlimtuneError where it is missing, and with every line that is no such row."""
+    if not inputs.exists(path):
         raise fail("there are no answers", where=str(path), fix="run slimtune evaluate first")
-    return parse(path.read_bytes(), path)
+    like = path.name if path.name == "items.jsonl" else "answers.jsonl"
+    return run_folder.read_lines(path, fix="delete the file and evaluate again", like=like)
 
 
-def parse(content: bytes, path: Path) -> list[dict[str, Any]]:
-    rows = []
-    # Not splitlines: U+2028 in a reply does not end a line.
-    for number, line in enumerate(content.decode("utf-8").removesuffix("\n").split("\n") if content else (), 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            fix = "delete the file and evaluate again"
-            raise fail(f"not JSON: {error.msg}", where=f"{path}:{number}", fix=fix) from None
-        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
-            raise fail("not a row with an id", where=f"{path}:{number}", fix="evaluate again")
-        rows.append(row)
-    return rows
+def parse(content: bytes, path: Path, like: str = "answers.jsonl") -> list[dict[str, Any]]:
+    """The rows of a file's content. like: the name of what it holds, a key of `run_schema`."""
+    return run_folder.read_lines(path, fix="delete the file and evaluate again", content=content, like=like)

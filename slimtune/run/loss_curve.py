@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimtune.core import inputs, run_folder
 from slimtune.core.errors import fail
 from slimtune.core.files import staged
 
@@ -24,23 +24,12 @@ def read(metrics_path: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl, by step. Of two values for one step, the later row counts.
 
     A last line without a line end was cut off when the process ended, and is left out.
-    Raises SlimtuneError if the file is missing or another line is not a JSON object with a whole number `step`.
+    Raises SlimtuneError if the file is missing, and with every other line that is not a row of metrics with its step.
     """
-    if not metrics_path.is_file():
+    if not inputs.is_file(metrics_path):
         raise fail("no such file", where=str(metrics_path), fix="was this run started?")
-    content = metrics_path.read_bytes()
-    lines = content[: content.rfind(b"\n") + 1].decode("utf-8").split("\n")
     by_step: dict[int, dict[str, Any]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{metrics_path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise fail(f"not JSON: {error}", where=where, fix="remove this line") from error
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            raise fail("not a row of metrics: no whole number 'step'", where=where, fix="remove this line")
+    for row in run_folder.read_lines(metrics_path, fix="remove this line", like="metrics.jsonl"):
         by_step.setdefault(row["step"], {}).update(row)
     return [by_step[step] for step in sorted(by_step)]
 

@@ -91,7 +91,16 @@ def test_a_finished_file_has_the_items_order(tmp_path):
     assert [row["id"] for row in answer_file.read(path)] == ["q-0", "q-1", "q-3"]
 
 
-@pytest.mark.parametrize(("line", "message"), [("{", "not JSON"), ("[1]", "not a row"), ('{"a": 1}', "not a row")])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[1]", "not a JSON object"),
+        ('{"a": 1}', "id: is missing"),
+        ('{"id": 7}', "id: must be a valid string, not 7"),
+        ('{"id": "x", "logprobs": {"a": "b"}}', "logprobs.a: must be a valid number, not 'b'"),
+    ],
+)
 def test_a_broken_file_is_an_error_with_its_line(tmp_path, line, message):
     path = tmp_path / "answers.jsonl"
     path.write_text(json.dumps(ROWS[0]) + f"\n{line}\n", encoding="utf-8")

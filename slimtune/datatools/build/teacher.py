@@ -98,7 +98,7 @@ def teach(
 
 def kept_replies(path: Path) -> AnswerFile:
     """The replies from before. Raises SlimtuneError where another program wrote the file, which stays as it is."""
-    return AnswerFile(path, keys=("prompt_sha256", "replies"))
+    return AnswerFile(path, keys=("prompt_sha256", "replies"), holds="replies.jsonl")
 
 
 def unasked(

@@ -79,7 +79,7 @@ def judge(
     name = judge_target.facts().name
     pairs, unanswered = _pairs(first, second, items, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = AnswerFile(path)
+    file = AnswerFile(path, holds="judgements.jsonl")
     fresh = [pair for pair in pairs if file.rows.get(pair.row["id"], {}).get("sha256") != pair.row["sha256"]]
     file.keep([{**pair.row, "verdict": "tie", "rounds": []} for pair in fresh if pair.identical])
     waiting = [pair for pair in fresh if not pair.identical]

@@ -198,8 +198,8 @@ def test_a_broken_file_is_named_and_the_rest_shown(run):
     (run / "mask_audit.json").write_text('{"rows": ', encoding="utf-8")
     (run / "metrics.jsonl").write_text("nonsense\n", encoding="utf-8")
     seen = page(run)
-    assert "mask_audit.json: Expecting value" in seen.sections["unreadable"]
-    assert "metrics.jsonl:1: not JSON" in seen.sections["unreadable"]
+    assert "mask_audit.json: not valid JSON: Expecting value" in seen.sections["unreadable"]
+    assert "metrics.jsonl:1: not valid JSON" in seen.sections["unreadable"]
     assert "115 / 120" in seen.sections["before-after"]
 
 
