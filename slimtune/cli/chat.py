@@ -56,7 +56,7 @@ def chat(
         if compare and base is None:
             screen.notes.step(f"Loading the base of {spec.place}, and its adapter")
             sides = opened.enter_context(chat_sides.open_run(Path(spec.place), wishes))
-            own_system = run_folder.read(Path(spec.place)).recipe["data"]["system"]
+            own_system = run_folder.read(Path(spec.place)).section("data", "system")["system"]
         else:
             sides, own_system = _ggufs(chat_model.find(spec), base, wishes, screen, opened)
         for side in sides:

@@ -9,6 +9,8 @@ from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 
 _RECORDS = ("manifest.json", "plan.json", "recipe.yaml")
+MODEL = ("base", "revision", "load_in_4bit", "max_seq_length", "thinking")
+"""What loading a run's model needs of its recipe."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class RecordedRun:
     def section(self, name: str, *needed: str) -> dict[str, Any]:
         """A section of the recipe. Raises SlimtuneError where it lacks one of the needed keys."""
         section = as_dict(self.recipe.get(name))
-        where = str(self.directory / "recipe.yaml")
-        if missing := [Problem(f"{name}.{key} is missing", where) for key in needed if key not in section]:
-            raise SlimtuneError(missing, summary=f"{self.directory} cannot be used")
+        where, fix = str(self.directory / "recipe.yaml"), "put the file back as the run wrote it"
+        if missing := [Problem(f"{name}.{key} is missing", where, fix) for key in needed if key not in section]:
+            raise SlimtuneError(missing)
         return section
 
 

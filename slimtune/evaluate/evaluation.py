@@ -124,7 +124,7 @@ def ask(prepared: Prepared, on_progress: OnProgress) -> Path:
 
 def run_evaluates(spec: Spec) -> dict[str, Any]:
     """The `evaluate` section of a run's recipe, as the default; {} for anything but a run."""
-    return (run_folder.read(Path(spec.place)).recipe.get("evaluate") or {}) if spec.kind == "run" else {}
+    return run_folder.read(Path(spec.place)).section("evaluate") if spec.kind == "run" else {}
 
 
 def default_folder(request: Request) -> Path:
@@ -146,13 +146,14 @@ def with_the_runs_own(request: Request) -> Request:
         if request.data is None:
             raise fail("the questions are missing", where="--data", fix="name a file of held-out questions or examples")
         return request
-    recipe = run_folder.read(Path(request.spec.place)).recipe
-    data = request.data or (recipe.get("evaluate") or {}).get("data")
+    run = run_folder.read(Path(request.spec.place))
+    data = request.data or run.section("evaluate").get("data")
     if data is None:
         fix = "name a file of held-out questions"
         raise fail("the run's recipe has no 'evaluate' section", where="--data", fix=fix)
-    system = recipe["data"]["system"] if request.system is None else request.system
-    train = tuple(file["path"] for file in recipe["data"]["train"]) if request.train is None else request.train
+    trained = run.section("data", "system", "train")
+    system = trained["system"] if request.system is None else request.system
+    train = tuple(file["path"] for file in trained["train"] or ()) if request.train is None else request.train
     return replace(request, data=data, system=system, train=train)
 
 

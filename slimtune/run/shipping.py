@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import memory
+from slimtune.core import memory, run_folder
 from slimtune.core.console import Console
 from slimtune.core.errors import fail
-from slimtune.core.run_folder import as_dict, lines, mapping
+from slimtune.core.run_folder import as_dict, at, mapping, required
 from slimtune.core.run_lock import RunLock
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
@@ -61,7 +61,7 @@ def refusal(recipe: Recipe, run: Path) -> str | None:
     "cannot tell" passes, unless the test cannot even tell the model from a constant answer."""
     if recipe.export is None or not recipe.export.require_verdict:
         return None
-    judged = mapping(run, "eval/verdict.json", [])
+    judged = required(run, "eval/verdict.json")
     verdict = judged.get("verdict")
     if verdict in REFUSED:
         return f"the verdict is '{verdict}', and export.require_verdict is on"
@@ -84,9 +84,7 @@ def export_again(
     """
     from slimtune.export import build
 
-    manifest = mapping(run, "manifest.json", [])
-    if not manifest or not (run / "recipe.yaml").is_file():
-        raise fail("this is not a run's folder", where=str(run), fix="name a run's folder, e.g. outputs/direct/latest")
+    manifest = run_folder.read(run).manifest
     if not (run / "adapter" / "adapter_config.json").is_file():
         raise fail("the run has no adapter yet", where=str(run), fix="finish it with --resume")
     recipe = recipes.load(run / "recipe.yaml")
@@ -120,7 +118,7 @@ def _refused(why: str, record: RunRecord, console: Console) -> None:
 
 
 def _shipment(run: Path, recipe: Recipe, wanted: ExportSection, folder: Path) -> Shipment:
-    precision = as_dict(as_dict(mapping(run, "plan.json", []).get("settings")).get("precision")).get("value")
+    precision = at(required(run, "plan.json"), "settings.precision.value")
     if precision not in TORCH_NAMES:
         raise fail("does not say in which precision the run computed", where=str(run / "plan.json"))
     prompts = golden.read(run)
@@ -156,6 +154,7 @@ def _questions(run: Path, recipe: Recipe, wanted: ExportSection) -> Questions | 
     count = wanted.parity_questions
     if count is None:
         count = WHERE_LETTERS_ANSWER if kinds.by_letters(settings) else 0
-    items = [Item.from_json(row) for row in lines(run, "eval/items.jsonl", [])]
+    stored = run / "eval" / "items.jsonl"
+    items = [Item.from_json(row) for row in answer_file.read(stored)] if count and stored.exists() else []
     tuned = answer_file.read(run / "eval" / "tuned.jsonl") if count and items else []
     return Questions.first(count, items, tuned, settings)

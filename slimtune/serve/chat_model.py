@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from slimtune.core import run_folder
 from slimtune.core.errors import Problem, SlimtuneError, fail
@@ -77,7 +76,7 @@ def find(spec: Spec) -> ChatModel:
 
 def _of_run(run: Path) -> ChatModel:
     """The GGUF that the Modelfile of the run's export names."""
-    trained: dict[str, Any] = run_folder.read(run).recipe["model"]
+    trained = run_folder.read(run).section("model", "thinking")
     export, again = run / "export", f"slimtune export {run}"
     ggufs = _ggufs_in(export)
     if not ggufs:
@@ -98,7 +97,7 @@ def _of_run(run: Path) -> ChatModel:
     others = [other for other in ggufs if other != name]
     if others:
         notes.append(f"also exported; to try one, name its path: {', '.join(others)}")
-    if run_folder.mapping(run, "export/parity.json", []).get("passed") is False:
+    if run_folder.required(run, "export/parity.json").get("passed") is False:
         notes.append("warning: its parity check failed, so this is not the model that was judged (export/parity.json)")
     return _described(export / name, found, bool(trained["thinking"]), notes)
 

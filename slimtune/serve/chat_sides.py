@@ -157,9 +157,9 @@ def _require_thinking(target: GgufTarget, gguf: Path, wanted: bool) -> None:
 @contextlib.contextmanager
 def open_run(run: Path, wishes: Wishes) -> Iterator[list[Side]]:
     """A run's base, and the same with its adapter; closed afterwards. Raises SlimtuneError where one is missing."""
-    spec, recipe = Spec("run", str(run)), run_folder.read(run).recipe
+    spec, model = Spec("run", str(run)), run_folder.read(run).section("model", *run_folder.MODEL)
     # As Ollama's context: the longest example, and room for a reply.
-    context: int = wishes.max_length or recipe["model"]["max_seq_length"] + ROOM_FOR_ANSWER
+    context: int = wishes.max_length or model["max_seq_length"] + ROOM_FOR_ANSWER
     opening.weights_of(spec, opening.Loading())  # report a missing adapter before Unsloth is loaded
     with contextlib.redirect_stdout(sys.stderr):  # a script reads replies from standard output, and loaders print there
         opened = opening.open_local(spec, opening.Loading(max_length=context))

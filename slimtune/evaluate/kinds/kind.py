@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from slimtune.core.errors import Problem
+from slimtune.core.errors import Problem, fail
 from slimtune.data.records import Message, Mode, as_dicts
 from slimtune.evaluate.targets.target import Ability, Sampling, Target
 from slimtune.recipe.names import KindName
@@ -58,7 +58,11 @@ class Item:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Item:
-        prompt = tuple(Message(**message) for message in row["messages"])
+        """The item of a line of items.jsonl. Raises SlimtuneError where it lacks a part."""
+        if missing := [key for key in ("messages", "choices", "gold", "reference") if row.get(key) is None]:
+            what = f"the item '{row['id']}' lacks {', '.join(missing)}"
+            raise fail(what, where="items.jsonl", fix="put the file back as the run wrote it")
+        prompt = tuple(Message(message["role"], message["content"]) for message in row["messages"])
         same = {name: row[name] for name in ("id", "choices", "gold", "reference")}
         return cls(prompt=prompt, where=row.get("where", ""), **same)
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import urlsplit
 
 from slimtune.core import inputs, run_folder
@@ -175,7 +175,7 @@ def weights_of(spec: Spec, loading: Loading) -> Weights:
     adapters: dict[str, Path] = {}
     run = place if spec.kind == "run" else _run_of(place) if spec.kind == "adapter" else None
     if run:
-        model: dict[str, Any] = run_folder.read(run).recipe["model"]
+        model = run_folder.read(run).section("model", *run_folder.MODEL)
         if not (run / "adapter" / "adapter_config.json").is_file():
             fix = "resume and finish it first: slimtune train … --resume"
             raise fail("the run has no adapter", where=spec.place, fix=fix)
@@ -187,9 +187,9 @@ def weights_of(spec: Spec, loading: Loading) -> Weights:
         named, revision = config.get("base_model_name_or_path"), config.get("revision")
         if not isinstance(revision, str | None):
             raise fail("the base's revision in adapter_config.json is not text", where=spec.place)
-        base = named if isinstance(named, str) else ""
-        if not base:
+        if not isinstance(named, str) or not named:
             raise fail("adapter_config.json does not say which base it is for", where=spec.place)
+        base = named
         # A QLoRA adapter is a correction to the 4-bit weights that it was trained on.
         adapters, four_bit = {"default": place}, True
     return Weights(
