@@ -39,7 +39,7 @@ def draw_report(run: Path, out: Path) -> None:
 
 def draw_plan(out: Path) -> None:
     """Where the card's memory goes, as `slimtune plan recipes/direct.yaml --plot` draws it."""
-    cli.app(["plan", str(RECIPE), "--plot", str(out)], standalone_mode=False)
+    cli.app(["plan", str(RECIPE), "--plot", str(out), "--overwrite"], standalone_mode=False)
 
 
 def draw_preview(out: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
+from slimtune.core import outputs
 from slimtune.core.console import echo
 from slimtune.core.errors import fail
 from slimtune.core.findings import Finding, render
@@ -30,6 +31,13 @@ OptionalFilesArgument = Annotated[
 ]
 OutputOption = Annotated[Path, Option("--output", "-o", help="The file to write, JSONL.")]
 OverwriteOption = Annotated[bool, Option("--overwrite", help="Replace existing files.")]
+
+
+def picture_file(path: Path, reads: Iterable[str], *, overwrite: bool) -> Path:
+    """Where to draw, after every check that can be made beforehand: a picture of ours may be replaced. Raises SlimtuneError."""
+    if path.suffix.lower() != ".png":
+        raise fail("the picture must be a PNG", where=f"--plot {path}", fix=f"name it {path.stem or 'picture'}.png")
+    return outputs.file(path, option="--plot", reads=reads, overwrite=overwrite, ours=outputs.made_here)
 
 
 def report(findings: Sequence[Finding]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from slimtune.cli.options import OverridesArgument
+from slimtune.cli.options import OverridesArgument, OverwriteOption, picture_file
 from slimtune.core.console import echo, echo_json
 from slimtune.core.errors import fail
 
@@ -23,6 +23,7 @@ def plan(
     price_per_hour: Annotated[float | None, Option(help="Price of the machine; the plan then shows the cost.")] = None,
     as_json: Annotated[bool, Option("--json", help="Print the plan as JSON.")] = False,
     plot: Annotated[Path | None, Option(help="Draw where the memory goes (PNG).")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Show what a run would do and why, whether it fits, and how long it takes. Needs no weights and no GPU."""
     from slimtune.core.console import Console
@@ -37,18 +38,19 @@ def plan(
     given = [f"budget.vram_gb={size:g}"] if size else []
     given += [f"budget.price_per_hour={price_per_hour}"] if price_per_hour is not None else []
     loaded, sources = recipes.load_with_sources(recipe, [*(overrides or []), *given], methods.names())
+    picture = picture_file(plot, places.files_of(loaded, recipe), overwrite=overwrite) if plot else None
     with places.naming(loaded, recipe, sources):
         prepared = prepare.prepare(loaded, assume_card=True, card=card)
     if as_json:
         echo_json(prepared.as_json())
     else:
         screen.plan(Console(), prepared)
-    if plot is not None:
-        _draw(prepared, plot)
+    if picture is not None:
+        _draw(prepared, picture, overwrite=overwrite)
         echo(f"Picture: {plot}", err=as_json)
 
 
-def _draw(prepared: Prepared, path: Path) -> None:
+def _draw(prepared: Prepared, path: Path, *, overwrite: bool) -> None:
     from slimtune.core.units import GIB
     from slimtune.plan.explain import picture
     from slimtune.plan.memory import vram
@@ -66,4 +68,5 @@ def _draw(prepared: Prepared, path: Path) -> None:
         budget_bytes=made.budget_bytes,
         visible_bytes=vram.visible_bytes(hardware.memory_bytes / GIB),
         card=hardware.name.removeprefix("NVIDIA ").removeprefix("GeForce ").removesuffix(" (assumed)"),
+        overwrite=overwrite,
     )

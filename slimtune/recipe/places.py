@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.recipe import yaml_lines
 from slimtune.recipe.schema import Recipe
 
 
@@ -27,6 +28,17 @@ def naming(recipe: Recipe, path: Path | str, sources: Mapping[str, str]) -> Iter
         if problems == error.problems:
             raise
         raise SlimtuneError(problems, summary=error.summary, exit_code=error.exit_code) from error
+
+
+def files_of(recipe: Recipe, path: Path | str) -> list[str]:
+    """The files that a recipe is made of and those that it names as data: what a command that takes it reads."""
+    found: list[str] = []
+    place: Path | None = Path(path)
+    while place is not None and str(place) not in found:
+        found.append(str(place))
+        parent = yaml_lines.load(place)[0].get("base")
+        place = place.parent / parent if parent else None
+    return [*found, *_data_files(recipe)]
 
 
 def _placed(problem: Problem, path: str, sources: Mapping[str, str], data: Mapping[str, str]) -> Problem:

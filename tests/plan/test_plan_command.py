@@ -106,6 +106,14 @@ def test_the_picture(tmp_path):
     assert not (tmp_path / "cpu.png").exists()
 
 
+def test_a_picture_in_the_place_of_another_file_is_refused_before_the_plan(tmp_path):
+    taken = tmp_path / "taken.png"
+    taken.write_bytes(b"somebody's work")
+    done = plan("recipes/direct.yaml", "--plot", taken)
+    assert (done.code, done.stdout) == (2, "") and "the file exists already" in done.stderr
+    assert taken.read_bytes() == b"somebody's work"
+
+
 def test_an_unknown_card():
     done = plan("recipes/direct.yaml", "--gpu", "rtx3081")
     assert done.code == 2

@@ -10,7 +10,7 @@ import typer
 from typer import Option
 
 from slimtune.cli.data import recipes
-from slimtune.cli.options import OptionalFilesArgument
+from slimtune.cli.options import OptionalFilesArgument, OverwriteOption, picture_file
 from slimtune.core.console import echo, echo_json
 from slimtune.core.errors import BAD_INPUT, fail
 
@@ -44,6 +44,7 @@ def check(
     ] = True,
     limit: Annotated[int, Option("--limit", min=1, help="Findings to show per kind.")] = 5,
     plot: Annotated[Path | None, Option("--plot", help="Draw lengths, answers and findings (PNG).")] = None,
+    overwrite: OverwriteOption = False,
     as_json: Annotated[bool, Option("--json", help="Print everything as JSON.")] = False,
     strict: Annotated[bool, Option("--strict", help="Exit with 1 if there are warnings.")] = False,
 ) -> None:
@@ -59,9 +60,9 @@ def check(
 
     if format not in formats.FORMATS:
         raise fail(f"unknown format '{format}'", where="--format", fix=f"one of {', '.join(formats.FORMATS)}")
-    if plot is not None and plot.suffix.lower() != ".png":
-        raise fail("the picture must be a PNG", where=str(plot), fix=f"name it {plot.with_suffix('.png').name}")
     settings, paths = recipes.read(recipe, files, model, to="check")
+    reads = recipes.inputs(recipe, settings, [*paths, *(against or [])], model)
+    picture_path = picture_file(plot, reads, overwrite=overwrite) if plot else None
     name = model or (settings.model.base if recipe else "")
     tokenizer = recipes.tokenizer_of(name, settings) if name else None
     if name and not tokenizer:
@@ -91,10 +92,10 @@ def check(
         if advice and not recipe:
             advice[0] += f". Values: the defaults of a recipe. Model: {settings.model.base}"
         echo("\n".join(rendering.lines(report, limit=limit, advice=advice)))
-    if plot is not None:
+    if picture_path is not None:
         from slimtune.datatools.check import picture
 
-        picture.plot(report, plot)
+        picture.plot(report, picture_path, overwrite=overwrite)
         echo(f"Picture: {plot}", err=True)
     if report.count("error"):
         raise typer.Exit(BAD_INPUT)

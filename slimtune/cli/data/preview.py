@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from slimtune.cli.data import recipes
-from slimtune.cli.options import OptionalFilesArgument
+from slimtune.cli.options import OptionalFilesArgument, OverwriteOption
+from slimtune.core import outputs
 from slimtune.core.errors import fail
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def preview(
         Option("--max-seq-length", min=1, help="Mark tokens beyond this length. Default: the recipe's value, or 2048."),
     ] = None,
     html: Annotated[Path | None, Option("--html", help="Write a page instead. It needs no network.")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Show training examples exactly as the model sees them: supervised text in green, the rest dim.
 
@@ -55,14 +57,15 @@ def preview(
     """
     from slimtune.core import console as consoles
     from slimtune.core.console import Console
-    from slimtune.core.files import write_text
     from slimtune.datatools import preview as previewing
 
     if at_random and line is not None:
         raise fail("--random and --line exclude each other", where="--line", fix="choose one")
     settings, paths = recipes.read(recipe, files, model, to="show")
-    if html is not None and not html.parent.is_dir():
-        raise fail(f"the folder {html.parent} does not exist", where="--html", fix="create it first")
+    target = None
+    if html is not None:
+        reads = recipes.inputs(recipe, settings, paths, model)
+        target = outputs.file(html, option="--html", reads=reads, overwrite=overwrite, ours=outputs.made_here)
     if line is not None and len(paths) > 1:
         raise fail("--line needs a single file", where="--line", fix=f"give one of {', '.join(paths)}")
     tokenizer = _tokenizer(model, recipe, settings, thinking)
@@ -82,11 +85,11 @@ def preview(
             for path in paths
         ]
     console = Console()
-    if html is None:
+    if target is None:
         for one in found:
             show(one, console)
     else:
-        write_text(html, previewing.page(found))
+        outputs.write(target, previewing.page(found), overwrite=overwrite, ours=outputs.made_here)
         console.say(f"Page: {html}")
     for one in found:
         if one.unread:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,14 @@ def read(recipe: str | None, files: list[str] | None, model: str | None, *, to: 
         raise fail(f"no file to {to}", fix="give a training file, or a recipe with --recipe")
     data = DataSection(train=[Source(path=path) for path in files])
     return Recipe(name="data", data=data, model=ModelSection(base=model) if model else ModelSection()), files
+
+
+def inputs(recipe: str | None, settings: Recipe, paths: Iterable[str], model: str | None) -> list[str]:
+    """What such a command reads: no output may be one of these."""
+    from slimtune.recipe import places
+
+    named = places.files_of(settings, recipe) if recipe else []
+    return [*paths, *named, model or settings.model.base]
 
 
 def folder_of(model: str, settings: Recipe) -> Path | None:

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimtune.core.files import staged
+from slimtune.core import outputs
 from slimtune.core.findings import LEVELS
 from slimtune.datatools.check.check import Report
 from slimtune.datatools.check.rendering import closing, label_shares
@@ -19,8 +19,10 @@ _COLOURS = {"error": "#b91c1c", "warning": "#d97706", "note": _GREY}
 _SHOWN_FILES, _SHOWN_CODES, _LEAST_BARS = 6, 20, 8
 
 
-def plot(report: Report, path: Path) -> None:
+def plot(report: Report, path: Path, *, overwrite: bool = False) -> None:
     """Draw it into a PNG of 1300 x 800 pixels, which is written whole or not at all.
+
+    overwrite: replace a file that is not a picture of ours. Raises SlimtuneError if the file cannot be written.
 
     Names are shown in ASCII: every machine has the letters for it.
     """
@@ -37,8 +39,8 @@ def plot(report: Report, path: Path) -> None:
     _lengths(figure.add_subplot(grid[:, 0]), report)
     _labels(figure.add_subplot(grid[0, 1]), report)
     _findings(figure.add_subplot(grid[1, 1]), report)
-    with staged(path) as partial:
-        figure.savefig(partial, format="png")
+    with outputs.staged_file(path, overwrite=overwrite, ours=outputs.made_here) as partial:
+        figure.savefig(partial, format="png", metadata={"Software": outputs.SOFTWARE})
 
 
 def _lengths(axes: Axes, report: Report) -> None:

@@ -12,8 +12,7 @@ from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimtune.core.errors import fail
-from slimtune.core.files import staged
+from slimtune.core import outputs
 from slimtune.core.units import GIB, size_text
 from slimtune.plan.batching import single
 from slimtune.plan.make import Plan
@@ -115,19 +114,24 @@ def subtitle_of(plan: Plan, card: str) -> str:
 
 
 def plot(
-    path: Path, bars: Sequence[Bar], *, title: str, subtitle: str, budget_bytes: int, visible_bytes: int, card: str
+    path: Path,
+    bars: Sequence[Bar],
+    *,
+    title: str,
+    subtitle: str,
+    budget_bytes: int,
+    visible_bytes: int,
+    card: str,
+    overwrite: bool = False,
 ) -> Path:
     """Draw one to eight bars into a PNG of 1400 x (324 + 80 · bars) pixels and return its path.
 
     budget_bytes: what the run may use. visible_bytes: what the card offers. card: its name ("RTX 3080").
     Texts that are too long are shortened; a character that no font at hand has becomes "?". The same arguments,
     matplotlib and fonts give the same bytes.
+    overwrite: replace a file that is not a picture of ours.
     Raises SlimtuneError if the file cannot be written; ValueError for another number of bars and as `groups` does.
     """
-    if path.suffix.lower() != ".png":
-        raise fail("the picture is a PNG", where=str(path), fix=f"name it {path.with_suffix('.png').name}")
-    if not path.parent.is_dir():
-        raise fail("no such folder", where=str(path.parent), fix="create it, or name another one")
     if not 1 <= len(bars) <= _MAX_BARS:
         raise ValueError(f"{len(bars)} bars; 1 to {_MAX_BARS} can be drawn")
 
@@ -147,11 +151,8 @@ def plot(
     _draw_key(pen, bars)
     _draw_bars(pen, bars, budget_bytes, visible_bytes, card)
 
-    try:
-        with staged(path) as partial:
-            figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
-    except OSError as error:
-        raise fail(f"cannot write the picture: {error.strerror}", where=str(path)) from error
+    with outputs.staged_file(path, overwrite=overwrite, ours=outputs.made_here) as partial:
+        figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": outputs.SOFTWARE})
     return path
 
 

@@ -111,6 +111,7 @@ def test_the_picture_is_drawn(tmp_path):
     planted.write(tmp_path / "a.jsonl")
     check(tmp_path / "a.jsonl", "--plot", tmp_path / "out/a.png", code=2)
     assert (tmp_path / "out/a.png").read_bytes().startswith(b"\x89PNG")
+    check(tmp_path / "a.jsonl", "--plot", tmp_path / "out/a.png", code=2)  # a picture of ours is replaced
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n")
     check(empty, "--plot", tmp_path / "b.png", code=2)
@@ -119,6 +120,16 @@ def test_the_picture_is_drawn(tmp_path):
 
 def test_a_picture_of_another_kind_is_refused_before_anything_is_read(tmp_path):
     assert "the picture must be a PNG" in check("nowhere.jsonl", "--plot", tmp_path / "a.jpg", code=2).stderr
+
+
+def test_a_picture_that_is_not_ours_and_an_input_are_refused_before_anything_is_read(tmp_path):
+    taken = tmp_path / "taken.png"
+    taken.write_bytes(b"\x89PNG\r\n\x1a\nsomebody's work")
+    before = taken.read_bytes()
+    assert "the file exists already" in check("nowhere.jsonl", "--plot", taken, code=2).stderr
+    for reads in ((taken,), ("nowhere.jsonl", "--against", taken), ("nowhere.jsonl", "--model", tmp_path)):
+        assert "also an input" in check(*reads, "--plot", taken, "--overwrite", code=2).stderr
+    assert taken.read_bytes() == before
 
 
 def test_every_row_that_holds_an_evaluation_item_is_named(tmp_path):

@@ -44,7 +44,10 @@ def test_a_model_that_is_not_here_is_said_with_what_to_do():
         ((LAW, "--line", 3, "--random"), "exclude each other"),
         ((LAW, "data/law/cot_norag.train.jsonl", "--line", 3), "--line needs a single file"),
         (("none.jsonl",), "no such file"),
-        ((LAW, "--html", "none/x.html"), "the folder none does not exist"),
+        ((LAW, "--html", "data"), "this is a folder; the output is a file"),
+        ((LAW, "--html", "README.md"), "the file exists already"),
+        ((LAW, "--html", LAW, "--overwrite"), "the output is also an input of this command"),
+        (("-r", "recipes/rag_direct.yaml", "--html", "recipes/direct.yaml", "--overwrite"), "also an input"),
     ],
 )
 def test_wishes_that_cannot_be_met(arguments, told):
@@ -53,10 +56,18 @@ def test_wishes_that_cannot_be_met(arguments, told):
 
 
 def test_the_page(tmp_path):
-    path = tmp_path / "page.html"
-    out = run("data", "preview", "-r", "recipes/quickstart.yaml", "--html", path, "--random", "--seed", 3)
+    path = tmp_path / "new/page.html"
+    arguments = ("data", "preview", "-r", "recipes/quickstart.yaml", "--html", path)
+    out = run(*arguments, "--random", "--seed", 3)
     assert out.code == 0 and str(path) in out.stdout
     assert path.read_text("utf-8").count("<pre") == 5
+    assert run(*arguments, "-n", 1).code == 0  # a page of ours is replaced
+    assert path.read_text("utf-8").count("<pre") == 1
+    path.write_text("<!doctype html><title>mine</title>", encoding="utf-8")
+    refused = run(*arguments)
+    assert refused.code == 2 and "the file exists already" in refused.stderr
+    assert "mine" in path.read_text("utf-8")
+    assert run(*arguments, "--overwrite").code == 0
 
 
 @pytest.mark.parametrize("no_colour", [False, True])

@@ -31,9 +31,11 @@ def predicted(model="Qwen3-8B", tokens=2048, **knobs):
     return vram.predict(known()[model], rank=16, targets=TARGETS["full"], tokens=tokens, **knobs).items
 
 
-def draw(path, bars, *, title="Where it goes", subtitle="QLoRA", budget=9 * GIB, visible=10 * GIB, card="RTX 3080"):
+def draw(
+    path, bars, *, title="Where it goes", subtitle="QLoRA", budget=9 * GIB, visible=10 * GIB, card="RTX 3080", **more
+):
     return picture.plot(
-        path, bars, title=title, subtitle=subtitle, budget_bytes=budget, visible_bytes=visible, card=card
+        path, bars, title=title, subtitle=subtitle, budget_bytes=budget, visible_bytes=visible, card=card, **more
     )
 
 
@@ -266,18 +268,27 @@ def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
     path = tmp_path / "p.png"
     path.write_bytes(b"the picture before")
     monkeypatch.setattr(Figure, "savefig", full)
-    with pytest.raises(SlimtuneError, match="No space left on device"):
-        draw(path, [Bar("x", ITEMS)])
+    with pytest.raises(SlimtuneError, match=r"p\.png: the disk is full"):
+        draw(path, [Bar("x", ITEMS)], overwrite=True)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("p.png", b"the picture before")]
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("p.svg", "name it p.png"), ("none/p.png", "no such folder"), ("folder.png", "cannot write")]
-)
-def test_a_place_that_cannot_hold_the_picture_is_named(tmp_path, name, message):
+def test_a_picture_of_ours_is_replaced_and_another_is_not(tmp_path):
+    path = draw(tmp_path / "p.png", [Bar("x", ITEMS)])
+    before = path.read_bytes()
+    draw(path, [Bar("y", ITEMS)])
+    assert path.read_bytes() != before
+    other = before.replace(b"Slimtune", b"Painter!")
+    path.write_bytes(other)
+    with pytest.raises(SlimtuneError, match="the file has appeared while the command ran"):
+        draw(path, [Bar("x", ITEMS)])
+    assert path.read_bytes() == other
+
+
+def test_a_folder_in_the_pictures_place_is_named(tmp_path):
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(SlimtuneError, match=message):
-        draw(tmp_path / name, [Bar("x", ITEMS)])
+    with pytest.raises(SlimtuneError, match=r"folder\.png: (cannot be written|the file has appeared)"):
+        draw(tmp_path / "folder.png", [Bar("x", ITEMS)])
     assert [file.name for file in tmp_path.iterdir()] == ["folder.png"]
 
 
