@@ -4,7 +4,6 @@ The doctor changes nothing. It hashes checkpoints and loads nothing from them.
 """
 
 import fcntl
-import json
 import os
 import shlex
 import shutil
@@ -14,9 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import run_lock, versions
+from slimtune.core import inputs, run_lock, versions
+from slimtune.core.errors import SlimtuneError
 from slimtune.core.files import sha256_file
 from slimtune.core.findings import Finding, Level
+from slimtune.core.outputs import named
 from slimtune.core.run_folder import as_dict, as_list, at, lines, mapping
 from slimtune.core.units import size_text
 from slimtune.run import resume
@@ -27,9 +28,9 @@ _WORTH_KNOWING = ("out_of_memory", "overfitting", "memory_differs", "checkpoint_
 
 def run(folder: Path) -> list[Finding]:
     """What happened to a run, which of its files are intact, and how to resume it. Reads every checkpoint's bytes."""
-    directory = folder.resolve()
-    if not (directory / "manifest.json").is_file():
-        inside = (directory / "latest" / "manifest.json").is_file()
+    directory = named(folder)
+    if not inputs.is_file(directory / "manifest.json"):
+        inside = inputs.is_file(directory / "latest" / "manifest.json")
         fix = f"slimtune doctor {folder / 'latest'}" if inside else "name a run folder: outputs/<name>/<UTC time>"
         return [Finding("error", f"{folder} is not a run folder: it has no manifest.json", fix)]
     try:
@@ -89,7 +90,7 @@ def _lock(directory: Path) -> tuple[bool, list[Finding]]:
     This takes the kernel's lock, shared, for a moment: a run that starts just then would be refused once."""
     path = directory / run_lock.FILE
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False, []
     try:
@@ -165,13 +166,13 @@ def _adapter(folder: Path, complete: bool) -> Iterator[Finding]:
             continue
         try:
             if path.suffix == ".json":
-                json.loads(path.read_text(encoding="utf-8"))
+                inputs.json_object(path)
             else:
                 # This reads the header, which must agree with the file's size.
                 with safe_open(path, framework="numpy") as file:
                     tensors = len(file.keys())
-        except (SafetensorError, ValueError) as error:
-            faults.append(f"{name} is damaged ({error})")
+        except (SafetensorError, SlimtuneError, ValueError) as error:
+            faults.append(f"{name} is damaged ({inputs.refused(error)})")
     level: Level = "error" if complete else "warning"
     retrain = "train again, or copy both files from a checkpoint that you trust"
     for fault in faults:
@@ -198,7 +199,7 @@ def _changed_since(manifest: dict[str, Any]) -> Iterator[Finding]:
     recorded = at(manifest, "hashes.data", {})
     for name, digest in recorded.items():
         path = Path(name)
-        if not path.is_file():
+        if not inputs.is_file(path):
             fix = "run this from the folder where the run was started, or put the file back"
             yield Finding("warning", f"{name} is missing, and the run was trained on it", fix)
         elif sha256_file(path) != digest:

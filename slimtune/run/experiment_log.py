@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from slimtune.core import inputs
 from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, mapping
 from slimtune.evaluate import kinds
@@ -79,9 +80,9 @@ def _shown(value: Any) -> str:
 
 def _handwritten(path: Path) -> str:
     """What a person wrote under the last heading of an existing log."""
-    if not path.is_file():
+    if not inputs.exists(path):
         return "\n"
-    _, heading, notes = path.read_text(encoding="utf-8").partition(NOTES_HEADING)
+    _, heading, notes = inputs.read_text(path).partition(NOTES_HEADING)
     return notes.removeprefix("\n") if heading and notes.strip() else "\n"
 
 

@@ -1,22 +1,23 @@
 """Resume a run: find it, check that recipe and data are unchanged, and restore its plan."""
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
-from slimtune.core import run_folder
+from slimtune.core import inputs, run_folder
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.core.files import write_text
-from slimtune.core.run_folder import RecordedRun
+from slimtune.core.files import write_lines
+from slimtune.core.run_folder import RecordedRun, as_dict, at
 from slimtune.plan.make import Plan
 from slimtune.recipe import loading as recipes
 from slimtune.recipe.schema import Recipe
 
+METRICS = "metrics.jsonl"
 # Changing these alters neither what the model learns nor what it is asked. All other values must be unchanged.
 HARMLESS = ("about", "export", "run.report_to", "run.output_dir", "budget.price_per_hour", "train.save_total_limit")
 
@@ -30,7 +31,7 @@ def latest_folder(runs: Path) -> Path | None:
 def _age(folder: Path) -> tuple[str, int]:
     """Runs of the same second are numbered: …Z, …Z-2, …Z-10."""
     time, _, number = folder.name.partition("-")
-    return time, int(number) if number.isdigit() else 1
+    return time, int(number) if number.isdecimal() else 1
 
 
 def find(wanted: str, recipe: Recipe) -> RecordedRun:
@@ -39,7 +40,9 @@ def find(wanted: str, recipe: Recipe) -> RecordedRun:
     folder = latest_folder(runs) if wanted == "auto" else Path(wanted)
     if folder is None:
         raise fail("no run to resume", where=str(runs), fix="leave --resume out to start one")
-    return run_folder.read(folder)
+    earlier = run_folder.read(folder)
+    _metrics(folder / METRICS)  # what is wrong with them is told before anything is loaded
+    return earlier
 
 
 def require_same(earlier: RecordedRun, recipe: Recipe, data_hashes: dict[str, str]) -> None:
@@ -51,7 +54,7 @@ def require_same(earlier: RecordedRun, recipe: Recipe, data_hashes: dict[str, st
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not f"{key}.".startswith(harmless)
     ]
-    recorded = earlier.manifest.get("hashes", {}).get("data", {})
+    recorded = at(earlier.manifest, "hashes.data", {})
     problems += [
         Problem("the file has changed since the run began", path, "put the old file back, or start a new run")
         for path in sorted(recorded.keys() | data_hashes.keys())
@@ -64,13 +67,24 @@ def require_same(earlier: RecordedRun, recipe: Recipe, data_hashes: dict[str, st
 
 def recorded_plan(plan: Plan, earlier: RecordedRun) -> Plan:
     """The plan that the run began with: a new one could differ where other programs hold more of the card.
-    Raises SlimtuneError for a run of another version of Slimtune or on another kind of device."""
-    settings = earlier.plan.get("settings", {})
+    Raises SlimtuneError for a run of another version of Slimtune or on another kind of device, and for values of another
+    type than the setting's."""
+    settings = as_dict(earlier.plan.get("settings"))
+    where = str(earlier.directory / "plan.json")
     if settings.keys() != plan.settings.keys():
-        where = str(earlier.directory / "plan.json")
         raise fail("another version of Slimtune made the plan", where=where, fix="start a new run")
     recorded = ((name, entry["value"]) for name, entry in settings.items())
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in recorded}
+    types, problems = get_type_hints(Plan), []
+    for name, value in values.items():
+        try:
+            TypeAdapter(types[name]).validate_python(value, strict=True)
+        except ValidationError:
+            problems.append(
+                Problem(f"the setting {name} cannot be {value!r}", where, "put the file back, or start a new run")
+            )
+    if problems:
+        raise SlimtuneError(problems)
     if values["device"] != plan.device or values["precision"] != plan.precision:
         raise fail(
             f"the run began on {values['device']} in {values['precision']}; this machine would continue on "
@@ -83,7 +97,7 @@ def recorded_plan(plan: Plan, earlier: RecordedRun) -> Plan:
 
 def command(started_with: Sequence[str], wanted: str = "auto") -> str:
     """The command that resumes a run, from the one that started it (its program first)."""
-    program, *arguments = started_with
+    program, *arguments = started_with or ["train_unsloth.py"]
     # The first two are the module in runs of older versions, and `python -m slimtune.cli`.
     if program.endswith(("slimtune/cli.py", "slimtune/cli/__main__.py", "/slimtune")):
         begin = ["slimtune"]
@@ -97,11 +111,13 @@ def command(started_with: Sequence[str], wanted: str = "auto") -> str:
 
 def forget_after(metrics: Path, step: int) -> None:
     """Drop later steps from metrics.jsonl, since they are trained again."""
-    if metrics.is_file():
-        # A last line without a line end was cut off when the process died.
-        lines = metrics.read_text(encoding="utf-8").split("\n")[:-1]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        write_text(metrics, "".join(line + "\n" for line in kept))
+    if inputs.exists(metrics):
+        write_lines(metrics, [row for row in _metrics(metrics) if row["step"] <= step])
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl; a last line that was cut off when the process died is none of them."""
+    return run_folder.read_lines(path, fix="remove this line", like=METRICS) if inputs.exists(path) else []
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from slimtune.core.console import Console, visible
 from slimtune.core.memory import Comparison, sentences
-from slimtune.core.run_folder import mapping
+from slimtune.core.run_folder import required
 from slimtune.core.units import size_text
 from slimtune.evaluate import contamination, kinds
 from slimtune.evaluate.judge import comparison_text, pairwise
@@ -122,12 +122,12 @@ def verdict(console: Console, judged: dict[str, Any]) -> None:
 
 def evaluation(console: Console, folder: Path) -> None:
     """What `slimtune evaluate` left in its folder."""
-    judged = mapping(folder, "verdict.json", [])
+    judged = required(folder, "verdict.json")
     if judged:
         verdict(console, judged)
     else:
-        console.table("Figures", [("", ""), *kinds.table(mapping(folder, "figures.json", []))])
-    found = mapping(folder, "contamination.json", [])
+        console.table("Figures", [("", ""), *kinds.table(required(folder, "figures.json"))])
+    found = required(folder, "contamination.json")
     if found and (told := contamination.lines(found)):
         console.warn(told[0])
         for line in told[1:]:

@@ -13,6 +13,7 @@ from slimtune.core import memory, run_record, versions
 from slimtune.core.console import Console
 from slimtune.core.errors import SlimtuneError
 from slimtune.core.redaction import redact
+from slimtune.core.run_folder import as_dict, as_list
 from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
@@ -77,7 +78,7 @@ def go_on(record: RunRecord, console: Console) -> None:
         told = f"{name} is not used: {reason}"
         record.event("checkpoint_skipped", told)
         console.warn(told)
-    changed = versions.differing(record.manifest.get("versions", {}))
+    changed = versions.differing(as_dict(record.manifest.get("versions")))
     if changed:
         told = f"Versions have changed since the run began: {changed}. The rest of the run may differ slightly."
         record.event("versions_changed", told)
@@ -106,7 +107,7 @@ def ended(record: RunRecord, error: BaseException, console: Console) -> None:
     """Record why a run ended early, render its report, and say how to resume it."""
     status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
     why = "stopped by a signal" if status == "interrupted" else str(error) or type(error).__name__
-    command = resume.command(record.manifest["command"])
+    command = resume.command(as_list(record.manifest.get("command")))
     try:
         record.event(status, redact(why), resume=command)
         record.close(status)

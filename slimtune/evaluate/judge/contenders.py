@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.core.run_folder import as_dict, mapping
+from slimtune.core.run_folder import as_dict, required
 from slimtune.evaluate import answer_file, kinds
 from slimtune.evaluate.judge.text import some
 from slimtune.evaluate.kinds.choice_figures import labels_in
@@ -47,17 +48,17 @@ def read(place: Path) -> Contender:
     JSONL file of answers. Raises SlimtuneError where there are no results, or unreadable ones.
     """
     path, side = place, ""
-    if not place.exists() and (named := re.fullmatch("(.+):(tuned|base)", str(place))):
+    if not inputs.exists(place) and (named := re.fullmatch("(.+):(tuned|base)", str(place))):
         path, side = Path(named[1]), named[2]
-    if path.is_file():
+    if inputs.is_file(path):
         name = f"{path.parent.name} {path.stem}" if path.stem in _GENERIC else path.stem
         return _contender(name, path, str(place))
-    if not path.is_dir():
+    if not inputs.is_folder(path):
         fix = "name one, or RUN:base for a run's base model"
         raise fail("there is no such run, result folder or file", where=str(place), fix=fix)
-    folder = path / "eval" if (path / "eval").is_dir() else path
+    folder = path / "eval" if inputs.is_folder(path / "eval") else path
     name, single = _name(path, folder), folder / "answers.jsonl"
-    if not single.is_file():
+    if not inputs.exists(single):
         return _contender(f"{name} base" if side == "base" else name, folder / f"{side or 'tuned'}.jsonl", str(place))
     if side:
         what = f"the folder has only one model's answers, not those of {side}"
@@ -78,7 +79,7 @@ def distinct(contenders: Sequence[Contender]) -> list[Contender]:
 
 def question(item: Mapping[str, Any]) -> str:
     """What an item asked, as text: the message, or every message with its role where there are several."""
-    messages = item["messages"]
+    messages = item.get("messages") or []
     if len(messages) == 1:
         return str(messages[0]["content"])
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
@@ -87,13 +88,13 @@ def question(item: Mapping[str, Any]) -> str:
 def _contender(name: str, file: Path, place: str) -> Contender:
     answers = answer_file.read(file)
     questions = file.with_name("items.jsonl")
-    asked = {item["id"]: item for item in answer_file.read(questions)} if questions.is_file() else {}
-    evaluation = _facts(file.parent, "evaluation.json")
+    asked = {item["id"]: item for item in answer_file.read(questions)} if inputs.exists(questions) else {}
+    evaluation = required(file.parent, "evaluation.json")
     notes = []
     if evaluation.get("complete") is False:
         items = as_dict(evaluation.get("data")).get("items")
         notes.append(f"the evaluation of {name} is not complete: {len(answers)} of {items or 'unknown'} items")
-    known = contaminated(_facts(file.parent, "contamination.json"), answers)
+    known = contaminated(required(file.parent, "contamination.json"), answers)
     # The base model was not trained on what was looked through.
     if known["items"] and file.stem != "base":
         notes.append(f"{known['items']} of {len(answers)} items are in the training data of {name}")
@@ -102,19 +103,11 @@ def _contender(name: str, file: Path, place: str) -> Contender:
 
 def _name(path: Path, folder: Path) -> str:
     """A run is known by its recipe and time, an evaluated model by its own name."""
-    manifest = _facts(path, "manifest.json")
+    manifest = required(path, "manifest.json")
     if manifest:
         return f"{manifest.get('name') or path.resolve().parent.name} {manifest.get('run_id') or path.resolve().name}"
-    target = as_dict(_facts(folder, "evaluation.json").get("target"))
+    target = as_dict(required(folder, "evaluation.json").get("target"))
     return str(target.get("name") or path.resolve().name)
-
-
-def _facts(folder: Path, name: str) -> dict[str, Any]:
-    unreadable: list[str] = []
-    facts = mapping(folder, name, unreadable)
-    if unreadable:
-        raise fail(f"cannot be read: {unreadable[0]}", where=str(folder), fix="evaluate again")
-    return facts
 
 
 # Which answers belong together ----------------------------------------------------------------------------------------
@@ -168,7 +161,7 @@ def contaminated(contamination: Mapping[str, Any], answers: Answers) -> dict[str
     contamination: of `contamination.json`, or empty. Returns items (how many are in the training data), by_kind,
     shared_context (how many only share their context with it) and ids, in the order of the answers.
     """
-    known = {str(item["id"]): item["kind"] for item in contamination.get("items", ())}
+    known = {item["id"]: item["kind"] for item in contamination.get("items") or ()}
     ids = [answer["id"] for answer in answers if known.get(str(answer["id"])) in DUPLICATES]
     counts = Counter(known.get(str(answer["id"])) for answer in answers)
     return {
