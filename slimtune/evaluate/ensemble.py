@@ -49,7 +49,7 @@ def evaluate(
     if weights is not None and len(weights) != len(specs):
         raise fail(f"{len(weights)} weights for {len(specs)} members", where="--weights", fix="give one a member")
     found = evaluation.conversations(request).conversations
-    asked = items.read(items.first(found, request.max_items, str(request.data)), "multiple_choice")
+    asked = evaluation.askable(items.first(found, request.max_items, str(request.data)), request)
     request = replace(request, out=request.out or Path("outputs") / "evaluations" / f"ensemble-{request.spec.slug}")
     identity = {
         "members": {name: sha256_file(path / "adapter_model.safetensors") for name, path in adapters.items()},

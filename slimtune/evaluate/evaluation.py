@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core import run_folder, run_record, versions
-from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.errors import Gathered, Problem, SlimtuneError, fail
 from slimtune.core.progress import OnProgress
 from slimtune.data import loading
 from slimtune.data.records import Conversation
 from slimtune.data.sources import is_hub_id
 from slimtune.evaluate import asking, contamination, items, kinds
 from slimtune.evaluate.judge import verdict
-from slimtune.evaluate.kinds import permutations
 from slimtune.evaluate.kinds.kind import Answer, Item, Settings
 from slimtune.evaluate.results_folder import FolderKind, Results
 from slimtune.evaluate.targets import opening
@@ -77,10 +76,13 @@ def prepare(request: Request) -> Prepared:
     """
     request = with_the_runs_own(request)
     found = conversations(request)
-    test = items.first(found.conversations, request.max_items, str(request.data))
-    asked = items.read(test, request.settings.kind)
-    if request.settings.permutations > 1:
-        permutations.check(asked)
+    asked, overlap, checks = list[Item](), None, Gathered()
+    with checks:
+        test = items.first(found.conversations, request.max_items, str(request.data))
+        asked = askable(test, request)
+    with checks:
+        overlap = _contamination(request, found.conversations[: request.max_items])
+    checks.require_none()
     identity = {
         "data": {"path": request.data, "sha256": found.files[0].sha256, "items": len(asked)},
         "system": request.system,
@@ -88,7 +90,16 @@ def prepare(request: Request) -> Prepared:
         "settings": asdict(request.settings),
     }
     results = look(request, identity)
-    return Prepared(request, asked, _contamination(request, test), identity, results)
+    return Prepared(request, asked, overlap, identity, results)
+
+
+def askable(test: Sequence[Conversation], request: Request) -> list[Item]:
+    """The items of these rows. Raises SlimtuneError with all that cannot be asked, as far as it is known beforehand."""
+    settings = request.settings
+    asked = items.read(test, settings.kind, permutations=settings.permutations)
+    if local := opening.tokenizer_at_hand(request.spec, request.loading):
+        items.require_askable(asked, settings, *local)
+    return asked
 
 
 def ask(prepared: Prepared, on_progress: OnProgress) -> Path:

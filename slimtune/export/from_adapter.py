@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core import run_record, versions
+from slimtune.core.errors import Gathered
 from slimtune.core.files import write_json
 from slimtune.core.progress import OnProgress
 from slimtune.data import loading as data_loading
@@ -13,11 +14,11 @@ from slimtune.evaluate import asking, items
 from slimtune.evaluate.kinds.kind import Item, Settings
 from slimtune.evaluate.targets import opening
 from slimtune.evaluate.targets.opening import Loading
-from slimtune.export import build
+from slimtune.export import build, preflight
 from slimtune.export.proof import golden as goldens
 from slimtune.export.proof.golden import Golden
 from slimtune.export.proof.questions import WHERE_LETTERS_ANSWER, Questions
-from slimtune.export.shipment import Shipment
+from slimtune.export.shipment import ExportRequest, Shipment
 from slimtune.models import files as base_model
 from slimtune.models.settings import TorchDtype
 from slimtune.recipe.names import KindName
@@ -50,29 +51,35 @@ def export(
     build.require_free(directory, fresh=fresh)
     held_out = _held_out(data, system)
     place, folder = Path(spec.place), base_model.fetch(weights.base, weights.revision)
+    # An adapter carries the tokenizer and the template that it was trained with.
+    own = ChatTokenizer(place if (place / "tokenizer.json").is_file() else folder, weights.thinking)
+    request: dict[str, Any] = {
+        "name": name,
+        "base": weights.base,
+        "base_folder": folder,
+        "load_in_4bit": weights.load_in_4bit,
+        "thinking": weights.thinking,
+        "system": system,
+        "max_length": weights.max_length,
+        "chat_template": own.template,
+        "wanted": wanted,
+    }
+    found = Gathered()
+    with found:
+        preflight.require_possible(ExportRequest(**request))
+    with found:
+        preflight.require_mergeable(place, folder, lora_gguf=wanted.lora_gguf)
+    with found:
+        settings = Settings() if held_out and held_out[0].labels else Settings(kind="perplexity")
+        items.require_askable(held_out, settings, own, weights.max_length)
+    found.require_none()
     on_progress.step(f"Asking the adapter {place}")
     golden, questions, precision = _asked(spec, loading, held_out, weights.max_length)
 
     from slimtune.train import trainer  # imports Unsloth, which loading the adapter needed anyway
 
     trainer.release_memory()
-    # An adapter carries the tokenizer and the template that it was trained with.
-    own = place if (place / "tokenizer.json").is_file() else folder
-    shipment = Shipment(
-        name=name,
-        adapter=place,
-        base=weights.base,
-        base_folder=folder,
-        load_in_4bit=weights.load_in_4bit,
-        load_dtype=precision,
-        thinking=weights.thinking,
-        system=system,
-        max_length=weights.max_length,
-        chat_template=ChatTokenizer(own, weights.thinking).template,
-        golden=golden,
-        questions=questions,
-        wanted=wanted,
-    )
+    shipment = Shipment(**request, adapter=place, load_dtype=precision, golden=golden, questions=questions)
     on_progress.step("Exporting")
     exported = build.ship(shipment, directory, on_progress)
     facts: dict[str, Any] = {"adapter": str(adapter), "base": weights.base, "revision": weights.revision, "data": data}

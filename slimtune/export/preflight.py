@@ -5,6 +5,7 @@ refused after hours.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 from slimtune.core.errors import Gathered, Problem, SlimtuneError
 from slimtune.export import model_card
@@ -12,7 +13,7 @@ from slimtune.export.gguf import gguf
 from slimtune.export.modelfile import modelfile
 from slimtune.export.modelfile.chat_templates import bake_chat_template
 from slimtune.export.shipment import ExportRequest
-from slimtune.models import families, files
+from slimtune.models import adapter_files, families, files, shapes
 
 
 def require_possible(request: ExportRequest) -> None:
@@ -33,6 +34,10 @@ def require_possible(request: ExportRequest) -> None:
     shape = request.shape
     rows = {"token_embd": shape.hidden_size} | {name: inputs for name, (inputs, _) in shape.projections.items()}
     found.add(gguf.row_problems(rows, wanted.gguf))
+    if request.base_folder is not None:
+        with found:
+            config = files.read_config(request.base_folder)
+            shapes.require_loadable(config, request.base, load_in_4bit=request.load_in_4bit)
     with found:
         _require_merge_base(request)
     with found:
@@ -43,6 +48,17 @@ def require_possible(request: ExportRequest) -> None:
         with found:
             _require_template(request, request.chat_template)
     found.require_none()
+
+
+def require_mergeable(adapter: Path, base_folder: Path, *, lora_gguf: bool) -> None:
+    """Raise SlimtuneError unless the adapter is a plain LoRA of that base. Reads the adapter's weights, with torch.
+
+    lora_gguf: whether llama.cpp must be able to scale it, too.
+    """
+    adapter_files.check(adapter, base_folder)
+    loras = gguf.read_adapter(adapter)
+    if lora_gguf:
+        gguf.require_one_alpha(adapter, loras)
 
 
 def _require_architecture(request: ExportRequest) -> None:

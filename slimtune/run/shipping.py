@@ -6,7 +6,7 @@ from typing import Any
 
 from slimtune.core import memory, run_folder
 from slimtune.core.console import Console
-from slimtune.core.errors import fail
+from slimtune.core.errors import Gathered, fail
 from slimtune.core.run_folder import as_dict, at, mapping, required
 from slimtune.core.run_lock import RunLock
 from slimtune.core.run_record import RunRecord
@@ -19,6 +19,7 @@ from slimtune.export.shipment import Shipment
 from slimtune.models import files
 from slimtune.models.settings import TORCH_NAMES
 from slimtune.recipe import loading as recipes
+from slimtune.recipe import places
 from slimtune.recipe.schema import ExportSection, Recipe
 from slimtune.run import experiment_log, report
 from slimtune.run.prepare import settings_of
@@ -82,22 +83,30 @@ def export_again(
     instead of the recipe's. Raises SlimtuneError where the run has no adapter or no export section, where it is exported
     already, and where the verdict forbids it.
     """
-    from slimtune.export import build
+    from slimtune.export import build, preflight
 
     manifest = run_folder.read(run).manifest
     if not (run / "adapter" / "adapter_config.json").is_file():
         raise fail("the run has no adapter yet", where=str(run), fix="finish it with --resume")
-    recipe = recipes.load(run / "recipe.yaml")
+    recipe, sources = recipes.load_with_sources(run / "recipe.yaml")
     if recipe.export is None:
         raise fail("the run's recipe has no export section", where=str(run / "recipe.yaml"), fix="train with one")
     refused = refusal(recipe, run)
     if refused and not force:
         raise fail(f"nothing is exported: {refused}", where=str(run), fix="see its report.html; --force exports it")
+    wanted = recipe.export.model_copy(update=dict(asked or {}))
+    recipe = recipe.model_copy(update={"export": wanted})
+    sources |= {f"export.{key}": "command line" for key in asked or {}}
     record = RunRecord(run.resolve(), manifest, memory.Meter())
-    with RunLock(record.directory, console.say):
+    with RunLock(record.directory, console.say), places.naming(recipe, run / "recipe.yaml", sources):
         build.require_free(record.directory / "export", fresh=fresh)
         folder = files.fetch(recipe.model.base, recipe.model.revision)
-        recipe = recipe.model_copy(update={"export": recipe.export.model_copy(update=dict(asked or {}))})
+        found = Gathered()
+        with found:
+            preflight.require_possible(_shipment(record.directory, recipe, wanted, folder))
+        with found:
+            preflight.require_mergeable(record.directory / "adapter", folder, lora_gguf=wanted.lora_gguf)
+        found.require_none()
         export(record, recipe, folder, console, force=force)
         experiment_log.write(record.directory)
         report.write(record.directory)

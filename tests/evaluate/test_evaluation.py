@@ -20,7 +20,7 @@ from slimtune.evaluate import evaluation
 from slimtune.evaluate.evaluation import Request
 from slimtune.evaluate.kinds.kind import Settings
 from slimtune.evaluate.targets import opening
-from slimtune.evaluate.targets.opening import Opened
+from slimtune.evaluate.targets.opening import Loading, Opened
 from slimtune.evaluate.targets.target import Facts, Letters, Reply
 from slimtune.run import screen
 
@@ -245,6 +245,40 @@ def test_another_evaluation_is_refused_before_anything_is_opened(served, request
     monkeypatch.setattr(opening, "open_target", lambda *_: pytest.fail("opened"))
     with pytest.raises(SlimtuneError, match="holds another evaluation: data differ"):
         run(request_of(max_items=3))
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "settings", "told"),
+    [
+        ("api", {"meta": {"correct": "e"}}, Settings(), "meta.correct is 'e'"),
+        ("api", {"meta": {"id": "one"}}, Settings(), "id 'one' is used twice"),
+        ("api", {}, Settings(permutations=24), "only 2 orders, not 24"),
+        ("model", {"input": "長い。" * 300}, Settings(), "max_seq_length is 256"),
+        ("model", {"meta": {"choices": {"one": "甲", "two": "乙"}, "correct": "one"}}, Settings(), "no single token"),
+        ("model", {"output": "はい。" * 300}, Settings(kind="perplexity"), "max_seq_length is 256"),
+    ],
+)
+def test_questions_that_cannot_be_asked_are_told_before_anything_is_opened(
+    request_of, tmp_path, monkeypatch, place, change, settings, told
+):
+    monkeypatch.setattr(opening, "open_target", lambda *_: pytest.fail("opened"))
+    lines = []
+    for id, changed in (("one", {}), ("two", change)):
+        meta = {"id": id, "choices": {"a": "甲", "b": "乙"}, "correct": "a", **changed.get("meta", {})}
+        lines.append(
+            json.dumps({"input": f"{id}\na. 甲\nb. 乙", "output": "a", **changed, "meta": meta}, ensure_ascii=False)
+        )
+    data = tmp_path / "questions.jsonl"
+    data.write_text("\n".join(lines), encoding="utf-8")
+    spec = request_of().spec if place == "api" else opening.Spec("model", "builtin:tiny-qwen3")
+    asked = request_of(
+        spec=spec, settings=settings, data=str(data), loading=Loading(max_length=256), train=("none.jsonl",)
+    )
+    with pytest.raises(SlimtuneError) as caught:
+        run(asked)
+    assert told in str(caught.value) and f"{data}:2" in str(caught.value)
+    assert "none.jsonl: this training file does not exist" in str(caught.value)
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])

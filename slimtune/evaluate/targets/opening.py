@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from slimtune.models import files as base_model
 from slimtune.plan.memory import vram
 
 if TYPE_CHECKING:
+    from slimtune.data.chat_template import ChatTokenizer
     from slimtune.evaluate.targets.local_target import LocalTarget
 
 
@@ -202,6 +203,26 @@ def weights_of(spec: Spec, loading: Loading) -> Weights:
     )
 
 
+def tokenizer_at_hand(spec: Spec, loading: Loading) -> tuple[ChatTokenizer, int] | None:
+    """What a local target renders and encodes prompts with, and the tokens of prompt and reply that it takes.
+
+    None for what is not local, and for a base whose tokenizer is not on this machine yet.
+    """
+    if spec.kind in ("gguf", "api"):
+        return None
+    from slimtune.data.chat_template import ChatTokenizer
+
+    weights = weights_of(spec, loading)
+    folder = _with_tokenizer(weights, base_model.locate(weights.base, weights.revision))
+    return (ChatTokenizer(folder, weights.thinking), weights.max_length) if folder else None
+
+
+def _with_tokenizer(weights: Weights, base_folder: Path | None) -> Path | None:
+    """The folder whose tokenizer is used: an adapter carries the one, with the template, that it was trained with."""
+    folders = [*weights.adapters.values(), *([base_folder] if base_folder else [])]
+    return next((folder for folder in folders if (folder / "tokenizer.json").is_file()), None)
+
+
 def _run_of(adapter: Path) -> Path | None:
     """The run whose adapter or checkpoint this is: it says more of the base than an adapter does."""
     for folder in adapter.resolve().parents[:2]:
@@ -215,6 +236,7 @@ def open_local(spec: Spec, loading: Loading, adapters: dict[str, Path] | None = 
     weights = weights_of(spec, loading)
     folder = base_model.fetch(weights.base, weights.revision)
     adapters = adapters or weights.adapters
+    weights = replace(weights, adapters=adapters)
     for place in adapters.values():
         adapter_files.check(place, folder)
 
@@ -233,8 +255,7 @@ def open_local(spec: Spec, loading: Loading, adapters: dict[str, Path] | None = 
     )
     for name, place in adapters.items():
         model = models.add_adapter(model, place, name)
-    # An adapter carries the template that it was trained with.
-    own = next((place for place in adapters.values() if (place / "tokenizer.json").is_file()), folder)
+    own = _with_tokenizer(weights, folder) or folder
     values = asdict(weights) | {"precision": str(precision).removeprefix("torch.")}
     del values["adapters"]  # named by their hashes
     hashes = {name: sha256_file(place / "adapter_model.safetensors") for name, place in adapters.items()}

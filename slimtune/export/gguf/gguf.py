@@ -21,7 +21,7 @@ from slimtune.core.errors import Problem, fail
 from slimtune.core.files import staged
 from slimtune.core.inputs import json_object
 from slimtune.export.gguf import run_quantiser
-from slimtune.export.merge.lora import read_loras
+from slimtune.export.merge.lora import Lora, read_loras
 from slimtune.export.model_folder import existing_file, open_tensors, parameter_count
 from slimtune.models import adapter_files, families
 from slimtune.models.files import require_disk_space
@@ -148,14 +148,7 @@ def convert_adapter(adapter_dir: Path, base_dir: Path, out_path: Path) -> LoraGg
     """
     started = time.monotonic()
     _require_file_name(out_path)
-    alpha = float(adapter_files.config_of(adapter_dir)["lora_alpha"])
-    with open_tensors([existing_file(adapter_dir / "adapter_model.safetensors")]) as adapter:
-        loras = read_loras(adapter_dir, adapter)
-    # llama.cpp knows one alpha, and divides it by each module's rank.
-    foreign = [name for name, lora in loras.items() if abs(lora.scaling - alpha / lora.rank) > 1e-6 * lora.scaling]
-    if foreign:
-        what = f"llama.cpp would scale {len(foreign)} modules differently, first {foreign[0]!r}: rsLoRA or patterns"
-        raise fail(what, where=str(adapter_dir), fix="ship merged weights: leave lora_gguf out")
+    require_one_alpha(adapter_dir, read_adapter(adapter_dir))
     with staged(out_path) as partial:
         report = run_script(
             "run_converter.py",
@@ -166,6 +159,21 @@ def convert_adapter(adapter_dir: Path, base_dir: Path, out_path: Path) -> LoraGg
         )
     seconds = round(time.monotonic() - started, 3)
     return LoraGgufRecord(path=str(out_path), bytes=out_path.stat().st_size, seconds=seconds, **report)
+
+
+def read_adapter(adapter_dir: Path) -> dict[str, Lora]:
+    """Module name -> its LoRA. Raises SlimtuneError for an adapter that is not a plain LoRA with finite weights."""
+    with open_tensors([existing_file(adapter_dir / "adapter_model.safetensors")]) as adapter:
+        return read_loras(adapter_dir, adapter)
+
+
+def require_one_alpha(adapter_dir: Path, loras: Mapping[str, Lora]) -> None:
+    """Raise SlimtuneError unless all modules have one alpha: llama.cpp knows one, and divides it by each module's rank."""
+    alpha = float(adapter_files.config_of(adapter_dir)["lora_alpha"])
+    foreign = [name for name, lora in loras.items() if abs(lora.scaling - alpha / lora.rank) > 1e-6 * lora.scaling]
+    if foreign:
+        what = f"llama.cpp would scale {len(foreign)} modules differently, first {foreign[0]!r}: rsLoRA or patterns"
+        raise fail(what, where=str(adapter_dir), fix="ship merged weights: leave lora_gguf out")
 
 
 def quantise(source: Path, out_path: Path, kind: QuantisedType, *, on_progress: OnBytes | None = None) -> QuantRecord:
