@@ -134,6 +134,22 @@ def write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a text file. Where the last line was cut off, by a full disk or a kill, the new one takes its place.
+
+    Raises SlimtuneError, see `writing`.
+    """
+    with writing(path), path.open("a+b", buffering=0) as file:
+        size = whole = file.seek(0, os.SEEK_END)
+        while whole and os.pread(file.fileno(), 1, whole - 1) != b"\n":
+            whole -= 1
+        if whole < size:
+            file.truncate(whole)
+        rest = line.encode() + b"\n"
+        while rest:  # a disk that is nearly full takes a part of it
+            rest = rest[file.write(rest) :]
+
+
 def sync_path(path: Path) -> None:
     """Make a file's content, or a folder's list of names, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -88,7 +88,7 @@ def staged_folder(target: Path, *, what: str, ours: Ours | None = None) -> Itera
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target)
-        staged = _beside(target, "partial")
+        staged = beside(target, "partial")
         staged.mkdir()
     try:
         with writing(target):
@@ -112,7 +112,7 @@ def publish(staged: Path, target: Path, ours: Ours | None = None) -> None:
     old = None
     if found_at(target) is not None:
         (ours or require_ours)(target, "")
-        old = _beside(target, "old")
+        old = beside(target, "old")
         target.rename(old)
     try:
         staged.rename(target)
@@ -133,7 +133,7 @@ def discard(folder: Path, ours: Ours | None = None) -> None:
     if found_at(folder) is not None:
         (ours or require_ours)(folder, "")
         with writing(folder):
-            doomed = _beside(folder, "old")
+            doomed = beside(folder, "old")
             folder.rename(doomed)
         _remove(doomed)
 
@@ -202,19 +202,26 @@ def refuse_foreign(folder: Path, names: list[str], option: str = "") -> None:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Clear up beside `target` what processes left that have ended: folders with our marker, unfinished or replaced.
+    """Clear up beside `target` what processes left that have ended, see `leftovers`.
 
     Where a process ended between two renames, the folder that was to be replaced gets its name back.
     """
+    for left in leftovers(target):
+        if left.suffix == ".old" and found_at(target) is None:
+            left.rename(target)
+        else:
+            _remove(left)
+
+
+def leftovers(target: Path) -> list[Path]:
+    """The folders with our marker beside `target`, replaced or unfinished, whose processes have ended."""
+    found = []
     for kind in ("old", "partial"):
         for left in target.parent.glob(f".{glob.escape(short(target.name))}.*.{kind}"):
             middle = left.name.removeprefix(f".{short(target.name)}.").removesuffix(f".{kind}")
-            if not _MIDDLE.fullmatch(middle) or left.is_symlink() or not _is_abandoned(_marker(left)):
-                continue
-            if kind == "old" and found_at(target) is None:
-                left.rename(target)
-            else:
-                _remove(left)
+            if _MIDDLE.fullmatch(middle) and not left.is_symlink() and _is_abandoned(_marker(left)):
+                found.append(left)
+    return found
 
 
 def _is_abandoned(marker: dict[str, Any]) -> bool:
@@ -238,7 +245,8 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def _beside(target: Path, kind: str) -> Path:
+def beside(target: Path, kind: str) -> Path:
+    """A new name for a folder that is unfinished ("partial") or replaced ("old"), as `remove_leftovers` knows it."""
     return target.with_name(f".{short(target.name)}.{secrets.token_hex(8)}.{kind}")
 
 

@@ -1,6 +1,6 @@
 """The record of a run: its folder, manifest, events and metrics. The report and the experiment log read these alone.
 
-The resolved recipe is written first and the manifest is marked complete last, so the folder tells how far a run came.
+The folder appears with recipe, plan and manifest, and the manifest is marked complete last: it tells how far a run came.
 """
 
 import datetime
@@ -12,18 +12,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import files
-from slimtune.core.errors import fail
+import psutil
+
+from slimtune.core import files, output_folders
+from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.git import git_state
 from slimtune.core.memory import Meter
 from slimtune.core.redaction import redact, redacted_command, without_keys
 
+OPENING = "opening"
+"""Begins, after a dot, the name of a run's folder that is being made."""
+
 
 class RunRecord:
-    """A run's folder while the run is being written. Make one with `open_run`."""
+    """A run's folder while the run is being written. Make one with `open_run`.
+
+    Every method that writes raises SlimtuneError where the folder has gone meanwhile, or cannot be written to.
+    """
 
     def __init__(self, directory: Path, manifest: dict[str, Any], meter: Meter):
         self.directory = directory
+        self._folder = directory.stat()
         self.manifest = manifest
         self.meter = meter
 
@@ -42,15 +51,27 @@ class RunRecord:
         for key, value in values.items():
             old = self.manifest.get(key)
             self.manifest[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
-        files.write_json(self.directory / "manifest.json", self.manifest)
+        files.write_json(self.path("manifest.json"), self.manifest)
+
+    def path(self, name: str = "") -> Path:
+        """The path of a file of the run, of the folder itself for "". Raises SlimtuneError where the folder has gone."""
+        try:
+            same = os.path.samestat(self.directory.stat(), self._folder)
+        except OSError:
+            same = False
+        if not same:
+            what = "the run's folder was moved or removed while the run was using it"
+            fix = "put it back and resume the run, or start the run again without --resume"
+            raise fail(what, where=str(self.directory), fix=fix)
+        return self.directory / name
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run, whole or not at all."""
-        files.write_json(self.directory / name, value)
+        files.write_json(self.path(name), value)
 
     def write_lines(self, name: str, records: Sequence[dict[str, Any]]) -> None:
         """Write a JSONL file of the run, whole or not at all."""
-        files.write_lines(self.directory / name, records)
+        files.write_lines(self.path(name), records)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -59,11 +80,17 @@ class RunRecord:
         try:
             with self.meter.phase(name):
                 yield
-        finally:
-            seconds = round(time.monotonic() - started, 3)
-            # A run that is resumed or exported again has a new meter, and keeps what the earlier one measured.
-            before = self.manifest.get("memory", {}).get("phases", {})
-            self.update(timings={name: seconds}, memory={"phases": {**before, **self.meter.phases}})
+        except BaseException:
+            with suppress(SlimtuneError):  # the first failure is the one to be told
+                self._measured(name, started)
+            raise
+        self._measured(name, started)
+
+    def _measured(self, name: str, started: float) -> None:
+        # A run that is resumed or exported again has a new meter, and keeps what the earlier one measured.
+        before = self.manifest.get("memory", {}).get("phases", {})
+        seconds = round(time.monotonic() - started, 3)
+        self.update(timings={name: seconds}, memory={"phases": {**before, **self.meter.phases}})
 
     def close(self, status: str) -> None:
         """The last write: `complete` is true only for a run that came to its end.
@@ -75,9 +102,7 @@ class RunRecord:
         self.update(status=status, finished=finished, complete=status == "complete")
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        path = self.directory / name
-        with files.writing(path), path.open("a", encoding="utf-8") as file:
-            file.write(without_keys(json.dumps(record, ensure_ascii=False)) + "\n")
+        files.append_line(self.path(name), without_keys(json.dumps(record, ensure_ascii=False)))
 
 
 def open_run(
@@ -89,56 +114,72 @@ def open_run(
     command: Sequence[str],
     hashes: dict[str, Any],
     meter: Meter | None = None,
+    **facts: Any,
 ) -> RunRecord:
-    """A new folder `output_dir/name/<UTC time>` with recipe.yaml and plan.json; `latest` points to it.
+    """A new folder `output_dir/name/<UTC time>` with recipe.yaml, plan.json and manifest.json; `latest` points to it.
 
-    meter: measures the phases' memory. Raises SlimtuneError if the folder is not writable.
+    It is made under another name: a run that is killed meanwhile leaves no folder that looks like a run.
+    meter: measures the phases' memory. facts: more values of the manifest. Raises SlimtuneError if the folder is not
+    writable.
     """
     parent = output_dir / name
-    directory = parent / datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    manifest = {
+        "name": name,
+        "run_id": None,
+        "status": "running",
+        "complete": False,
+        "command": redacted_command(command),
+        "started": now(),
+        "finished": None,
+        "git": git_state(),
+        "hashes": hashes,
+        "timings": {},
+        "differences": list(plan.get("notes", [])),
+        **facts,
+    }
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        directory = _make_new(directory)
-        files.write_text(directory / "recipe.yaml", recipe)
+        output_folders.remove_leftovers(parent / OPENING)
+        opening = output_folders.beside(parent / OPENING, "partial")
+        opening.mkdir()
+        output_folders.mark(opening, "a run")
+        files.write_text(opening / "recipe.yaml", recipe)
+        files.write_json(opening / "plan.json", plan)
         for part in ("checkpoints", "eval", "export"):
-            (directory / part).mkdir()
+            (opening / part).mkdir()
+        directory = _named(opening, parent / datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ"), manifest)
+        (directory / output_folders.MARKER).unlink()
         _point_latest(parent / "latest", directory)
     except OSError as error:
         what = f"the output folder cannot be written: {error.strerror}"
         fix = "set run.output_dir to a folder that you may write to"
-        raise fail(what, where=str(error.filename or parent), fix=fix) from None
-    files.write_json(directory / "plan.json", plan)
-    record = RunRecord(directory, {}, meter or Meter())
-    record.update(
-        name=name,
-        run_id=directory.name,
-        status="running",
-        complete=False,
-        command=redacted_command(command),
-        started=now(),
-        finished=None,
-        git=git_state(),
-        hashes=hashes,
-        timings={},
-        differences=list(plan.get("notes", [])),
-    )
-    record.event("run_opened", f"run {record.manifest['run_id']} of recipe {name}")
+        raise fail(what, where=str(error.filename or parent), fix=fix) from error
+    record = RunRecord(directory, manifest, meter or Meter())
+    record.event("run_opened", f"run {directory.name} of recipe {name}")
     return record
 
 
-def _make_new(directory: Path) -> Path:
-    """The first of directory, directory-2, … that does not exist yet: two runs may begin in the same second."""
+def _named(opening: Path, directory: Path, manifest: dict[str, Any]) -> Path:
+    """Give the folder the first name of directory, directory-2, … that is free: two runs may begin in the same second."""
     for ending in ("", *(f"-{number}" for number in range(2, 100))):
-        with suppress(FileExistsError):
-            candidate = directory.with_name(directory.name + ending)
-            candidate.mkdir()
-            return candidate
+        candidate = directory.with_name(directory.name + ending)
+        if not os.path.lexists(candidate):
+            manifest["run_id"] = candidate.name
+            files.write_json(opening / "manifest.json", manifest)
+            # A folder that another run gave this name meanwhile is not empty, and so is not replaced.
+            with suppress(FileExistsError, NotADirectoryError):
+                opening.rename(candidate)
+                files.sync_path(candidate.parent)
+                return candidate
     raise FileExistsError(17, "too many runs in one second", str(directory))
 
 
 def _point_latest(link: Path, directory: Path) -> None:
     if link.exists() and not link.is_symlink():
         raise OSError(17, "'latest' exists and is not a link", str(link))
+    for left in link.parent.glob(".latest.*"):
+        if left.is_symlink() and left.suffix[1:].isdecimal() and not psutil.pid_exists(int(left.suffix[1:])):
+            left.unlink(missing_ok=True)
     temporary = link.with_name(f".latest.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(directory.name, target_is_directory=True)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from slimtune.core import streams
 from slimtune.core.console import Console
 from slimtune.core.errors import fail
 from slimtune.core.run_folder import RecordedRun
@@ -22,12 +23,13 @@ def run(
 ) -> Path:
     """Train, judge and export; returns the run's folder.
 
-    resume_from: "auto" for the latest run of this recipe, or a run's folder; recipe and data must be those of that run.
+    resume_from: "auto" for the latest run of this recipe, which is started again if it had not begun; or a run's folder.
+    Recipe and data must be those of that run.
     sources: where each value of the recipe comes from (`loading.load_with_sources`), for the record.
-    Raises SlimtuneError for what a person can mend, and SystemExit(130 or 143) after a signal. The run's folder then keeps
-    what was reached, and its manifest says "failed" or "interrupted".
+    Raises SlimtuneError for what a person can mend, and SystemExit after a signal (129, 130, 143) or where the output was
+    closed (141). The run's folder then keeps what was reached, and its manifest says "failed" or "interrupted".
     """
-    earlier = resume.find(resume_from, recipe) if resume_from else None
+    earlier = resume.find(resume_from, recipe, console.say) if resume_from else None
     if earlier is not None and earlier.complete:
         console.say(f"{earlier.directory} is complete already. Leave --resume out to start a new run.")
         return earlier.directory
@@ -49,13 +51,20 @@ def run(
         # Nothing is written yet: another process may hold the run.
         record = RunRecord(earlier.directory, earlier.manifest, stages.meter(prepared))
     console.say(f"Run folder: {record.directory}")
-    with RunLock(record.directory, console.say), Interrupts(console.warn) as interrupts:
+    with (
+        RunLock(record.directory, console.say),
+        Interrupts(console.warn) as interrupts,
+        streams.losing_output(interrupts.output_lost),
+    ):
+        if earlier is not None:
+            resume.require_unchanged(earlier)
         try:
-            if earlier is not None:
-                stages.go_on(record, console)
-            _train_judge_export(prepared, folder, tokenizer, record, console, interrupts)
-            stages.tell(record)
-            record.close("complete")
+            with stages.faults_of_the_disk(record):
+                if earlier is not None:
+                    stages.go_on(record, console)
+                _train_judge_export(prepared, folder, tokenizer, record, console, interrupts)
+                stages.tell(record)
+                record.close("complete")
         except BaseException as error:
             stages.ended(record, error, console)
             raise
@@ -107,8 +116,7 @@ def _train_judge_export(
     console.step(f"Training {plan.total_steps} steps")
     with record.phase("train"), interrupts.training():
         trainers.train(trainer, stages.checkpoint(record), console)
-    if interrupts.exit_code is not None:
-        raise SystemExit(interrupts.exit_code)
+    interrupts.end_if_asked()
     record.event("trained", f"last training loss {trainers.last_loss(trainer)}", step=trainer.state.global_step)
     models.save_adapter(model, hf_tokenizer, record.directory / "adapter", base=plan.base, revision=plan.revision)
     loss_curve.plot(record.directory / "metrics.jsonl", record.directory / "loss_curve.png", title=prepared.recipe.name)

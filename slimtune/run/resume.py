@@ -1,18 +1,20 @@
 """Resume a run: find it, check that recipe and data are unchanged, and restore its plan."""
 
 import dataclasses
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from slimtune.core import inputs, run_folder
+from slimtune.core import inputs, output_folders, run_folder
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import write_lines
 from slimtune.core.run_folder import RecordedRun, as_dict, at
+from slimtune.core.run_record import OPENING
 from slimtune.plan.make import Plan
 from slimtune.recipe import loading as recipes
 from slimtune.recipe.schema import Recipe
@@ -22,9 +24,13 @@ METRICS = "metrics.jsonl"
 HARMLESS = ("about", "export", "run.report_to", "run.output_dir", "budget.price_per_hour", "train.save_total_limit")
 
 
+_MANIFEST = "manifest.json"
+_RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z(-[0-9]+)?")
+
+
 def latest_folder(runs: Path) -> Path | None:
     """The newest run's folder among the runs of one recipe; None where there is none."""
-    folders = [path.parent for path in runs.glob("*/manifest.json") if not path.parent.is_symlink()]
+    folders = [path.parent for path in runs.glob(f"*/{_MANIFEST}") if not path.parent.is_symlink()]
     return max(folders, key=_age, default=None)
 
 
@@ -34,15 +40,45 @@ def _age(folder: Path) -> tuple[str, int]:
     return time, int(number) if number.isdecimal() else 1
 
 
-def find(wanted: str, recipe: Recipe) -> RecordedRun:
-    """The run to resume: the recipe's latest for "auto", or a run's folder. Raises SlimtuneError where there is none."""
+def find(wanted: str, recipe: Recipe, say: Callable[[str], None]) -> RecordedRun | None:
+    """The run to resume: the recipe's latest for "auto", or a run's folder. None, and said so, where the latest had not
+    begun. Raises SlimtuneError where there is none."""
     runs = Path(recipe.run.output_dir) / recipe.name
-    folder = latest_folder(runs) if wanted == "auto" else Path(wanted)
+    if wanted != "auto":
+        return _read(Path(wanted))
+    folder = latest_folder(runs)
+    if not_begun := _not_begun(runs, folder):
+        say(f"{not_begun} ended before the run had begun. A new run is started.")
+        return None
     if folder is None:
         raise fail("no run to resume", where=str(runs), fix="leave --resume out to start one")
+    return _read(folder)
+
+
+def _read(folder: Path) -> RecordedRun:
+    if folder.is_dir() and not (folder / _MANIFEST).exists() and (folder / "recipe.yaml").exists():
+        fix = "start the run again, without --resume"
+        raise fail(f"this run ended before it had begun: it has no {_MANIFEST}", where=str(folder), fix=fix)
     earlier = run_folder.read(folder)
     _metrics(folder / METRICS)  # what is wrong with them is told before anything is loaded
     return earlier
+
+
+def _not_begun(runs: Path, latest: Path | None) -> Path | None:
+    """A folder newer than the latest run's in which a run was being prepared when its process ended."""
+    opened = [path for path in runs.glob("*") if _RUN_ID.fullmatch(path.name) and not (path / _MANIFEST).exists()]
+    if newer := [path for path in opened if latest is None or _age(path) > _age(latest)]:
+        return max(newer, key=_age)
+    since = 0.0 if latest is None else latest.stat().st_mtime
+    opening = (path for path in output_folders.leftovers(runs / OPENING) if path.stat().st_mtime > since)
+    return next(opening, None)
+
+
+def require_unchanged(earlier: RecordedRun) -> None:
+    """Raise SlimtuneError where another process has gone on with the run since it was read. Call it with the run's lock."""
+    if run_folder.read(earlier.directory).manifest != earlier.manifest:
+        what = "another process has gone on with this run since this command began"
+        raise fail(what, where=str(earlier.directory), fix="run the command again")
 
 
 def require_same(earlier: RecordedRun, recipe: Recipe, data_hashes: dict[str, str]) -> None:

@@ -1,20 +1,24 @@
 """The stages of a run, one function each. pipeline.py says when each happens."""
 
+import contextlib
 import dataclasses
 import hashlib
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from slimtune.core import console as consoles
 from slimtune.core import memory, run_record, versions
 from slimtune.core.console import Console
 from slimtune.core.errors import SlimtuneError
+from slimtune.core.files import failure_to_write, writing
 from slimtune.core.redaction import redact
 from slimtune.core.run_folder import as_dict, as_list
 from slimtune.core.run_record import RunRecord
+from slimtune.core.streams import OutputLost, losing_output
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
 from slimtune.export import model_card
@@ -41,7 +45,7 @@ def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[s
     """Create the run's folder and record everything that is known so far. sources: as for `pipeline.run`."""
     recipe = prepared.recipe
     text = recipes.dump(recipe)
-    record = run_record.open_run(
+    return run_record.open_run(
         Path(recipe.run.output_dir),
         recipe.name,
         recipe=text,
@@ -53,14 +57,11 @@ def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[s
             "data": prepared.data_hashes,
         },
         meter=meter(prepared),
-    )
-    record.update(
         versions=versions.installed(),
         hardware=dataclasses.asdict(prepared.hardware),
         data_splits=list(prepared.data_splits),
         **({"recipe_sources": dict(sources)} if sources is not None else {}),
     )
-    return record
 
 
 def meter(prepared: Prepared) -> memory.Meter:
@@ -103,18 +104,41 @@ def checkpoint(record: RunRecord) -> str | None:
     return str(found.path) if found.path else None
 
 
+@contextlib.contextmanager
+def faults_of_the_disk(record: RunRecord) -> Iterator[None]:
+    """Turn a folder that is gone and a file that cannot be written, by whichever library, into a SlimtuneError."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        record.path()
+        failure = failure_to_write(error)
+        if failure is None or failure.errno is None or isinstance(error, SlimtuneError):
+            raise
+        with writing(record.directory):
+            raise failure from error
+
+
 def ended(record: RunRecord, error: BaseException, console: Console) -> None:
     """Record why a run ended early, render its report, and say how to resume it."""
     status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
     why = "stopped by a signal" if status == "interrupted" else str(error) or type(error).__name__
+    if isinstance(error, OutputLost):
+        why, console = str(error), consoles.stderr()
     command = resume.command(as_list(record.manifest.get("command")))
-    try:
-        record.event(status, redact(why), resume=command)
-        record.close(status)
-        report.write(record.directory)
-    except (OSError, SlimtuneError) as failure:  # a full disk, which may be the very reason
-        console.warn(f"The record of the run is incomplete: {failure}")
-    console.say(f"Resume with: {command}")
+    lost: list[OutputLost] = []
+    with losing_output(lost.append):
+        try:
+            record.event(status, redact(why), resume=command)
+            record.close(status)
+            report.write(record.path())
+        except (OSError, SlimtuneError) as failure:  # a full disk, which may be the very reason
+            console.warn(f"The record of the run is incomplete: {failure}")
+        if record.directory.is_dir():
+            console.say(f"Resume with: {command}")
+    if lost:
+        consoles.stderr().say(f"Resume with: {command}")
 
 
 def examples_within(prepared: Prepared, record: RunRecord) -> tuple[list[Any], list[Any]]:

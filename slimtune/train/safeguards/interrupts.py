@@ -1,6 +1,6 @@
-"""Let Ctrl-C and SIGTERM end a run without losing a step.
+"""Let Ctrl-C, SIGTERM, a closed terminal and a closed output end a run without losing a step.
 
-While training, the first signal lets the step in progress finish, saves a checkpoint and ends training; a second one
+While training, the first of them lets the step in progress finish, saves a checkpoint and ends training; a second one
 quits at once. Outside of training (loading, evaluation, export) there is nothing to save, so the first one quits.
 
 No heavy import at module level: the handlers stand before Unsloth is loaded.
@@ -16,17 +16,20 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from slimtune.core.streams import OutputLost
+
 STOPPING = {
     signal.SIGINT: "stopping after this step; press Ctrl-C again to quit at once",
     signal.SIGTERM: "SIGTERM: stopping after this step; a second one quits at once",
+    signal.SIGHUP: "the terminal was closed: stopping after this step",
 }
 
 
 class Interrupts:
-    """A context manager that takes SIGINT and SIGTERM over, and puts the earlier handlers back.
+    """A context manager that takes SIGINT, SIGTERM and SIGHUP over, and puts the earlier handlers back.
 
     say: called with one line at the first signal of a training. received: the last signal that came. Quitting at once is
-    KeyboardInterrupt for SIGINT and SystemExit(143) for SIGTERM, raised from the handler.
+    KeyboardInterrupt for SIGINT, SystemExit(143) for SIGTERM and SystemExit(129) for SIGHUP, raised from the handler.
 
     In a thread other than the main one it does nothing, since Python lets only the main thread set handlers. A signal
     that is ignored (a job started with `&` or nohup) stays ignored, and a handler set outside of Python, which could
@@ -37,6 +40,7 @@ class Interrupts:
         self.say = say
         self.received: signal.Signals | None = None
         self._inside_training = False
+        self._lost: OutputLost | None = None
         self._unsaid: str | None = None
         self._saved_step: int | None = None
         self._earlier: dict[signal.Signals, Any] = {}
@@ -58,8 +62,23 @@ class Interrupts:
 
     @property
     def exit_code(self) -> int | None:
-        """130 after SIGINT, 143 after SIGTERM, as a shell reports them; None without a signal."""
+        """130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP, as a shell reports them; None without a signal."""
         return None if self.received is None else 128 + self.received
+
+    def output_lost(self, lost: OutputLost) -> None:
+        """For `streams.losing_output`: ends training as a signal does. Outside of training it is raised at once.
+        After a signal nothing else ends the run: a closed terminal can no longer be written to."""
+        if self.received is None:
+            self._lost = lost
+            if not self._inside_training:
+                raise lost
+
+    def end_if_asked(self) -> None:
+        """After training: raise SystemExit or OutputLost if that is why it ended."""
+        if self.exit_code is not None:
+            raise SystemExit(self.exit_code)
+        if self._lost is not None:
+            raise self._lost
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -108,7 +127,7 @@ class Interrupts:
         if self._unsaid is not None:
             text, self._unsaid = self._unsaid, None
             self.say(text)
-        if self.received is None or not self._inside_training:
+        if (self.received is None and self._lost is None) or not self._inside_training:
             return
         control.should_training_stop = True
         if self._saved_step != state.global_step:

@@ -119,7 +119,7 @@ def _write(trainer: Any, save: Callable[[], None], checkpoints: Path, partial: P
     state, saves = trainer.state, trainer.args.should_save
     best_before, size = state.best_model_checkpoint, 0
     if saves:
-        checkpoints.mkdir(parents=True, exist_ok=True)
+        checkpoints.mkdir(exist_ok=True)  # not the run's folder, which may be gone
         for sentence in clear_leftovers(checkpoints):
             log.warning(sentence)
         if shutil.disk_usage(checkpoints).free < needed:
