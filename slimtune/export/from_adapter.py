@@ -18,7 +18,8 @@ from slimtune.export import build, preflight
 from slimtune.export.proof import golden as goldens
 from slimtune.export.proof.golden import Golden
 from slimtune.export.proof.questions import WHERE_LETTERS_ANSWER, Questions
-from slimtune.export.shipment import ExportRequest, Shipment
+from slimtune.export.request import ExportRequest
+from slimtune.export.shipment import Shipment
 from slimtune.models import files as base_model
 from slimtune.models.settings import TorchDtype
 from slimtune.recipe.names import KindName

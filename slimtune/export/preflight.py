@@ -12,7 +12,7 @@ from slimtune.export import model_card
 from slimtune.export.gguf import gguf
 from slimtune.export.modelfile import modelfile
 from slimtune.export.modelfile.chat_templates import bake_chat_template
-from slimtune.export.shipment import ExportRequest
+from slimtune.export.request import ExportRequest
 from slimtune.models import adapter_files, families, files, shapes
 
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from slimtune.core.errors import DOES_NOT_FIT, fail
+from slimtune.core.errors import DOES_NOT_FIT, Problem, SlimtuneError, fail
 from slimtune.core.units import GIB
 from slimtune.models.hardware import Hardware, cpu_threads, precision
 from slimtune.models.settings import LoadSettings
@@ -254,14 +254,21 @@ def _estimate(job: Job, choice: search.Choice, steps: Schedule) -> speed.Estimat
 
 
 def _check_length(request: PlanRequest, data: Data) -> None:
-    limit, lengths = request.model.max_seq_length, data.train
-    overlong = sum(count > request.longest_example for count in lengths.tokens)
-    allowed = math.floor(request.max_overlong * len(lengths.tokens))
-    if lengths.exact and overlong > allowed:
-        longest = math.ceil(lengths.longest / request.cost.sequences)
-        raise fail(
-            f"{overlong} of {len(lengths.tokens)} examples are longer than max_seq_length {limit} "
-            f"(longest: {longest} tokens). Truncation would cut off their answers.",
-            where="model.max_seq_length",
-            fix=f"set model.max_seq_length={longest}, or data.max_overlong to leave such examples out",
-        )
+    limit, problems = request.model.max_seq_length, []
+    for name, lengths, share in (
+        ("examples", data.train, request.max_overlong),
+        ("held-out examples", data.held_out, 1.0),
+    ):
+        if lengths is None or not lengths.exact:
+            continue
+        overlong = sum(count > request.longest_example for count in lengths.tokens)
+        left, longest = len(lengths.tokens) - overlong, math.ceil(lengths.longest / request.cost.sequences)
+        if overlong > math.floor(share * len(lengths.tokens)) or not left:
+            what = f"{overlong} of {len(lengths.tokens)} {name} are longer than max_seq_length {limit} (longest: {longest} tokens)"
+            what += ". Truncation would cut off their answers." if left else ", and none is left"
+            fix = f"set model.max_seq_length={longest}" + (
+                ", or data.max_overlong to leave such examples out" if left else ""
+            )
+            problems.append(Problem(what, "model.max_seq_length", fix))
+    if problems:
+        raise SlimtuneError(problems)

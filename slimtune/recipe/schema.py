@@ -18,7 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """A part of the recipe: unknown keys are errors, and a string is never taken for a number."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class AboutSection(Section):
@@ -42,7 +42,7 @@ class ModelSection(Section):
 class LoraSection(Section):
     rank: int = Field(16, ge=1, le=512)
     alpha: int = Field(32, ge=1)
-    dropout: Share = 0.0
+    dropout: float = Field(0.0, ge=0, lt=1)
     target: Literal["minimal", "standard", "full"] | list[str] = "full"
 
     @field_validator("target")

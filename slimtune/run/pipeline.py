@@ -36,7 +36,7 @@ def run(
 
     # Everything that can be known without a weight in memory: data, lengths, plan.
     prepared = _shown(prepare.prepare(recipe), earlier, console)
-    stages.require_room(prepared)
+    stages.require_room(prepared, resumed=earlier is not None)
     folder = base_model.fetch(recipe.model.base, recipe.model.revision)
     if prepared.tokenizer is None:
         # The tokenizer came with the download: count tokens instead of estimating them, and plan again.
@@ -44,6 +44,7 @@ def run(
     tokenizer = prepared.tokenizer
     if tokenizer is None:
         raise fail(f"{recipe.model.base} has no tokenizer.json", where="model.base", fix="use a model that has one")
+    stages.fetch_twin(prepared)
 
     if earlier is None:
         record = stages.open_record(prepared, tokenizer, sources)

@@ -15,6 +15,8 @@ from slimtune.data.records import Conversation
 from slimtune.data.text import system_problems
 from slimtune.evaluate import items
 from slimtune.evaluate.kinds.kind import Item, Settings
+from slimtune.export import preflight
+from slimtune.export.request import ExportRequest
 from slimtune.models import cards, families
 from slimtune.models import files as base_model
 from slimtune.models import hardware as machines
@@ -154,26 +156,27 @@ def _base_of(recipe: Recipe) -> _Base:
     return _Base(folder, shape, tokenizer)
 
 
+def export_request(recipe: Recipe, folder: Path | None, tokenizer: ChatTokenizer | None) -> ExportRequest | None:
+    """What the recipe wants to be made of the tuned model; None for nothing. folder, tokenizer: as in `Prepared`."""
+    if recipe.export is None:
+        return None
+    return ExportRequest(
+        name=recipe.name,
+        base=recipe.model.base,
+        base_folder=folder,
+        load_in_4bit=recipe.model.load_in_4bit,
+        thinking=recipe.model.thinking,
+        system=recipe.data.system,
+        max_length=recipe.model.max_seq_length,
+        chat_template=tokenizer.template if tokenizer else None,
+        wanted=recipe.export,
+    )
+
+
 def _require_exportable(recipe: Recipe, base: _Base) -> None:
     """Raise SlimtuneError for an export that would fail after training."""
-    if recipe.export is None:
-        return
-    from slimtune.export import preflight
-    from slimtune.export.shipment import ExportRequest
-
-    preflight.require_possible(
-        ExportRequest(
-            name=recipe.name,
-            base=recipe.model.base,
-            base_folder=base.folder,
-            load_in_4bit=recipe.model.load_in_4bit,
-            thinking=recipe.model.thinking,
-            system=recipe.data.system,
-            max_length=recipe.model.max_seq_length,
-            chat_template=base.tokenizer.template if base.tokenizer else None,
-            wanted=recipe.export,
-        )
-    )
+    if request := export_request(recipe, base.folder, base.tokenizer):
+        preflight.require_possible(request)
 
 
 def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card | None) -> _Read:

@@ -13,8 +13,8 @@ from typing import Any
 from slimtune.core import console as consoles
 from slimtune.core import memory, run_record, versions
 from slimtune.core.console import Console
-from slimtune.core.errors import SlimtuneError
-from slimtune.core.files import failure_to_write, writing
+from slimtune.core.errors import Gathered, SlimtuneError
+from slimtune.core.files import existing, failure_to_write, writing
 from slimtune.core.redaction import redact
 from slimtune.core.run_folder import as_dict, as_list
 from slimtune.core.run_record import RunRecord
@@ -26,19 +26,47 @@ from slimtune.export.gguf import gguf
 from slimtune.models import files as base_model
 from slimtune.recipe import loading as recipes
 from slimtune.run import experiment_log, report, resume
-from slimtune.run.prepare import Prepared
+from slimtune.run.prepare import Prepared, export_request
 from slimtune.train.safeguards import checkpoints
 
 
-def require_room(prepared: Prepared) -> None:
-    """Raise SlimtuneError where the disk cannot hold the export, rather than after hours of training."""
-    recipe = prepared.recipe
+def require_room(prepared: Prepared, *, resumed: bool) -> None:
+    """Raise SlimtuneError where the disk cannot hold what the run will write, rather than after hours of training.
+
+    resumed: its checkpoints are there, and make room for the next ones.
+    """
+    recipe, plan = prepared.recipe, prepared.plan
+    needed: dict[Path, int] = {Path(recipe.run.output_dir): 0}
+    if not resumed:
+        lora = prepared.shape.lora_parameters(plan.lora_rank, plan.lora_targets)
+        # One more than are kept, while it is written, and the adapter, which is smaller than a checkpoint.
+        written = plan.save_total_limit + 2
+        needed[Path(recipe.run.output_dir)] += written * checkpoints.most_bytes(lora, 4 * lora)
     if recipe.export is not None:
         merges = 2 if recipe.export.merge_base == "auto" else 1
-        needed = gguf.export_bytes(prepared.shape.total_parameters, recipe.export.gguf, merges)
-        base_model.require_disk_space(Path(recipe.run.output_dir), needed, "the export")
+        parameters = prepared.shape.total_parameters
+        ggufs = gguf.export_bytes(parameters, recipe.export.gguf, 0)
+        needed[Path(recipe.run.output_dir)] += ggufs
+        merged = Path(recipe.export.merged or recipe.run.output_dir)
+        needed[merged] = needed.get(merged, 0) + gguf.export_bytes(parameters, [], merges)
         if recipe.export.merged:
-            model_card.require_own(Path(recipe.export.merged), "export.merged")
+            model_card.require_own(merged, "export.merged")
+    by_disk: dict[int, list[Path]] = {}
+    for folder in needed:
+        by_disk.setdefault(existing(folder).stat().st_dev, []).append(folder)
+    found = Gathered()
+    for folders in by_disk.values():
+        with found:
+            total = sum(needed[folder] for folder in folders)
+            base_model.require_disk_space(folders[0], total, "the run")
+    found.require_none()
+
+
+def fetch_twin(prepared: Prepared) -> None:
+    """Download the 16-bit weights that the export merges into. Raises SlimtuneError where they cannot be had."""
+    request = export_request(prepared.recipe, prepared.folder, prepared.tokenizer)
+    if request is not None and request.wanted.merge_base == "16bit" and request.needs_twin:
+        base_model.fetch(request.twin())
 
 
 def open_record(prepared: Prepared, tokenizer: ChatTokenizer, sources: Mapping[str, str] | None = None) -> RunRecord:

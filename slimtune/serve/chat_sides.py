@@ -18,7 +18,7 @@ from slimtune.evaluate.targets.gguf_target import GgufTarget
 from slimtune.evaluate.targets.opening import Spec
 from slimtune.evaluate.targets.target import Piece, Sampling, Target
 from slimtune.export.check.check_template import compare_templates
-from slimtune.export.shipment import ROOM_FOR_ANSWER
+from slimtune.export.request import ROOM_FOR_ANSWER
 from slimtune.models import families
 from slimtune.models.gguf_header import read_gguf
 from slimtune.serve.chat_model import ChatModel

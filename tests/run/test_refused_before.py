@@ -243,6 +243,21 @@ DATA = {
         "model.max_seq_length",
         "longer than max_seq_length 256",
     ),
+    "held-out examples that are all too long": (
+        lambda it: (
+            it.set(data__eval=it.write("dev", [row | {"input": row["input"] + "長い。" * 300} for row in it.rows["dev"]])),
+        ),
+        "model.max_seq_length",
+        "4 of 4 held-out examples",
+    ),
+    "examples that are all left out": (
+        lambda it: (
+            it.set(data__train=[{"path": it.write("train", [row | {"input": row["input"] + "長い。" * 300} for row in it.rows["train"]])}]),
+            it.set(data__max_overlong=1.0),
+        ),
+        "model.max_seq_length",
+        "none is left",
+    ),
     "a weight that leaves no row": (
         lambda it: it.set(data__train=[{"path": str(it.data / "train.jsonl"), "weight": 0.01}]),
         "data.train[0].path",
@@ -303,6 +318,13 @@ MODEL = {
         "lora.target",
         "listed twice",
     ),
+    "a dropout of everything": (lambda it: it.recipe.update(lora={"dropout": 1.0}), "lora.dropout", "less than 1"),
+    "a gradient norm without a bound": (lambda it: it.set(train__max_grad_norm=float("inf")), "train.max_grad_norm", "inf"),
+    "a card that is too small": (
+        lambda it: (it.set(model__base="unsloth/Qwen3-8B-bnb-4bit"), it.set(budget__vram_gb=2), it.set(data__eval="none.jsonl")),
+        "data.eval",
+        "no such file",
+    ),
     "a tool that is not installed": (lambda it: it.set(run__report_to=["wandb"]), "run.report_to", "not installed"),
 }  # fmt: skip
 
@@ -330,6 +352,19 @@ EXPORT = {
     ),
     "an architecture that is not named": (lambda it: it.model(config={"architectures": None}), "export.gguf", "[]"),
     "rows that no block fits": (lambda it: it.model(config={"intermediate_size": 200}), "export.gguf", "rows of 200"),
+    "layers that nobody knows to be quantised": (
+        lambda it: (
+            it.model(config={"model_type": "llama", "architectures": ["LlamaForCausalLM"]}),
+            it.set(export__gguf=[]),
+        ),
+        "export.merge_base",
+        "which layers of a 'llama' model are quantised at load",
+    ),
+    "a 16-bit twin that is elsewhere": (
+        lambda it: (it.set(model__base="unsloth/Qwen3-0.6B-bnb-4bit"), it.set(export__merge_base="16bit")),
+        "export.merge_base",
+        "is not on this machine",
+    ),
     "a 16-bit twin that nobody knows": (
         lambda it: (
             it.model(config={"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}),
@@ -369,6 +404,14 @@ def test_it_is_refused_by_plan_and_by_train(name, tmp_path, data, monkeypatch):
     assert planned.value.exit_code == 2
     assert " ".join(str(planned.value).split()) == told.removeprefix("error: ")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_is_seen_before_a_run(tmp_path, data, monkeypatch):
+    place = Place(tmp_path, data)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    ended = command_line.train("--recipe", place.save())
+    assert ended.code == 2 and "the run needs 0." in ended.stderr
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_faults_of_several_sections_are_shown_together(tmp_path, data):

@@ -27,6 +27,7 @@ PARTIAL = ".partial-"
 REPLACED = ".replaced-"
 """Begins the name of a whole checkpoint that makes room for a new one of the same step."""
 
+_TEXT_BYTES = 32 * 2**20  # tokenizer (16 MiB for Qwen3), template and trainer state: what is not tensors
 _NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 _REQUIRED = {
     "adapter_model.safetensors": "adapter",
@@ -48,6 +49,12 @@ class Found:
     path: Path | None
     step: int | None
     skipped: tuple[tuple[str, str], ...] = ()
+
+
+def most_bytes(parameters: int, stored: int) -> int:
+    """An upper bound of a checkpoint's size: the trainable parameters, `stored` bytes of them, Adam's two moments of each in
+    fp32, and the tokenizer."""
+    return stored + 8 * parameters + _TEXT_BYTES
 
 
 def verify(folder: Path, name: str | None = None) -> str | None:

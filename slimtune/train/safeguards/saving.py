@@ -22,6 +22,7 @@ from slimtune.train.safeguards.checkpoints import (
     clear_leftovers,
     discard,
     files_of,
+    most_bytes,
     publish,
     seal,
     verify,
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 
 OnSaved = Callable[[int, Path, int, float], None]
 """step, folder, size in bytes, seconds that the saving took."""
-
-_TEXT_BYTES = 32 * 2**20  # tokenizer (16 MiB for Qwen3), template and trainer state: what is not tensors
 
 
 def keep_whole(trainer: Any, on_saved: OnSaved) -> None:
@@ -185,7 +184,8 @@ def _expected_bytes(checkpoints: Path, model: Any) -> int:
     Adam's two moments of each in fp32, and the tokenizer."""
     sizes = [sum(path.stat().st_size for path in files_of(folder)) for _, folder in by_step(checkpoints)]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return max(sizes, default=sum(p.nbytes + 8 * p.numel() for p in trainable) + _TEXT_BYTES)
+    most = most_bytes(sum(p.numel() for p in trainable), sum(p.nbytes for p in trainable))
+    return max(sizes, default=most)
 
 
 def _cannot_write(checkpoints: Path, step: int, needed: int, reason: str) -> SlimtuneError:
