@@ -4,6 +4,7 @@ The folder appears with recipe, plan and manifest, and the manifest is marked co
 """
 
 import datetime
+import errno
 import json
 import os
 import time
@@ -167,8 +168,12 @@ def _named(opening: Path, directory: Path, manifest: dict[str, Any]) -> Path:
             manifest["run_id"] = candidate.name
             files.write_json(opening / "manifest.json", manifest)
             # A folder that another run gave this name meanwhile is not empty, and so is not replaced.
-            with suppress(FileExistsError, NotADirectoryError):
+            try:
                 opening.rename(candidate)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+            else:
                 files.sync_path(candidate.parent)
                 return candidate
     raise FileExistsError(17, "too many runs in one second", str(directory))

@@ -1,6 +1,10 @@
 """A run's folder: recipe first, complete last, nothing reused, no tokens, nothing half-written."""
 
 import json
+import os
+import shutil
+import signal
+import sys
 
 import pytest
 
@@ -106,3 +110,89 @@ def test_what_an_earlier_process_measured_stays(opened):
     with again.phase("export"):
         pass
     assert set(manifest(again)["memory"]["phases"]) == {"train", "export"}
+
+
+def killed_at(moment, opened):
+    """Open a run in a child that is killed at its moment-th change of the file system; False where it has fewer."""
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        seen = 0
+
+        def audit(event, arguments):
+            nonlocal seen
+            writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            if writes or event in ("os.rename", "os.remove", "os.mkdir", "os.symlink"):
+                seen += 1
+                if seen == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(audit)
+        opened()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_run_that_is_killed_while_it_is_opened_leaves_a_whole_folder_or_none(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_record, "git_state", lambda: None)
+    runs, kills = tmp_path / "outputs" / "direct", 0
+    while killed_at(kills + 1, opened):
+        kills += 1
+        for folder in runs.glob("2*"):
+            assert (folder / "recipe.yaml").is_file() and json.loads((folder / "plan.json").read_text("utf-8"))
+            assert json.loads((folder / "manifest.json").read_text("utf-8"))["run_id"] == folder.name
+    assert kills > 10
+    assert (runs / "latest").resolve() == max(runs.glob("2*"), key=lambda folder: folder.stat().st_mtime_ns)
+    # A folder that was just made has no marker that says whose it is.
+    assert [path for path in runs.glob(".opening.*") if (path / "recipe.yaml").exists()] == []
+
+
+def test_two_runs_that_take_a_name_at_once_have_a_folder_each(opened, monkeypatch):
+    monkeypatch.setattr(run_record.os.path, "lexists", lambda path: False)
+    assert opened().directory != opened().directory
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+def test_a_folder_that_has_gone_is_not_made_again(opened, how):
+    record = opened()
+    record.directory.rename(record.directory.with_name("elsewhere"))
+    if how == "removed":
+        shutil.rmtree(record.directory.with_name("elsewhere"))
+    if how == "replaced":
+        record.directory.mkdir()
+    for write in (
+        lambda: record.event("x", "y"),
+        lambda: record.metric({"step": 1}),
+        lambda: record.update(a=1),
+        lambda: record.write_json("x.json", 1),
+        lambda: record.write_lines("x.jsonl", [{}]),
+    ):
+        with pytest.raises(SlimtuneError, match="moved or removed while the run was using it"):
+            write()
+    assert record.directory.exists() == (how == "replaced")
+    assert how != "replaced" or list(record.directory.iterdir()) == []
+
+
+def test_an_interruption_is_told_rather_than_the_folder_that_has_gone_with_it(opened):
+    record = opened()
+    with pytest.raises(KeyboardInterrupt), record.phase("train"):
+        shutil.rmtree(record.directory)
+        raise KeyboardInterrupt
+
+
+def test_a_line_that_was_cut_off_makes_room_for_the_next_one(opened):
+    record = opened()
+    path = record.directory / "events.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"time": "20')
+    record.event("resumed", "again")
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert lines[0] == whole and json.loads(lines[1])["event"] == "resumed" and len(lines) == 2
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "metrics.jsonl"])
+def test_a_full_disk_under_a_line_is_one_sentence(opened, name):
+    record = opened()
+    (record.directory / name).unlink(missing_ok=True)
+    (record.directory / name).symlink_to("/dev/full")
+    with pytest.raises(SlimtuneError, match=r"jsonl: the disk is full\n    → free some space"):
+        record.event("x", "y") if name == "events.jsonl" else record.metric({"step": 1})

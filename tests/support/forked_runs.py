@@ -124,6 +124,11 @@ def nothing():
     pass
 
 
+def workers():
+    """Unsloth's trainer has two workers encode the data, as it does for larger files on a machine with more memory."""
+    os.environ["UNSLOTH_DATASET_NUM_PROC"] = "2"
+
+
 def kill_while_writing(step):
     """All files of a checkpoint are written, but not yet sealed."""
     before(saving, "seal", lambda folder, at: kill() if at == step else None)
