@@ -63,6 +63,7 @@ def export(
         "system": system,
         "max_length": weights.max_length,
         "chat_template": own.template,
+        "tokenizer_folder": own.directory,
         "wanted": wanted,
     }
     found = Gathered()

@@ -7,8 +7,10 @@ refused after hours.
 from dataclasses import replace
 from pathlib import Path
 
+from slimtune.core import inputs
 from slimtune.core.errors import Gathered, Problem, SlimtuneError
 from slimtune.export import model_card
+from slimtune.export.check import check_gguf
 from slimtune.export.gguf import gguf
 from slimtune.export.modelfile import modelfile
 from slimtune.export.modelfile.chat_templates import bake_chat_template
@@ -47,6 +49,8 @@ def require_possible(request: ExportRequest) -> None:
     if request.chat_template is not None:
         with found:
             _require_template(request, request.chat_template)
+    if wanted.gguf and request.chat_template is not None and request.tokenizer_folder is not None:
+        found.add(_end_problems(request.tokenizer_folder, request.chat_template))
     found.require_none()
 
 
@@ -108,3 +112,14 @@ def _require_template(request: ExportRequest, chat_template: str) -> None:
         # The template itself is at fault where nothing else is named.
         problems = [replace(problem, where=problem.where or "model.base") for problem in error.problems]
         raise SlimtuneError(problems, summary=error.summary) from error
+
+
+def _end_problems(folder: Path, chat_template: str) -> list[Problem]:
+    """The converter takes the token that ends generation from tokenizer_config.json, and it must be what ends a turn."""
+    path = folder / "tokenizer_config.json"
+    named = inputs.json_object(path).get("eos_token") if path.is_file() else None
+    ends, meant = named.get("content") if isinstance(named, dict) else named, check_gguf.end_of_turn(chat_template)
+    if not isinstance(ends, str) or meant in (None, ends):
+        return []
+    what = f"eos_token is {ends}, but the chat template ends a turn with {meant}: a GGUF would not stop there"
+    return [Problem(what, str(path), f"use the model that was tuned for chats, or set eos_token to {meant}")]

@@ -20,7 +20,7 @@ class ExportRequest:
 
     base: the base model as the recipe names it; base_folder: where its files are, None where they are on the hub alone.
     load_in_4bit, thinking, system, max_length (tokens) and chat_template (Jinja; None where it is on the hub): as in
-    training. wanted: the recipe's export section, or what was asked for instead.
+    training. tokenizer_folder: whose tokenizer ships, None likewise. wanted: the recipe's export section, or what was asked for instead.
     """
 
     name: str
@@ -31,6 +31,7 @@ class ExportRequest:
     system: str | None
     max_length: int
     chat_template: str | None
+    tokenizer_folder: Path | None
     wanted: ExportSection
 
     @cached_property

@@ -169,6 +169,7 @@ def export_request(recipe: Recipe, folder: Path | None, tokenizer: ChatTokenizer
         system=recipe.data.system,
         max_length=recipe.model.max_seq_length,
         chat_template=tokenizer.template if tokenizer else None,
+        tokenizer_folder=tokenizer.directory if tokenizer else None,
         wanted=recipe.export,
     )
 

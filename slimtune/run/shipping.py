@@ -148,6 +148,7 @@ def _shipment(run: Path, recipe: Recipe, wanted: ExportSection, folder: Path) ->
         system=recipe.data.system,
         max_length=recipe.model.max_seq_length,
         chat_template=ChatTokenizer(folder, recipe.model.thinking).template,
+        tokenizer_folder=run / "adapter" if (run / "adapter" / "tokenizer_config.json").is_file() else folder,
         golden=prompts,
         questions=_questions(run, recipe, wanted),
         wanted=wanted,

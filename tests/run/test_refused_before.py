@@ -100,7 +100,7 @@ class Place:
         self.rows["test"][line - 1]["meta"] = {key: value for key, value in meta.items() if value is not None}
         self.set(evaluate__data=self.write("test"))
 
-    def model(self, *, config=None, without=(), template=None, name="model"):
+    def model(self, *, config=None, without=(), template=None, eos=None, name="model"):
         """A copy of the built-in model without weights, with other values in its config.json."""
         folder = self.folder / name
         shutil.copytree(
@@ -109,6 +109,9 @@ class Place:
         if config:
             path = folder / "config.json"
             path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | config), encoding="utf-8")
+        if eos is not None:
+            path = folder / "tokenizer_config.json"
+            path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"eos_token": eos}), encoding="utf-8")
         if template is not None:
             (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
         self.set(model__base=str(folder))
@@ -372,6 +375,11 @@ EXPORT = {
         ),
         "export.merge_base",
         "no 16-bit twin",
+    ),
+    "a token that ends generation elsewhere": (
+        lambda it: it.model(eos="<|endoftext|>"),
+        "tokenizer_config.json: ",
+        "the chat template ends a turn with <|im_end|>",
     ),
     "a chat template that thinks in its own way": (
         lambda it: it.model(
