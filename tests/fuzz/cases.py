@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
+import functools
 import itertools
 import os
 import re
@@ -20,6 +22,8 @@ from slimtune.cli import app
 from slimtune.core import defects
 
 OUTPUTS = ("--out", "--output", "-o", "--plot", "--html", "--merged")
+OWN = ("home/cache*", "home/state*", "home/config*")
+"""Caches, and what libraries note."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _WARNING = re.compile(r"^\S*\w+Warning: ", re.MULTILINE)
 
@@ -94,21 +98,31 @@ def run(case: Case, *, seconds: int = 20) -> Outcome:
         named = [_named(folder, value) for value in _outputs(argv)]
         overwrites = "--overwrite" in argv
 
-        def allowed(path: str) -> bool:
-            patterns = (*scene.writes, "home/state/**", "home/cache/**", "home/config/matplotlib/**")
-            if any(fnmatch.fnmatchcase(path, one) or one.startswith(f"{path}/") for one in patterns):
-                return True
-            return any(path == one or path.startswith(f"{one}/") or one.startswith(f"{path}/") for one in named)
-
-        sandbox = Sandbox(folder, seconds, http=content)
-        outcome = sandbox.run(app.train_unsloth if scene.train else app.main, argv, allowed)
+        outcome = Sandbox(folder, seconds, http=content).run(app.train_unsloth if scene.train else app.main, argv)
+        fine = _nothing if outcome.code == 2 and not scene.begins else functools.partial(_is_own, scene, named)
+        changes = [
+            change
+            for change in outcome.changes
+            if not any(fnmatch.fnmatchcase(change[1], one) for one in OWN) and not fine(change[1])
+        ]
         kept = [
             name for name in content if not name.startswith("http/") and _is_precious(name, scene, named, overwrites)
         ]
-        lost = [f"changed: {name}" for name in kept if _differs(folder / name, content[name])]
-        return Outcome(outcome.code, outcome.stdout, outcome.stderr, (*outcome.changes, *lost), outcome.log)
+        changes += [("changed", name) for name in kept if _differs(folder / name, content[name])]
+        return dataclasses.replace(outcome, changes=tuple(changes))
     finally:
         shutil.rmtree(folder)
+
+
+def _nothing(path: str) -> bool:
+    return False
+
+
+def _is_own(scene: Scene, named: list[str], path: str) -> bool:
+    """Whether a path of the sandbox is what the command is to write, or above it or in it."""
+    if any(fnmatch.fnmatchcase(path, one) or one.startswith(f"{path}/") for one in scene.writes):
+        return True
+    return any(path == one or path.startswith(f"{one}/") or one.startswith(f"{path}/") for one in named)
 
 
 def _is_precious(name: str, scene: Scene, named: list[str], overwrites: bool) -> bool:
@@ -170,7 +184,7 @@ def fault(outcome: Outcome) -> str:
         if not (len(errors) == 1 or said.startswith("Usage: ")) and not outcome.stdout:
             return f"{len(errors)} errors are said where one is to be"
     if outcome.changes:
-        return f"files are not as they were: {', '.join(outcome.changes[:5])}"
+        return f"files are not as they were: {', '.join(map(': '.join, outcome.changes[:5]))}"
     return ""
 
 

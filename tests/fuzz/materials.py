@@ -316,6 +316,25 @@ def sample(*names: str) -> Files:
     return {f"work/{Path(name).name}": (ROOT / "data/samples" / name).read_bytes() for name in names}
 
 
+@functools.cache
+def tables() -> Files:
+    """The same few rows as CSV, TSV, one JSON value and Parquet."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"instruction": f"問い{number}：「x」", "output": f"答え, {number}"} for number in range(3)]
+    named = ["instruction,output", *(f'"{row["instruction"]}","{row["output"]}"' for row in rows)]
+    tabbed = ["instruction\toutput", *(f"{row['instruction']}x\t{row['output']}" for row in rows)]
+    parquet = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row | {"input": "表"} for row in rows]), parquet)
+    return COMMON | {
+        "work/a.csv": "\n".join(named).encode(),
+        "work/b.tsv": "\n".join(tabbed).encode(),
+        "work/c.json": as_json([row | {"input": "値"} for row in rows]),
+        "work/d.parquet": parquet.getvalue().to_pybytes(),
+    }
+
+
 def stored() -> bytes:
     return as_lines(
         {"id": "1", "text": "答えはbです。", "gold": "b", "mode": "direct", "labels": ["a", "b", "c", "d"]},

@@ -22,6 +22,11 @@ class Scene:
     writes: tuple[str, ...] = ()
     train: bool = False
 
+    @property
+    def begins(self) -> bool:
+        """Whether what it has done stays when it fails, so that it can go on."""
+        return "work/outputs/**" in self.writes or any(one.endswith(".teacher.jsonl") for one in self.writes)
+
 
 _ASK = {
     "--kind": "multiple_choice", "--mode": "direct", "--permutations": "2", "--votes": "1", "--temperature": "0.7",
@@ -64,6 +69,7 @@ SCENES: dict[str, Scene] = {
     "data check": Scene(m.data, ("data", "check", "rows.jsonl", "--against", "test.jsonl"), {"--model": "builtin:tiny-qwen3", "--max-seq-length": "128", "--format": "input_output", "--no-secrets": "", "--limit": "3", "--plot": "new.png", "--json": "", "--strict": ""}),
     "data check of a recipe": Scene(m.local_model, ("data", "check", "--recipe", "recipe.yaml"), {"--json": ""}),
     "data check of layouts": Scene(lambda: COMMON | m.sample("alpaca.jsonl", "sharegpt.jsonl", "messages.jsonl"), ("data", "check", "alpaca.jsonl", "sharegpt.jsonl", "messages.jsonl")),
+    "data check of tables": Scene(m.tables, ("data", "check", "a.csv", "b.tsv", "c.json", "d.parquet")),
     "data check of preferences": Scene(lambda: COMMON | m.sample("preferences.jsonl"), ("data", "check", "preferences.jsonl")),
     "data preview": Scene(lambda: COMMON | {"work/chats.jsonl": m.as_lines(*m.CHATS)}, ("data", "preview", "chats.jsonl"), {"-n": "2", "--random": "", "--seed": "1", "--line": "2", "--model": "builtin:tiny-qwen3", "--thinking": "", "--max-seq-length": "32", "--html": "new.html"}),
     "data preview of a folder": Scene(lambda: m.model_folder() | {"work/chats.jsonl": m.as_lines(*m.CHATS[:1])}, ("data", "preview", "chats.jsonl", "--model", "model"), {"--html": "new.html"}),
