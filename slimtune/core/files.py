@@ -88,7 +88,7 @@ def failure_to_write(error: BaseException) -> OSError | None:
 
 def short(name: str) -> str:
     """The name's first 150 bytes: with an addition it is still a valid name."""
-    return name.encode()[:150].decode(errors="ignore")
+    return os.fsencode(name)[:150].decode(errors="ignore")
 
 
 def is_partial(name: str) -> bool:
@@ -122,7 +122,15 @@ def _linked(partial: Path, path: Path) -> bool:
 def write_text(path: Path, text: str, *, replace: bool = True) -> None:
     """Write UTF-8 text with its line ends as they are, without the keys that this process knows."""
     with staged(path, replace=replace) as partial:
-        partial.write_text(without_keys(text), encoding="utf-8", newline="\n")
+        partial.write_bytes(encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """Text as every file of ours holds it: UTF-8, without the keys that this process knows.
+
+    Half a character, as in the name of a file that is not UTF-8, is written out as \\udcff, which JSON reads as the same.
+    """
+    return without_keys(text).encode("utf-8", "backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -145,7 +153,7 @@ def append_line(path: Path, line: str) -> None:
             whole -= 1
         if whole < size:
             file.truncate(whole)
-        rest = line.encode() + b"\n"
+        rest = encoded(line + "\n")
         while rest:  # a disk that is nearly full takes a part of it
             rest = rest[file.write(rest) :]
 

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from slimtune.core.errors import fail
-from slimtune.core.files import existing, staged, writing
-from slimtune.core.redaction import without_keys
+from slimtune.core.files import encoded, existing, staged, writing
 
 SOFTWARE = "Slimtune"
 """What a picture's `Software` says: with it, `made_here` knows the picture again."""
@@ -88,7 +87,7 @@ def write(
     Text becomes UTF-8 with its line ends as they are, without the keys that this process knows.
     Raises SlimtuneError for other content that must not be replaced, and as `staged_file` does.
     """
-    whole = without_keys(content).encode() if isinstance(content, str) else content
+    whole = encoded(content) if isinstance(content, str) else content
     if holds(target, whole):
         return False
     with writing(target):

@@ -21,6 +21,7 @@ from typing import Self
 import psutil
 
 from slimtune.core.errors import SlimtuneError, fail
+from slimtune.core.files import encoded
 from slimtune.core.processes import children_end_with_us, process_runs
 from slimtune.core.redaction import redacted_command
 from slimtune.core.run_record import now
@@ -123,7 +124,7 @@ class RunLock:
         command = " ".join(redacted_command(self.command))
         owner = Owner(process.pid, host, process.create_time(), now(), command)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(asdict(owner), ensure_ascii=False).encode() + b"\n", 0)
+        os.pwrite(descriptor, encoded(json.dumps(asdict(owner), ensure_ascii=False) + "\n"), 0)
         os.fsync(descriptor)
 
     def _held(self, owner: Owner | None) -> SlimtuneError:

@@ -19,7 +19,7 @@ from slimtune.core import files, output_folders
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.git import git_state
 from slimtune.core.memory import Meter
-from slimtune.core.redaction import redact, redacted_command, without_keys
+from slimtune.core.redaction import redact, redacted_command
 
 OPENING = "opening"
 """Begins, after a dot, the name of a run's folder that is being made."""
@@ -103,7 +103,7 @@ class RunRecord:
         self.update(status=status, finished=finished, complete=status == "complete")
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        files.append_line(self.path(name), without_keys(json.dumps(record, ensure_ascii=False)))
+        files.append_line(self.path(name), json.dumps(record, ensure_ascii=False))
 
 
 def open_run(

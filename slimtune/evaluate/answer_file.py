@@ -8,8 +8,7 @@ from typing import Any
 
 from slimtune.core import inputs, run_folder
 from slimtune.core.errors import fail
-from slimtune.core.files import write_lines, writing
-from slimtune.core.redaction import without_keys
+from slimtune.core.files import encoded, write_lines, writing
 
 _MOST_BYTES = 2**32  # a file of answers is read whole
 _ELSEWHERE = "move it elsewhere: answers are kept under this name"
@@ -48,7 +47,7 @@ class AnswerFile:
                 end = file.seek(0, os.SEEK_END)
                 try:
                     # Of a call's bytes, a nearly full disk takes a part only.
-                    left = memoryview(without_keys(lines).encode())
+                    left = memoryview(encoded(lines))
                     while left:
                         left = left[file.write(left) :]
                     os.fsync(descriptor)

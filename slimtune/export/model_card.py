@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.markdown import plain
 from slimtune.recipe.names import LANGUAGE, LICENSE
 
 CARD = "README.md"
@@ -54,7 +55,7 @@ def model_card(
     front["tags"] = list(dict.fromkeys(["slimtune", *tags]))
     matter = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=10_000)
     terms = f"as its base model: {license}" if license else "not known here: look it up at the base model"
-    return f"---\n{matter}---\n\n# {name}\n\nFine-tuned from {told} with Slimtune.\n\nLicence: {terms}.\n"
+    return f"---\n{matter}---\n\n# {name}\n\nFine-tuned from {plain(told)} with Slimtune.\n\nLicence: {terms}.\n"
 
 
 def base_reference(base_model: str) -> tuple[str, str]:

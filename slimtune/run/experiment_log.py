@@ -14,6 +14,7 @@ from typing import Any
 from slimtune.core import inputs
 from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, mapping
+from slimtune.core.visible import visible
 from slimtune.evaluate import kinds
 from slimtune.run.report.values import difference, duration
 
@@ -48,7 +49,7 @@ def write(run_dir: Path) -> Path:
         verdict=verdict,
         unreadable=[text.partition(": ")[0] for text in unreadable],
         directory=run_dir,
-        command=shlex.join(map(str, as_list(manifest.get("command")))),
+        command=_fenced(shlex.join(map(str, as_list(manifest.get("command"))))),
         labels=_labels(as_dict(manifest.get("data")), verdict),
         notes=_handwritten(path),
         missing=MISSING,
@@ -62,7 +63,7 @@ def write(run_dir: Path) -> Path:
 
 
 def _shown(value: Any) -> str:
-    """A value as the template prints it: it can neither end a table cell nor become HTML. Text marked safe is kept."""
+    """A value as the template prints it: it ends no table cell or code and is no HTML or link. Text marked safe is kept."""
     from jinja2 import Undefined
     from markupsafe import Markup
 
@@ -75,14 +76,23 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "はい" if value else "いいえ"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("|", "\\|").replace("\n", " ")
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", visible(" ".join(text.splitlines())).replace("`", "'"))
+    # Backslashes before a bar or a bracket would take away the meaning of the one that is added.
+    return re.sub(r"(\\*)(\||\](?=[(\[]))", r"\1\1\\\2", text)
+
+
+def _fenced(command: str) -> str:
+    """A block of code, with a fence that is longer than any in it; "" for no command."""
+    fence = "`" * max(3, *(1 + len(run) for run in re.findall("`+", command)), 0)
+    return f"{fence}sh\n{visible(command)}\n{fence}" if command else ""
 
 
 def _handwritten(path: Path) -> str:
     """What a person wrote under the last heading of an existing log."""
     if not inputs.exists(path):
         return "\n"
-    _, heading, notes = inputs.read_text(path).partition(NOTES_HEADING)
+    # What is not UTF-8 stays as \xe9: these are a person's words.
+    _, heading, notes = inputs.read_bytes(path).decode("utf-8", "backslashreplace").partition(NOTES_HEADING)
     return notes.removeprefix("\n") if heading and notes.strip() else "\n"
 
 

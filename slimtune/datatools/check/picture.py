@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from slimtune.core import outputs
 from slimtune.core.findings import LEVELS
+from slimtune.core.visible import visible
 from slimtune.datatools.check.check import Report
 from slimtune.datatools.check.rendering import closing, label_shares
 
@@ -129,4 +130,5 @@ def _plain(axes: Axes) -> None:
 
 
 def _ascii(text: str) -> str:
-    return text.encode("ascii", "replace").decode()
+    # Two dollars would be a formula to matplotlib.
+    return visible(text).encode("ascii", "replace").decode().replace("$", r"\$")

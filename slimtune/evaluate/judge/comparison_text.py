@@ -1,10 +1,9 @@
 """A comparison as rows for a terminal and as Markdown; run/report/comparison.py makes the page."""
 
-import html
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from slimtune.core.markdown import plain
 from slimtune.core.units import plural
 from slimtune.evaluate import kinds
 from slimtune.evaluate.judge import pairwise
@@ -12,9 +11,6 @@ from slimtune.evaluate.judge.difference import readable
 from slimtune.evaluate.judge.text import excerpt, signed
 from slimtune.evaluate.kinds.kind import Kind
 
-_MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
-# What begins a tag or an entity; "p < 0.001" is neither.
-_HTML = re.compile(r"<(?=[A-Za-z/!?])|&(?=[#\w])")
 _EXCERPT = 200
 
 Result = Mapping[str, Any]
@@ -106,14 +102,14 @@ def kind_of(result: Result) -> Kind:
 def as_markdown(result: Result, *, most: int = 30) -> str:
     """The comparison as GitHub Markdown, with at most so many of the flipped items and the number of the others."""
     names = [one["name"] for one in result["contenders"]]
-    blocks = [f"# {_text(title(result))}", f"Reference: **{_text(names[0])}**."]
+    blocks = [f"# {plain(title(result))}", f"Reference: **{plain(names[0])}**."]
     blocks.append(_list(pair["sentence"] for pair in against_reference(result)))
     if result["notes"]:
         blocks.append(_list(f"Note: {note}" for note in result["notes"]))
     blocks.append(_table(as_rows(result)))
     if len(names) > 2:
         rows = [
-            (f"**{_text(name)}**", *(f"{cell['text']} (p {cell['p']})" if cell else "" for cell in cells))
+            (f"**{plain(name)}**", *(f"{cell['text']} (p {cell['p']})" if cell else "" for cell in cells))
             for name, cells in matrix(result)
         ]
         blocks += ["## Each against each", matrix_caption(result)]
@@ -135,25 +131,20 @@ def _flips(result: Result, names: Sequence[str], most: int) -> str:
         rows.append((flip["id"], *(flip[key] for key in golds), *told, prompt))
     rest = len(result["flips"]) - most
     more = f"\n\nAnd {rest} more." if rest > 0 else ""
-    summary = _text(kind.apart(len(result["flips"]), result["n"]))
+    summary = plain(kind.apart(len(result["flips"]), result["n"]))
     return f"<details>\n<summary>{summary}</summary>\n\n{_table(rows)}{more}\n\n</details>"
 
 
 def _list(texts: Iterable[str]) -> str:
-    return "\n".join(f"- {_text(text)}" for text in texts)
+    return "\n".join(f"- {plain(text)}" for text in texts)
 
 
 def _table(rows: Sequence[Sequence[str]], *, marked: bool = False) -> str:
     """A Markdown table of texts; marked: the cells below the header are Markdown already."""
     header, *body = rows
-    lines = ["| " + " | ".join(_text(cell) for cell in header) + " |", "|" + " --- |" * len(header)]
-    lines += ["| " + " | ".join(cell if marked else _text(cell) for cell in row) + " |" for row in body]
+    lines = ["| " + " | ".join(plain(cell) for cell in header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(cell if marked else plain(cell) for cell in row) + " |" for row in body]
     return "\n".join(lines)
-
-
-def _text(text: object) -> str:
-    """Text that stays text in Markdown, in a table as elsewhere."""
-    return _HTML.sub(lambda found: html.escape(found[0]), _MARKDOWN.sub(r"\\\1", " ".join(str(text).split())))
 
 
 def _p(value: float) -> str:
