@@ -1,13 +1,15 @@
 """Read a run's folder: the whole of it, or file by file where parts are missing or broken."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 
+T = TypeVar("T")
 _RECORDS = ("manifest.json", "plan.json", "recipe.yaml")
 MODEL = ("base", "revision", "load_in_4bit", "max_seq_length", "thinking")
 """What loading a run's model needs of its recipe."""
@@ -50,9 +52,12 @@ def read(directory: Path) -> RecordedRun:
 
 
 def mapping(run_dir: Path, name: str, unreadable: list[str]) -> dict[str, Any]:
-    """A JSON or YAML file's mapping; empty if the file is missing, or unreadable and then named in `unreadable`."""
+    """A JSON or YAML file's mapping; empty if the file is missing, or unreadable and then named in `unreadable`.
+
+    A file that is named there already is not read.
+    """
     path = run_dir / name
-    if not inputs.exists(path):
+    if not inputs.exists(path) or _is_named(name, unreadable):
         return {}
     problems: list[Problem] = []
     content = _content(path, problems)
@@ -72,12 +77,36 @@ def required(run_dir: Path, name: str) -> dict[str, Any]:
 def lines(run_dir: Path, name: str, unreadable: list[str]) -> list[dict[str, Any]]:
     """The objects of a JSONL file. A last line that the end of the process cut off is left out."""
     path = run_dir / name
-    if not inputs.exists(path):
+    if not inputs.exists(path) or _is_named(name, unreadable):
         return []
     problems: list[Problem] = []
     rows = _rows(path, problems)
     unreadable += [_within(run_dir, problem) for problem in problems]
     return rows
+
+
+def forgiving(render: Callable[[list[str]], T], names: Sequence[str]) -> T:
+    """What `render` makes of a run's folder, without the files whose content it cannot use: these are unreadable too.
+
+    render: gets the list `unreadable` for `mapping` and `lines`. names: of the files that it reads with them. Somebody may
+    have edited a value that no reader checks, and it shows only where it is used.
+    """
+    from jinja2 import TemplateError
+
+    unusable = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, TemplateError)
+    with contextlib.suppress(*unusable):
+        return render([])
+    broken = list(names)
+    for name in names:
+        others = [other for other in broken if other != name]
+        with contextlib.suppress(*unusable):
+            render([f"{other}: " for other in others])
+            broken = others
+    return render([f"{name}: holds something that Slimtune did not write" for name in broken])
+
+
+def _is_named(name: str, unreadable: list[str]) -> bool:
+    return any(text.startswith(f"{name}: ") for text in unreadable)
 
 
 def read_lines(path: Path, *, fix: str, content: bytes | None = None, like: str = "") -> list[dict[str, Any]]:

@@ -13,13 +13,14 @@ from typing import Any
 
 from slimtune.core import inputs
 from slimtune.core.files import write_text
-from slimtune.core.run_folder import as_dict, as_list, mapping
+from slimtune.core.run_folder import as_dict, as_list, forgiving, mapping
 from slimtune.core.visible import visible
 from slimtune.evaluate import kinds
 from slimtune.run.report.values import difference, duration
 
 FILE_NAME = "experiment_log.md"
 MISSING = "記録なし"
+_FILES = ("manifest.json", "plan.json", "recipe.yaml", "eval/verdict.json")
 NOTES_HEADING = "## 所感・次のアクション"
 _JST = timezone(timedelta(hours=9))
 
@@ -36,30 +37,33 @@ def write(run_dir: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    unreadable: list[str] = []
-    manifest, plan, recipe, verdict = (
-        mapping(run_dir, name, unreadable)
-        for name in ("manifest.json", "plan.json", "recipe.yaml", "eval/verdict.json")
-    )
     path = run_dir / FILE_NAME
-    content = environment.get_template("experiment_log.md.jinja").render(
-        manifest=manifest,
-        plan=plan,
-        recipe=recipe,
-        verdict=verdict,
-        unreadable=[text.partition(": ")[0] for text in unreadable],
-        directory=run_dir,
-        command=_fenced(shlex.join(map(str, as_list(manifest.get("command"))))),
-        labels=_labels(as_dict(manifest.get("data")), verdict),
-        notes=_handwritten(path),
-        missing=MISSING,
-        date=_date,
-        duration=partial(duration, units=("時間", "分", "秒"), otherwise=MISSING),
-        difference=difference,
-        summary_rows=kinds.table,
-    )
-    write_text(path, content)
+    template, notes = environment.get_template("experiment_log.md.jinja"), _handwritten(path)
+
+    def render(unreadable: list[str]) -> str:
+        return template.render(notes=notes, **_facts(run_dir, unreadable))
+
+    write_text(path, forgiving(render, _FILES))
     return path
+
+
+def _facts(run_dir: Path, unreadable: list[str]) -> dict[str, Any]:
+    manifest, plan, recipe, verdict = (mapping(run_dir, name, unreadable) for name in _FILES)
+    return {
+        "manifest": manifest,
+        "plan": plan,
+        "recipe": recipe,
+        "verdict": verdict,
+        "unreadable": [text.partition(": ")[0] for text in unreadable],
+        "directory": run_dir,
+        "command": _fenced(shlex.join(map(str, as_list(manifest.get("command"))))),
+        "labels": _labels(as_dict(manifest.get("data")), verdict),
+        "missing": MISSING,
+        "date": _date,
+        "duration": partial(duration, units=("時間", "分", "秒"), otherwise=MISSING),
+        "difference": difference,
+        "summary_rows": kinds.table,
+    }
 
 
 def _shown(value: Any) -> str:

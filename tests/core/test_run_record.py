@@ -196,3 +196,12 @@ def test_a_full_disk_under_a_line_is_one_sentence(opened, name):
     (record.directory / name).symlink_to("/dev/full")
     with pytest.raises(SlimtuneError, match=r"jsonl: the disk is full\n    → free some space"):
         record.event("x", "y") if name == "events.jsonl" else record.metric({"step": 1})
+
+
+def test_names_that_are_not_utf_8_are_recorded(tmp_path):
+    record = run_record.open_run(
+        tmp_path, "direct", recipe="", plan={}, command=["slimtune", "caf\udce9.yaml"], hashes={"caf\udce9": "0"}
+    )
+    record.event("read", "caf\udce9.yaml")
+    assert manifest(record)["command"] == ["slimtune", "caf\udce9.yaml"]
+    assert r"caf\udce9.yaml" in (record.directory / "events.jsonl").read_text("utf-8")

@@ -372,6 +372,7 @@ def test_a_model_card_is_read_back(tmp_path):
         "base_model": "Qwen/Qwen3-8B", "license": "apache-2.0", "language": ["ja", "no"], "tags": ["slimtune", "law"],
     }  # fmt: skip
     assert licence_of(tmp_path) == "apache-2.0"
+    assert "from \\[x\\](h) with" in model_card("law", base_model="/a/[x](h)", license=None)
     unknown = model_card("law", base_model="/home/someone/models/mine", license=None)
     assert "license:" not in unknown and "not known" in unknown and "someone" not in unknown
     assert base_reference("/home/someone/models/mine") == ("general.base_model.0.name", "mine")

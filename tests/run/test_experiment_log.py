@@ -118,3 +118,32 @@ def test_values_can_neither_end_a_cell_nor_become_html(run):
     text = experiment_log.write(run).read_text(encoding="utf-8")
     assert "| オプティマイザ | x \\| y &lt;script>alert(1)&lt;/script> | トレーナーの実際の値 |" in text
     assert "<script" not in text
+
+
+def test_values_can_neither_end_code_nor_become_a_link(run):
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    manifest["name"] = "a`b\u202e ![x](http://h)"
+    manifest["trainer"]["optim"] = r"a\|b"
+    manifest["command"] = ["slimtune", "train", "```\n# head\n````\n", "\x1b[31m"]
+    (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    log = sections(experiment_log.write(run).read_text(encoding="utf-8"))
+    assert r"`a'b\u202e ![x\](http://h)/" in log["実験ID"]
+    assert r"| a\\\|b |" in log["主要ハイパーパラメータ"]
+    command = log["評価コマンドと結果"]
+    assert command.startswith("`````sh\nslimtune train '```\n# head\n````\n'") and r"\x1b[31m" in command
+    assert list(log) == HEADINGS
+
+
+def test_notes_that_are_not_utf_8_stay(run):
+    path = experiment_log.write(run)
+    path.write_bytes(path.read_bytes() + b"\nna\xefve\n")
+    assert "na\\xefve\n" in experiment_log.write(run).read_text(encoding="utf-8")
+
+
+def test_a_value_of_another_type_leaves_out_its_file_alone(run):
+    path = run / "eval" / "verdict.json"
+    verdict = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**verdict, "base": {**verdict["base"], "label_mass": ["x"]}}), encoding="utf-8")
+    log = sections(experiment_log.write(run).read_text(encoding="utf-8"))
+    assert "読み取れなかったファイル: eval/verdict.json" in log["実験ID"]
+    assert "| 学習 | 311 | 98304 | 622 |" in log["データファイル"]

@@ -8,7 +8,7 @@ import shlex
 from functools import partial
 from pathlib import Path
 
-from slimtune.core import pages
+from slimtune.core import pages, run_folder
 from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, at, lines, mapping
 from slimtune.evaluate import kinds
@@ -17,6 +17,11 @@ from slimtune.run.report import answers, charts, facts, values, verdict
 
 FILE_NAME = "report.html"
 _EVENTS_SHOWN = 200
+_FILES = (
+    *("manifest.json", "plan.json", "recipe.yaml", "mask_audit.json", "events.jsonl"),
+    *(f"eval/{name}" for name in ("verdict.json", "contamination.json", "base.jsonl", "tuned.jsonl", "items.jsonl")),
+    *("eval/samples.jsonl", "export.unverified/parity.json", "export/parity.json"),
+)
 
 
 def write(run_dir: Path) -> Path:
@@ -27,7 +32,10 @@ def write(run_dir: Path) -> Path:
 
 def render(run_dir: Path) -> str:
     """The report as HTML. Files that are missing or cannot be read leave a remark where their content would be."""
-    unreadable: list[str] = []
+    return run_folder.forgiving(partial(_page, run_dir), _FILES)
+
+
+def _page(run_dir: Path, unreadable: list[str]) -> str:
     read, read_lines = partial(mapping, run_dir, unreadable=unreadable), partial(lines, run_dir, unreadable=unreadable)
     manifest, plan, recipe, audit = map(read, ("manifest.json", "plan.json", "recipe.yaml", "mask_audit.json"))
     judged, found = map(read, ("eval/verdict.json", "eval/contamination.json"))

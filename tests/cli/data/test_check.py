@@ -109,7 +109,9 @@ def test_kinds_with_many_findings_are_cut_and_say_so(tmp_path):
 
 def test_the_picture_is_drawn(tmp_path):
     planted.write(tmp_path / "a.jsonl")
-    check(tmp_path / "a.jsonl", "--plot", tmp_path / "out/a.png", code=2)
+    formula = tmp_path / "$\\frac{$.jsonl"  # to matplotlib
+    planted.write(formula)
+    check(tmp_path / "a.jsonl", formula, "--plot", tmp_path / "out/a.png", code=2)
     assert (tmp_path / "out/a.png").read_bytes().startswith(b"\x89PNG")
     check(tmp_path / "a.jsonl", "--plot", tmp_path / "out/a.png", code=2)  # a picture of ours is replaced
     empty = tmp_path / "empty.jsonl"

@@ -48,6 +48,14 @@ def test_markdown(three):
     assert {line.replace("\\|", "").count("|") for line in table} == {5, 7}
 
 
+def test_names_that_steer_stay_text():
+    result = compare([choice("base`|\u202e\x1b[2J", range(40)), choice("[x](javascript:y)", range(5, 60))])
+    markdown, html = as_markdown(result), as_html(result)
+    assert r"| base\`\|\\u202e\\x1b\[2J | \[x\](javascript:y) |" in markdown
+    assert r"base`|\u202e\x1b[2J" in html and "href" not in html.partition("</head>")[2]
+    assert not set(markdown + html) & set("\u202e\x1b")
+
+
 def test_markdown_and_page_without_flips():
     result = compare([choice("one", range(5)), choice("two", range(5))])
     assert "Where they differ" not in as_markdown(result)

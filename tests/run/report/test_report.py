@@ -203,6 +203,23 @@ def test_a_broken_file_is_named_and_the_rest_shown(run):
     assert "115 / 120" in seen.sections["before-after"]
 
 
+def test_a_value_of_another_type_leaves_out_its_file_alone(run):
+    path = run / "eval" / "verdict.json"
+    verdict = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**verdict, "tuned": {**verdict["tuned"], "label_mass": ["x"]}}), encoding="utf-8")
+    seen = page(run)
+    assert "eval/verdict.json: " in seen.sections["unreadable"]
+    assert "manifest.json" not in seen.sections["unreadable"]
+    assert "622 of 98,304 tokens" in seen.sections["mask"]
+
+
+def test_marks_of_direction_and_escapes_are_visible(run):
+    change_manifest(run, name="\u202eevil\u2066\x1b[31m")
+    html = report.write(run).read_text(encoding="utf-8")
+    assert r"\u202eevil\u2066\x1b[31m" in html
+    assert not set(html) & set("\u202e\u2066\x1b")
+
+
 def test_a_collapse_is_shown_in_the_colour_of_a_warning(run):
     path = run / "eval" / "verdict.json"
     verdict = json.loads(path.read_text(encoding="utf-8"))
