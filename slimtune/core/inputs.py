@@ -25,6 +25,7 @@ from slimtune.core.file_kinds import recognised
 SMALL_FILE_BYTES = 256 * 2**20
 # Answers, metrics and events of a run, a line each.
 LINES_BYTES = 4 * 2**30
+_BLOCK_BYTES = 2**20
 MAX_DEPTH = 100
 MOST_DIGITS = 300
 """Of a whole number: a longer one is no float, and from 4,300 digits on Python refuses it."""
@@ -71,6 +72,8 @@ def reading(path: Path) -> Iterator[None]:
         if error.errno == errno.ENXIO:  # a socket
             raise fail(_NO_FILE, where=str(path), fix=_SAVE) from None
         raise fail(f"cannot be read: {error.strerror or error}", where=str(path)) from None
+    except MemoryError as error:
+        raise fail(reason(error), where=str(path)) from None
     except UnicodeEncodeError:
         raise fail("a path cannot contain half a character (a lone surrogate)", where=str(path)) from None
     except ValueError as error:
@@ -101,12 +104,21 @@ def _mode(path: Path | str, is_kind: Callable[[int], bool], *, follow: bool = Tr
         return False
 
 
+def up_to(file: BufferedReader, most: int) -> bytes:
+    """The next bytes of a file, at most so many. `read(most)` would take the memory for all of them beforehand."""
+    expected = os.fstat(file.fileno()).st_size - file.tell()
+    content = file.read(min(most, max(0, expected) + 1))
+    while expected < len(content) < most and (more := file.read(min(most - len(content), _BLOCK_BYTES))):
+        content += more
+    return content
+
+
 def read_bytes(path: Path, *, most: int = SMALL_FILE_BYTES) -> bytes:
     """A regular file's content. most: bytes; a larger file is refused before it is read."""
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         # A file of /proc has no size and may have no end.
-        content = file.read(most + 1) if size <= most else b""
+        content = up_to(file, most + 1) if size <= most else b""
         if size > most or len(content) > most:
             what = f"the file has {max(size, len(content)):,} bytes, more than the {most:,} that such a file may have"
             raise fail(what, where=str(path))

@@ -94,7 +94,7 @@ def _content(path: str, problems: list[Problem]) -> bytes | None:
                 problems.append(Problem(told, path, "write it as JSONL (UTF-8), one object per line, or split it"))
                 return None
             # What is recognised is refused, by `decode`, for its first bytes.
-            return head if what and not parquet else head + file.read(_MOST_BYTES)
+            return head if what and not parquet else head + inputs.up_to(file, _MOST_BYTES)
     except SlimtuneError as error:
         missing = error.problems[0].what == inputs.MISSING
         problems += [_no_such_file(path)] if missing or inputs.is_folder(path) else error.problems

@@ -2,10 +2,13 @@
 
 import json
 import os
+import resource
 import socket
 import struct
+from pathlib import Path
 
 import pytest
+from support import unprivileged
 
 from slimtune.core import inputs
 from slimtune.core.errors import SlimtuneError
@@ -52,6 +55,22 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path):
     with path.open("wb") as file:
         file.truncate(2**40)
     assert refusal(inputs.read_bytes, path).what.startswith("the file has 1,099,511,627,776 bytes, more than")
+
+
+def test_no_more_memory_is_taken_than_a_file_has(tmp_path):
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(b"abc")
+    with large.open("wb") as file:
+        file.truncate(2**40)
+
+    def read():
+        resource.setrlimit(resource.RLIMIT_AS, (2**40 // 2, 2**40 // 2))
+        refused = refusal(lambda path: inputs.read_bytes(path, most=2**41), large)
+        return inputs.read_bytes(small, most=2**41), refused.what, refused.where
+
+    assert unprivileged.run(read) == (b"abc", "it is too large for this machine's memory", str(large))
+    with Path("/proc/self/status").open("rb") as file:  # its size is said to be 0
+        assert inputs.up_to(file, 10_000).startswith(b"Name:") and len(inputs.up_to(file, 7)) <= 7
 
 
 JSON = {
