@@ -1,6 +1,7 @@
 """Values of a run as text for a page."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,8 +31,9 @@ def show(value: Any) -> str:
 
 
 def number(value: Any) -> float | None:
-    """The value if it is a number, else None. Older runs lack some figures."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """The value if it is a finite number, else None. Older runs lack some figures."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if usable else None
 
 
 def known(value: Any, show: Callable[[float], str], otherwise: str = "–") -> str:
@@ -88,4 +90,5 @@ def difference(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def confidence(verdict: Mapping[str, Any]) -> str:
     """Of the verdict's intervals: "95 %"."""
-    return f"{100 * (1 - verdict.get('alpha', 0.05)):g} %"
+    alpha = number(verdict.get("alpha"))
+    return f"{100 * (1 - (0.05 if alpha is None else alpha)):g} %"
