@@ -226,10 +226,12 @@ def library() -> str:
 
 
 def require_tools(kinds: Sequence[str]) -> None:
-    """Raise SlimtuneError where a program that makes GGUFs of these kinds is not installed."""
+    """Raise SlimtuneError where a program that makes GGUFs of these kinds, or proves them, is not installed."""
     _python_packages()
-    if any("_k" in kind for kind in kinds) and not find_program():
+    if kinds:
         library()
+    if any("_k" in kind for kind in kinds):
+        find_program()
 
 
 def row_problems(rows: Mapping[str, int], kinds: Sequence[str]) -> list[Problem]:

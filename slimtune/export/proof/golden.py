@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from slimtune.core.errors import Problem
+from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.run_folder import lines
-from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.records import Message
+from slimtune.data.chat_template import ChatTokenizer, render_template
+from slimtune.data.records import Message, as_dicts
 from slimtune.evaluate.kinds.kind import Item
 from slimtune.evaluate.targets.target import Prompt
 
@@ -74,9 +74,12 @@ def ask(target: LocalTarget, items: Sequence[Item]) -> list[Golden]:
         part = chosen[start : start + target.batch_size]
         prompts = [Prompt(item.prompt, item.labels) for item in part]
         references: list[dict[str, Any]] = [{} for _ in part]
+        answers: list[list[int]] = []
         if not any(item.labels for item in part) and all(item.reference for item in part):
-            found = target.likelihood(prompts, [item.reference for item in part])
             answers = [target.tokenizer.prompt_and_response_ids(item.prompt, item.reference)[1] for item in part]
+        # Where replies were generated, a reference may be longer than what the model is loaded for.
+        if answers and all(len(ids) <= target.room(item.prompt) for item, ids in zip(part, answers, strict=True)):
+            found = target.likelihood(prompts, [item.reference for item in part])
             references = [
                 {"reference_ids": ids, "reference_nll": round(one.nll, 6)}
                 for ids, one in zip(answers, found, strict=True)
@@ -99,11 +102,24 @@ def ask(target: LocalTarget, items: Sequence[Item]) -> list[Golden]:
 
 def made_up(tokenizer: ChatTokenizer, max_length: int) -> list[Item]:
     """Items for a model that was not judged: generated conversations that leave room for a token in max_length."""
-    items = [
-        Item(f"made-up-{number}", conversation, reference="")
-        for number, conversation in enumerate(generated(10 * PARITY_ITEMS), 1)
-    ]
+    taken = accepted(generated(10 * PARITY_ITEMS), tokenizer.template, thinking=tokenizer.thinking)
+    items = [Item(f"made-up-{number}", conversation, reference="") for number, conversation in enumerate(taken, 1)]
     return [item for item in items if len(tokenizer.prompt_ids(item.prompt)) < max_length][:PARITY_ITEMS]
+
+
+def accepted(
+    conversations: Sequence[tuple[Message, ...]], template: str, *, thinking: bool
+) -> list[tuple[Message, ...]]:
+    """Those that a chat template renders: some refuse a system prompt."""
+
+    def renders(conversation: tuple[Message, ...]) -> bool:
+        try:
+            render_template(template, as_dicts(conversation), add_generation_prompt=True, thinking=thinking)
+        except SlimtuneError:
+            return False
+        return True
+
+    return [conversation for conversation in conversations if renders(conversation)]
 
 
 # ---- made-up conversations ------------------------------------------------------------------------------------------

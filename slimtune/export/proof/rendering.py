@@ -10,7 +10,7 @@ from slimtune.data.chat_template import ChatTokenizer, render_template
 from slimtune.data.records import as_dicts
 from slimtune.evaluate.targets.prefixes import common_length
 from slimtune.evaluate.targets.served import in_threads
-from slimtune.export.proof.golden import generated
+from slimtune.export.proof.golden import accepted, generated
 from slimtune.models.llama_server import LlamaServer
 
 CONVERSATIONS = 200
@@ -51,12 +51,12 @@ class RenderingRecord:
 
 
 def check(server: LlamaServer, tokenizer: ChatTokenizer, template: str, *, thinking: bool) -> RenderingRecord:
-    """Have llama.cpp render CONVERSATIONS generated conversations, three times each.
+    """Have llama.cpp render CONVERSATIONS generated conversations, three times each, but for those that `template` refuses.
 
     tokenizer, template: of training. thinking: whether the model was trained to think. If it was not, a client that asks
     for thinking, or says nothing, must get the prompt of training all the same.
     """
-    asked = generated(CONVERSATIONS)
+    asked = accepted(generated(CONVERSATIONS), template, thinking=thinking)
     turns = [as_dicts(one) for one in asked]
     differences: list[dict[str, Any]] = []
 
