@@ -5,11 +5,12 @@ from typing import Annotated
 from typer import Option
 
 from slimtune.cli.options import OverridesArgument
+from slimtune.core.errors import fail
 
 
 def train(
-    recipe: Annotated[str, Option("--recipe", "-r", help="The recipe, a YAML file (see recipes/).")],
     overrides: OverridesArgument = None,
+    recipe: Annotated[str | None, Option("--recipe", "-r", help="The recipe, a YAML file (see recipes/).")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and stop: no weights, no GPU.")] = False,
     resume: Annotated[
         str | None, Option(metavar="auto|FOLDER", help="Resume the latest run of this recipe, or the given run.")
@@ -22,6 +23,9 @@ def train(
     from slimtune.run import prepare, screen
     from slimtune.train import methods
 
+    if recipe is None:
+        named = next((text for text in overrides or () if text.endswith((".yaml", ".yml"))), "recipes/quickstart.yaml")
+        raise fail("the recipe is missing", where="--recipe", fix=f"write --recipe {named}")
     loaded, sources = recipes.load_with_sources(recipe, overrides or [], methods.names())
     console = Console()
     with places.naming(loaded, recipe, sources):

@@ -4,7 +4,7 @@ All problems of one kind are shown at once, so that a file with twenty bad lines
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -40,27 +40,32 @@ class Problem:
 
 
 class SlimtuneError(Exception):
-    """Bad input or an impossible wish; the command line prints it and exits with `exit_code`."""
+    """Bad input or an impossible wish; the command line prints it and exits with `exit_code`.
 
-    def __init__(self, problems: Problem | Sequence[Problem], *, summary: str = "", exit_code: int = BAD_INPUT):
+    every: all problems, where `problems` are the first of them only; these are the ones that are told.
+    """
+
+    def __init__(
+        self,
+        problems: Problem | Sequence[Problem],
+        *,
+        summary: str = "",
+        exit_code: int = BAD_INPUT,
+        every: Sequence[Problem] = (),
+    ):
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        self.every = tuple(every) or self.problems
         self.summary = summary
         self.exit_code = exit_code
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        return "\n".join(filter(None, [printable(self.summary), *_told(self.problems)]))
+        return "\n".join(filter(None, [printable(self.summary), *_told(self.every)]))
 
-
-class _BadDataError(SlimtuneError):
-    """text: of all problems, where `problems` has the first of them only."""
-
-    def __init__(self, problems: Sequence[Problem], summary: str, text: str):
-        self.text = text
-        super().__init__(problems, summary=summary)
-
-    def __str__(self) -> str:
-        return self.text
+    def mapped(self, change: Callable[[Problem], Problem]) -> "SlimtuneError":
+        """The same error with other problems."""
+        problems, every = map(change, self.problems), map(change, self.every)
+        return SlimtuneError(tuple(problems), summary=self.summary, exit_code=self.exit_code, every=tuple(every))
 
 
 def fail(what: str, *, where: str = "", fix: str = "", exit_code: int = BAD_INPUT) -> SlimtuneError:
@@ -101,10 +106,10 @@ class Gathered:
         if self._errors:
             problems = dict.fromkeys(problem for error in self._errors for problem in error.problems)
             summary = "; ".join(dict.fromkeys(error.summary for error in self._errors if error.summary))
+            every = dict.fromkeys(problem for error in self._errors for problem in error.every)
             codes = {error.exit_code for error in self._errors}
-            raise SlimtuneError(
-                list(problems), summary=summary, exit_code=BAD_INPUT if BAD_INPUT in codes else min(codes)
-            )
+            code = BAD_INPUT if BAD_INPUT in codes else min(codes)
+            raise SlimtuneError(list(problems), summary=summary, exit_code=code, every=list(every))
 
 
 def bad_data(problems: Mapping[str, Sequence[Problem]], *, summary: str = "") -> SlimtuneError:
@@ -116,7 +121,7 @@ def bad_data(problems: Mapping[str, Sequence[Problem]], *, summary: str = "") ->
     """
     shown: list[Problem] = []
     counts: list[str] = []
-    text: list[str] = []
+    every: list[Problem] = []
     for path, found in problems.items():
         if not found:
             continue
@@ -124,10 +129,9 @@ def bad_data(problems: Mapping[str, Sequence[Problem]], *, summary: str = "") ->
         shown += in_order[:_SHOWN_PER_FILE]
         if len(found) > _SHOWN_PER_FILE:
             shown.append(Problem(f"… and {len(found) - _SHOWN_PER_FILE} more", path))
-        text += _told(in_order)
+        every += in_order
         counts.append(f"{plural(len(found), 'problem')} in {path}")
-    summary = printable(summary or ", ".join(counts))
-    return _BadDataError(shown, summary, "\n".join([summary, *text]))
+    return SlimtuneError(shown, summary=summary or ", ".join(counts), every=every)
 
 
 def _told(problems: Sequence[Problem]) -> list[str]:

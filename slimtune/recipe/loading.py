@@ -10,10 +10,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.outputs import named
 from slimtune.core.units import plural
 from slimtune.recipe import yaml_lines
 from slimtune.recipe.schema import Recipe
+
+_MOST_PARENTS = 20
+_PART = re.compile(r"(?P<name>[^.\[\]=]+)(?P<indices>(?:\[[0-9]{1,6}\])*)")
 
 
 def load(path: Path | str, overrides: Sequence[str] = (), methods: Collection[str] | None = None) -> Recipe:
@@ -52,10 +57,13 @@ def dump(recipe: Recipe) -> str:
 
 def _with_parent(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], dict[yaml_lines.Path_, str]]:
     """The file's values over its parent's; for each value the "file:line" it came from."""
-    resolved = path.resolve()
+    resolved = named(path, "--recipe")
     if resolved in children:
         chain = " → ".join(p.name for p in (*children, resolved))
         raise fail("recipes inherit from each other in a circle", where=str(path), fix=f"break the chain {chain}")
+    if len(children) > _MOST_PARENTS:
+        fix = "merge some of these recipes"
+        raise fail(f"more than {_MOST_PARENTS} recipes inherit from each other", where=str(path), fix=fix)
     values, lines = yaml_lines.load(path)
     places = {where: f"{path}:{line}" for where, line in lines.items()}
     parent = values.pop("base", None)
@@ -65,7 +73,7 @@ def _with_parent(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any]
     if not isinstance(parent, str):
         raise fail("must name one recipe file", where=where, fix="base: direct.yaml")
     parent_path = path.parent / parent
-    if not parent_path.is_file():
+    if not inputs.exists(parent_path):
         raise fail(f"no such recipe: {parent_path}", where=where, fix="it is relative to this file")
     inherited, inherited_places = _with_parent(parent_path, (*children, resolved))
     for place in places:
@@ -99,41 +107,68 @@ def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
 def _apply_overrides(
     values: dict[str, Any], places: dict[yaml_lines.Path_, str], overrides: Sequence[str]
 ) -> list[Problem]:
-    problems = []
+    problems: list[Problem] = []
     for override in overrides:
         key, equals, text = override.partition("=")
-        parts = tuple(key.split("."))
-        if not equals or not all(parts):
-            what, fix = f"'{override}' is not an override", "write section.key=value, e.g. train.epochs=1"
-            problems.append(Problem(what, "command line", fix))
+        parts = _parts(key)
+        if not equals or not parts:
+            fix = "write section.key=value, e.g. train.epochs=1"
+            if not equals and override.endswith((".yaml", ".yml")):
+                fix = f"name a recipe with --recipe {override}"
+            problems.append(Problem(f"'{override}' is not an override", "command line", fix))
             continue
         try:
-            value = yaml_lines.parse_value(text)
+            _set(values, parts, yaml_lines.parse_value(text, f"command line {key}"))
         except SlimtuneError as error:
             problems.extend(error.problems)
             continue
-        target = values
-        for part in parts[:-1]:
-            if not isinstance(target.get(part), dict):
-                target[part] = {}
-            target = target[part]
-        target[parts[-1]] = value
         _forget_below(places, parts)
         for depth in range(1, len(parts) + 1):
             places[parts[:depth]] = "command line"
     return problems
 
 
+def _parts(key: str) -> yaml_lines.Path_:
+    """data.train[0].path as ("data", "train", 0, "path"); () for what is no such key."""
+    parts: list[str | int] = []
+    for text in key.split("."):
+        part = _PART.fullmatch(text)
+        if part is None:
+            return ()
+        parts += [part["name"], *map(int, re.findall("[0-9]+", part["indices"]))]
+    return tuple(parts)
+
+
+def _set(values: dict[str, Any], parts: yaml_lines.Path_, value: Any) -> None:
+    """Put a value into nested mappings, which are made, and lists, whose entries are there already."""
+    target: Any = values
+    for depth, part in enumerate(parts):
+        if isinstance(part, int) and not (isinstance(target, list) and part < len(target)):
+            place, wanted = yaml_lines.dotted(parts[:depth]), yaml_lines.dotted(parts[: depth + 1])
+            last = f"{place} ends with [{len(target) - 1}]" if isinstance(target, list) else f"{place} is no list"
+            fix = f"count from 0, or write the whole list: {place}=[…]"
+            raise fail(f"there is no {wanted}: in the recipe {last}", where="command line", fix=fix)
+        if depth == len(parts) - 1:
+            target[part] = value
+            return
+        below = target[part] if isinstance(part, int) else target.get(part)
+        if isinstance(parts[depth + 1], str) and not isinstance(below, dict):
+            below = target[part] = {}
+        target = below
+
+
 def _explain(detail: ErrorDetails, places: dict[yaml_lines.Path_, str], path: str) -> Problem:
     """A pydantic error in the words of someone who wrote the file."""
-    # Union members add their own name to the location: keep the part that exists in the file.
-    location = tuple(part for part in detail["loc"] if not (isinstance(part, str) and re.search(r"[\[\(]", part)))
+    kind, given = detail["type"], detail.get("input")
+    last = kind == "extra_forbidden"
+    # Union members add their own name to the location, such as "list[str]": keep the part that exists in the file.
+    within = (part for part in detail["loc"][: -1 if last else None] if not re.search(r"[\[\(]", str(part)))
+    location = (*within, *detail["loc"][-1 if last else len(detail["loc"]) :])
     known = (location[:depth] for depth in range(len(location), -1, -1) if location[:depth] in places)
     shown = location
     while shown and shown not in places and shown[-1] in {"bool", "str"}:
         shown = shown[:-1]
     where = f"{places.get(next(known, ()), path)} {yaml_lines.dotted(shown)}".strip()
-    kind, given = detail["type"], detail.get("input")
     if kind == "extra_forbidden":
         return Problem(f"unknown key '{location[-1]}'", where, _did_you_mean(location))
     if kind == "missing":
@@ -156,15 +191,17 @@ def _did_you_mean(location: tuple[str | int, ...]) -> str:
         model = _section_type(model, part)
         if model is None:
             return ""
-    names = list(model.model_fields)
-    wrong = str(location[-1])
-    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean '{near[0]}'?"
+    names, wrong = list(model.model_fields), str(location[-1])
+    elsewhere: dict[str, list[str]] = {}
     for section in Recipe.model_fields:
-        model = _section_type(Recipe, section)
-        if model and wrong in model.model_fields:
-            return f"did you mean '{section}.{wrong}'?"
+        for name in getattr(_section_type(Recipe, section), "model_fields", ()):
+            elsewhere.setdefault(name, []).append(f"{section}.{name}")
+    near = difflib.get_close_matches(wrong, [*names, *elsewhere], n=1, cutoff=0.5)
+    if wrong in elsewhere:
+        return f"did you mean {' or '.join(repr(name) for name in elsewhere[wrong])}?"
+    if near:
+        meant = [near[0]] if near[0] in names else elsewhere[near[0]]
+        return f"did you mean {' or '.join(repr(name) for name in meant)}?"
     return f"known keys: {', '.join(names)}"
 
 

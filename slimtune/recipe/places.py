@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.recipe import yaml_lines
 from slimtune.recipe.schema import Recipe
@@ -24,10 +25,10 @@ def naming(recipe: Recipe, path: Path | str, sources: Mapping[str, str]) -> Iter
         yield
     except SlimtuneError as error:
         data = _data_files(recipe)
-        problems = tuple(_placed(problem, str(path), sources, data) for problem in error.problems)
-        if problems == error.problems:
+        placed = error.mapped(lambda problem: _placed(problem, str(path), sources, data))
+        if placed.every == error.every:
             raise
-        raise SlimtuneError(problems, summary=error.summary, exit_code=error.exit_code) from error
+        raise placed from error
 
 
 def files_of(recipe: Recipe, path: Path | str) -> list[str]:
@@ -45,7 +46,12 @@ def _placed(problem: Problem, path: str, sources: Mapping[str, str], data: Mappi
     key = problem.where
     if key in data:
         # A data file that is missing, say. A fault in one of its lines has the file's own line.
-        return dataclasses.replace(problem, where=f"{_place(data[key], path, sources)} {data[key]}: {key}")
+        place = _place(data[key], path, sources)
+        beside = Path(path).parent / key
+        if problem.what == inputs.MISSING and inputs.is_file(beside):
+            fix = f"it lies beside the recipe, and paths are relative to the working directory: write {beside}"
+            problem = dataclasses.replace(problem, fix=fix)
+        return dataclasses.replace(problem, where=f"{place} {data[key]}: {key}")
     if key.partition(".")[0] in Recipe.model_fields:
         return dataclasses.replace(problem, where=f"{_place(key, path, sources)} {key}")
     return problem

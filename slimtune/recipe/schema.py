@@ -12,6 +12,8 @@ from slimtune.recipe.names import LANGUAGE, LICENSE, FormatName, GgufType, KindN
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 LORA_PRESETS = ("minimal", "standard", "full")
+_MOST_STEPS, _MOST_COUNTED = 10**9, 10**6
+"""Larger numbers are slips of the keyboard, and arithmetic with them fails somewhere far away."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -26,7 +28,7 @@ class AboutSection(Section):
 
     pattern: str = ""
     purpose: str = ""
-    priority: int | None = Field(None, ge=1, description="which to try first")
+    priority: int | None = Field(None, ge=1, le=_MOST_COUNTED, description="which to try first")
 
 
 class ModelSection(Section):
@@ -36,12 +38,14 @@ class ModelSection(Section):
     max_seq_length: int = Field(2048, ge=64, le=262144, description="longest example, in tokens")
     thinking: bool = Field(False, description="train and ask with the model's thinking on")
     offload_embedding: bool | None = Field(None, description="input embedding in CPU memory; null: the plan decides")
-    offload_layers: int | None = Field(None, ge=0, description="layers in CPU memory; null: none, or a last resort")
+    offload_layers: int | None = Field(
+        None, ge=0, le=_MOST_COUNTED, description="layers in CPU memory; null: none, or a last resort"
+    )
 
 
 class LoraSection(Section):
     rank: int = Field(16, ge=1, le=512)
-    alpha: int = Field(32, ge=1)
+    alpha: int = Field(32, ge=1, le=_MOST_COUNTED)
     dropout: float = Field(0.0, ge=0, lt=1)
     target: Literal["minimal", "standard", "full"] | list[str] = "full"
 
@@ -76,26 +80,38 @@ class DataSection(Section):
 class TrainSection(Section):
     method: str = Field("sft", pattern=r"^[a-z][a-z0-9_]*$", description="how to train")
     epochs: float = Field(3, gt=0, le=1000)
-    max_steps: int | None = Field(None, ge=1, description="stop after so many optimizer steps")
-    effective_batch_size: int = Field(16, ge=1, description="examples per optimizer step; the plan divides it up")
-    per_device_train_batch_size: int | None = Field(None, ge=1, description="overrides the plan's choice")
-    gradient_accumulation_steps: int | None = Field(None, ge=1, description="overrides the plan's choice")
+    max_steps: int | None = Field(None, ge=1, le=_MOST_STEPS, description="stop after so many optimizer steps")
+    effective_batch_size: int = Field(
+        16, ge=1, le=_MOST_COUNTED, description="examples per optimizer step; the plan divides it up"
+    )
+    per_device_train_batch_size: int | None = Field(
+        None, ge=1, le=_MOST_COUNTED, description="overrides the plan's choice"
+    )
+    gradient_accumulation_steps: int | None = Field(
+        None, ge=1, le=_MOST_COUNTED, description="overrides the plan's choice"
+    )
     packing: bool = True
-    row_length: int | None = Field(None, ge=64, description="tokens of a packed row; null: the plan decides")
+    row_length: int | None = Field(
+        None, ge=64, le=_MOST_COUNTED, description="tokens of a packed row; null: the plan decides"
+    )
     learning_rate: float = Field(1e-4, gt=0, lt=1)
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     warmup_ratio: Share = 0.05
     weight_decay: float = Field(0.01, ge=0, lt=1)
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0, le=_MOST_COUNTED)
     optim: Literal["adamw_8bit", "adamw_torch"] = "adamw_8bit"
     gradient_checkpointing: Literal["unsloth", True, False] = "unsloth"
-    checkpoint_skip_layers: int | None = Field(None, ge=0, description="layers not recomputed; null: the plan decides")
+    checkpoint_skip_layers: int | None = Field(
+        None, ge=0, le=_MOST_COUNTED, description="layers not recomputed; null: the plan decides"
+    )
     double_buffer: bool | None = Field(None, description="two staging buffers; null: the plan decides")
-    logging_steps: int | None = Field(None, ge=1, description="null: from the number of steps")
-    eval_steps: int | None = Field(None, ge=1, description="null: from the number of steps")
-    save_steps: int | None = Field(None, ge=1, description="null: from the number of steps")
-    save_total_limit: int = Field(2, ge=1)
-    early_stopping_patience: int | None = Field(None, ge=1, description="evaluations without improvement")
+    logging_steps: int | None = Field(None, ge=1, le=_MOST_STEPS, description="null: from the number of steps")
+    eval_steps: int | None = Field(None, ge=1, le=_MOST_STEPS, description="null: from the number of steps")
+    save_steps: int | None = Field(None, ge=1, le=_MOST_STEPS, description="null: from the number of steps")
+    save_total_limit: int = Field(2, ge=1, le=_MOST_COUNTED)
+    early_stopping_patience: int | None = Field(
+        None, ge=1, le=_MOST_COUNTED, description="evaluations without improvement"
+    )
 
     @field_validator("method")
     @classmethod
@@ -111,14 +127,16 @@ class TrainSection(Section):
 class BudgetSection(Section):
     vram_gb: float | None = Field(10, gt=1, le=1024, description="the card as sold; null: what the machine has")
     last_resorts: bool = Field(False, description="layers in CPU memory and a lower rank where nothing else fits")
-    price_per_hour: float | None = Field(None, ge=0, description="of the machine; the plan then shows the run's cost")
+    price_per_hour: float | None = Field(
+        None, ge=0, le=_MOST_COUNTED, description="of the machine; the plan then shows the run's cost"
+    )
 
 
 class EvaluateSection(Section):
     data: str = Field(min_length=1)
     kind: KindName = "multiple_choice"
     mode: Literal["direct", "cot"] = Field("direct", description="letters after the prompt, or an argued reply")
-    max_items: int | None = Field(None, ge=1)
+    max_items: int | None = Field(None, ge=1, le=_MOST_STEPS)
     permutations: int = Field(1, ge=1, le=24, description="orders of the choices that each question is asked in")
     votes: int = Field(1, ge=1, le=64, description="replies per question in cot mode; the majority answers")
     temperature: float = Field(0.7, gt=0, le=2, description="of several votes; a single reply is greedy")
@@ -155,9 +173,12 @@ class ExportSection(Section):
     license: str | None = Field(None, min_length=1, description="in the GGUF, e.g. apache-2.0; null: the base's")
     languages: list[str] = Field([], description="in the GGUF, e.g. [ja]; empty: the base's")
     parity_questions: int | None = Field(
-        None, ge=0, description="of the verdict's, asked of each GGUF; null: 100 where letters answer, else none"
+        None,
+        ge=0,
+        le=_MOST_COUNTED,
+        description="of the verdict's, asked of each GGUF; null: 100 where letters answer, else none",
     )
-    num_ctx: int | None = Field(None, ge=256, description="null: max_seq_length and room for an answer")
+    num_ctx: int | None = Field(None, ge=256, le=10**7, description="null: max_seq_length and room for an answer")
     temperature: float = Field(0.0, ge=0, le=2)
 
     @field_validator("gguf")

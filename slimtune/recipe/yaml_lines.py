@@ -5,12 +5,15 @@ wins. This reader resolves plain scalars of the same nodes by YAML 1.2's core sc
 (https://yaml.org/spec/1.2.2/#103-core-schema): numbers are numbers, and only `true` and `false` are booleans.
 """
 
+import dataclasses
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError, fail
 
 Path_ = tuple[str | int, ...]
@@ -22,6 +25,8 @@ _CONSTANTS = {
     "null": None, "Null": None, "NULL": None, "~": None, "": None,
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+_LARGEST_RECIPE = 2**20
 _KNOWN_TAGS = {
     f"tag:yaml.org,2002:{kind}"
     for kind in ["null", "bool", "int", "float", "str", "seq", "map", "timestamp", "merge", "value"]
@@ -29,19 +34,25 @@ _KNOWN_TAGS = {
 
 
 def parse_scalar(text: str) -> Any:
-    """A plain scalar as null, bool, int, float or str."""
+    """A plain scalar as null, bool, int, float or str. Raises ValueError for a number that is too large."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INT.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    return text
+        return inputs.whole_number(text)
+    if not _FLOAT.fullmatch(text):
+        return text
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
 
 
-def parse_value(text: str) -> Any:
-    """The value of a `key=value` argument, a YAML scalar, `[list]` or `{map}`. Raises SlimtuneError for other texts."""
-    return _read(text, where=f"'{text}'")[0]
+def parse_value(text: str, where: str = "") -> Any:
+    """The value of a `key=value` argument, a YAML scalar, `[list]` or `{map}`. where: for messages.
+
+    Raises SlimtuneError for other texts.
+    """
+    return _read(text, where=where or f"'{text}'")[0]
 
 
 def load(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
@@ -50,13 +61,10 @@ def load(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
     Raises SlimtuneError for a missing or unreadable file, bad YAML, tags, anchors, duplicate or non-string keys.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise fail("no such file", where=str(path), fix="check the path given to --recipe") from None
-    except UnicodeDecodeError as error:
-        raise fail(f"not UTF-8 (byte {error.start})", where=str(path), fix="save the file as UTF-8") from None
-    except OSError as error:
-        raise fail(error.strerror or "cannot be read", where=str(path)) from None
+        text = inputs.read_text(path, most=_LARGEST_RECIPE)
+    except SlimtuneError as error:
+        fix = "check the path given to --recipe"
+        raise error.mapped(lambda one: one if one.fix else dataclasses.replace(one, fix=fix)) from None
     value, lines = _read(text, where=str(path))
     if not isinstance(value, dict):
         raise fail("a recipe is a mapping of sections", where=f"{path}:1", fix="see recipes/direct.yaml")
@@ -64,16 +72,13 @@ def load(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
 
 
 def _read(text: str, *, where: str) -> tuple[Any, dict[Path_, int]]:
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        place = f"{where}:{error.problem_mark.line + 1}" if error.problem_mark else where
-        raise fail(f"not valid YAML: {error.problem or error.context}", where=place) from None
-    except yaml.YAMLError as error:
-        raise fail(f"not valid YAML: {error}", where=where) from None
     problems: list[Problem] = []
     lines: dict[Path_, int] = {}
-    value = _construct(node, (), lines, problems, where, set()) if node is not None else {}
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = _construct(node, (), lines, problems, where, set()) if node is not None else {}
+    except (yaml.YAMLError, *inputs.FAULTS) as error:
+        inputs.raise_bad_yaml(error, where)
     if problems:
         raise SlimtuneError(problems)
     return value, lines
@@ -89,6 +94,8 @@ def _construct(
         problems.append(Problem("YAML anchors and aliases are not supported", place, "write the value out"))
         return None
     seen.add(id(node))
+    if len(path) > inputs.MAX_DEPTH:
+        raise RecursionError
     if node.tag not in _KNOWN_TAGS:
         problems.append(Problem(f"YAML tag '{node.tag}' is not allowed", place, "write the plain value"))
         return None
@@ -97,7 +104,7 @@ def _construct(
         for key_node, value_node in node.value:
             key = key_node.value
             key_place = f"{where}:{key_node.start_mark.line + 1}"
-            if not isinstance(key, str) or key_node.tag == "tag:yaml.org,2002:merge":
+            if not isinstance(key, str) or key_node.tag == "tag:yaml.org,2002:merge" or _UNWRITABLE.search(key):
                 problems.append(Problem("keys must be plain names", key_place, "use 'name: value'"))
             elif key in mapping:
                 fix = f"it stands on line {lines[(*path, key)]} already"
@@ -107,8 +114,18 @@ def _construct(
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_construct(child, (*path, i), lines, problems, where, seen) for i, child in enumerate(node.value)]
-    plain = isinstance(node, yaml.ScalarNode) and node.style is None
-    return parse_scalar(node.value) if plain else node.value
+    if not isinstance(node, yaml.ScalarNode):
+        return None
+    if _UNWRITABLE.search(node.value):
+        what = "the text contains NUL or half a character (a lone surrogate)"
+        problems.append(Problem(what, place, "write the text again"))
+    if node.style is not None:
+        return node.value
+    try:
+        return parse_scalar(node.value)
+    except ValueError as error:
+        problems.append(Problem(str(error), place, "write a smaller number"))
+        return None
 
 
 def dotted(path: Path_) -> str:

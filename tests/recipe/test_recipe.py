@@ -1,9 +1,12 @@
 """The recipe: every mistake at once, each with its line; overrides; one chain of parents."""
 
+import os
+
 import pytest
 
-from slimtune.core.errors import SlimtuneError
+from slimtune.core.errors import Problem, SlimtuneError, bad_data
 from slimtune.recipe import loading as recipe
+from slimtune.recipe import places
 
 MINIMAL = "name: x\ndata: {train: [{path: a.jsonl}]}\n"
 
@@ -124,3 +127,111 @@ def test_a_method_that_there_is_not_is_refused_with_its_line(tmp_path):
         f"{path}:5 train.method: 'stf' is not one of 'dpo' or 'sft'\n    → did you mean 'sft'?"
     )
     assert recipe.load(path).train.method == "stf"  # who loads it without saying which there are is not told
+
+
+def test_an_entry_of_a_list_is_overridden_by_its_number(tmp_path):
+    path = write(tmp_path, "name: x\ndata: {train: [{path: a.jsonl}, {path: b.jsonl}]}\n")
+    loaded, sources = recipe.load_with_sources(path, ["data.train[1].path=c.jsonl", "data.train[0].weight=0.5"])
+    assert [(one.path, one.weight) for one in loaded.data.train] == [("a.jsonl", 0.5), ("c.jsonl", 1.0)]
+    assert sources["data.train[1].path"] == "command line"
+    assert problems(path, ["data.train[2].path=c", "lora.target[0]=x"]) == [
+        "command line: there is no data.train[2]: in the recipe data.train ends with [1]"
+        "\n    → count from 0, or write the whole list: data.train=[…]",
+        "command line: there is no lora.target[0]: in the recipe lora.target is no list"
+        "\n    → count from 0, or write the whole list: lora.target=[…]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("epochs=1", "did you mean 'train.epochs'?"),
+        ("epoch=1", "did you mean 'train.epochs'?"),
+        ("temperature=1", "did you mean 'evaluate.temperature' or 'export.temperature'?"),
+        ("ünï=1", "unknown key 'ünï'"),
+        ("a..b=1", "'a..b=1' is not an override"),
+        ("=", "'=' is not an override"),
+        ("train.[0]=1", "'train.[0]=1' is not an override"),
+        ("recipes/x.yaml", "name a recipe with --recipe recipes/x.yaml"),
+        ("lora={rank: [8", "command line lora:1: not valid YAML"),
+        ("train.epochs=1e999999", "command line train.epochs:1: the number 1e999999 is too large"),
+        (f"train.epochs={'9' * 5000}", "command line train.epochs:1: a number has more than 300 digits"),
+        (f"train.max_steps={'9' * 299}", "command line train.max_steps: must be less than or equal to"),
+        ("train.epochs=-0", "command line train.epochs: must be greater than 0, not 0"),
+        ("train.epochs=.nan", "command line train.epochs: must be a valid number, not '.nan'"),
+        ("train=7", "command line train: must be a valid dictionary"),
+        ("data.train={path: x}", "command line data.train: must be a valid list"),
+        ("data.train=[x]", "command line data.train[0]: must be a valid dictionary"),
+        ("model={'a(b': 1}", "command line model.a(b: unknown key 'a(b'"),
+        ("data.eval=\"\\ud83d\"", "contains NUL or half a character"),
+        ("data.eval=\"a\\0b\"", "contains NUL or half a character"),
+        ("data.eval=\udcff", "the character U+DCFF is not allowed"),
+    ],
+)  # fmt: skip
+def test_every_override_that_cannot_be_is_told_in_one_sentence(tmp_path, override, told):
+    path = write(tmp_path, MINIMAL)
+    (problem,) = problems(path, [override])
+    assert told in problem
+
+
+def test_a_long_chain_of_parents_and_parents_that_are_no_recipes(tmp_path):
+    for number in range(400):
+        write(tmp_path, f"base: {number + 1}.yaml\n", f"{number}.yaml")
+    assert "more than 20 recipes inherit from each other" in problems(tmp_path / "0.yaml")[0]
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    told = {
+        "pipe.yaml": "pipe.yaml: this is a pipe, a socket or a device, not a file",
+        "loop.yaml": "loop.yaml: not a usable path",
+        ".": "this is a folder, not a file",
+        "x" * 300: "no such recipe",
+    }
+    for parent, what in told.items():
+        assert what in problems(write(tmp_path, f"base: {parent}\n", "child.yaml"))[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"\x28\xb5\x2f\xfd\0", "this is compressed with zstd"),
+        ("name: x".encode("utf-16"), "this is UTF-16 text"),
+        (b"\x89PNG\r\n\x1a\n", "this is a PNG picture"),
+        (b"\xff", "not UTF-8 text"),
+        (b"a" * (2**20 + 1), "more than the 1,048,576 that such a file may have"),
+        (b"{" * 5000, "nested too deeply"),
+        (b"a: " * 5000, "not valid YAML"),
+        (b"name: \x00", "the character U+0000 is not allowed"),
+    ],
+)
+def test_a_file_that_is_no_recipe(tmp_path, content, what):
+    path = tmp_path / "r.yaml"
+    path.write_bytes(content)
+    (problem,) = problems(path)
+    assert what in problem and str(path) in problem
+
+
+def test_a_data_file_that_lies_beside_the_recipe_is_pointed_at(tmp_path, monkeypatch):
+    (tmp_path / "recipes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "recipes", MINIMAL)
+    (tmp_path / "recipes" / "a.jsonl").touch()
+    (tmp_path / "train_unsloth.py").touch()
+    loaded, sources = recipe.load_with_sources("recipes/r.yaml")
+    missing = bad_data({"a.jsonl": [Problem("no such file", "a.jsonl", "…")]})
+    with pytest.raises(SlimtuneError) as caught, places.naming(loaded, "recipes/r.yaml", sources):
+        raise missing
+    assert path.exists()
+    assert [str(problem) for problem in caught.value.problems] == [
+        "recipes/r.yaml:2 data.train[0].path: a.jsonl: no such file"
+        "\n    → it lies beside the recipe, and paths are relative to the working directory: write recipes/a.jsonl"
+    ]
+
+
+def test_the_recipe_s_place_does_not_hide_how_many_problems_there_are(tmp_path):
+    path = write(tmp_path, MINIMAL)
+    loaded, sources = recipe.load_with_sources(path)
+    many = [Problem("is empty", f"a.jsonl:{line}") for line in range(1, 121)]
+    with pytest.raises(SlimtuneError) as caught, places.naming(loaded, path, sources):
+        raise bad_data({"a.jsonl": [*many, Problem("bad", "a.jsonl")]})
+    assert "120 places: a.jsonl:1, a.jsonl:2" in str(caught.value)
+    assert f"{path}:2 data.train[0].path: a.jsonl: bad" in str(caught.value)
