@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slimtune.core.progress import Advance
-from slimtune.core.redaction import without_keys
+from slimtune.core.redaction import shown, without_keys
 from slimtune.core.visible import STEERING, visible
 
 PATIENCE_SECONDS = 1.5  # work that ends sooner shows no bar
@@ -33,7 +33,7 @@ _LOG_WIDTH = 120
 
 def echo(text: str, *, err: bool = False) -> None:
     """Print a line as it is, without wrapping it, on standard output or standard error."""
-    _write(f"{visible(without_keys(text))}\n", sys.stderr if err else sys.stdout)
+    _write(f"{visible(shown(text))}\n", sys.stderr if err else sys.stdout)
 
 
 def echo_json(value: Any, *, indent: int | None = 2) -> None:
@@ -163,12 +163,12 @@ class _Logged(logging.LogRecord):
     """Libraries log what they read in files."""
 
     def getMessage(self) -> str:
-        return visible(without_keys(super().getMessage()))
+        return visible(shown(super().getMessage()))
 
 
 def _text(text: str, style: str = "") -> Text:
     """Text without a meaning for rich: neither [bold] nor :smile: is one. Made visible here, since `Text` drops \\r."""
-    return Text(visible(without_keys(text)), style=style)
+    return Text(visible(shown(text)), style=style)
 
 
 def _write(text: str, stream: Any) -> None:

@@ -14,11 +14,15 @@ _PREFIXES = (
     r"hf_|sk-|wandb_v1_|gh[pousr]_|github_pat_|glpat-|xox[a-z]-|xapp-|(?:AKIA|ASIA)(?=[A-Z0-9]{16})|gsk_|AIza|nvapi-|r8_"
     r"|npm_|xai-|pplx-|eyJ(?=[\w-]+\.eyJ)"
 )
+_IN_URLS = (
+    # A path makes one slash of two.
+    (re.compile(r"(\w:/{1,2})[^/\s\"'<>]+@"), rf"\1{CUT}@"),
+    (re.compile(r"([?&][\w.-]*(?:key|token|secret|password|signature|sig)=)[^&\s\"'#<>]+", re.IGNORECASE), rf"\1{CUT}"),
+)
 _FORMS = (
     # The start shows which service the key is for.
     (re.compile(rf"(?<![A-Za-z0-9])({_PREFIXES})[A-Za-z0-9_.-]{{6,}}"), rf"\1{CUT}"),
-    (re.compile(r"(\w://)[^/\s\"'<>]+@"), rf"\1{CUT}@"),
-    (re.compile(r"([?&][\w.-]*(?:key|token|secret|password|signature|sig)=)[^&\s\"'#<>]+", re.IGNORECASE), rf"\1{CUT}"),
+    *_IN_URLS,
     (re.compile(r"\b((?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1{CUT}"),
     (re.compile(r"(--[\w-]*(?:key|token|secret|password)[= ])[^\s\"']+", re.IGNORECASE), rf"\1{CUT}"),
 )
@@ -40,6 +44,15 @@ def without_keys(text: str) -> str:
     for form in _known_forms():
         if form in text:
             text = text.replace(form, CUT)
+    return text
+
+
+def shown(text: str) -> str:
+    """The text as a person sees it: without the known keys, and without the passwords and keys of addresses."""
+    text = without_keys(text)
+    if ":/" in text or "?" in text:
+        for form, cut in _IN_URLS:
+            text = form.sub(cut, text)
     return text
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from slimtune.core import files, redaction
-from slimtune.core.redaction import redact, redacted_command, without_keys
+from slimtune.core.redaction import redact, redacted_command, shown, without_keys
 from slimtune.evaluate.answer_file import AnswerFile
 
 KEY = 'geheim/"Schlüssel"+9'
@@ -71,6 +71,11 @@ def test_what_has_the_form_of_a_key_is_cut_from_messages(text, cut):
 )
 def test_other_text_stays(text):
     assert redact(text) == text
+
+
+def test_addresses_are_shown_without_passwords():
+    told = "http://u:pw@h/v1 http:/u:pw@h/v1 https://h/?key=abc data/sk-learned-by-heart.jsonl a@b C:/x"
+    assert shown(told) == "http://…@h/v1 http:/…@h/v1 https://h/?key=… data/sk-learned-by-heart.jsonl a@b C:/x"
 
 
 def test_what_follows_an_option_for_keys_is_cut_from_a_command():
