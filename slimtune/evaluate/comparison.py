@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slimtune.core.errors import fail
+from slimtune.core.errors import Gathered, Problem, fail
 from slimtune.core.progress import OnProgress
 from slimtune.core.run_folder import as_dict, as_list
-from slimtune.evaluate import evaluation, results_folder
+from slimtune.evaluate import evaluation, kinds, results_folder
 from slimtune.evaluate.evaluation import Request
 from slimtune.evaluate.judge import comparison_text, contenders, pairwise
 from slimtune.evaluate.judge.compare import compare, require_several
@@ -66,7 +66,7 @@ def write(
     folder = out or Path("outputs") / "comparisons" / "-vs-".join(_slug(one.name) for one in known)[:120]
     judgements = _judgements([one.name for one in known[1:]]) if judging else []
     results = Results.look(folder, FOLDER, [*_PAGES, *judgements], reads=_reads(places, data))
-    prepared = [evaluation.prepare(request) if request else None for request in requests]
+    prepared = _prepare(known, requests, judging)
     found = [
         replace(contenders.read(evaluation.ask(asked, on_progress)), name=one.name) if asked else one
         for one, asked in zip(known, prepared, strict=True)
@@ -81,6 +81,40 @@ def write(
         results.write_text(name, text)
     results.keep({"made_by": "slimtune", **result})
     return results.folder, result
+
+
+def _prepare(
+    known: Sequence[Contender], requests: Sequence[Request | None], judging: Spec | None
+) -> list[evaluation.Prepared | None]:
+    """What is asked of each contender, None of results that exist.
+
+    Raises SlimtuneError with all that would end the comparison after hours of asking: questions that cannot be asked,
+    results of another kind or of other items, and a judge that has nothing to judge or does not answer.
+    """
+    prepared: list[evaluation.Prepared | None] = []
+    found = Gathered()
+    for request in requests:
+        ready = None
+        with found:
+            ready = evaluation.prepare(request) if request else None
+        prepared.append(ready)
+    if asked := next((one for one in prepared if one), None):
+        kind, ids = asked.request.settings.kind, {item.id for item in asked.items}
+        for one in (one for one in known if one.answers):
+            if (other := kinds.name_of(one.answers[0])) != kind:
+                what = f"these are answers of kind {other}, and the others are asked for {kind}"
+                found.add([Problem(what, one.place, f"ask for --kind {other}")])
+            elif ids.isdisjoint(str(answer.get("id")) for answer in one.answers):
+                what = "none of these answers is to a question of --data"
+                found.add([Problem(what, one.place, "compare evaluations of one file")])
+        if judging and kind != "generation":
+            what = f"a judge compares free answers, and kind {kind} is asked"
+            found.add([Problem(what, "--judge", "leave it out, or ask with --kind generation")])
+    found.require_none()
+    if asked and judging:
+        with opening.open_target(judging, opening.Loading()):
+            pass  # it answers
+    return prepared
 
 
 def _request(place: str, data: str, settings: Settings, max_items: int | None) -> Request | None:

@@ -95,9 +95,12 @@ def prepare(request: Request) -> Prepared:
 
 def askable(test: Sequence[Conversation], request: Request) -> list[Item]:
     """The items of these rows. Raises SlimtuneError with all that cannot be asked, as far as it is known beforehand."""
-    settings = request.settings
+    settings, spec = request.settings, request.spec
+    if spec.kind in ("gguf", "api") and kinds.named(settings.kind).ability(settings) == "likelihood":
+        what = f"{settings.kind} cannot be measured here: servers return no probabilities of given text"
+        raise fail(what, where=spec.place, fix="evaluate a run, an adapter, or a Hugging Face model instead")
     asked = items.read(test, settings.kind, permutations=settings.permutations)
-    if local := opening.tokenizer_at_hand(request.spec, request.loading):
+    if local := opening.tokenizer_at_hand(spec, request.loading):
         items.require_askable(asked, settings, *local)
     return asked
 

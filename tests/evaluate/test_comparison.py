@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from support.answer_rows import answers, items
+from support.paths import ROOT
 
 from slimtune.core.console import Console
-from slimtune.core.errors import SlimtuneError
+from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.evaluate import comparison
 from slimtune.evaluate.kinds.kind import Settings
 from slimtune.evaluate.targets import opening
@@ -15,6 +16,7 @@ from slimtune.evaluate.targets import opening
 GOLD = "abcd" * 5
 NAMES = ["comparison.html", "comparison.json", "comparison.md"]
 FOREIGN = "somebody's work"
+QUESTIONS = str(ROOT / "data/quickstart/test.jsonl")
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def places(tmp_path):
 
 def compare(places, out, **options):
     given = {"max_items": None, "judge": None, "as_html": lambda result: "<page>", "on_progress": Console()} | options
-    return comparison.write(places, given.pop("data", None), Settings(), out=out, **given)
+    return comparison.write(places, given.pop("data", None), given.pop("settings", Settings()), out=out, **given)
 
 
 def test_a_comparison_is_replaced_by_another_and_what_is_not_ours_stays(places, tmp_path):
@@ -101,3 +103,40 @@ def test_judgements_on_names_that_become_the_same_have_files_of_their_own():
         "judgements-a-b-4.jsonl",
     ]
     assert comparison._judgements(["a", "b"]) == ["judgements-a.jsonl", "judgements-b.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"data": QUESTIONS}, "none of these answers is to a question of --data"),
+        ({"data": QUESTIONS, "settings": Settings(kind="generation")}, "answers of kind multiple_choice"),
+        ({"data": QUESTIONS, "judge": "http://127.0.0.1:1#m"}, "--judge: a judge compares free answers"),
+        ({"data": QUESTIONS, "max_items": 10**6}, "you asked for 1000000 items"),
+    ],
+)
+def test_what_cannot_be_compared_is_told_before_anybody_is_asked(places, tmp_path, monkeypatch, change, told):
+    monkeypatch.setattr(opening, "open_target", lambda *_: pytest.fail("opened"))
+    with pytest.raises(SlimtuneError) as caught:
+        compare([places[0], "builtin:tiny-qwen3"], tmp_path / "out", **change)
+    assert told in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_judge_that_does_not_answer_is_told_before_anybody_is_asked(tmp_path, monkeypatch):
+    opened = []
+
+    def nobody(spec, loading):
+        opened.append(spec.place)
+        raise SlimtuneError(Problem("nobody answers", spec.place))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(opening, "open_target", nobody)
+    with pytest.raises(SlimtuneError, match="nobody answers"):
+        compare(
+            ["builtin:tiny-qwen3", "http://127.0.0.1:2#other"],
+            tmp_path / "out",
+            data=QUESTIONS,
+            settings=Settings(kind="generation", max_new_tokens=8),
+            judge="http://127.0.0.1:1#m",
+        )
+    assert opened == ["http://127.0.0.1:1"]
