@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from typer import Argument, Option
 
 from slimtune.cli import options
+from slimtune.core import inputs
 from slimtune.core.errors import fail
 from slimtune.recipe.names import GGUF_TYPES, MergeBase
 
@@ -59,7 +60,7 @@ def export(
     wanted |= {"lora_gguf": lora_gguf or None, "merged": str(merged) if merged else None}
     asked = {key: value for key, value in wanted.items() if value is not None}
     console = Console()
-    if (target / "adapter_config.json").is_file():
+    if inputs.exists(target / "adapter_config.json"):
         from slimtune.evaluate.targets.opening import Loading
         from slimtune.export import from_adapter
 

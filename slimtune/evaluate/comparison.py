@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from slimtune.core import inputs
 from slimtune.core.errors import Gathered, Problem, fail
 from slimtune.core.progress import OnProgress
 from slimtune.core.run_folder import as_dict, as_list
@@ -119,7 +120,7 @@ def _prepare(
 
 def _request(place: str, data: str, settings: Settings, max_items: int | None) -> Request | None:
     """How to ask the target at a place; None for results that exist."""
-    is_result = Path(place).suffix == ".jsonl" or (Path(place) / evaluation.RECORD).is_file()
+    is_result = Path(place).suffix == ".jsonl" or inputs.is_file(Path(place) / evaluation.RECORD)
     if is_result or place.endswith(":base"):
         return None
     return Request(opening.spec_of(place), settings, data=data, max_items=max_items, alone=True, train=())
@@ -127,7 +128,7 @@ def _request(place: str, data: str, settings: Settings, max_items: int | None) -
 
 def _reads(places: Sequence[str], data: str | None) -> list[str]:
     """The files that are read. Of a folder of results, its own record keeps this command away."""
-    return [*(place for place in places if Path(place).is_file()), *([data] if data else [])]
+    return [*(place for place in places if inputs.is_file(place)), *([data] if data else [])]
 
 
 def _judge_spec(judge: str | None) -> Spec | None:

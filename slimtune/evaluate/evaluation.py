@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import run_folder, run_record, versions
+from slimtune.core import inputs, run_folder, run_record, versions
 from slimtune.core.errors import Gathered, Problem, SlimtuneError, fail
 from slimtune.core.progress import OnProgress
 from slimtune.data import loading
@@ -189,7 +189,7 @@ def _contamination(request: Request, test: Sequence[Conversation]) -> dict[str, 
     if not request.train:
         return None
     fix = "run the command in the folder where the run began, or use --train"
-    missing = [path for path in request.train if not Path(path).is_file() and not is_hub_id(path)]
+    missing = [path for path in request.train if not inputs.is_file(path) and not is_hub_id(path)]
     if missing:
         raise SlimtuneError([Problem("this training file does not exist", path, fix) for path in missing])
     train = loading.load_conversations([(path, 1.0) for path in request.train]).conversations

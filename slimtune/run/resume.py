@@ -56,7 +56,7 @@ def find(wanted: str, recipe: Recipe, say: Callable[[str], None]) -> RecordedRun
 
 
 def _read(folder: Path) -> RecordedRun:
-    if folder.is_dir() and not (folder / _MANIFEST).exists() and (folder / "recipe.yaml").exists():
+    if inputs.exists(folder / "recipe.yaml") and not inputs.exists(folder / _MANIFEST):
         fix = "start the run again, without --resume"
         raise fail(f"this run ended before it had begun: it has no {_MANIFEST}", where=str(folder), fix=fix)
     earlier = run_folder.read(folder)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slimtune.core import run_folder
+from slimtune.core import inputs, run_folder
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data import text as texts
 from slimtune.evaluate.targets import opening
@@ -55,7 +55,7 @@ def spec_of(text: str) -> Spec:
     Raises SlimtuneError for what is none of these, saying what to do.
     """
     folder = Path(text).expanduser()
-    if (folder / "Modelfile").is_file():
+    if inputs.exists(folder / "Modelfile"):
         return Spec("gguf", str(folder / _named_by(folder / "Modelfile")[0]))
     fix = "name a run's folder, e.g. outputs/direct/latest, or a .gguf that exists"
     try:
@@ -80,15 +80,15 @@ def _of_run(run: Path) -> ChatModel:
     export, again = run / "export", f"slimtune export {run}"
     ggufs = _ggufs_in(export)
     if not ggufs:
-        if (export / "merged").is_dir():
+        if inputs.is_folder(export / "merged"):
             raise fail("the run's export has no GGUF", where=str(export), fix=f"{again} --fresh --gguf q8_0")
         what, fix = "the run has no export yet", f"{again}; or --compare, which asks its adapter and needs no export"
         unproven = run / "export.unverified"
-        if unproven.is_dir():
+        if inputs.is_folder(unproven):
             what = "the run's export was stopped, or it is not the model that was judged"
             fix = f"see {unproven}/parity.json; then {again}"
         raise fail(f"{what}, so there is nothing to talk to", where=str(run), fix=fix)
-    if not (export / "Modelfile").is_file():
+    if not inputs.exists(export / "Modelfile"):
         what = f"the run's export has no Modelfile that names one of {', '.join(ggufs)}"
         fix = f"export it again: {again} --fresh; or name a file: slimtune chat {export / ggufs[0]}"
         raise fail(what, where=str(export), fix=fix)
@@ -110,7 +110,7 @@ def _ggufs_in(folder: Path) -> list[str]:
 def _named_by(path: Path) -> tuple[str, Modelfile]:
     """The GGUF beside a Modelfile that it is FROM. Raises SlimtuneError where that is something else, or missing."""
     name, found = modelfiles.read(path)
-    if name is not None and (path.parent / name).is_file():
+    if name is not None and inputs.is_file(path.parent / name):
         return name, found
     there = _ggufs_in(path.parent)
     what = f"it is FROM {found.models[-1]}, which is not a GGUF beside it"
@@ -123,7 +123,7 @@ def _named_by(path: Path) -> tuple[str, Modelfile]:
 def _of_file(gguf: Path) -> ChatModel:
     """A bare GGUF, with the Modelfile beside it where that names it."""
     path, plain = gguf.parent / "Modelfile", "Ollama's default sampling is used, and no system prompt"
-    if not path.is_file():
+    if not inputs.exists(path):
         note = f"no Modelfile beside it: {plain}"
     else:
         name, found = modelfiles.read(path)

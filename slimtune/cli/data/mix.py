@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from slimtune.cli.options import OutputOption, OverwriteOption
+from slimtune.core import inputs
 from slimtune.core.console import echo
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.units import plural
@@ -72,7 +72,7 @@ def mix(
 def _weighted(text: str, problems: list[Problem]) -> tuple[str, float]:
     """The path and the weight of FILE or FILE=WEIGHT."""
     path, equals, weight = text.rpartition("=")
-    if not equals or Path(text).exists():
+    if not equals or inputs.exists(text):
         return text, 1.0
     try:
         number = float(weight)

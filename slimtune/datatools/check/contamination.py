@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slimtune.core import inputs
 from slimtune.core.errors import SlimtuneError
 from slimtune.core.findings import Finding, refused
 from slimtune.core.progress import Advance, ignore
@@ -112,4 +113,4 @@ def _alike(item: overlap.TestItem, questions: ngrams.Index) -> dict[str, tuple[s
 
 
 def _same_file(path: str, other: str) -> bool:
-    return path == other or (Path(path).exists() and Path(other).exists() and Path(path).samefile(other))
+    return path == other or (inputs.is_file(path) and inputs.is_file(other) and Path(path).samefile(other))

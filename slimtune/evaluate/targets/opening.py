@@ -62,15 +62,15 @@ def spec_of(text: str, model: str | None = None) -> Spec:
         return Spec("api", url, named or model)
     path = Path(text).expanduser()
     if path.suffix == ".gguf":
-        if not path.is_file():
+        if not inputs.is_file(path):
             raise fail("there is no such GGUF file", where=text, fix="name a file that exists")
         return Spec("gguf", str(path))
-    if path.is_dir():
-        if (path / "recipe.yaml").is_file() and (path / "manifest.json").is_file():
+    if inputs.is_folder(path):
+        if inputs.exists(path / "recipe.yaml") and inputs.exists(path / "manifest.json"):
             return Spec("run", str(path))
-        if (path / "adapter_config.json").is_file():
+        if inputs.exists(path / "adapter_config.json"):
             return Spec("adapter", str(path))
-        if (path / "config.json").is_file():
+        if inputs.exists(path / "config.json"):
             return Spec("model", str(path))
         fix = "name a folder with recipe.yaml and manifest.json, adapter_config.json, or config.json"
         raise fail("the folder is not a run, an adapter or a model", where=text, fix=fix)

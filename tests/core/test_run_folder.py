@@ -1,0 +1,140 @@
+"""What a run's folder says is checked where it is read: a broken file is one sentence, with its name and key."""
+
+import copy
+import json
+
+import pytest
+import yaml
+from support import fake_records as records
+from support.command_line import run as slimtune
+
+from slimtune.core import run_folder
+from slimtune.core.defects import MARK
+from slimtune.core.errors import SlimtuneError
+
+CONTENTS = {"manifest.json": records.manifest(), "plan.json": records.plan(), "recipe.yaml": records.recipe()}
+ANSWERS = [{"id": f"q{number}", "gold": "a", "predicted": "ab"[number % 2]} for number in range(8)]
+DELETED = object()
+
+
+def write(folder, name, content):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".jsonl":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in content), encoding="utf-8")
+    else:
+        path.write_text(json.dumps(content) if path.suffix == ".json" else yaml.safe_dump(content), encoding="utf-8")
+
+
+@pytest.fixture
+def run(tmp_path):
+    for name, content in CONTENTS.items():
+        write(tmp_path / "run", name, content)
+    for side in ("base", "tuned"):
+        write(tmp_path / "run", f"eval/{side}.jsonl", ANSWERS)
+    return tmp_path / "run"
+
+
+def changed(name, key, value):
+    """A file's content with another value at a dotted key."""
+    content = copy.deepcopy(CONTENTS[name])
+    if not key:
+        return value
+    *outer, last = key.split(".")
+    part = content
+    for step in outer:
+        part = part[step]
+    part[last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "told"),
+    [
+        ("manifest.json", "", [], "not a JSON object"),
+        ("manifest.json", "memory", [1], "memory: must be a valid dictionary or instance of _Memory"),
+        (
+            "manifest.json",
+            "memory.predicted.weights",
+            "x",
+            "memory.predicted.weights: must be a valid integer, not 'x'",
+        ),
+        ("manifest.json", "command", "train", "command: must be a valid list, not 'train'"),
+        ("manifest.json", "hashes.data", [], "hashes.data: must be a valid dictionary"),
+        ("manifest.json", "timings.load", float("nan"), "timings.load: must be a finite number, not nan"),
+        ("plan.json", "", [{}], "not a JSON object"),
+        ("plan.json", "settings.device", "cuda", "settings.device: must be a valid dictionary"),
+        ("recipe.yaml", "", [1], "not a mapping"),
+        ("recipe.yaml", "evaluate", ["x"], "evaluate: must be a valid dictionary"),
+        ("recipe.yaml", "model.max_seq_length", 0, "model.max_seq_length: must be greater than or equal to 1, not 0"),
+        ("recipe.yaml", "data.train", [{"path": 7}], "data.train.0.path: must be a valid string, not 7"),
+    ],
+)
+def test_records_of_another_form(run, name, key, value, told):
+    write(run, name, changed(name, key, value))
+    with pytest.raises(SlimtuneError) as caught:
+        run_folder.read(run)
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.what[: len(told)]) == (str(run / name), told)
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_commands_name_the_record_that_cannot_be_read(run, name):
+    write(run, name, [1])
+    for command in (["report"], ["evaluate"], ["export"], ["chat", "--compare"]):
+        outcome = slimtune(command[0], run, *command[1:])
+        assert (outcome.code, MARK in outcome.stderr) == (2, False), outcome
+        assert str(run / name) in outcome.stderr
+    assert slimtune("doctor", run).code == 1
+
+
+def test_all_faults_of_all_records_come_at_once(run):
+    for name in CONTENTS:
+        (run / name).write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(SlimtuneError) as caught:
+        run_folder.read(run)
+    assert [problem.where for problem in caught.value.problems] == [str(run / name) for name in CONTENTS]
+
+
+DOCTORED = {("doctor", "manifest.json"), ("doctor", "none"), ("doctor", "x" * 300)}
+"""What the doctor finds to be no run; it cannot look into what is no path."""
+
+
+@pytest.mark.parametrize("place", ["manifest.json", "none", "x" * 300, "loop"])
+def test_what_is_no_run(run, place):
+    (run / "loop").symlink_to("loop")
+    with pytest.raises(SlimtuneError, match=r"not a run's folder|there is no such folder"):
+        run_folder.read(run / place)
+    for command in ("report", "evaluate", "export", "chat", "doctor", "compare"):
+        outcome = slimtune(command, run / place, *([run] if command == "compare" else []))
+        assert (outcome.code, MARK in outcome.stderr) == (1 if (command, place) in DOCTORED else 2, False), outcome
+
+
+def test_a_section_says_which_key_it_lacks(run):
+    with pytest.raises(SlimtuneError, match=r"recipe\.yaml: model\.max_seq_length is missing"):
+        run_folder.read(run).section("model", *run_folder.MODEL)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"id": 7}, "id: must be a valid string, not 7"),
+        ({"id": "q9", "gold": ["a"], "predicted": "a"}, "gold: must be a valid string, not ['a']"),
+        ({"id": "q9", "gold": "a", "predicted": "a", "logprobs": {"a": "x"}}, "logprobs.a: must be a valid number"),
+        ({"id": "q9", "permutations": [{"order": "ab"}]}, "permutations.0.gold: is missing"),
+    ],
+)
+def test_answers_of_another_form(run, row, told):
+    write(run, "eval/tuned.jsonl", [*ANSWERS, row])
+    outcome = slimtune("compare", run, f"{run}:base", "--out", run / "out")
+    assert outcome.code == 2 and f"tuned.jsonl:9: {told}" in outcome.stderr
+
+
+@pytest.mark.parametrize("content", [b'{"verdict": "bet', b"[]", b'{"base": {}}', b'{"verdict": 7}'])
+def test_a_verdict_that_cannot_be_read_opens_no_gate(run, content):
+    with pytest.raises(SlimtuneError):
+        (run / "eval/verdict.json").write_bytes(content)
+        run_folder.required(run, "eval/verdict.json")
+    unreadable: list[str] = []
+    assert run_folder.mapping(run, "eval/verdict.json", unreadable) == {}
+    assert unreadable[0].startswith("eval/verdict.json: ")
