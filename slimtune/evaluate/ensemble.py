@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from slimtune.core import versions
-from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.errors import Gathered, Problem, SlimtuneError
 from slimtune.core.files import sha256_file
 from slimtune.core.progress import OnProgress
 from slimtune.evaluate import asking, evaluation, items, kinds
@@ -28,6 +28,7 @@ from slimtune.evaluate.kinds.kind import Answer, Answers, Item
 from slimtune.evaluate.results_folder import Results
 from slimtune.evaluate.targets import opening
 from slimtune.evaluate.targets.opening import Spec, Weights
+from slimtune.models import adapter_files
 from slimtune.models import files as base_model
 
 How = Literal["vote", "mean"]
@@ -45,16 +46,20 @@ def evaluate(
     Raises SlimtuneError where the members are not of one base, or the weights do not fit.
     """
     request = evaluation.with_the_runs_own(request)
-    adapters, base = _adapters(specs, request)
-    if weights is not None and len(weights) != len(specs):
-        raise fail(f"{len(weights)} weights for {len(specs)} members", where="--weights", fix="give one a member")
-    found = evaluation.conversations(request).conversations
-    asked = evaluation.askable(items.first(found, request.max_items, str(request.data)), request)
+    checks = Gathered()
+    with checks:
+        adapters, base = _adapters(specs, request)
+    if weights is not None:
+        checks.add(_weight_problems(weights, len(specs)))
+    with checks:
+        found = evaluation.conversations(request)
+        asked = evaluation.askable(items.first(found.conversations, request.max_items, str(request.data)), request)
+    checks.require_none()
     request = replace(request, out=request.out or Path("outputs") / "evaluations" / f"ensemble-{request.spec.slug}")
     identity = {
         "members": {name: sha256_file(path / "adapter_model.safetensors") for name, path in adapters.items()},
         "base": base.base,
-        "data": {"path": request.data, "sha256": sha256_file(Path(str(request.data))), "items": len(asked)},
+        "data": {"path": request.data, "sha256": found.files[0].sha256, "items": len(asked)},
         "settings": asdict(request.settings),
     }
     names = [f"{name}.jsonl" for name in (*adapters, *evaluation.COMBINED)]
@@ -72,17 +77,20 @@ def evaluate(
 def _adapters(specs: Sequence[Spec], request: Request) -> tuple[dict[str, Path], Weights]:
     """The members' folders by names of their own, and the weights that they share. Raises SlimtuneError if they share none."""
     parts = [opening.weights_of(spec, request.loading) for spec in specs]
-    first, problems = parts[0], []
+    first, problems, checks = parts[0], list[Problem](), Gathered()
     for spec, part in zip(specs, parts, strict=True):
         if not part.adapters:
             problems.append(Problem("is neither a run nor an adapter", spec.place, "name adapters on one base"))
-        elif base_model.locate(part.base, part.revision) != base_model.locate(first.base, first.revision):
+        elif base_model.locate(part.base, part.revision) != (folder := base_model.locate(first.base, first.revision)):
             what = f"is an adapter for {part.base}, the first one is for {first.base}"
             problems.append(Problem(what, spec.place, "take adapters of one base"))
+        elif folder is not None:
+            with checks:
+                adapter_files.check(next(iter(part.adapters.values())), folder)
     if len(specs) < 2:
         problems.append(Problem("an ensemble has at least two members", fix="name another run, adapter or checkpoint"))
-    if problems:
-        raise SlimtuneError(problems, summary="these cannot be an ensemble")
+    checks.add(problems, summary="these cannot be an ensemble")
+    checks.require_none()
     # PEFT makes module names of them: no dots.
     slugs = [spec.slug.replace(".", "_") for spec in specs]
     counts = Counter([*slugs, *evaluation.COMBINED])

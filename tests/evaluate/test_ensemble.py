@@ -1,13 +1,19 @@
 """Members combined by vote and by mean probability, on figures worked by hand."""
 
+import json
 import math
 
 import pytest
+from fuzz import materials
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.silent import Silent
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.evaluate import ensemble
+from slimtune.evaluate.evaluation import Request
+from slimtune.evaluate.kinds.kind import Settings
+from slimtune.evaluate.targets import opening
 
 
 def member(predicted, gold=None, **more):
@@ -232,3 +238,25 @@ def test_all_the_weight_on_one_member_is_that_member(pairs, how):
     rows = ensemble.combine([first, second], how=how, weights=[0, 2])
     assert predicted(rows) == predicted(second)
     assert all(row["label_mass"] == 1.0 for row in rows)
+
+
+def test_what_is_wrong_with_an_ensemble_is_told_before_anybody_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "open_local", lambda *_: pytest.fail("loaded"))
+    for name, content in (materials.adapter("one") | materials.adapter("two")).items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    config = tmp_path / "two/adapter_config.json"
+    config.write_text(config.read_text("utf-8").replace('"r": 8', '"r": 4'), encoding="utf-8")
+    questions = tmp_path / "questions.jsonl"
+    row = {"input": "a. 甲\nb. 乙", "output": "a", "meta": {"choices": {"a": "甲", "b": "乙"}, "correct": "e"}}
+    questions.write_text(json.dumps(row), encoding="utf-8")
+    specs = [opening.spec_of(str(tmp_path / name)) for name in ("one", "two")]
+    request = Request(specs[0], Settings(), data=str(questions), out=tmp_path / "out")
+    with pytest.raises(SlimtuneError) as caught:
+        ensemble.evaluate(specs, [1, -1], request, Silent())
+    told = str(caught.value)
+    assert "impossible weights: -1" in told
+    assert "meta.correct is 'e'" in told
+    assert "two/adapter_model.safetensors" in told
+    assert not (tmp_path / "out").exists()
