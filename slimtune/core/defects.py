@@ -10,6 +10,7 @@ from pathlib import Path
 
 from slimtune.core.redaction import redact, redacted_command
 from slimtune.core.versions import installed
+from slimtune.core.visible import visible
 
 MARK = "this is a defect in Slimtune"
 """In every such message, so that tests can tell it from an error that was foreseen."""
@@ -28,15 +29,16 @@ def report(error: BaseException) -> str:
     ]
     first = str(error).splitlines()[0][:300] if str(error) else ""
     what = redact(f"{type(error).__name__}: {first}".rstrip(": "))
-    return f"{what}\n    → {MARK}; please report it with {_write(redact(chr(10).join(lines)))}"
+    return f"{what}\n    → {MARK}; please report it with {_write(visible(redact(chr(10).join(lines))))}"
 
 
 def _write(text: str) -> str:
     """The log file's path; where the state folder cannot be written, one in the temporary folder, or else nothing."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "slimtune"
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "slimtune"
     name = f"error-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
     for folder in (state, Path(tempfile.gettempdir())):
         try:
+            folder = folder.expanduser()
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / name).open("x", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)

@@ -12,6 +12,7 @@ from slimtune.cli.app import app
 DOCS = [
     "README.md",
     "docs/architecture.md",
+    "docs/reliability.md",
     "docs/serving.md",
     "benchmarks/README.md",
     "data/README.md",
@@ -30,14 +31,26 @@ def test_every_file_that_is_named_is_there(name):
     assert not [path for path in beside if not ((ROOT / name).parent / path).exists() and not (ROOT / path).exists()]
 
 
-def test_every_test_that_is_named_is_there():
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_test_that_is_named_is_there(name):
     """`tests/a.py::test_b`, where "…" stands for the rest of a name and a bare `::test_c` is in the file before it."""
     missing, file = [], None
-    for path, test in re.findall(r"`(tests/[\w/]+\.py)?(?:::(test_\w+…?))?`", TEXTS["README.md"]):
+    for path, test in re.findall(r"`(tests/[\w/]+\.py)?(?:::(test_\w+…?))?`", TEXTS[name]):
         file = path or file
         if test and f"def {test.rstrip('…')}" + ("" if test.endswith("…") else "(") not in (ROOT / file).read_text():
             missing.append(f"{file}::{test}")
     assert not missing
+
+
+def test_every_fault_has_its_proof():
+    """A row of docs/reliability.md says what is lost, with which exit code, and names a test."""
+    rows = [
+        line.strip("| ").split(" | ") for line in TEXTS["docs/reliability.md"].splitlines() if line.startswith("| ")
+    ]
+    faults = [row for row in rows if len(row) == 5 and row[0] != "fault"]
+    assert len(faults) > 50
+    assert not [row[0] for row in faults if "`tests/" not in row[4] and row[4] != "the same two"]
+    assert not [row[0] for row in rows if len(row) not in (2, 5)]
 
 
 def test_every_command_and_option_that_is_shown_exists():
