@@ -57,7 +57,7 @@ def export(
         fix = "lower-case letters, digits, '.', '_' and '-'"
         raise fail(f"{ollama!r} is not a usable name", where="--ollama", fix=fix)
     wanted: dict[str, Any] = {"gguf": _gguf_types(gguf), "merge_base": merge_base, "ollama_name": ollama}
-    wanted |= {"lora_gguf": lora_gguf or None, "merged": str(merged) if merged else None}
+    wanted |= {"lora_gguf": lora_gguf or None, "merged": _path(merged, "--merged")}
     asked = {key: value for key, value in wanted.items() if value is not None}
     console = Console()
     if inputs.exists(target / "adapter_config.json"):
@@ -75,6 +75,17 @@ def export(
     if given:
         raise fail(f"{', '.join(given)}: a run knows this itself", where=str(target), fix="leave it out")
     shipping.export_again(target, console, force=force, fresh=fresh, asked=asked)
+
+
+def _path(path: Path | None, option: str) -> str | None:
+    from slimtune.recipe.paths import usable
+
+    if path is None:
+        return None
+    try:
+        return usable(str(path))
+    except ValueError as error:
+        raise fail(str(error), where=option) from None
 
 
 def _gguf_types(text: str | None) -> list[str] | None:

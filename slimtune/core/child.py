@@ -76,7 +76,7 @@ def run(
         if process.returncode:
             lines = last_lines(messages)
             if any("No space left on device" in line for line in lines[-5:]):
-                raise fail("the disk filled up", where=str(writes or where), fix="free some space and try again")
+                raise fail("the disk is full", where=str(writes or where), fix="free some space and try again")
             raise failed(what, process.returncode, lines, where)
         output.seek(0)
         return output.read()

@@ -62,10 +62,11 @@ class SlimtuneError(Exception):
     def __str__(self) -> str:
         return "\n".join(filter(None, [printable(self.summary), *_told(self.every)]))
 
-    def mapped(self, change: Callable[[Problem], Problem]) -> "SlimtuneError":
-        """The same error with other problems."""
+    def mapped(self, change: Callable[[Problem], Problem], *, summary: str | None = None) -> "SlimtuneError":
+        """The same error with other problems, and with another summary if one is given."""
         problems, every = map(change, self.problems), map(change, self.every)
-        return SlimtuneError(tuple(problems), summary=self.summary, exit_code=self.exit_code, every=tuple(every))
+        summary = self.summary if summary is None else summary
+        return SlimtuneError(tuple(problems), summary=summary, exit_code=self.exit_code, every=tuple(every))
 
 
 def fail(what: str, *, where: str = "", fix: str = "", exit_code: int = BAD_INPUT) -> SlimtuneError:

@@ -32,6 +32,7 @@ def staged(path: Path, *, replace: bool = True) -> Iterator[Path]:
     Raises SlimtuneError, see `writing`, and FileExistsError for a file that must not be replaced.
     """
     partial = path.with_name(f".{short(path.name)}.slimtune-{os.getpid()}-{secrets.token_hex(4)}.partial")
+    taken = False
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,12 +40,15 @@ def staged(path: Path, *, replace: bool = True) -> Iterator[Path]:
             yield partial
             if partial.exists():
                 sync_path(partial)
-                if replace or not _linked(partial, path):
+                taken = not replace and not _linked(partial, path)
+                if replace:
                     partial.replace(path)
                 sync_path(path.parent)
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
+    if taken:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 @contextlib.contextmanager
@@ -56,15 +60,12 @@ def writing(path: Path) -> Iterator[None]:
         failure = failure_to_write(error)
         if failure is None or isinstance(error, SlimtuneError):
             raise
-        # What lies beside `path`, or in a folder beside it, is its temporary form.
-        named = Path(os.fsdecode(failure.filename)) if failure.filename else path
-        where = str(path if path.parent in named.parents else named)
+        named = Path(os.fsdecode(failure.filename)) if isinstance(failure.filename, str | bytes) else path
+        where = str(path if is_partial(named.name) else named)
         if failure.errno in _FULL:
             raise fail("the disk is full", where=where, fix="free some space and try again") from failure
-        if failure.errno in (errno.EEXIST, errno.ENOTDIR) and where != str(path):
+        if failure.errno in (errno.EEXIST, errno.ENOTDIR):
             raise fail("this is a file, not a folder", where=where, fix="name another place") from failure
-        if failure.errno == errno.EEXIST:
-            raise  # for whoever asked not to replace it
         fix = "name a place that you may write to" if failure.errno in _FORBIDDEN else "name another place"
         raise fail(f"cannot be written: {failure.strerror or failure}", where=where, fix=fix) from failure
 
@@ -104,18 +105,17 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _linked(partial: Path, path: Path) -> bool:
-    """Give the file its name unless that is taken; False where the file system has no hard links.
+    """Give the file its name; False where that is taken.
 
-    A rename would replace what another program put there since it was last looked at.
+    A rename would replace what another program put there since it was last looked at. It is the way where the file system
+    has no hard links.
     """
     try:
         os.link(partial, path)
-    except FileExistsError:
-        raise
     except OSError:
         if os.path.lexists(path):
-            raise FileExistsError(17, "File exists", str(path)) from None
-        return False
+            return False
+        partial.replace(path)
     return True
 
 

@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,19 @@ def _relation(one: Path, other: Path) -> str:
     return "holds" if any(is_same(place, one) for place in other.parents) else ""
 
 
-def replaceable(path: Path | str, option: str = "", *, what: str, fresh: bool, ours: Ours | None = None) -> Path:
+def replaceable(
+    path: Path | str,
+    option: str = "",
+    *,
+    what: str,
+    fresh: bool,
+    ours: Ours | None = None,
+    fix: str = "--fresh replaces it",
+) -> Path:
     """The folder to make whole or to replace whole with `staged_folder`, after every check that can be made beforehand.
 
-    what: its kind, for messages. fresh: whether one of ours may be replaced. ours: as for `staged_folder`.
+    what: its kind, for messages. fresh: whether one of ours may be replaced; fix: what to do where it may not.
+    ours: as for `staged_folder`.
     Raises SlimtuneError where it is a file, is not ours, holds what we did not write, or cannot be written.
     """
     target = named(path, option)
@@ -70,7 +79,7 @@ def replaceable(path: Path | str, option: str = "", *, what: str, fresh: bool, o
             if any(target.iterdir()):
                 (ours or require_ours)(target, option)
                 if not fresh:
-                    raise fail(f"there is {what} already", where=place_of(target, option), fix="--fresh replaces it")
+                    raise fail(f"there is {what} already", where=place_of(target, option), fix=fix)
         require_writable(target.parent, option)
     return target
 
@@ -98,7 +107,7 @@ def staged_folder(target: Path, *, what: str, ours: Ours | None = None) -> Itera
     except SlimtuneError as error:
         raise as_if_at(error, staged, target) from error
     finally:
-        _remove(staged)
+        remove(staged)
 
 
 def publish(staged: Path, target: Path, ours: Ours | None = None) -> None:
@@ -125,7 +134,7 @@ def publish(staged: Path, target: Path, ours: Ours | None = None) -> None:
         # Whose process it was concerns nobody who is given the folder.
         _write_marker(target, {key: _marker(target)[key] for key in ("made_by", "what", "files")})
     if old is not None:
-        _remove(old)
+        remove(old)
 
 
 def discard(folder: Path, ours: Ours | None = None) -> None:
@@ -135,7 +144,7 @@ def discard(folder: Path, ours: Ours | None = None) -> None:
         with writing(folder):
             doomed = beside(folder, "old")
             folder.rename(doomed)
-        _remove(doomed)
+        remove(doomed)
 
 
 def as_if_at(error: SlimtuneError, place: Path, final: Path) -> SlimtuneError:
@@ -144,8 +153,9 @@ def as_if_at(error: SlimtuneError, place: Path, final: Path) -> SlimtuneError:
     def told(text: str) -> str:
         return text.replace(str(place), str(final))
 
-    problems = [Problem(told(one.what), told(one.where), told(one.fix)) for one in error.problems]
-    return SlimtuneError(problems, summary=told(error.summary), exit_code=error.exit_code)
+    return error.mapped(
+        lambda one: Problem(told(one.what), told(one.where), told(one.fix)), summary=told(error.summary)
+    )
 
 
 def mark(folder: Path, what: str, *, complete: bool = False) -> None:
@@ -154,8 +164,13 @@ def mark(folder: Path, what: str, *, complete: bool = False) -> None:
     content: dict[str, Any] = {"made_by": "slimtune", "what": what}
     content |= {"process": process.pid, "host": socket.gethostname(), "started": process.create_time()}
     if complete:
-        content["files"] = sorted(_files(folder))
+        content["files"] = sorted(names_in(folder))
     _write_marker(folder, content)
+
+
+def mark_finished(folder: Path, what: str, *more: str) -> None:
+    """Write the marker of a folder that is complete but for the files of these names, without whose process it was."""
+    _write_marker(folder, {"made_by": "slimtune", "what": what, "files": sorted({*names_in(folder), *more})})
 
 
 def add(folder: Path, name: str) -> None:
@@ -171,13 +186,18 @@ def is_marked(folder: Path, what: str | None = None) -> bool:
     return bool(content) and what in (None, content.get("what"))
 
 
+def is_new(folder: Path) -> bool:
+    """Whether the folder was made by `staged_folder` and holds nothing yet."""
+    return is_marked(folder) and not folder.is_symlink() and [path.name for path in folder.iterdir()] == [MARKER]
+
+
 def foreign_files(folder: Path) -> list[str]:
     """The files in a finished folder of ours that we did not write, by their names in it."""
     listed = {*_marker(folder).get("files", []), MARKER}
-    return sorted(name for name in _files(folder) if name not in listed)
+    return sorted(name for name in names_in(folder) if name not in listed)
 
 
-def _files(folder: Path) -> Iterator[str]:
+def names_in(folder: Path) -> Iterator[str]:
     """The names in the folder of all that is no folder; links are not followed."""
     for path in folder.rglob("*"):
         if (not path.is_dir() or path.is_symlink()) and not is_partial(path.name):
@@ -185,7 +205,9 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def require_ours(folder: Path, option: str = "") -> None:
-    """Raise SlimtuneError unless the folder is empty, or one of ours that nobody else put anything into."""
+    """Raise SlimtuneError unless the folder is empty or missing, or one of ours that nobody else put anything into."""
+    if found_at(folder) is None:
+        return
     if folder.is_symlink() or not folder.is_dir() or (not is_marked(folder) and any(folder.iterdir())):
         what = "this is not a folder that Slimtune made"
         raise fail(what, where=place_of(folder, option), fix="name a folder that does not exist yet")
@@ -210,7 +232,7 @@ def remove_leftovers(target: Path) -> None:
         if left.suffix == ".old" and found_at(target) is None:
             left.rename(target)
         else:
-            _remove(left)
+            remove(left)
 
 
 def leftovers(target: Path) -> list[Path]:
@@ -233,15 +255,25 @@ def _is_abandoned(marker: dict[str, Any]) -> bool:
     return "files" in marker
 
 
-def _remove(folder: Path) -> None:
-    """Remove a folder of ours, its marker last: what a kill leaves of it is still known to be ours."""
+def remove_own(folder: Path) -> None:
+    """Remove an unfinished folder if this process or an earlier one marked it; an empty one too."""
+    if is_marked(folder):
+        remove(folder)
+    elif folder.is_dir() and not folder.is_symlink():
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def remove(folder: Path, last: Collection[str] = (MARKER,)) -> None:
+    """Remove a folder that is known to be ours. last: names of files by which what a kill leaves is still known."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.name != MARKER:
+            elif path.name not in last:
                 path.unlink(missing_ok=True)
-        (folder / MARKER).unlink(missing_ok=True)
+        for name in last:
+            (folder / name).unlink(missing_ok=True)
         folder.rmdir()
 
 

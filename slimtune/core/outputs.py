@@ -194,7 +194,7 @@ def require_writable(folder: Path, option: str = "") -> None:
         raise fail(f"{place} is a file, not a folder", where=place_of(folder, option), fix="name a place in a folder")
     _require_short_names(folder, option)
     if not _allowed(place, os.W_OK | os.X_OK):
-        what = "you may not write here"
+        what = "Permission denied: you may not write here"
         raise fail(what, where=place_of(place, option), fix="name a folder that you may write to")
 
 

@@ -7,6 +7,8 @@ import datetime
 import errno
 import json
 import os
+import re
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +25,8 @@ from slimtune.core.redaction import redact, redacted_command
 
 OPENING = "opening"
 """Begins, after a dot, the name of a run's folder that is being made."""
+_LINK = re.compile(r"\.latest\.([0-9]+)-[0-9a-f]{8}")
+_RUN_ID = re.compile(r"\d{8}T\d{6}Z(-\d+)?")
 
 
 class RunRecord:
@@ -121,9 +125,10 @@ def open_run(
 
     It is made under another name: a run that is killed meanwhile leaves no folder that looks like a run.
     meter: measures the phases' memory. facts: more values of the manifest. Raises SlimtuneError if the folder is not
-    writable.
+    writable, or if `latest` is not a link of ours.
     """
     parent = output_dir / name
+    require_link(parent / "latest")
     manifest = {
         "name": name,
         "run_id": None,
@@ -138,10 +143,10 @@ def open_run(
         "differences": list(plan.get("notes", [])),
         **facts,
     }
+    opening = output_folders.beside(parent / OPENING, "partial")
     try:
         parent.mkdir(parents=True, exist_ok=True)
         output_folders.remove_leftovers(parent / OPENING)
-        opening = output_folders.beside(parent / OPENING, "partial")
         opening.mkdir()
         output_folders.mark(opening, "a run")
         files.write_text(opening / "recipe.yaml", recipe)
@@ -155,6 +160,8 @@ def open_run(
         what = f"the output folder cannot be written: {error.strerror}"
         fix = "set run.output_dir to a folder that you may write to"
         raise fail(what, where=str(error.filename or parent), fix=fix) from error
+    finally:
+        output_folders.remove_own(opening)  # unless it has its name
     record = RunRecord(directory, manifest, meter or Meter())
     record.event("run_opened", f"run {directory.name} of recipe {name}")
     return record
@@ -176,19 +183,37 @@ def _named(opening: Path, directory: Path, manifest: dict[str, Any]) -> Path:
             else:
                 files.sync_path(candidate.parent)
                 return candidate
-    raise FileExistsError(17, "too many runs in one second", str(directory))
+    raise fail("too many runs began in one second", where=str(directory), fix="start it again")
+
+
+def require_link(link: Path) -> None:
+    """Raise SlimtuneError where `latest` is there and is not as `open_run` makes it, a link to a run's folder beside it."""
+    try:
+        target = str(link.readlink())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError:
+        what = "this is not a link that Slimtune made, so it cannot lead to the newest run"
+    else:
+        if _RUN_ID.fullmatch(target):
+            return
+        what = f"this is a link to {target}, and not to a run's folder beside it"
+    raise fail(what, where=str(link), fix="rename it, or set run.output_dir to another folder")
 
 
 def _point_latest(link: Path, directory: Path) -> None:
-    if link.exists() and not link.is_symlink():
-        raise OSError(17, "'latest' exists and is not a link", str(link))
+    require_link(link)
     for left in link.parent.glob(".latest.*"):
-        if left.is_symlink() and left.suffix[1:].isdecimal() and not psutil.pid_exists(int(left.suffix[1:])):
+        found = _LINK.fullmatch(left.name)
+        if found and left.is_symlink() and not psutil.pid_exists(int(found[1])):
             left.unlink(missing_ok=True)
-    temporary = link.with_name(f".latest.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
+    temporary = link.with_name(f".latest.{os.getpid()}-{secrets.token_hex(4)}")
     temporary.symlink_to(directory.name, target_is_directory=True)
-    temporary.replace(link)
+    try:
+        temporary.replace(link)
+    except BaseException:
+        temporary.unlink()
+        raise
 
 
 def now() -> str:

@@ -1,19 +1,21 @@
 """From an adapter to what Ollama loads: merge, convert, quantise, Modelfile, and the proof that they agree.
 
-Everything is made in `<directory>.unverified` and renamed once it is proven. What fails its proof stays as evidence.
+Everything is made beside its place and renamed once it is proven. What fails its proof stays as evidence.
 """
 
+import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from slimtune.core.errors import Problem, fail
-from slimtune.core.files import sync_path, write_lines, write_text
+from slimtune.core import output_folders
+from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.files import write_json, write_lines, write_text
 from slimtune.core.progress import Advance, OnProgress
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.export import model_card
+from slimtune.export import folders, model_card
 from slimtune.export.check import check_gguf
 from slimtune.export.gguf import gguf
 from slimtune.export.merge import merge
@@ -32,27 +34,52 @@ _CONVERTED: tuple[Literal["f16", "bf16", "q8_0"], ...] = ("f16", "bf16", "q8_0")
 _MIB = 2**20
 
 
-def ship(shipment: Shipment, directory: Path, on_progress: OnProgress) -> dict[str, Any]:
+def ship(
+    shipment: Shipment, directory: Path, on_progress: OnProgress, *, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Make `directory`, replacing it whole: merged/, a GGUF for each type, Modelfile, golden.jsonl, parity.json.
 
-    Returns what was written, for the manifest. Raises SlimtuneError if the disk is too small, a step fails, or the
-    result is not the model that was judged (see `directory`.unverified/parity.json). `directory` then stays as it was.
+    more: file names to functions that make a JSON file's content from what is returned. Returns what was written, for the
+    manifest. Raises SlimtuneError if the disk is too small, a step fails, or the result is not the model that was judged
+    (see `directory`.unverified/parity.json). `directory` then stays as it was.
     """
-    if shipment.merged_folder:
-        model_card.require_own(shipment.merged_folder, "export.merged")
     adapter_files.check(shipment.adapter, shipment.base_folder)
+    directory, outside = directory.resolve(), shipment.merged_folder
     twin, without_twin = shipment.sixteen_bit_base(on_progress)
-    staged = unverified(directory)
-    merged_folder = unverified(shipment.merged_folder) if shipment.merged_folder else staged / "merged"
-    for leftover in {staged, merged_folder}:
-        shutil.rmtree(leftover, ignore_errors=True)
-    staged.mkdir(parents=True)
+    with contextlib.ExitStack() as opened:
+        staged = opened.enter_context(
+            output_folders.staged_folder(directory, what=folders.EXPORT, ours=folders.require_ours)
+        )
+        merged_folder = staged / "merged"
+        if outside is not None:
+            what = folders.merged_model_of(shipment.adapter)
+            merged_folder = opened.enter_context(
+                output_folders.staged_folder(outside, what=what, ours=folders.require_merged_ours)
+            )
+        made = _make(shipment, twin, staged, merged_folder, directory, on_progress)
+        made |= {"without_16bit_twin": without_twin} if without_twin else {}
+        for name, content in (more or {}).items():
+            write_json(staged / name, content(made))
+        # Both are looked at before either is replaced.
+        folders.require_ours(directory)
+        if outside is not None:
+            folders.require_merged_ours(outside)
+    return made
+
+
+def _make(
+    shipment: Shipment, twin: Path | None, staged: Path, merged_folder: Path, directory: Path, on_progress: OnProgress
+) -> dict[str, Any]:
+    """Fill the two folders and prove what is in them; returns what was written. directory: where it will be."""
     wanted = shipment.wanted
     needed = gguf.export_bytes(shipment.shape.total_parameters, wanted.gguf, 2 if wanted.merge_base == "auto" else 1)
     require_disk_space(staged, needed, "the export")
 
     template = bake_chat_template(shipment.chat_template, family=shipment.shape.family, thinking=shipment.thinking)
     merged, measured = _merge(shipment, twin, template, merged_folder, on_progress)
+    if shipment.merged_folder:
+        # It is complete, but in its place only at the end: this process still works on it.
+        output_folders.mark(merged_folder, folders.merged_model_of(shipment.adapter))
     _write_card(shipment, merged_folder, on_progress)
     files, made = _make_ggufs(shipment, merged_folder, staged, on_progress)
     meant = {path: _meant(shipment, kind, template, made) for kind, path in files.items()}
@@ -70,11 +97,9 @@ def ship(shipment: Shipment, directory: Path, on_progress: OnProgress) -> dict[s
         # The template itself is in the file, and what is compared with it is training's.
         facts={path.name: {"metadata": expected | {"chat_template": "training's"}} for path, expected in meant.items()},
     )
-    served = proof.prove(staged, subject, on_progress)
+    with _evidence_kept(staged, folders.unverified(directory)):
+        served = proof.prove(staged, subject, on_progress)
     write_lines(staged / golden.FILE_NAME, [one.model_dump() for one in served])
-    if shipment.merged_folder:
-        publish(merged_folder, shipment.merged_folder)
-    publish(staged, directory)
     where = str(shipment.merged_folder or Path(directory.name, "merged"))
     return {
         "ollama_name": shipment.ollama_name,
@@ -83,38 +108,21 @@ def ship(shipment: Shipment, directory: Path, on_progress: OnProgress) -> dict[s
         "gguf": [path.name for path in files.values()],
         **made,
         "modelfile_changes": changes,
-        **({"without_16bit_twin": without_twin} if without_twin else {}),
     }
 
 
-def unverified(directory: Path) -> Path:
-    """Where an export is made until it is proven."""
-    return directory.with_name(f"{directory.name}.unverified")
-
-
-def publish(staged: Path, directory: Path) -> None:
-    """Give a folder its final name, in place of an older one, which is whole until then."""
-    old = directory.with_name(f"{directory.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    for path in staged.rglob("*"):
-        if path.is_file():
-            sync_path(path)
-    if directory.exists():
-        directory.replace(old)
-    staged.replace(directory)
-    sync_path(directory.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def require_free(directory: Path, *, fresh: bool) -> None:
-    """Raise SlimtuneError where `directory` holds an export that is not to be replaced, or holds something else."""
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return
-    if not (directory / proof.FILE_NAME).is_file():
-        fix = "name a folder that does not exist yet"
-        raise fail("this folder holds something else", where=str(directory), fix=fix)
-    if not fresh:
-        raise fail("there is an export already", where=str(directory), fix="--fresh replaces it")
+@contextlib.contextmanager
+def _evidence_kept(staged: Path, evidence: Path) -> Iterator[None]:
+    """Give what fails its proof the name `evidence`, unless that holds something else by now."""
+    try:
+        yield
+    except SlimtuneError as error:
+        told = error
+        if (staged / proof.FILE_NAME).is_file():
+            with contextlib.suppress(SlimtuneError):
+                output_folders.publish(staged, evidence, folders.require_ours)
+                told = output_folders.as_if_at(error, staged, evidence)
+        raise told from error.__cause__
 
 
 # ---- merge -----------------------------------------------------------------------------------------------------------
@@ -146,8 +154,7 @@ def _merge(
     first = merged("dequantised", merged_folder)
     if twin is None:
         return first, {}
-    other_folder = unverified(merged_folder.with_name(f"{merged_folder.name}-16bit"))
-    shutil.rmtree(other_folder, ignore_errors=True)
+    other_folder = output_folders.beside(shipment.merged_folder or merged_folder, "partial")
     try:
         second = merged("16bit", other_folder)
         measured: dict[str, Any] = {
@@ -158,12 +165,11 @@ def _merge(
         told = ", ".join(f"{kind} {found['distance']:.4g}" for kind, found in measured.items())
         on_progress.say(f"distance from the adapter in {next(iter(measured.values()))['of']}: {told}; {chosen} is kept")
         if chosen == "16bit":
-            shutil.rmtree(merged_folder)
-            other_folder.replace(merged_folder)
+            output_folders.publish(other_folder, merged_folder)
             return replace(second, path=str(merged_folder)), measured
         return first, measured
     finally:
-        shutil.rmtree(other_folder, ignore_errors=True)
+        output_folders.discard(other_folder)
 
 
 def _distance(folder: Path, shipment: Shipment) -> dict[str, Any]:
@@ -191,6 +197,7 @@ def _write_card(shipment: Shipment, merged_folder: Path, on_progress: OnProgress
     card = model_card.model_card(
         shipment.name, base_model=shipment.base, license=shipment.license, languages=shipment.languages
     )
+    output_folders.add(merged_folder, model_card.CARD)
     write_text(merged_folder / model_card.CARD, card)
 
 

@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import run_record, versions
+from slimtune.core import output_folders, outputs, run_record, versions
 from slimtune.core.errors import Gathered
-from slimtune.core.files import write_json
 from slimtune.core.progress import OnProgress
 from slimtune.data import loading as data_loading
 from slimtune.data.chat_template import ChatTokenizer
@@ -14,7 +13,7 @@ from slimtune.evaluate import asking, items
 from slimtune.evaluate.kinds.kind import Item, Settings
 from slimtune.evaluate.targets import opening
 from slimtune.evaluate.targets.opening import Loading
-from slimtune.export import build, preflight
+from slimtune.export import build, folders, preflight
 from slimtune.export.proof import golden as goldens
 from slimtune.export.proof.golden import Golden
 from slimtune.export.proof.questions import WHERE_LETTERS_ANSWER, Questions
@@ -43,13 +42,23 @@ def export(
 
     data: held-out rows to compare on; None compares on generated conversations. system: the training's system prompt.
     fresh: replace `out`, once the new export is proven. There is no verdict on such an adapter, and no gate.
-    Raises SlimtuneError where the adapter or its base cannot be loaded, and as `build.ship` does.
+    Raises SlimtuneError where the adapter or its base cannot be loaded, where `out` or `wanted.merged` holds something
+    else or is an input, and as `build.ship` does.
     """
     spec = opening.spec_of(str(adapter))
     weights = opening.weights_of(spec, loading)
     name = wanted.ollama_name or _NOT_IN_A_NAME.sub("-", spec.slug.lower()).strip("-._")[:64] or "adapter"
-    directory = (out or Path("outputs") / "exports" / name).resolve()
-    build.require_free(directory, fresh=fresh)
+    option, directory = ("--out", out) if out else ("the export", Path("outputs") / "exports" / name)
+    read = {
+        "the adapter": adapter,
+        "the base model": base_model.locate(weights.base, weights.revision),
+        "the data": data,
+    }
+    folders.require_apart({option: directory, "--merged": wanted.merged}, read)
+    output_folders.remove_leftovers(outputs.named(directory, option))
+    directory = folders.require_free(directory, option, fresh=fresh)
+    if wanted.merged:
+        folders.require_merged_free(wanted.merged, "--merged", adapter=adapter, fresh=fresh)
     held_out = _held_out(data, system)
     place, folder = Path(spec.place), base_model.fetch(weights.base, weights.revision)
     # An adapter carries the tokenizer and the template that it was trained with.
@@ -82,12 +91,14 @@ def export(
 
     trainer.release_memory()
     shipment = Shipment(**request, adapter=place, load_dtype=precision, golden=golden, questions=questions)
-    on_progress.step("Exporting")
-    exported = build.ship(shipment, directory, on_progress)
     facts: dict[str, Any] = {"adapter": str(adapter), "base": weights.base, "revision": weights.revision, "data": data}
-    record = {**facts, "load_in_4bit": weights.load_in_4bit, "export": exported}
-    record |= {"versions": versions.installed(), "finished": run_record.now()}
-    write_json(directory / "export.json", record)
+
+    def record(made: dict[str, Any]) -> dict[str, Any]:
+        of_it = {**facts, "load_in_4bit": weights.load_in_4bit, "export": made}
+        return of_it | {"versions": versions.installed(), "finished": run_record.now()}
+
+    on_progress.step("Exporting")
+    build.ship(shipment, directory, on_progress, more={"export.json": record})
     return directory
 
 

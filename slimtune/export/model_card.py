@@ -94,15 +94,6 @@ def languages_of(folder: Path) -> list[str]:
     return [one for one in several if isinstance(one, str) and _LANGUAGE.fullmatch(one)]
 
 
-def require_own(folder: Path, where: str) -> None:
-    """Raise SlimtuneError for a folder that holds something else than merged weights of ours: it would be replaced."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if "slimtune" not in (front_matter(folder).get("tags") or []):
-        what = f"{folder} is there already, and is no export of merged weights"
-        raise SlimtuneError(Problem(what, where, "name a folder that does not exist yet"))
-
-
 def _base(base_model: str) -> tuple[str | list[dict[str, str]], str]:
     """As the front matter has it, and as a reader is told. A path would be taken for a hub id, so a folder is a name."""
     hub = _hub_id(base_model)

@@ -6,10 +6,8 @@ The safetensors files are written here, in the layout that the format's specific
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,12 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimtune.core.errors import fail
-from slimtune.core.files import sync_path
 from slimtune.models.weights import shard_paths
 
 if TYPE_CHECKING:
     import torch
 
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "chat_template.jinja",
+)  # fmt: skip
+OTHER_FILES = ("generation_config.json", "LICENSE", "LICENSE.txt", "NOTICE")
 _DTYPE_CODES = {"torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32"}
 
 
@@ -92,30 +94,6 @@ def write_safetensors(
                 raise ValueError(f"{name}: planned {shape} {dtype}, got {tuple(tensor.shape)} {tensor.dtype}")
             raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
             on_written(file.write(raw.data))
-
-
-@contextmanager
-def staged_folder(out_dir: Path) -> Iterator[Path]:
-    """Yield `<out_dir>.partial` to write into; it gets its final name only when everything is on the disk.
-
-    What a killed process left under the temporary name is removed first; after an error nothing is left.
-    """
-    partial = out_dir.with_name(out_dir.name + ".partial")
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        for path in partial.iterdir():
-            sync_path(path)
-        sync_path(partial)
-        partial.replace(out_dir)
-        sync_path(out_dir.parent)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise fail("the disk filled up", where=str(out_dir), fix="free some space and try again") from error
-        raise
 
 
 def existing_file(path: Path) -> Path:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from slimtune.core import outputs
 from slimtune.core.errors import fail
 from slimtune.export import model_card
 from slimtune.models import files, shapes
@@ -59,7 +60,7 @@ class ExportRequest:
     @cached_property
     def merged_folder(self) -> Path | None:
         """Where the merged weights go; None: beside the rest."""
-        return Path(self.wanted.merged).resolve() if self.wanted.merged else None
+        return outputs.named(self.wanted.merged, "export.merged") if self.wanted.merged else None
 
     @property
     def needs_twin(self) -> bool:

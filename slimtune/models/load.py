@@ -8,7 +8,7 @@ from slimtune.models import backend  # before torch: Unsloth patches what follow
 import torch  # isort: skip
 from safetensors.torch import load_file  # isort: skip
 
-from slimtune.core import memory
+from slimtune.core import memory, output_folders
 from slimtune.core.errors import fail
 from slimtune.core.inputs import reason
 from slimtune.core.units import plural
@@ -169,15 +169,14 @@ def save_adapter(model: Any, tokenizer: Any, directory: Path, *, base: str, revi
     """Write the adapter (safetensors), its tokenizer and chat template; all or nothing.
 
     base, revision: what the recipe names, so that the adapter does not carry this machine's cache path.
+    Raises SlimtuneError where the disk is full or the folder not writable.
     """
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.revision = base, revision
-    partial = directory.with_name(directory.name + ".partial")
-    with backend.quiet():
+    with output_folders.staged_folder(directory, what="an adapter") as partial, backend.quiet():
         # The embeddings are never trained; without this PEFT asks the hub for the base's config to find that out.
         model.save_pretrained(partial, safe_serialization=True, save_embedding_layers=False)
         tokenizer.save_pretrained(partial)
-    partial.rename(directory)
 
 
 def memory_bytes(model: Any) -> dict[str, int]:

@@ -24,7 +24,7 @@ def naming(recipe: Recipe, path: Path | str, sources: Mapping[str, str]) -> Iter
     try:
         yield
     except SlimtuneError as error:
-        data = _data_files(recipe)
+        data = {path: key for key, path in reversed(data_files(recipe).items())}
         placed = error.mapped(lambda problem: _placed(problem, str(path), sources, data))
         if placed.every == error.every:
             raise
@@ -39,7 +39,7 @@ def files_of(recipe: Recipe, path: Path | str) -> list[str]:
         found.append(str(place))
         parent = yaml_lines.load(place)[0].get("base")
         place = place.parent / parent if parent else None
-    return [*found, *_data_files(recipe)]
+    return [*found, *dict.fromkeys(data_files(recipe).values())]
 
 
 def _placed(problem: Problem, path: str, sources: Mapping[str, str], data: Mapping[str, str]) -> Problem:
@@ -53,7 +53,8 @@ def _placed(problem: Problem, path: str, sources: Mapping[str, str], data: Mappi
             problem = dataclasses.replace(problem, fix=fix)
         return dataclasses.replace(problem, where=f"{place} {data[key]}: {key}")
     if key.partition(".")[0] in Recipe.model_fields:
-        return dataclasses.replace(problem, where=f"{_place(key, path, sources)} {key}")
+        # A path may follow the key.
+        return dataclasses.replace(problem, where=f"{_place(key.partition(' ')[0], path, sources)} {key}")
     return problem
 
 
@@ -64,12 +65,8 @@ def _place(key: str, path: str, sources: Mapping[str, str]) -> str:
     return sources.get(key, path)
 
 
-def _data_files(recipe: Recipe) -> dict[str, str]:
-    """The key of each data file, by the path that the recipe has there."""
-    evaluated = [("evaluate.data", recipe.evaluate.data)] if recipe.evaluate else []
-    held_out = [("data.eval", recipe.data.eval)] if recipe.data.eval else []
-    train = [(f"data.train[{index}].path", source.path) for index, source in enumerate(recipe.data.train)]
-    found: dict[str, str] = {}
-    for key, path in (*train, *held_out, *evaluated):
-        found.setdefault(path, key)
-    return found
+def data_files(recipe: Recipe) -> dict[str, str]:
+    """The path of each data file, by its key in the recipe."""
+    evaluated = {"evaluate.data": recipe.evaluate.data} if recipe.evaluate else {}
+    held_out = {"data.eval": recipe.data.eval} if recipe.data.eval else {}
+    return {f"data.train[{n}].path": source.path for n, source in enumerate(recipe.data.train)} | held_out | evaluated

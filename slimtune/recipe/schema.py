@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 from slimtune.recipe.names import LANGUAGE, LICENSE, FormatName, GgufType, KindName, MergeBase, misfit
+from slimtune.recipe.paths import PathText
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 LORA_PRESETS = ("minimal", "standard", "full")
@@ -32,7 +33,7 @@ class AboutSection(Section):
 
 
 class ModelSection(Section):
-    base: str = Field("unsloth/Qwen3-8B-bnb-4bit", min_length=1, description="folder, hub id or builtin:NAME")
+    base: PathText = Field("unsloth/Qwen3-8B-bnb-4bit", min_length=1, description="folder, hub id or builtin:NAME")
     revision: str | None = Field(None, description="a commit or tag of the hub repository")
     load_in_4bit: bool = Field(True, description="NF4 weights; false keeps 16 bit")
     max_seq_length: int = Field(2048, ge=64, le=262144, description="longest example, in tokens")
@@ -64,13 +65,13 @@ class LoraSection(Section):
 
 
 class Source(Section):
-    path: str = Field(min_length=1, description="JSONL, JSON, CSV or Parquet file, or a hub dataset id")
+    path: PathText = Field(min_length=1, description="JSONL, JSON, CSV or Parquet file, or a hub dataset id")
     weight: float = Field(1.0, gt=0, le=100, description="1 = every row once, 0.5 = half of them, 2 = each twice")
 
 
 class DataSection(Section):
     train: list[Source] = Field(min_length=1)
-    eval: str | None = Field(None, description="held-out examples for the evaluation loss")
+    eval: PathText | None = Field(None, description="held-out examples for the evaluation loss")
     mode: Literal["direct", "cot", "auto"] = "auto"
     system: str | None = None
     format: Literal["auto", FormatName] = "auto"
@@ -133,7 +134,7 @@ class BudgetSection(Section):
 
 
 class EvaluateSection(Section):
-    data: str = Field(min_length=1)
+    data: PathText = Field(min_length=1)
     kind: KindName = "multiple_choice"
     mode: Literal["direct", "cot"] = Field("direct", description="letters after the prompt, or an argued reply")
     max_items: int | None = Field(None, ge=1, le=_MOST_STEPS)
@@ -166,7 +167,9 @@ class ExportSection(Section):
     ollama_name: str | None = Field(None, pattern=NAME)
     require_verdict: bool = Field(True, description="no GGUF of a model that is worse or collapsed")
     lora_gguf: bool = Field(False, description="also the adapter alone, for servers that hold several")
-    merged: str | None = Field(None, min_length=1, description="folder for merged weights; null: in the run's export/")
+    merged: PathText | None = Field(
+        None, min_length=1, description="folder for merged weights; null: in the run's export/"
+    )
     merge_base: Literal[MergeBase, "auto"] = Field(
         "dequantised", description="auto: whichever is closer to the adapter, measured"
     )
@@ -204,7 +207,7 @@ class ExportSection(Section):
 
 
 class RunSection(Section):
-    output_dir: str = Field("outputs", min_length=1)
+    output_dir: PathText = Field("outputs", min_length=1)
     seed: int = Field(42, ge=0, lt=2**31)
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = []
 

@@ -35,7 +35,7 @@ def run(
         return earlier.directory
 
     # Everything that can be known without a weight in memory: data, lengths, plan.
-    prepared = _shown(prepare.prepare(recipe), earlier, console)
+    prepared = _shown(prepare.prepare(recipe, resumed=earlier.directory if earlier else None), earlier, console)
     stages.require_room(prepared, resumed=earlier is not None)
     folder = base_model.fetch(recipe.model.base, recipe.model.revision)
     if prepared.tokenizer is None:

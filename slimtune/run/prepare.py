@@ -25,6 +25,7 @@ from slimtune.plan import lengths, make
 from slimtune.plan.explain import suggestions
 from slimtune.plan.request import Data, PlanRequest
 from slimtune.recipe.schema import EvaluateSection, Recipe
+from slimtune.run import folders
 from slimtune.train import methods
 from slimtune.train.methods import Method
 
@@ -80,13 +81,15 @@ class Prepared(_Read):
         }
 
 
-def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | None = None) -> Prepared:
+def prepare(
+    recipe: Recipe, *, assume_card: bool = False, card: cards.Card | None = None, resumed: Path | None = None
+) -> Prepared:
     """Read the data and plan the run, without torch and without a network.
 
     assume_card: on a machine without a GPU, plan for a card of `budget.vram_gb` (a dry run; a real run then trains
-    on the CPU, and its plan says so). card: plan for this one, whatever the machine has.
+    on the CPU, and its plan says so). card: plan for this one, whatever the machine has. resumed: the run that goes on.
     Raises SlimtuneError with everything at once that is wrong with the recipe's values, the data, the evaluation set, the
-    base and what is to be exported; and for a plan that does not fit.
+    base, the places to write to and what is to be exported; and for a plan that does not fit.
     """
     found = Gathered()
     with found:
@@ -95,6 +98,8 @@ def prepare(recipe: Recipe, *, assume_card: bool = False, card: cards.Card | Non
     base = read = prepared = None
     with found:
         base = _base_of(recipe)
+    with found:
+        folders.require(recipe, base.folder if base else None, resumed)
     with found:
         read = _read(recipe, method, assume_card=assume_card, card=card)
     if base and read:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import memory, run_folder
+from slimtune.core import memory, output_folders, run_folder
 from slimtune.core.console import Console
 from slimtune.core.errors import Gathered, fail
 from slimtune.core.run_folder import as_dict, at, mapping, required
@@ -13,6 +13,7 @@ from slimtune.core.run_record import RunRecord
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.evaluate import answer_file, kinds
 from slimtune.evaluate.kinds.kind import Item
+from slimtune.export import folders
 from slimtune.export.proof import golden, parity_text
 from slimtune.export.proof.questions import WHERE_LETTERS_ANSWER, Questions
 from slimtune.export.shipment import Shipment
@@ -83,7 +84,7 @@ def export_again(
     instead of the recipe's. Raises SlimtuneError where the run has no adapter or no export section, where it is exported
     already, and where the verdict forbids it.
     """
-    from slimtune.export import build, preflight
+    from slimtune.export import preflight
 
     manifest = run_folder.read(run).manifest
     if not (run / "adapter" / "adapter_config.json").is_file():
@@ -99,7 +100,8 @@ def export_again(
     sources |= {f"export.{key}": "command line" for key in asked or {}}
     record = RunRecord(run.resolve(), manifest, memory.Meter())
     with RunLock(record.directory, console.say), places.naming(recipe, run / "recipe.yaml", sources):
-        build.require_free(record.directory / "export", fresh=fresh)
+        option = "--merged" if "merged" in (asked or {}) else "export.merged"
+        _require_folders(record.directory, recipe, wanted, option, fresh)
         folder = files.fetch(recipe.model.base, recipe.model.revision)
         found = Gathered()
         with found:
@@ -110,6 +112,20 @@ def export_again(
         export(record, recipe, folder, console, force=force)
         experiment_log.write(record.directory)
         report.write(record.directory)
+
+
+def _require_folders(run: Path, recipe: Recipe, wanted: ExportSection, option: str, fresh: bool) -> None:
+    """Raise SlimtuneError where the export or its merged weights would replace what is not theirs, or an input."""
+    export = (run / "export").resolve()
+    output_folders.remove_leftovers(export)
+    folders.require_free(export, fresh=fresh)
+    if wanted.merged is None:
+        return
+    base = files.locate(recipe.model.base, recipe.model.revision)
+    folders.require_apart(
+        {option: wanted.merged}, {"the run": run, "the base model": base, **places.data_files(recipe)}
+    )
+    folders.require_merged_free(wanted.merged, option, adapter=run / "adapter", fresh=fresh)
 
 
 def show(directory: Path, console: Console) -> None:

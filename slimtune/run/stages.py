@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core import console as consoles
-from slimtune.core import memory, run_record, versions
+from slimtune.core import memory, output_folders, run_record, versions
 from slimtune.core.console import Console
 from slimtune.core.errors import Gathered, SlimtuneError
 from slimtune.core.files import existing, failure_to_write, writing
@@ -21,13 +20,16 @@ from slimtune.core.run_record import RunRecord
 from slimtune.core.streams import OutputLost, losing_output
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
-from slimtune.export import model_card
+from slimtune.export import folders as exports
 from slimtune.export.gguf import gguf
+from slimtune.export.model_folder import TOKENIZER_FILES
 from slimtune.models import files as base_model
 from slimtune.recipe import loading as recipes
 from slimtune.run import experiment_log, report, resume
 from slimtune.run.prepare import Prepared, export_request
 from slimtune.train.safeguards import checkpoints
+
+_OF_AN_ADAPTER = (*TOKENIZER_FILES, "adapter_config.json", "adapter_model.safetensors", "README.md")
 
 
 def require_room(prepared: Prepared, *, resumed: bool) -> None:
@@ -49,8 +51,6 @@ def require_room(prepared: Prepared, *, resumed: bool) -> None:
         needed[Path(recipe.run.output_dir)] += ggufs
         merged = Path(recipe.export.merged or recipe.run.output_dir)
         needed[merged] = needed.get(merged, 0) + gguf.export_bytes(parameters, [], merges)
-        if recipe.export.merged:
-            model_card.require_own(merged, "export.merged")
     by_disk: dict[int, list[Path]] = {}
     for folder in needed:
         by_disk.setdefault(existing(folder).stat().st_dev, []).append(folder)
@@ -102,7 +102,11 @@ def go_on(record: RunRecord, console: Console) -> None:
     folder = record.directory / "checkpoints"
     for sentence in checkpoints.clear_leftovers(folder):
         record.event("leftover", sentence)
+    for sentence in checkpoints.strangers(folder):
+        record.event("leftover", sentence)
+        console.warn(sentence)
     found = checkpoints.newest_valid(folder)
+    checkpoints.require_room(folder, found.step or 0)
     for name, reason in found.skipped:
         told = f"{name} is not used: {reason}"
         record.event("checkpoint_skipped", told)
@@ -114,9 +118,8 @@ def go_on(record: RunRecord, console: Console) -> None:
         console.warn(told)
     resume.forget_after(record.directory / "metrics.jsonl", found.step or 0)
     # Everything after training is made again, and no adapter or merged model is written over another.
-    for name in ("adapter", "adapter.partial", "export"):
-        if (record.directory / name).exists():
-            shutil.rmtree(record.directory / name)
+    output_folders.discard(record.directory / "adapter", _require_own_adapter)
+    output_folders.discard(record.directory / "export", exports.require_ours)
     (record.directory / "export").mkdir()
     for name in ("tuned.jsonl", "verdict.json", "samples.jsonl", "golden.jsonl"):
         (record.directory / "eval" / name).unlink(missing_ok=True)
@@ -124,6 +127,15 @@ def go_on(record: RunRecord, console: Console) -> None:
     told = f"Resumed after step {found.step}" if found.step else "Resumed from the beginning: no checkpoint exists yet"
     record.event("resumed", told, step=found.step)
     console.say(told)
+
+
+def _require_own_adapter(folder: Path, option: str = "") -> None:
+    """Raise SlimtuneError for an adapter folder into which somebody put a file. One of an earlier version has no marker."""
+    if output_folders.is_marked(folder) or not (folder / "adapter_config.json").is_file():
+        output_folders.require_ours(folder, option)
+    else:
+        others = [name for name in output_folders.names_in(folder) if name not in _OF_AN_ADAPTER]
+        output_folders.refuse_foreign(folder, others, option)
 
 
 def checkpoint(record: RunRecord) -> str | None:

@@ -126,7 +126,7 @@ def test_a_disk_that_fills_up_leaves_nothing(run, tmp_path):
     def full(done, total):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(SlimtuneError, match="the disk filled up"):
+    with pytest.raises(SlimtuneError, match="the disk is full"):
         merge_adapter(run.adapter, run.base, tmp_path / "merged", load_in_4bit=True, on_progress=full)
     assert not list(tmp_path.iterdir())
 
@@ -142,7 +142,8 @@ def test_a_killed_merge_leaves_no_final_name_and_the_next_one_succeeds(run, tmp_
     )
     command = [sys.executable, "-c", script, str(run.adapter), str(run.base), str(out)]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
-    assert [path.name for path in tmp_path.iterdir()] == ["merged.partial"]
+    [left] = tmp_path.iterdir()
+    assert left.name.startswith(".merged.") and left.name.endswith(".partial")
 
     merge_adapter(run.adapter, run.base, out, load_in_4bit=True)
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]

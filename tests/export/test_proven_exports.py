@@ -208,22 +208,26 @@ def test_a_killed_export_leaves_the_one_before_and_the_next_succeeds(good, tmp_p
         )
         assert done.returncode == -signal.SIGKILL, step
         assert files(run / "export") == before
-        made = {path.name for path in (run / "export.unverified").glob("*.gguf")}
+        # Of what the earlier kills left, the next export has cleared up.
+        [left] = run.glob(".export.*")
+        made = {path.name for path in left.glob("*.gguf")}
         assert made == ({"quickstart.q4_k_m.gguf"} if step == "prove" else set())
-        assert (run / "export.unverified/merged").exists() == (step != "merge")
+        assert (left / "merged").exists() == (step != "merge")
     # Between the two renames the old export has made room, and the new one, proven, has not its name yet.
     done = subprocess.run(
         [sys.executable, ROOT / "tests/support/killed_export.py", run, "publish"], cwd=ROOT, env=ENVIRONMENT
     )
     assert done.returncode == -signal.SIGKILL
-    assert not (run / "export").exists() and files(run / "export.old") == before
+    [old] = run.glob(".export.*.old")
+    assert not (run / "export").exists() and files(old) == before
 
-    shipping.export_again(run, Console(file=io.StringIO()), force=False, fresh=False)
-    assert files(run / "export").keys() == before.keys()
-    assert load(run, "export/parity.json")["passed"] is True
-    assert {path.name for path in run.iterdir() if path.name.startswith("export")} == {"export"}
     with pytest.raises(SlimtuneError, match="there is an export already"):
         shipping.export_again(run, Console(file=io.StringIO()), force=False, fresh=False)
+    assert files(run / "export") == before
+    shipping.export_again(run, Console(file=io.StringIO()), force=False, fresh=True)
+    assert files(run / "export").keys() == before.keys()
+    assert load(run, "export/parity.json")["passed"] is True
+    assert {path.name for path in run.iterdir() if "export" in path.name} == {"export"}
 
 
 def test_what_ships_is_what_ollama_create_reads(good):
@@ -285,7 +289,13 @@ def test_an_adapter_that_is_no_run_is_asked_before_it_is_exported(good, tmp_path
         out=tmp_path / "export",
         data=str(DATA / "test.jsonl"),
     )
-    assert {path.name for path in made.iterdir()} == {"export.json", "golden.jsonl", "law.lora.gguf", "parity.json"}
+    assert {path.name for path in made.iterdir()} == {
+        ".slimtune",
+        "export.json",
+        "golden.jsonl",
+        "law.lora.gguf",
+        "parity.json",
+    }
     assert (tmp_path / "weights/model.safetensors").read_bytes() == (
         run / "export/merged/model.safetensors"
     ).read_bytes()
@@ -295,7 +305,7 @@ def test_an_adapter_that_is_no_run_is_asked_before_it_is_exported(good, tmp_path
     assert measured["dequantised"]["distance"] < measured["16bit"]["distance"] / 3
     assert "dequantised is kept" in " ".join(screen.getvalue().split())
     assert load(made, "parity.json")["merged"]["first_tokens_equal"] == 20
-    assert not list(tmp_path.glob("*.unverified")) and not list(tmp_path.glob("*.old"))
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter", "export", "weights"}
 
     with pytest.raises(SlimtuneError, match="there is an export already"):
         from_adapter.export(tmp_path / "adapter", wanted, Loading(), SILENT, out=tmp_path / "export")

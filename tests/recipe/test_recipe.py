@@ -235,3 +235,31 @@ def test_the_recipe_s_place_does_not_hide_how_many_problems_there_are(tmp_path):
         raise bad_data({"a.jsonl": [*many, Problem("bad", "a.jsonl")]})
     assert "120 places: a.jsonl:1, a.jsonl:2" in str(caught.value)
     assert f"{path}:2 data.train[0].path: a.jsonl: bad" in str(caught.value)
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    text = (
+        "name: x\nmodel: {base: ~/model}\ndata: {train: [{path: ~/a.jsonl}], eval: ~/b.jsonl}\n"
+        "evaluate: {data: ~/c.jsonl}\nexport: {merged: ~/weights}\n"
+    )
+    loaded = recipe.load(write(tmp_path, text), ["run.output_dir=~/out"])
+    named = [loaded.model.base, *places.data_files(loaded).values(), loaded.export.merged, loaded.run.output_dir]
+    names = ["model", "a.jsonl", "b.jsonl", "c.jsonl", "weights", "out"]
+    assert named == [str(tmp_path / "home" / name) for name in names]
+    assert recipe.load(write(tmp_path, recipe.dump(loaded))) == loaded
+
+
+def test_what_cannot_be_a_path_is_said_with_its_line(tmp_path):
+    text = (
+        f"name: x\ndata:\n  train: [{{path: {'あ' * 86}}}]\n  eval: ~nobody-of-this-name/x\n"
+        f"run:\n  output_dir: out/{'x' * 256}\nmodel:\n  base: {'x/' * 2048}x\n"
+    )
+    path = write(tmp_path, text)
+    assert problems(path) == [
+        f"{path}:8 model.base: the path is longer than 4,095 bytes",
+        f"{path}:3 data.train[0].path: a name in this path is longer than 255 bytes",
+        f"{path}:4 data.eval: there is no user 'nobody-of-this-name' with a home folder; write the path out, "
+        "or ./~nobody-of-this-name for a folder of that name",
+        f"{path}:6 run.output_dir: a name in this path is longer than 255 bytes",
+    ]

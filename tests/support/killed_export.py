@@ -26,7 +26,7 @@ def after_three(tensors):
         yield tensor
 
 
-write, run_script, replace = merge.write_safetensors, gguf.run_script, Path.replace
+write, run_script, rename = merge.write_safetensors, gguf.run_script, Path.rename
 
 
 def write_in_part(path, entries, tensors, *more):
@@ -43,7 +43,7 @@ def die_after(script):
 
 
 def die_before_the_last_rename(path, target):
-    return die() if path.name == "export.unverified" else replace(path, target)
+    return die() if target == RUN.resolve() / "export" else rename(path, target)
 
 
 match STEP:
@@ -56,7 +56,7 @@ match STEP:
     case "prove":
         proof.prove = die
     case "publish":
-        Path.replace = die_before_the_last_rename
+        Path.rename = die_before_the_last_rename
 
 shipping.export_again(RUN, Console(file=io.StringIO()), force=False, fresh=True, asked={"gguf": ["q4_k_m"]})
 sys.exit("it was not killed")

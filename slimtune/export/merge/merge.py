@@ -17,25 +17,29 @@ from typing import Literal
 
 import torch
 
+from slimtune.core import output_folders
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import write_json
 from slimtune.core.inputs import json_object
+from slimtune.export import folders
 from slimtune.export.merge import nf4
 from slimtune.export.merge.lora import Lora, read_loras
 from slimtune.export.merge.needed_memory import MemoryWatch
 from slimtune.export.merge.nf4 import Rows, unpacked_shape
-from slimtune.export.model_folder import OpenTensors, existing_file, open_tensors, staged_folder, write_safetensors
+from slimtune.export.model_folder import (
+    OTHER_FILES,
+    TOKENIZER_FILES,
+    OpenTensors,
+    existing_file,
+    open_tensors,
+    write_safetensors,
+)
 from slimtune.models import families
 from slimtune.models.files import require_disk_space
 from slimtune.models.settings import TorchDtype
 from slimtune.models.weights import PACKED_PART, shard_paths
 from slimtune.recipe.names import MergeBase
 
-_TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "chat_template.jinja",
-)  # fmt: skip
-_OTHER_FILES = ("generation_config.json", "LICENSE", "LICENSE.txt", "NOTICE")
 _STORED_DTYPES = ("BF16", "F16", "F32")
 _BASE_WEIGHTS = {
     "packed": "4-bit checkpoint, dequantised",
@@ -101,7 +105,7 @@ def merge_adapter(
     max_shard_bytes: int = 2 * 10**9,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> MergeRecord:
-    """Write `base_dir` + `adapter_dir` as a plain 16-bit model folder `out_dir`, which must not exist yet.
+    """Write `base_dir` + `adapter_dir` as a plain 16-bit model folder `out_dir`, which must not exist or be new.
 
     merge_base: "dequantised" (the weights that were trained on) or "16bit" (`base_dir` is then the 16-bit twin).
     load_in_4bit: how training loaded the base; a 16-bit `base_dir` is then quantised here as the loader did it.
@@ -113,10 +117,9 @@ def merge_adapter(
     `out_dir`, a full disk, or a weight `dtype` cannot hold.
     """
     started = time.monotonic()
-    if out_dir.exists() or out_dir.is_symlink():
-        raise fail(
-            "the folder for the merged model already exists", where=str(out_dir), fix="choose another or remove it"
-        )
+    if (out_dir.exists() or out_dir.is_symlink()) and not output_folders.is_new(out_dir):
+        fix = "choose another or remove it"
+        raise fail("the folder for the merged model already exists", where=str(out_dir), fix=fix)
     config = json_object(base_dir / "config.json")
     adapter_file = existing_file(adapter_dir / "adapter_model.safetensors")
     with MemoryWatch() as memory, open_tensors([adapter_file]) as adapter, open_tensors(shard_paths(base_dir)) as base:
@@ -136,7 +139,7 @@ def merge_adapter(
             if on_progress:
                 on_progress(done, total)
 
-        with staged_folder(out_dir) as partial:
+        with output_folders.staged_folder(out_dir, what=folders.merged_model_of(adapter_dir)) as partial:
             for filename, shard in shards.items():
                 tensors = (_merged_weight(o, base, adapter, load_dtype, target) for o in shard)
                 write_safetensors(partial / filename, [(o.name, o.shape) for o in shard], tensors, target, report)
@@ -301,10 +304,10 @@ def _write_index_and_config(folder: Path, shards: dict[str, list[_Output]], conf
 def _copy_companions(adapter_dir: Path, base_dir: Path, folder: Path, chat_template: str | None) -> None:
     """Copy tokenizer and template from one place, never mixed: from the adapter where it has them, as training used them."""
     source = adapter_dir if (adapter_dir / "tokenizer_config.json").is_file() else base_dir
-    for name in _TOKENIZER_FILES:
+    for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
-    for name in _OTHER_FILES:
+    for name in OTHER_FILES:
         if (base_dir / name).is_file():
             shutil.copyfile(base_dir / name, folder / name)
     # A template may be in chat_template.jinja or in tokenizer_config.json; transformers prefers the former, llama.cpp's

@@ -5,18 +5,21 @@ A checkpoint is written below `.partial-checkpoint-N`, flushed, sealed with a ma
 
     checkpoints/checkpoint-N/checkpoint.json     {"step": N, "files": {"optimizer.pt": {"bytes": 1, "sha256": "…"}, …}}
 
-The manifest proves that nothing was damaged, not who wrote it: resuming also unpickles nothing (`saving.load_safely`).
+A folder is removed or replaced only if it is ours, by its manifest or its marker (core/output_folders.py), and holds no file
+that somebody else put there. The manifest proves that nothing was damaged, not who wrote it: resuming also unpickles nothing (`saving.load_safely`).
 No torch.
 """
 
 import json
 import logging
+import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slimtune.core import output_folders
+from slimtune.core.errors import fail
 from slimtune.core.files import sha256_file, sync_path, write_text
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,7 @@ REPLACED = ".replaced-"
 """Begins the name of a whole checkpoint that makes room for a new one of the same step."""
 
 _TEXT_BYTES = 32 * 2**20  # tokenizer (16 MiB for Qwen3), template and trainer state: what is not tensors
+_LAST = (output_folders.MARKER, MANIFEST)
 _NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 _REQUIRED = {
     "adapter_model.safetensors": "adapter",
@@ -77,26 +81,70 @@ def newest_valid(checkpoints: Path) -> Found:
     return Found(None, None, tuple(skipped))
 
 
+def not_ours(folder: Path, name: str | None = None) -> str | None:
+    """Why a checkpoint's folder must neither be removed nor replaced; None where it is ours, whole or broken."""
+    if folder.is_symlink() or not folder.is_dir():
+        return "it is not a folder"
+    listed = _read_manifest(folder / MANIFEST)
+    if output_folders.is_marked(folder):
+        others = output_folders.foreign_files(folder)
+    elif listed is not None:
+        others = [one for one in output_folders.names_in(folder) if one not in listed["files"] and one != MANIFEST]
+    else:
+        return f"Slimtune did not write it, or its {MANIFEST} is lost"
+    return f"it holds files that Slimtune did not write: {', '.join(sorted(others)[:5])}" if others else None
+
+
+def strangers(checkpoints: Path) -> tuple[str, ...]:
+    """A sentence for each thing that has a name of ours and is not: it is left as it is."""
+    named = [path for _, path in by_step(checkpoints)] + _leftovers(checkpoints)
+    reasons = {path.name: _not_left_by_us(path) if path.name.startswith(PARTIAL) else not_ours(path) for path in named}
+    return tuple(f"{name} is left as it is: {reason}" for name, reason in reasons.items() if reason)
+
+
+def require_room(checkpoints: Path, after: int) -> None:
+    """Raise SlimtuneError where something that is not ours has the name of a checkpoint of a step after this one."""
+    for step, path in by_step(checkpoints):
+        if step > after and (reason := not_ours(path)):
+            raise fail(f"a checkpoint would replace this: {reason}", where=str(path), fix="move it elsewhere")
+
+
 def clear_leftovers(checkpoints: Path) -> tuple[str, ...]:
     """Remove what a killed process left half written or half removed, and say what was done, a sentence each.
     Only for the one process that owns the run's folder."""
     done = []
-    for folder in sorted(checkpoints.glob(f"{REPLACED}*")):
-        original = checkpoints / folder.name.removeprefix(REPLACED)
-        if original.exists():
-            discard(folder)
-        else:
-            folder.rename(original)
-            sync_path(checkpoints)
-            done.append(f"{original.name} was being replaced when the process ended; the earlier one is restored")
-    for folder in sorted(checkpoints.glob(f"{PARTIAL}*")):
-        shutil.rmtree(folder)
-        done.append(f"{folder.name}, left by an interrupted process, was removed")
+    for folder in _leftovers(checkpoints):
+        if folder.name.startswith(REPLACED) and not_ours(folder) is None:
+            original = checkpoints / folder.name.removeprefix(REPLACED)
+            if original.exists():
+                discard(folder)
+            else:
+                folder.rename(original)
+                sync_path(checkpoints)
+                done.append(f"{original.name} was being replaced when the process ended; the earlier one is restored")
+        elif folder.name.startswith(PARTIAL) and _not_left_by_us(folder) is None:
+            output_folders.remove(folder, _LAST)
+            done.append(f"{folder.name}, left by an interrupted process, was removed")
     return tuple(done)
 
 
+def _leftovers(checkpoints: Path) -> list[Path]:
+    return [*sorted(checkpoints.glob(f"{REPLACED}*")), *sorted(checkpoints.glob(f"{PARTIAL}*"))]
+
+
+def _not_left_by_us(folder: Path) -> str | None:
+    """As `not_ours`, of a folder that was being written or removed: around a checkpoint, or what is left of one."""
+    if folder.is_symlink() or not folder.is_dir():
+        return "it is not a folder"
+    inside = [path for path in folder.iterdir() if path.name != output_folders.MARKER]
+    if len(inside) == 1 and _NAME.fullmatch(inside[0].name):
+        return None if output_folders.is_marked(folder) else not_ours(inside[0])
+    return not_ours(folder) if any(output_folders.names_in(folder)) else None
+
+
 def seal(folder: Path, step: int) -> int:
-    """Flush every file to the disk, write the manifest last, flush the folder; returns the bytes of all."""
+    """Mark it, flush every file to the disk, write the manifest last, flush the folder; returns the bytes of all."""
+    output_folders.mark_finished(folder, "a checkpoint", MANIFEST)
     entries, size = {}, 0
     for path in files_of(folder):
         sync_path(path)
@@ -110,9 +158,14 @@ def seal(folder: Path, step: int) -> int:
 
 
 def publish(written: Path, final: Path) -> None:
-    """Give the sealed folder its final name. One that has the name already is whole at every moment, see REPLACED."""
+    """Give the sealed folder its final name. One that has the name already is whole at every moment, see REPLACED.
+
+    Raises SlimtuneError where something has it that is not ours.
+    """
     aside = final.with_name(f"{REPLACED}{final.name}")
-    if final.exists():
+    if os.path.lexists(final):
+        if reason := not_ours(final):
+            raise fail(f"the checkpoint would replace this: {reason}", where=str(final), fix="move it elsewhere")
         final.rename(aside)
     try:
         written.rename(final)
@@ -126,11 +179,14 @@ def publish(written: Path, final: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a whole checkpoint, which is never seen half removed under its own name."""
+    """Remove a whole checkpoint, which is never seen half removed under its own name. What is not ours stays."""
+    if reason := not_ours(folder):
+        log.warning("%s is left as it is: %s", folder, reason)
+        return
     doomed = folder.with_name(f"{PARTIAL}removed-{folder.name.removeprefix(REPLACED)}")
     try:
         folder.rename(doomed)
-        shutil.rmtree(doomed)
+        output_folders.remove(doomed, _LAST)
     except OSError as error:
         # The new checkpoint is safe; the next one tries again.
         log.warning("%s could not be removed: %s", folder, error)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from slimtune.core import output_folders
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.files import existing, failure_to_write
 from slimtune.core.units import size_text
@@ -23,6 +24,7 @@ from slimtune.train.safeguards.checkpoints import (
     discard,
     files_of,
     most_bytes,
+    not_ours,
     publish,
     seal,
     verify,
@@ -61,7 +63,7 @@ def keep_whole(trainer: Any, on_saved: OnSaved) -> None:
             trainer.state.best_model_checkpoint = best_before
             if trainer.args.should_save:
                 # What cannot be removed now is removed before the next checkpoint is written.
-                shutil.rmtree(partial, ignore_errors=True)
+                output_folders.remove_own(partial)
             failure = failure_to_write(error)
             if failure is None:
                 raise
@@ -123,6 +125,10 @@ def _write(trainer: Any, save: Callable[[], None], checkpoints: Path, partial: P
             log.warning(sentence)
         if shutil.disk_usage(checkpoints).free < needed:
             raise _cannot_write(checkpoints, state.global_step, needed, os.strerror(errno.ENOSPC))
+        if os.path.lexists(partial):
+            raise fail("this is in the way of a checkpoint", where=str(partial), fix="move it elsewhere, then resume")
+        partial.mkdir()
+        output_folders.mark(partial, "an unfinished checkpoint")
     trainer.accelerator.wait_for_everyone()
     with _output_dir(trainer, partial):
         save()
@@ -135,7 +141,7 @@ def _write(trainer: Any, save: Callable[[], None], checkpoints: Path, partial: P
         (written / "training_args.bin").unlink(missing_ok=True)
         size = seal(written, state.global_step)
         publish(written, checkpoints / written.name)
-        partial.rmdir()
+        output_folders.remove_own(partial)
     trainer.accelerator.wait_for_everyone()
     return size
 
@@ -172,7 +178,7 @@ def _rotate(checkpoints: Path, limit: int | None, newest: tuple[int, Path], best
     It tells the newest by its time of change or highest number; here it is the one just written, and those of higher
     steps, which the run passed over when it resumed, go first.
     """
-    found = by_step(checkpoints)
+    found = [(step, folder) for step, folder in by_step(checkpoints) if not_ours(folder) is None]
     expendable = [(step < newest[0], step, folder) for step, folder in found if folder not in (newest[1], best)]
     excess = len(found) - limit if limit and limit > 0 else 0
     for _, _, folder in sorted(expendable)[: max(0, excess)]:
