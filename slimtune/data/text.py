@@ -8,11 +8,13 @@ import functools
 import re
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from slimtune.core.errors import Problem
 from slimtune.data.records import Role
 
+# A text that is too short for the square to matter, and the marks in a row from which on they are put in order here.
+_SHORT, _MARKS_IN_ORDER = 1000, 64
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 # `<|word|>` is how most models write their control tokens; another template may have left some in a text.
@@ -59,9 +61,26 @@ def thought_and_answer(text: str) -> tuple[str, str]:
     return "", text
 
 
-def normalised(text: str) -> str:
-    """`text` in Unicode normalisation form C, so that が is one character however it was typed."""
-    return unicodedata.normalize("NFC", text)
+def normalised(text: str, form: Literal["NFC", "NFKC"] = "NFC") -> str:
+    """`text` in a Unicode normalisation form, so that が is one character however it was typed.
+
+    In time that grows with the length: Python's own takes its square where many combining marks follow each other.
+    """
+    if len(text) > _SHORT and not text.isascii():
+        text = _long_run_of_marks().sub(_in_order, text)
+    return unicodedata.normalize(form, text)
+
+
+@functools.cache
+def _long_run_of_marks() -> re.Pattern[str]:
+    marks = [chr(code) for code in range(0x300, 0x1F000) if unicodedata.combining(chr(code))]
+    return re.compile(f"[{''.join(marks)}]{{{_MARKS_IN_ORDER},}}")
+
+
+def _in_order(run: re.Match[str]) -> str:
+    """Marks in the order that normalisation gives them: by class, those of one class as they stand."""
+    plain = "".join(unicodedata.normalize("NFD", mark) for mark in run[0])
+    return "".join(sorted(plain, key=unicodedata.combining))
 
 
 def faults(text: str, role: Role) -> list[tuple[str, str]]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slimtune.data.text import normalised
+
 # Characters that NFKC leaves as they are, whatever stands beside them, marks apart: ASCII, kana, the usual punctuation
 # and Chinese characters, that is nearly all of a Japanese text.
 STABLE = "\0-\x7f、。〈-】〔-〛ぁ-ゖァ-ヺー-ヾ一-鿿"
@@ -69,7 +71,7 @@ def squeezed(text: str) -> str:
 def nfkc(text: str) -> str:
     """`unicodedata.normalize("NFKC", text)`, several times as fast for Japanese."""
     if _MARKS.search(text):
-        return unicodedata.normalize("NFKC", text)
+        return normalised(text, "NFKC")
     return _UNSTABLE.sub(lambda run: unicodedata.normalize("NFKC", run.group()), text)
 
 

@@ -1,13 +1,13 @@
 """Generation: free replies, compared with the reference answers by exact match, chrF and BLEU. Its items are prompts."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 from slimtune.core.units import plural
+from slimtune.data.text import normalised
 from slimtune.evaluate.judge import statistics
 from slimtune.evaluate.judge.text import bounds, excerpt, percent
 from slimtune.evaluate.kinds.kind import Answer, Answers, Change, Figures, Item, Kind, Metric, Settings, TableRow
@@ -25,7 +25,7 @@ def closeness(text: str, reference: str) -> dict[str, Any]:
     """
     from sacrebleu.metrics import CHRF
 
-    plain = [" ".join(unicodedata.normalize("NFKC", one).split()) for one in (text, reference)]
+    plain = [" ".join(normalised(one, "NFKC").split()) for one in (text, reference)]
     return {"exact": plain[0] == plain[1], "chrf": round(CHRF().sentence_score(text, [reference]).score, 4)}
 
 

@@ -161,7 +161,8 @@ class Rule:
 _ANSWER = rf"(?P<answer>{ANY})"
 _LETTER = rf"(?P<answer>[{LETTERS}]|{OPEN}[{LETTERS}][^{CLOSE}]*{CLOSE})"
 _DIGIT = rf"(?P<answer>[{DIGITS}]|{OPEN}[{DIGITS}][^{CLOSE}]*{CLOSE})"
-_START = rf"^[ (']*(?:{OPENING}){{0,3}}[ (']*"
+# Possessive: a long run of brackets has one reading, not one for each way to share it out.
+_START = rf"^[ (']*+(?:{OPENING}){{0,3}}[ (']*+"
 _PREDICATE = rf"[ )']*{PART}(?:{IS}{UNMARKED}{{0,12}})"
 _REST = rf"(?:{SYMBOL}|[ ])*"
 

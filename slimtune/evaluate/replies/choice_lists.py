@@ -6,7 +6,7 @@ from slimtune.evaluate.replies.answer_marks import ANY, DIGITS, LETTERS, LISTING
 from slimtune.evaluate.replies.answer_rules import FAULTY, FLAGS, PART, RIGHT, SUPPOSED, TEXT, UNMARKED, WRONG
 from slimtune.evaluate.replies.reply_text import one_of
 
-_LEAD = re.compile(rf"^[ (']*(?P<label>[{LETTERS}{DIGITS}])(?:(?P<alone>[ )']*{SYMBOL}*[ ]*$)|[ ']*{TEXT})", FLAGS)
+_LEAD = re.compile(rf"^[ (']*(?P<label>[{LETTERS}{DIGITS}])(?:(?P<alone>[ )']*+{SYMBOL}*[ ]*$)|[ ']*{TEXT})", FLAGS)
 _ENTRY = re.compile(rf"(?P<label>{ONE})(?P<text>[ ']*{TEXT})?", FLAGS)
 
 
@@ -32,10 +32,11 @@ def _in_one_line(text: str, count: int) -> list[int]:
 def _line_by_line(text: str) -> list[int]:
     """Where lines begin with the first, second, third … label: alone, or all with text; the last may be cut off."""
     runs: list[list[re.Match[str]]] = [[]]
+    end = len(text.rstrip())
     for lead in _LEAD.finditer(text):
         run = runs[-1]
         follows = bool(run) and positions(lead["label"])[0] == positions(run[-1]["label"])[0] + 1
-        cut_off = lead["alone"] is not None and not text[lead.end() :].strip()
+        cut_off = lead["alone"] is not None and lead.end() >= end
         if follows and ((lead["alone"] is None) == (run[0]["alone"] is None) or cut_off):
             run.append(lead)
         else:

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from slimtune.data.text import normalised
 from slimtune.models import families
 
 
@@ -67,7 +68,7 @@ _BLANK_LINES = re.compile(r"\n[ \n]*\n")
 
 def fold(text: str) -> str:
     r"""`text` with half-width letters, digits and marks, full-width katakana, ① as (1), "\n" and single spaces."""
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n").translate(_FOLDING))
+    text = normalised(text.replace("\r\n", "\n").replace("\r", "\n").translate(_FOLDING))
     return _BLANK_LINES.sub("\n\n", _SPACES.sub(" ", text))
 
 
@@ -84,7 +85,7 @@ def after_reasoning(text: str) -> tuple[str, bool]:
 
 
 _ERROR = re.compile(
-    r"[^\w{]*"
+    r"[^\w{]*+"
     + one_of(
         # Error: …, error code 3, RuntimeError: …, Traceback, An error occurred
         r"error[^\w\n]*(?:$|[:(\[\]-]|\d|code|occurred|\w+error) [\w.]*(?:error|exception)_?: exception[^\w\n]*$",

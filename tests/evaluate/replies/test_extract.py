@@ -127,9 +127,23 @@ PIECES = [
         "例: ",
         "error",
     ),
-    *(" ", "\n", "、", "sure, . ", "the quick brown fox ", "条文の規定により", "どれか", "問題", "not "),
+    *(
+        " ",
+        "\n",
+        "、",
+        "' ",
+        ".",
+        "a\n",
+        "\u0301\u0327",
+        "sure, . ",
+        "the quick brown fox ",
+        "条文の規定により",
+        "どれか",
+        "問題",
+        "not ",
+    ),
 ]
-QUICK = ("a ", "回答: ", "(a", '{"a":')
+QUICK = ("a ", "回答: ", "(a", '{"a":', "(", "\u0301\u0327")
 
 
 @pytest.mark.parametrize(
