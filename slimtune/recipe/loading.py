@@ -164,6 +164,7 @@ def _explain(detail: ErrorDetails, places: dict[yaml_lines.Path_, str], path: st
     # Union members add their own name to the location, such as "list[str]": keep the part that exists in the file.
     within = (part for part in detail["loc"][: -1 if last else None] if not re.search(r"[\[\(]", str(part)))
     location = (*within, *detail["loc"][-1 if last else len(detail["loc"]) :])
+    location += getattr(detail.get("ctx", {}).get("error"), "key", ())
     known = (location[:depth] for depth in range(len(location), -1, -1) if location[:depth] in places)
     shown = location
     while shown and shown not in places and shown[-1] in {"bool", "str"}:

@@ -18,6 +18,14 @@ _MOST_STEPS, _MOST_COUNTED = 10**9, 10**6
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class MisfitError(ValueError):
+    """A value that does not fit others. key: where it stands, within what is being checked."""
+
+    def __init__(self, what: str, *key: str):
+        super().__init__(what)
+        self.key = key
+
+
 class Section(BaseModel):
     """A part of the recipe: unknown keys are errors, and a string is never taken for a number."""
 
@@ -157,8 +165,9 @@ class EvaluateSection(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> EvaluateSection:
-        if why := misfit(self.kind, self.mode, self.permutations, self.votes)[1]:
-            raise ValueError(why)
+        key, why = misfit(self.kind, self.mode, self.permutations, self.votes)
+        if why:
+            raise MisfitError(why, key)
         return self
 
 
@@ -229,10 +238,12 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _sections_fit_together(self) -> Recipe:
         if self.export and self.export.require_verdict and self.evaluate is None:
-            raise ValueError("export.require_verdict needs an 'evaluate' section (or set require_verdict: false)")
+            what = "export.require_verdict needs an 'evaluate' section (or set require_verdict: false)"
+            raise MisfitError(what, "export", "require_verdict")
         if self.model.thinking and self.evaluate and self.evaluate.reads_letters:
-            raise ValueError(
-                "evaluate reads the first token as the answer, and a thinking model begins with a thought; "
-                "set evaluate.mode: cot"
-            )
+            what = "evaluate reads the first token as the answer, and a thinking model begins with a thought"
+            raise MisfitError(f"{what}; set evaluate.mode: cot", "evaluate", "mode")
+        if self.train.early_stopping_patience and self.data.eval is None:
+            what = "nothing can stop early without held-out data: set data.eval, or leave early_stopping_patience out"
+            raise MisfitError(what, "train", "early_stopping_patience")
         return self

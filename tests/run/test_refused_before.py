@@ -328,6 +328,14 @@ MODEL = {
         "data.eval",
         "no such file",
     ),
+    "early stopping without held-out data": (
+        lambda it: (it.set(train__early_stopping_patience=2), it.set(data__eval=None)),
+        "train.early_stopping_patience",
+        "set data.eval",
+    ),
+    "letters of a model that thinks": (lambda it: it.set(model__thinking=True), "evaluate.mode", "set evaluate.mode: cot"),
+    "a verdict without questions": (lambda it: it.recipe.pop("evaluate"), "export.require_verdict", "'evaluate' section"),
+    "votes on letters": (lambda it: it.set(evaluate__votes=3), "evaluate.votes", "mode cot"),
     "a tool that is not installed": (lambda it: it.set(run__report_to=["wandb"]), "run.report_to", "not installed"),
 }  # fmt: skip
 
