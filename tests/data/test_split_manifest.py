@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+from support.command_line import run as slimtune
 from support.paths import ROOT
 from support.questions_of_their_own import row, write
 
+from slimtune.core.defects import MARK
 from slimtune.core.errors import SlimtuneError
 from slimtune.data import split_manifest
 from slimtune.datatools.split.split_files import split_files
@@ -72,3 +74,21 @@ def test_the_law_sets_have_an_earlier_form_that_lists_no_files():
     assert split_manifest.recorded(hashes(ROOT / "data/law/direct_rag.train.jsonl")) == []
     with pytest.raises(SlimtuneError, match="--manifest"):
         split_manifest.read(ROOT / "data/law/split.json")
+
+
+SOUND = {"seed": (7,), "sizes": ({},), "threshold": (7, -0.5), "inputs": ([],), "files": ([],)}
+
+
+@pytest.mark.parametrize("key", ["seed", "sizes", "threshold", "inputs", "files", "splits", "groups"])
+def test_every_key_of_another_form_is_named(folder, key):
+    path = folder / "split.json"
+    whole = json.loads(path.read_text("utf-8"))
+    for value in (None, "x", 7, -0.5, True, [], {}, [1], [{"name": 1}], {"train": []}):
+        if value is not True and value in SOUND.get(key, ()):
+            continue
+        path.write_text(json.dumps(whole | {key: value}), "utf-8")
+        with pytest.raises(SlimtuneError, match=f"did not write this file: '{key}' is of another form"):
+            split_manifest.read(path)
+        assert split_manifest.recorded(hashes(folder / "x.train.jsonl")) == []
+    outcome = slimtune("data", "split", folder / "x.jsonl", "--test", 5)
+    assert (outcome.code, MARK in outcome.stderr) == (2, False), outcome
