@@ -5,8 +5,10 @@ Guessing an encoding and going on would put mojibake into a training set unseen,
 
 import contextlib
 import shlex
+from pathlib import Path
 
-from slimtune.core.errors import Problem
+from slimtune.core import inputs
+from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.file_kinds import recognised
 
 _BYTE_ORDER_MARKS = {
@@ -20,6 +22,20 @@ _ISO_2022_JP = b"\x1b$"
 # What no text holds.
 _CONTROLS = bytes(code for code in range(32) if chr(code) not in "\t\n\f\r\x1b")
 _CONVERTIBLE = ("cp932", "euc-jp", "iso-2022-jp", "utf-16", "utf-32")
+
+
+MOST_BYTES = 2 * 2**30
+"""Of a file that is read whole."""
+
+
+def read(path: str, problems: list[Problem]) -> tuple[str, frozenset[int]]:
+    """The text of a file, as `decode` gives it; "" where it cannot be read, with the reason in `problems`."""
+    try:
+        data = inputs.read_bytes(Path(path), most=MOST_BYTES)
+    except SlimtuneError as error:
+        problems += error.problems
+        return "", frozenset()
+    return decode(data, path, problems)
 
 
 def decode(data: bytes, path: str, problems: list[Problem]) -> tuple[str, frozenset[int]]:

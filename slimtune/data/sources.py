@@ -15,7 +15,7 @@ from typing import Any
 from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.file_kinds import recognised
-from slimtune.data.encoding import decode
+from slimtune.data.encoding import MOST_BYTES, decode
 from slimtune.data.json_rows import Row, StrictDecoder, read_json
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _HUB_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<split>.+))?", re.A
 _JSON_COLUMNS = ("meta", "messages", "conversations")
 _OPTIONAL_COLUMNS = (*_JSON_COLUMNS, "system")
 # Of a file that is read whole. JSONL is read line by line and may have any size.
-_MOST_BYTES, _MOST_ROWS = 2 * 2**30, 20_000_000
+_MOST_ROWS = 20_000_000
 # Python's own limit, 131,072 characters, is less than a long document.
 _LONGEST_CELL = 16 * 2**20
 _MOST_NAMES = 2000
@@ -89,12 +89,12 @@ def _content(path: str, problems: list[Problem]) -> bytes | None:
                 shown = f": this is {what}" if what else " (it does not begin with PAR1)"
                 problems.append(Problem(f"not a Parquet file{shown}", path, fix))
                 return None
-            if size > _MOST_BYTES and not what:
-                told = f"the file has {size:,} bytes, and of this kind at most {_MOST_BYTES:,} are read"
+            if size > MOST_BYTES and not what:
+                told = f"the file has {size:,} bytes, and of this kind at most {MOST_BYTES:,} are read"
                 problems.append(Problem(told, path, "write it as JSONL (UTF-8), one object per line, or split it"))
                 return None
             # What is recognised is refused, by `decode`, for its first bytes.
-            return head if what and not parquet else head + inputs.up_to(file, _MOST_BYTES)
+            return head if what and not parquet else head + inputs.up_to(file, MOST_BYTES)
     except SlimtuneError as error:
         missing = error.problems[0].what == inputs.MISSING
         problems += [_no_such_file(path)] if missing or inputs.is_folder(path) else error.problems
@@ -198,9 +198,9 @@ def _read_parquet(path: str, data: bytes, problems: list[Problem]) -> list[Row]:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         rows, unpacked = sum(group.num_rows for group in groups), sum(group.total_byte_size for group in groups)
-        if rows > _MOST_ROWS or unpacked > _MOST_BYTES:
+        if rows > _MOST_ROWS or unpacked > MOST_BYTES:
             what = f"the file unpacks to {rows:,} rows of {unpacked:,} bytes"
-            fix = f"split it, or write it as JSONL: at most {_MOST_ROWS:,} rows of {_MOST_BYTES:,} bytes are read"
+            fix = f"split it, or write it as JSONL: at most {_MOST_ROWS:,} rows of {MOST_BYTES:,} bytes are read"
             problems.append(Problem(what, path, fix))
             return []
         names = file.schema_arrow.names

@@ -12,7 +12,7 @@ from slimtune.core import outputs
 from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 from slimtune.core.run_folder import as_dict
 from slimtune.core.units import plural
-from slimtune.data.encoding import decode
+from slimtune.data import encoding
 from slimtune.data.json_rows import Row, read_lines, type_name
 from slimtune.data.records import Mode
 from slimtune.evaluate import kinds
@@ -146,13 +146,7 @@ def _summary(path: Path, readings: Sequence[_Reading]) -> Summary:
 
 
 def _read(path: Path, problems: list[Problem]) -> list[Row]:
-    if not path.is_file():
-        raise fail("no such file", where=str(path), fix=f"the working directory is {Path.cwd()}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise fail(f"the file cannot be read: {error.strerror}", where=str(path), fix="check its permissions") from None
-    text, bad_lines = decode(data, str(path), problems)
+    text, bad_lines = encoding.read(str(path), problems)
     found: list[Problem] = []
     rows = read_lines(text, str(path), bad_lines, found)
     fix = 'write one reply a line: {"text": …}'

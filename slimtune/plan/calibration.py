@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slimtune.core import inputs
+from slimtune.core.errors import fail
+from slimtune.core.run_folder import as_dict
+
 FILE = Path(__file__).with_name("calibration.json")
 ANY_CARD = "any card"
 
@@ -44,10 +48,19 @@ class Calibration:
 
 
 def read(path: Path = FILE) -> Calibration:
-    """The constants of a calibration file. Raises TypeError for a file that lacks a value."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    sources = {f"{part}_source": values.pop("source") for part, values in content.items()}
-    return Calibration(**sources, **content["card"], **content["speed"], **content["computer"])
+    """The constants of a calibration file. Raises SlimtuneError for one that lacks a value or has another type."""
+    from pydantic import TypeAdapter, ValidationError
+
+    values: dict[str, Any] = {}
+    for part, content in inputs.json_object(path).items():
+        known = as_dict(content)
+        values |= {f"{part}_source" if key == "source" else key: value for key, value in known.items()}
+    try:
+        return TypeAdapter(Calibration).validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise fail(what, where=str(path), fix="put the file back as it was installed") from None
 
 
 @functools.cache
@@ -57,7 +70,7 @@ def current() -> Calibration:
 
 def update(part: str, values: dict[str, Any], path: Path = FILE) -> None:
     """Replace values in one part of the file, with their `source`; all others stay."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content[part] = {**content[part], **values}
+    content = inputs.json_object(path)
+    content[part] = {**as_dict(content.get(part)), **values}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     current.cache_clear()

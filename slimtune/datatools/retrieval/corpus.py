@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimtune.core import inputs
 from slimtune.core.errors import Problem
-from slimtune.data.encoding import decode
+from slimtune.data import encoding
 from slimtune.data.json_rows import Row, read_lines, type_name
 from slimtune.data.questions import Question, repeated_ids
 from slimtune.data.splitting import context_key
@@ -56,15 +57,15 @@ def read(path: str, problems: list[Problem]) -> list[Passage]:
     File names in ids are relative to the folder. Faults go into `problems` with "file:line".
     """
     root = Path(path)
-    if root.is_dir():
+    if inputs.is_folder(root):
         files = sorted(
             (file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()), key=str
         )
         named = [(file, file.relative_to(root).as_posix()) for file in files]
-    elif root.is_file() and root.suffix.lower() in SUFFIXES:
+    elif inputs.is_file(root) and root.suffix.lower() in SUFFIXES:
         named = [(root, root.name)]
     else:
-        what = "a corpus cannot be read from this kind of file" if root.exists() else "no such file or folder"
+        what = "a corpus cannot be read from this kind of file" if inputs.exists(root) else "no such file or folder"
         problems.append(Problem(what, path, f"name a folder or a file of {', '.join(SUFFIXES)}"))
         return []
     if not named:
@@ -78,12 +79,7 @@ def read(path: str, problems: list[Problem]) -> list[Passage]:
 
 def _read_file(file: Path, name: str, problems: list[Problem]) -> list[Passage]:
     path, known = str(file), len(problems)
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        problems.append(Problem(f"the file cannot be read: {error.strerror}", path, "check its permissions"))
-        return []
-    text, bad_lines = decode(data, path, problems)
+    text, bad_lines = encoding.read(path, problems)
     suffix = file.suffix.lower()
     if suffix == ".jsonl":
         rows = read_lines(text, path, bad_lines, problems)

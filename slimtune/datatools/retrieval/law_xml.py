@@ -10,6 +10,7 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+from slimtune.core import inputs
 from slimtune.core.errors import Problem
 from slimtune.data.text import normalised
 
@@ -28,7 +29,14 @@ class Article(NamedTuple):
 
 
 class _Refused(Exception):
-    """A document type declaration, which could define entities that grow without end or read other files."""
+    """What is refused, and in which line.
+
+    A document type declaration could define entities that grow without end or read other files.
+    """
+
+    def __init__(self, what: str, line: int, fix: str):
+        self.what, self.line, self.fix = what, line, fix
+        super().__init__(what)
 
 
 def read_articles(text: str, path: str, problems: list[Problem]) -> list[Article]:
@@ -43,8 +51,7 @@ def read_articles(text: str, path: str, problems: list[Problem]) -> list[Article
         problems.append(Problem(what, f"{path}:{error.lineno}", "get the file again"))
         return []
     except _Refused as refused:
-        what = "a document type declaration (DOCTYPE), which law XML does not have"
-        problems.append(Problem(what, f"{path}:{refused}", "delete the declaration and the entities it defines"))
+        problems.append(Problem(refused.what, f"{path}:{refused.line}", refused.fix))
         return []
     law = next(root.iter("Law"), None)
     main = law.find("LawBody/MainProvision") if law is not None else None
@@ -63,14 +70,27 @@ def _parse(text: str) -> Element:
     parser = expat.ParserCreate("UTF-8")
     parser.buffer_text = True
 
+    depth = 0
+
     def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > inputs.MAX_DEPTH:
+            what = f"elements that are nested more than {inputs.MAX_DEPTH} deep"
+            raise _Refused(what, parser.CurrentLineNumber, "get the file again")
         builder.start(tag, {**attributes, _LINE: str(parser.CurrentLineNumber)})
 
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(tag)
+
     def refuse(*_: object) -> None:
-        raise _Refused(parser.CurrentLineNumber)
+        what = "a document type declaration (DOCTYPE), which law XML does not have"
+        raise _Refused(what, parser.CurrentLineNumber, "delete the declaration and the entities it defines")
 
     parser.StartElementHandler = start
-    parser.EndElementHandler = builder.end
+    parser.EndElementHandler = end
     parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from slimtune.core.errors import Problem
@@ -103,6 +104,20 @@ def test_a_law_with_a_doctype_is_refused_before_its_entities_grow(tmp_path: Path
     file = tmp_path / "law.xml"
     file.write_text('<?xml version="1.0"?>\n<!DOCTYPE Law [<!ENTITY a "b">]>\n<Law>&a;</Law>', encoding="utf-8")
     assert problems_of(file) == [":2 a document type declaration (DOCTYPE), which law XML does not have"]
+
+
+def test_a_law_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "law.xml"
+    file.write_text("<Law>\n" + "<Rt>" * 100_000, encoding="utf-8")
+    assert problems_of(file) == [":2 elements that are nested more than 100 deep"]
+
+
+def test_what_is_no_text_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.md")
+    (tmp_path / "zipped.md").write_bytes(b"PK\x03\x04")
+    assert problems_of(tmp_path / "zipped.md") == [" this is a zip archive"]
+    assert problems_of(tmp_path / "pipe.md") == [" a corpus cannot be read from this kind of file"]
+    assert problems_of(tmp_path / ("x" * 300)) == [" no such file or folder"]
 
 
 def test_xml_that_is_broken_or_no_law_is_named_with_its_line(tmp_path: Path) -> None:
