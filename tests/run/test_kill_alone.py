@@ -4,6 +4,7 @@ Its workers, converters and servers end too, nobody holds its lock, and what is 
 files. tests/run/test_kill.py kills at what a run does; here the clock, the events and the children say when.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -68,11 +69,11 @@ def kill_alone(pid):
 
 def wait_for(started, due):
     """Wait until `due()` is true; False where the run has ended before."""
-    process = psutil.Process(started.pid)
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        if due():
-            return True
-        time.sleep(0.002)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while psutil.Process(started.pid).status() != psutil.STATUS_ZOMBIE:
+            if due():
+                return True
+            time.sleep(0.002)
     return False
 
 
@@ -88,8 +89,16 @@ def written(place, pattern):
 
 
 def child(started, name):
-    process = psutil.Process(started.pid)
-    return lambda: any(name in " ".join(one.cmdline()) for one in process.children())
+    """Whether the run has started such a program."""
+
+    def runs():
+        for one in psutil.Process(started.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if name in " ".join(one.cmdline()):
+                    return True
+        return False
+
+    return runs
 
 
 def killed(place, moment):
@@ -97,10 +106,7 @@ def killed(place, moment):
     begun = list((place.outputs / "short").glob("2*/manifest.json"))
     arguments = ["--resume", "auto"] if begun else []
     started = place.start(*arguments, fault="workers")
-    try:
-        due = wait_for(started, moment(started))
-    except psutil.NoSuchProcess:
-        due = False
+    due = wait_for(started, moment(started))
     survivors = kill_alone(started.pid) if due else []
     code, text = started.ended()
     assert code == (-signal.SIGKILL if due else 0), text

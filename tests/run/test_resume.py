@@ -27,6 +27,10 @@ FIRST_RUNS = {
     "ctrl_c_twice": {"fault": "send", "number": signal.SIGINT, "step": 4, "times": 2},
     "standing_still": {"fault": "send", "number": signal.SIGSTOP, "step": 3},
     "full_disk": {"fault": "no_space", "step": 4},
+    "full_disk_under_the_metrics": {"fault": "no_space_for", "name": "metrics.jsonl"},
+    "output_closed": {"fault": "output_closed", "step": 3},
+    "output_full": {"fault": "output_full", "step": 3},
+    "terminal_closed": {"fault": "terminal_closed", "step": 3},
     "nan": {"fault": "nan_loss", "step": 5},
 }
 
@@ -234,6 +238,53 @@ def test_a_full_disk(first_runs):
     [event] = place.events("failed")
     assert "checkpoint-2 stay" in event["message"] or "checkpoint-2 stays" in event["message"]
     finish(place)
+
+
+def test_a_full_disk_under_another_file(first_runs):
+    place, run = first_runs["full_disk_under_the_metrics"]
+    code, text = run.ended()
+    assert code == BAD_INPUT, text
+    assert text.count("metrics.jsonl: the disk is full") == 1 and how_to_go_on(place) in text
+    assert "defect" not in text and "Traceback" not in text
+    assert place.manifest()["status"] == "failed"
+    finish(place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["events.jsonl", "manifest.json", "base.jsonl", "tuned.jsonl", "verdict.json", "report"]
+)
+def test_a_full_disk_under_any_file(place, name):
+    code, text = place.do(fault="no_space_for", name=name)
+    assert code in (0, BAD_INPUT), text
+    assert "defect" not in text and "Traceback" not in text
+    assert code == 0 or "the disk is full" in text
+    finish(place)
+
+
+@pytest.mark.parametrize(("name", "code"), [("output_closed", 141), ("output_full", 2), ("terminal_closed", 129)])
+def test_a_lost_output_ends_the_step_and_saves(first_runs, name, code):
+    place, run = first_runs[name]
+    ended, text = run.ended()
+    assert ended == code, text
+    # A closed output is noticed when something is printed, which is not in every step.
+    last = logged(place.run())[-1]["step"]
+    assert place.checkpoints()[-1] == f"checkpoint-{last}" and (last == 3 or name != "terminal_closed")
+    assert place.manifest()["status"] == "interrupted"
+    assert "Traceback" not in text and "Exception ignored" not in text
+    if name != "terminal_closed":  # standard error is there still
+        assert "the output cannot be written: " in text and how_to_go_on(place) in text
+    finish(place)
+
+
+def test_an_output_folder_that_is_removed_is_not_made_again(place):
+    code, text = place.do(fault="folder_gone", step=3, outputs=str(place.outputs))
+    assert code == BAD_INPUT, text
+    assert "the run's folder was moved or removed while the run was using it" in text
+    assert "start the run again without --resume" in text and "Resume with" not in text
+    assert "Traceback" not in text and not place.outputs.exists()
+    assert place.do()[0] == 0
+    assert_same_as_undisturbed(place)
 
 
 def test_a_loss_that_is_not_a_number(first_runs):

@@ -14,6 +14,7 @@ import errno
 import gc
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -172,6 +173,66 @@ def no_space(step):
     before(checkpoints, "sync_path", full)
 
 
+def at_step(step, call):
+    """In the middle of a step, once."""
+    done = []
+
+    def change(trainer):
+        def micro_batch(model, *arguments, **more):
+            if model.training and trainer.state.global_step + 1 == step and not done:
+                done.append(True)
+                call()
+
+        before(trainer, "compute_loss", micro_batch)
+
+    with_trainer(change)
+
+
+def folder_gone(step, outputs):
+    """Somebody removes the run's folder, and everything else below the outputs."""
+    at_step(step, lambda: shutil.rmtree(outputs))
+
+
+def output_closed(step):
+    """Nobody reads what the run prints any more."""
+
+    def close():
+        reading, writing = os.pipe()
+        os.close(reading)
+        os.dup2(writing, 1)
+
+    at_step(step, close)
+
+
+def output_full(step):
+    """What the run prints goes to a disk that is full."""
+    at_step(step, lambda: os.dup2(os.open("/dev/full", os.O_WRONLY), 1))
+
+
+def terminal_closed(step):
+    """A terminal that is closed sends SIGHUP, and nothing can be written to it any more."""
+
+    def close():
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    at_step(step, close)
+
+
+def no_space_for(name):
+    """The disk is full when a file of this name is opened for writing, from the second time on."""
+    opened = []
+
+    def full(path, mode="r", *arguments, **more):
+        if name in path.name and mode[0] in "wax":
+            opened.append(path)
+            if len(opened) > 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    before(Path, "open", full)
+
+
 def nan_loss(step):
     """The loss of a step's last micro-batch is NaN."""
 
@@ -267,10 +328,16 @@ FAULTS = {
     fault.__name__: fault
     for fault in (
         nothing,
+        workers,
         kill_while_writing,
         kill_after_training,
         send,
         no_space,
+        no_space_for,
+        folder_gone,
+        output_closed,
+        output_full,
+        terminal_closed,
         nan_loss,
         short_of_memory,
         kill_at,

@@ -146,7 +146,9 @@ class Started:
         return line
 
     def ended(self):
-        code = int(self.answer())
+        while (answer := self.answer()) == "stopped":
+            pass
+        code = int(answer)
         self.answers.close()
         # A line of the screen may be broken anywhere.
         return code, " ".join(self.output.read_text("utf-8").split())
