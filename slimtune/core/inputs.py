@@ -82,6 +82,14 @@ def reading(path: Path) -> Iterator[None]:
         raise fail("a path cannot contain a NUL character", where=str(path)) from None
 
 
+def at(path: Path | str) -> Path:
+    """A path with `~` as the home folder; `~nobody`, without such a user, stays as it is and so is no file."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def is_file(path: Path | str) -> bool:
     """Whether a regular file is there. False for a name that no file can have, where `Path.is_file` raises OSError."""
     return _mode(path, stat.S_ISREG)

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from slimtune.core import inputs
 from slimtune.core.errors import fail
 from slimtune.core.files import encoded, existing, staged, writing
 
@@ -122,7 +123,7 @@ def made_here(path: Path) -> bool:
 def require_no_input(target: Path, reads: Iterable[Path | str], option: str = "") -> None:
     """Raise SlimtuneError where an existing output is one of the files that the command reads, or in such a folder."""
     for read in reads:
-        place = Path(read).expanduser()
+        place = inputs.at(read)
         try:
             inside = (one for one in place.rglob("*") if not one.is_dir()) if place.is_dir() else ()
             is_input = is_same(target, place) or any(is_same(target, one) for one in inside)
@@ -155,7 +156,7 @@ def folder(
             if not target.is_dir():
                 fix = "name a folder that does not exist yet"
                 raise fail(f"this is a file; {what} need a folder", where=place_of(target, option), fix=fix)
-            if any(is_same(target, Path(read).expanduser()) for read in reads):
+            if any(is_same(target, inputs.at(read)) for read in reads):
                 fix = "name another folder"
                 raise fail("the output is also an input of this command", where=place_of(target, option), fix=fix)
             if any(target.iterdir()) and not ours(target):

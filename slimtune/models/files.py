@@ -76,11 +76,8 @@ def has_weights(folder: Path) -> bool:
 
 def _local(base: str) -> Path | None:
     """The folder that a base names; None where there is none."""
-    try:
-        folder = Path(base).expanduser()
-        return folder if folder.is_dir() else None
-    except (OSError, RuntimeError, ValueError):  # too long, "~nobody", or a NUL character
-        return None
+    folder = inputs.at(base)
+    return folder if inputs.is_folder(folder) else None
 
 
 def _download(base: str, revision: str | None) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slimtune.core import console
+from slimtune.core import console, inputs
 from slimtune.core.errors import Gathered, Problem, SlimtuneError
 from slimtune.data import loading, split_manifest
 from slimtune.data.chat_template import ChatTokenizer
@@ -154,7 +154,7 @@ def _base_of(recipe: Recipe) -> _Base:
         with found:
             tokenizer = ChatTokenizer(folder, model.thinking)
             families.require_template(families.get(shape.family), tokenizer, model.base)
-    elif folder is not None and folder == Path(model.base).expanduser():  # a folder that no download completes
+    elif folder is not None and folder == inputs.at(model.base):  # a folder that no download completes
         what = f"{folder} has no tokenizer.json"
         found.add([Problem(what, "model.base", "use a model folder saved with its fast tokenizer")])
     found.require_none()

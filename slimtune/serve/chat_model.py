@@ -54,7 +54,7 @@ def spec_of(text: str) -> Spec:
 
     Raises SlimtuneError for what is none of these, saying what to do.
     """
-    folder = Path(text).expanduser()
+    folder = inputs.at(text)
     if inputs.exists(folder / "Modelfile"):
         return Spec("gguf", str(folder / _named_by(folder / "Modelfile")[0]))
     fix = "name a run's folder, e.g. outputs/direct/latest, or a .gguf that exists"

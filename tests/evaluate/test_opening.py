@@ -60,6 +60,14 @@ def test_the_models_name_may_come_apart_from_the_url():
         ("none.gguf", "there is no such GGUF"),
         ("http://#m", "is not a valid URL"),
         (".", "is not a run"),
+        ("9" * 5000, "no such model"),
+        ("9" * 5000 + ".gguf", "there is no such GGUF"),
+        ("~nobody-by-that-name/x", "no such model"),
+        ("http://[::1/v1#m", "is not a valid URL"),
+        ("http://localhost:99999999/v1#m", "is not a valid URL"),
+        ("http://localhost:x/v1#m", "is not a valid URL"),
+        ("http://a\u2100b/v1#m", "is not a valid URL"),
+        (f"http://{'a' * 64}/v1#m", "is not a valid URL"),
     ],
 )
 def test_what_is_none_of_these_is_told_what_there_is(text, message, tmp_path, monkeypatch):

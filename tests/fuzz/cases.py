@@ -71,7 +71,7 @@ def files(case: Case) -> tuple[dict[str, bytes], dict[str, str]]:
         elif change.file in found:
             try:
                 found[change.file] = changed(change.file, found[change.file], change)
-            except (ValueError, LookupError, TypeError, AttributeError):
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 continue  # an earlier change took away what this one is about
     return found, others
 

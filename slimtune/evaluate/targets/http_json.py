@@ -172,7 +172,6 @@ def _seconds(retry_after: str | None) -> float | None:
     if retry_after.strip().isdecimal():
         return float(retry_after)
     try:
-        date = email.utils.parsedate_to_datetime(retry_after)
-    except ValueError:
+        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, OverflowError):  # no date, or one that no clock shows
         return None
-    return max(0.0, date.timestamp() - time.time())

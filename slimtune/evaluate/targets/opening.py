@@ -55,12 +55,12 @@ def spec_of(text: str, model: str | None = None) -> Spec:
     """
     if text.startswith(("http://", "https://")):
         url, _, named = text.partition("#")
-        if not urlsplit(url).hostname:
+        if not _is_url(url):
             raise fail(f"'{url}' is not a valid URL", fix="e.g. http://localhost:11434/v1#law-direct")
         if not (named or model):
             raise fail("the name of the model is missing", where=text, fix=f"{url}#MODEL, or --model MODEL")
         return Spec("api", url, named or model)
-    path = Path(text).expanduser()
+    path = inputs.at(text)
     if path.suffix == ".gguf":
         if not inputs.is_file(path):
             raise fail("there is no such GGUF file", where=text, fix="name a file that exists")
@@ -80,6 +80,14 @@ def spec_of(text: str, model: str | None = None) -> Spec:
         known = "a run's folder, an adapter's, a model's (or its hub id, or builtin:tiny-qwen3), a .gguf, or URL#MODEL"
         raise fail(error.problems[0].what, where=text, fix=f"name {known}") from None
     return Spec("model", text)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0 and bool(parts.netloc.encode("idna"))
+    except ValueError:  # brackets or a port that are none, and names that no server has
+        return False
 
 
 @dataclass(frozen=True)
