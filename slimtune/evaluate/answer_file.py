@@ -40,6 +40,7 @@ class AnswerFile:
     def keep(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows, and flush them to the disk. After an error none of them is left in the file."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        is_new = not self.path.exists()
         with writing(self.path):
             # A link that somebody has put there by now is not followed.
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -53,6 +54,8 @@ class AnswerFile:
                     os.fsync(descriptor)
                 except OSError:
                     file.truncate(end)
+                    if is_new:
+                        self.path.unlink()
                     raise
         self.rows |= {row["id"]: row for row in rows}
 

@@ -78,7 +78,10 @@ def test_a_batch_that_does_not_fit_on_the_disk_leaves_no_half_row(tmp_path, monk
         patch.setattr(os, "fsync", full)
         with pytest.raises(SlimtuneError, match=r"answers\.jsonl: the disk is full"):
             answers.keep(ROWS[1:])
+        with pytest.raises(SlimtuneError, match="the disk is full"):
+            AnswerFile(tmp_path / "new.jsonl").keep(ROWS[1:])
     assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["answers.jsonl"]
     assert list(AnswerFile(path).rows) == ["q-0"]
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import typer.main
+
 from slimtune.cli import app as cli
+
+# Typer builds all commands anew for each call, which takes longer than most of them.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,434 @@
+"""Every command among other people's files: nothing is lost, whatever its outputs are pointed at.
+
+Each output option is pointed at a file and a folder that exist, the command's own inputs and links to them, places that
+cannot be written, and a full disk. Everything below the working directory and the home folder is compared before and after.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support import unprivileged
+from support.answer_rows import answers, items
+from support.api_server import ApiServer, chat, models
+from support.command_line import Outcome, run
+from support.paths import ROOT
+from support.sentinels import WORK, full_disk, plant, tree
+
+from slimtune.core.defects import MARK
+
+NOBODY = "http://127.0.0.1:1"
+"""A server that nobody runs: whoever is refused before it is asked is not told so."""
+GOLD = "abcd" * 3
+RECIPE = """\
+name: sentinels
+model: {base: "builtin:tiny-qwen3", max_seq_length: 256}
+data: {train: [{path: train.jsonl}], eval: other.jsonl}
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """arguments: without its output. inputs: files that it reads. forced: what allows it to replace. makes: files beside
+    the named one that it writes."""
+
+    arguments: tuple[str, ...]
+    option: str
+    inputs: tuple[str, ...]
+    suffix: str = ""
+    forced: tuple[str, ...] = ("--overwrite",)
+    makes: tuple[str, ...] = ()
+
+    @property
+    def is_folder(self) -> bool:
+        return not self.suffix
+
+    def to(self, output: Path | str, *more: str, server: str = NOBODY) -> tuple[str, ...]:
+        return (*(part.replace(NOBODY, server) for part in self.arguments), self.option, str(output), *more)
+
+
+def _data(name: str, *arguments: str, inputs: tuple[str, ...] = ("train.jsonl",), **more: tuple[str, ...]) -> Command:
+    return Command(("data", name, *arguments), "-o", inputs, ".jsonl", **more)
+
+
+TEACHER = ("--mode", "cot", "--reasoning", "teacher", "--teacher", f"{NOBODY}#m")
+EVALUATED = ("evaluate", f"{NOBODY}#m", "--data", "test.jsonl", "--max-items", "4")
+COMPARED = ("compare", "kept/first.jsonl", "kept/second.jsonl")
+COMMANDS = {
+    "data build": _data("build", "q.csv", "--mode", "direct", inputs=("q.csv",)),
+    "data build, corpus": _data(
+        *("build", "q.csv", "--mode", "direct", "--context", "retrieved", "--corpus", "corpus", "--no-cache"),
+        inputs=("q.csv", "corpus/law.md"),
+    ),
+    "data build, teacher": _data("build", "q.csv", *TEACHER, inputs=("q.csv",), makes=(".teacher.jsonl",)),
+    "data mix": _data("mix", "train.jsonl=0.5", "--general", "other.jsonl", inputs=("train.jsonl", "other.jsonl")),
+    "data export": _data("export", "train.jsonl", "--to", "sharegpt"),
+    "data import": _data("import", "train.jsonl"),
+    "data preview": Command(
+        ("data", "preview", "-r", "recipe.yaml", "-n", "1"), "--html", ("train.jsonl", "recipe.yaml"), ".html"
+    ),
+    "data check": Command(
+        ("data", "check", "train.jsonl", "--against", "other.jsonl"), "--plot", ("train.jsonl", "other.jsonl"), ".png"
+    ),
+    "plan": Command(("plan", "recipe.yaml", "--vram-gb", "10"), "--plot", ("recipe.yaml", "train.jsonl"), ".png"),
+    "rescore": Command(("rescore", "replies.jsonl"), "--output", ("replies.jsonl",), ".jsonl"),
+    "evaluate": Command(EVALUATED, "--out", ("test.jsonl",), forced=("--fresh",)),
+    "compare": Command(COMPARED, "--out", ("kept/first.jsonl", "kept/second.jsonl"), forced=()),
+    "compare, judge": Command(
+        (*COMPARED, "--judge", f"{NOBODY}#m"), "--out", ("kept/first.jsonl", "kept/second.jsonl"), forced=()
+    ),
+    "compare, data": Command(
+        ("compare", f"{NOBODY}#m", f"{NOBODY}#n", "--data", "test.jsonl"), "--out", ("test.jsonl",), forced=()
+    ),
+    "ensemble": Command(
+        ("ensemble", "one", "two", "--data", "test.jsonl"), "--out", ("test.jsonl",), forced=("--fresh",)
+    ),
+}
+FILES = [name for name, command in COMMANDS.items() if not command.is_folder]
+FOLDERS = [name for name, command in COMMANDS.items() if command.is_folder]
+
+
+OFTEN = ("data mix", "evaluate")
+
+
+def often(names, also=()):
+    """The parameters; `make test` takes a file's and a folder's command, `make test-all` every one."""
+    return [name if name in (*OFTEN, *also) else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The working directory: inputs of every kind, and sentinels beside them and in the folder `place`."""
+    root = tmp_path_factory.mktemp("world")
+    work = root / "work"
+    plant(work)
+    plant(work / "place")
+    (work / "full").mkdir()
+    lines = (ROOT / "data/quickstart/train.jsonl").read_text("utf-8").splitlines(keepends=True)
+    for name, own in (("train", lines[:24]), ("other", lines[24:36]), ("test", lines[36:48])):
+        (work / f"{name}.jsonl").write_text("".join(own), encoding="utf-8")
+    (work / "q.csv").write_text(
+        "question,A,B,answer,context\n日本の首都は,京都,東京,B,首都は東京。\n", encoding="utf-8"
+    )
+    (work / "corpus").mkdir()
+    (work / "corpus/law.md").write_text("# 首都法\n\n首都は東京とする。\n", encoding="utf-8")
+    (work / "replies.jsonl").write_text('{"text": "答えはb"}\n', encoding="utf-8")
+    (work / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    (work / "kept").mkdir()
+    for name, right in (("first", range(6)), ("second", range(4, 12))):
+        rows = items(GOLD, answers(GOLD, right), labels=list("abcd"), text="x")
+        (work / f"kept/{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    asked = [{"id": f"q{number}", "messages": [{"role": "user", "content": "x"}]} for number in range(len(GOLD))]
+    (work / "kept/items.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked), encoding="utf-8")
+    for name in ("one", "two"):
+        (work / name).mkdir()
+        (work / name / "adapter_config.json").write_text('{"base_model_name_or_path": "builtin:tiny-qwen3"}')
+        (work / name / "adapter_model.safetensors").write_bytes(name.encode())
+    (root / "home").mkdir()
+    return work
+
+
+@pytest.fixture
+def box(world, monkeypatch):
+    """The world, left as it was found, with a folder `case` for this test."""
+    for variable in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(variable, str(world.parent / "home"))
+    monkeypatch.chdir(world)
+    (world / "case").mkdir()
+    before = tree(world.parent)
+    yield world
+    after = tree(world.parent)
+    shutil.rmtree(world / "case")
+    mine = {path: what for path, what in after.items() if not path.startswith(("work/case", "work/outputs", "home/"))}
+    assert mine == {path: before.get(path) for path in mine}
+
+
+def ends(done: Outcome, code: int) -> None:
+    """With this exit code, and if it is not 0 with one message."""
+    assert done.code == code, done.stderr
+    assert MARK not in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.count("error: ") == (1 if code else 0), done.stderr
+
+
+def refused(box: Path, *arguments: str) -> str:
+    """What is said to a command that must be refused, and must change nothing at all."""
+    before = tree(box.parent)
+    done = run(*arguments)
+    ends(done, 2)
+    assert tree(box.parent) == before
+    assert "127.0.0.1" not in done.stderr.replace("model m", ""), "the server was asked first"
+    return done.stderr
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """The paths that are new, gone or other, but for folders that hold what is new."""
+    return {
+        path
+        for path in before.keys() | after.keys()
+        if before.get(path) != after.get(path) and not (path not in before and after[path] == "folder")
+    }
+
+
+# Where an output may be pointed; each prepares the place and returns it, with what is said ------------------------------
+
+
+def _file(box, command):
+    path = box / f"case/taken{command.suffix}"
+    path.write_bytes(WORK)
+    return path, "the file exists already|this is a file"
+
+
+def _folder(box, command):
+    if command.is_folder:
+        return box / "place", "holds files that Slimtune did not write"
+    path = box / f"case/folder{command.suffix}"
+    path.mkdir()
+    return path, "this is a folder"
+
+
+def _below_a_file(box, command):
+    return box / f"place/items.jsonl/out{command.suffix}", "is a file, not a folder"
+
+
+def _pipe(box, command):
+    path = box / f"case/pipe{command.suffix}"
+    os.mkfifo(path)
+    return path, "pipe or a device|this is a file"
+
+
+def _circle(box, command):
+    path = box / f"case/circle{command.suffix}"
+    path.symlink_to(path.name)
+    return path, "not a usable path|pipe or a device|this is a file"
+
+
+def _long_name(box, command):
+    return box / f"case/new/{'あ' * 90}{command.suffix}", "longer than the 255 bytes"
+
+
+def _long_path(box, command):
+    return f"place/{'deep/' * 1000}out{command.suffix}", "too long"
+
+
+def _unknown_home(box, command):
+    return f"~nobody-of-this-name/out{command.suffix}", "not a usable path"
+
+
+PLACES: dict[str, Callable[[Path, Command], tuple[Path | str, str]]] = {
+    "a file": _file,
+    "a folder": _folder,
+    "a path below a file": _below_a_file,
+    "a pipe": _pipe,
+    "a circle of links": _circle,
+    "too long a name": _long_name,
+    "too long a path": _long_path,
+    "the home of nobody": _unknown_home,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", often(COMMANDS))
+def test_a_place_that_is_not_free_is_refused_and_nothing_changes(box, name, place):
+    command = COMMANDS[name]
+    output, said = PLACES[place](box, command)
+    told = refused(box, *command.to(output))
+    assert any(one in told for one in said.split("|")), told
+    if place != "a file" or command.is_folder:  # a file may be replaced where that was asked for
+        refused(box, *command.to(output, *command.forced))
+
+
+def test_a_foreign_file_is_refused_by_every_command(box):
+    for command in COMMANDS.values():
+        if command.option != "-o":  # `data` commands read their input first: the rows may be the same
+            output, _ = _file(box, command)
+            refused(box, *command.to(output))
+
+
+LINKS = {"itself": None, "a hard link": os.link, "a symbolic link": os.symlink}
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("name", often(FILES, ["rescore", "data preview"]))
+def test_an_input_is_never_written_not_even_with_overwrite(box, name, link):
+    command = COMMANDS[name]
+    for number, read in enumerate(command.inputs):
+        output = box / read
+        if LINKS[link]:
+            output = box / f"case/linked-{number}{command.suffix}"
+            LINKS[link](box / read, output)
+        elif command.suffix == ".png":
+            continue
+        for forced in ((), command.forced):
+            assert "is also an input of this command" in refused(box, *command.to(output, *forced))
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("name", often(FOLDERS))
+def test_an_input_in_the_results_place_is_never_written(box, name, link):
+    command = COMMANDS[name]
+    for number, read in enumerate(command.inputs):
+        output = box / f"case/results-{number}"
+        if LINKS[link]:
+            output.mkdir()
+            LINKS[link](box / read, output / "answers.jsonl")
+        else:
+            output = box / read
+        for forced in ((), command.forced):
+            refused(box, *command.to(output, *forced))
+        refused(box, *command.to(box))  # the folder of its inputs
+
+
+@pytest.mark.parametrize("name", often(COMMANDS))
+def test_a_read_only_place_is_refused_before_the_work(box, name):
+    command = COMMANDS[name]
+    protected = box / f"case/protected{command.suffix}"
+    protected.write_bytes(WORK)
+    protected.chmod(0o444)
+    shut = box / "case/shut"
+    shut.mkdir(mode=0o555)
+
+    def body():
+        for output in (shut / f"out{command.suffix}", shut / f"new/out{command.suffix}"):
+            assert "you may not write here" in refused(box, *command.to(output))
+        if not command.is_folder:
+            assert "write-protected" in refused(box, *command.to(protected, *command.forced))
+
+    unprivileged.run(body)
+
+
+# What is allowed ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server():
+    def answer(body):
+        text = body["messages"][-1]["content"]
+        if "[answer A" in text:
+            return chat("Both say the same.\nWinner: tie")
+        if "首都" in text:
+            return chat("首都は東京である。\n回答: b")
+        return chat("a", top={"a": -0.1, "b": -3.0, "c": -4.0, "d": -5.0})
+
+    with ApiServer(answer, models("m", "n")) as running:
+        yield running
+
+
+WORKING = [name for name in COMMANDS if name != "ensemble"]
+
+
+@pytest.mark.parametrize("name", often(WORKING, ["data build, teacher", "compare"]))
+def test_only_what_was_named_is_written(box, server, name):
+    command, url = COMMANDS[name], server.url
+    plant(box / "case")
+    output = box / f"case/new/out{command.suffix}"
+    before = tree(box)
+    ends(run(*command.to(output, server=url)), 0)
+    written = changed(before, tree(box))
+    others = {path for path in written if not path.startswith("case/new/out")}
+    assert all(path.startswith("outputs/evaluations/") and path not in before for path in others)
+    assert len(others) == len(written) - (len(command.makes) + 1 if command.suffix else len(written - others))
+    if command.is_folder:
+        (output / "notes.jsonl").write_bytes(WORK)
+    before = tree(box)
+    ends(run(*command.to(output, *command.forced, server=url)), 0)  # ours is replaced
+    assert all(path.startswith("case/new/out") for path in changed(before, tree(box)))
+    if command.is_folder:
+        assert (output / "notes.jsonl").read_bytes() == WORK
+
+
+@pytest.mark.parametrize("name", often(FILES))
+def test_overwrite_replaces_the_named_file_alone(box, server, name):
+    command = COMMANDS[name]
+    plant(box / "case")
+    output = box / f"case/mine{command.suffix}"
+    output.write_bytes(WORK)
+    before = tree(box)
+    ends(run(*command.to(output, *command.forced, server=server.url)), 0)
+    beside = {f"{output.relative_to(box)}{end}" for end in command.makes}
+    assert changed(before, tree(box)) == {str(output.relative_to(box))} | beside
+
+
+@pytest.mark.parametrize("name", often(WORKING, ["data build, teacher", "compare"]))
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(box, server, name):
+    command = COMMANDS[name]
+
+    def body():
+        full = box / "full"
+        with full_disk(full) as is_full:
+            before = tree(box)
+            done = run(*command.to(full / f"out{command.suffix}", server=server.url))
+            ends(done, 2)
+            assert ("the disk is full" if is_full else "File too large") in done.stderr
+            assert str(full) in done.stderr
+            left = {path for path in changed(before, tree(box)) if not path.startswith("outputs/evaluations/")}
+            assert left == set()
+
+    body()
+
+
+# Outputs with names of their own ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [WORK, b"", b"[]", b'{"id": "q"}\n', b'{"id": "q"}'])
+def test_a_foreign_file_of_replies_is_not_touched(box, content):
+    replies = box / "case/out.jsonl.teacher.jsonl"
+    replies.write_bytes(content)
+    if content:
+        refused(box, *COMMANDS["data build, teacher"].to(box / "case/out.jsonl", "--overwrite"))
+
+
+def test_rescore_writes_beside_its_input_and_never_over_it(box):
+    shutil.copy(box / "replies.jsonl", box / "case")
+    before = tree(box)
+    ends(run("rescore", "case/replies.jsonl"), 0)
+    assert changed(before, tree(box)) == {"case/replies.rescored.jsonl"}
+    (box / "case/replies.rescored.jsonl").write_bytes(WORK)
+    assert "the file exists already" in refused(box, "rescore", "case/replies.jsonl")
+
+
+SPLIT = ("data", "split", "train.jsonl", "--test", "4", "--out")
+
+
+def test_a_split_writes_its_files_and_no_others(box):
+    plant(box / "case")
+    (box / "case/split.json").unlink()
+    before = tree(box)
+    ends(run(*SPLIT, "case"), 0)
+    written = {"case/split.json", "case/train.train.jsonl", "case/train.test.jsonl"}
+    assert changed(before, tree(box)) == written
+    ends(run(*SPLIT, "case"), 0)
+    for name in sorted(written):
+        kept = (box / name).read_bytes()
+        (box / name).write_bytes(WORK)
+        refused(box, *SPLIT, "case")
+        refused(box, *SPLIT, "case", "--again")
+        (box / name).write_bytes(kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_a_split_never_writes_its_input(box, link):
+    plant(box / "case")
+    (box / "case/split.json").unlink()
+    for name in ("split.json", "train.test.jsonl"):
+        link(box / "train.jsonl", box / "case" / name)
+        for forced in ((), ("--overwrite",), ("--again", "--overwrite")):
+            refused(box, *SPLIT, "case", *forced)
+        (box / "case" / name).unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [place for place in PLACES if place != "a folder"])
+def test_a_split_into_a_place_that_cannot_be_written_is_refused(box, place):
+    refused(box, *SPLIT, str(PLACES[place](box, COMMANDS["evaluate"])[0]))
+
+
+def test_a_split_on_a_full_disk_writes_none_of_its_files(box):
+    with full_disk(box / "full"):
+        before = tree(box)
+        ends(run(*SPLIT, "full/new"), 2)
+        assert changed(before, tree(box)) == set()
