@@ -86,13 +86,13 @@ def write(
 
 def _prepare(
     known: Sequence[Contender], requests: Sequence[Request | None], judging: Spec | None
-) -> list[evaluation.Prepared | None]:
+) -> list[evaluation.Questionnaire | None]:
     """What is asked of each contender, None of results that exist.
 
     Raises SlimtuneError with all that would end the comparison after hours of asking: questions that cannot be asked,
     results of another kind or of other items, and a judge that has nothing to judge or does not answer.
     """
-    prepared: list[evaluation.Prepared | None] = []
+    prepared: list[evaluation.Questionnaire | None] = []
     found = Gathered()
     for request in requests:
         ready = None

@@ -50,7 +50,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Questionnaire:
     """An evaluation before anything is opened. request: with a run's own values filled in. items: what will be asked.
 
     overlap: what of it is in the training data, None where that is not known. identity: what makes it the same evaluation,
@@ -69,7 +69,7 @@ def evaluate(request: Request, on_progress: OnProgress) -> Path:
     return ask(prepare(request), on_progress)
 
 
-def prepare(request: Request) -> Prepared:
+def prepare(request: Request) -> Questionnaire:
     """Read and check everything that needs no target. Nothing is written.
 
     Raises SlimtuneError for data that cannot be items, and for a folder that is not ours or holds another evaluation.
@@ -90,7 +90,7 @@ def prepare(request: Request) -> Prepared:
         "settings": asdict(request.settings),
     }
     results = look(request, identity)
-    return Prepared(request, asked, overlap, identity, results)
+    return Questionnaire(request, asked, overlap, identity, results)
 
 
 def askable(test: Sequence[Conversation], request: Request) -> list[Item]:
@@ -105,7 +105,7 @@ def askable(test: Sequence[Conversation], request: Request) -> list[Item]:
     return asked
 
 
-def ask(prepared: Prepared, on_progress: OnProgress) -> Path:
+def ask(prepared: Questionnaire, on_progress: OnProgress) -> Path:
     """Open the target, ask it what is not answered yet, and write the results; returns their folder.
 
     Raises SlimtuneError for a target that cannot be opened or cannot do what is asked.
