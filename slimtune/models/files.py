@@ -14,7 +14,8 @@ from slimtune.core.files import existing
 from slimtune.models import builtin, weights
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json", "tokenizer.model", "LICENSE*", "README.md"]
+_TEXTS = ["*.json", "*.jinja", "merges.txt", "vocab.json", "tokenizer.model", "LICENSE*", "README.md"]
+_FILES = [*_TEXTS, "*.safetensors"]
 """What a run needs of a repository: no pickled weights, no code."""
 
 
@@ -61,9 +62,14 @@ def fetch(base: str, revision: str | None = None) -> Path:
     if at_hand is not None and (base.startswith("builtin:") or _local(base) or has_weights(at_hand)):
         weights.check(at_hand, base)
         return at_hand
-    folder = _download(base, revision)
+    folder = _download(base, revision, _FILES)
     weights.check(folder, base)
     return folder
+
+
+def fetch_texts(base: str, revision: str | None = None) -> None:
+    """Download all of a base but its weights: a few MB tell what makes many GB useless. Raises SlimtuneError as `fetch`."""
+    _download(base, revision, _TEXTS)
 
 
 def has_weights(folder: Path) -> bool:
@@ -80,13 +86,13 @@ def _local(base: str) -> Path | None:
     return folder if inputs.is_folder(folder) else None
 
 
-def _download(base: str, revision: str | None) -> Path:
+def _download(base: str, revision: str | None, patterns: list[str]) -> Path:
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(base, revision=revision, allow_patterns=_FILES))
+        return Path(snapshot_download(base, revision=revision, allow_patterns=patterns))
     except RepositoryNotFoundError:
         what = f"the hub has no model '{base}' that you may read"
         fix = "check the spelling; for a gated model log in with  hf auth login"

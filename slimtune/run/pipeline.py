@@ -37,10 +37,11 @@ def run(
     # Everything that can be known without a weight in memory: data, lengths, plan.
     prepared = _shown(prepare.prepare(recipe, resumed=earlier.directory if earlier else None), earlier, console)
     stages.require_room(prepared, resumed=earlier is not None)
-    folder = base_model.fetch(recipe.model.base, recipe.model.revision)
     if prepared.tokenizer is None:
-        # The tokenizer came with the download: count tokens instead of estimating them, and plan again.
+        # Before the weights: count tokens instead of estimating them, plan again, and look at what only the files tell.
+        base_model.fetch_texts(recipe.model.base, recipe.model.revision)
         prepared = _shown(prepare.after_download(prepared), earlier, console)
+    folder = base_model.fetch(recipe.model.base, recipe.model.revision)
     tokenizer = prepared.tokenizer
     if tokenizer is None:
         raise fail(f"{recipe.model.base} has no tokenizer.json", where="model.base", fix="use a model that has one")

@@ -9,6 +9,7 @@ import importlib.machinery
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -427,6 +428,25 @@ def test_a_full_disk_is_seen_before_a_run(tmp_path, data, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
     ended = command_line.train("--recipe", place.save())
     assert ended.code == 2 and "the run needs 0." in ended.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_what_only_the_files_of_a_base_tell_is_told_before_its_weights_come(tmp_path, data, monkeypatch):
+    place = Place(tmp_path, data)
+    place.model(template="{% for m in messages %}{{ m.content }}<|endoftext|>{% endfor %}")
+    folder, here, patterns = Path(place.recipe["model"]["base"]), [], []
+
+    def download(base, revision, wanted):
+        here.append(base)
+        patterns.extend(wanted)
+        return folder
+
+    monkeypatch.setattr(files, "locate", lambda base, revision=None: folder if here else None)
+    monkeypatch.setattr(files, "_download", download)
+    place.set(model__base="Qwen/Qwen3-0.6B", export__merge_base="dequantised")
+    ended = command_line.train("--recipe", place.save())
+    assert ended.code == 2 and "ends a turn with <|endoftext|>" in ended.stderr, ended.stderr
+    assert here == ["Qwen/Qwen3-0.6B"] and not any("safetensors" in one for one in patterns)
     assert not (tmp_path / "outputs").exists()
 
 
