@@ -1,6 +1,7 @@
 """The command line: every command is a file beside this one. Nothing heavy is imported before it is needed."""
 
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
@@ -20,7 +21,7 @@ from slimtune.cli.report import report
 from slimtune.cli.rescore import rescore
 from slimtune.cli.train import train
 from slimtune.cli.version import VersionOption, version
-from slimtune.core.errors import BAD_INPUT, DEFECT, INTERRUPTED, Problem, SlimtuneError
+from slimtune.core.errors import BAD_INPUT, DEFECT, INTERRUPTED, Problem, SlimtuneError, fail
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, context_settings=CONTEXT)
 
@@ -68,6 +69,7 @@ def _exit_code(application: typer.Typer, arguments: list[str] | None, name: str 
     from slimtune.core import console
 
     try:
+        _require_text(sys.argv[1:] if arguments is None else arguments)
         return application(args=arguments, prog_name=name, standalone_mode=False) or 0
     except SlimtuneError as error:
         console.stderr().error(str(error))
@@ -85,6 +87,16 @@ def _exit_code(application: typer.Typer, arguments: list[str] | None, name: str 
 
         console.stderr().error(defects.report(error))
         return DEFECT
+
+
+def _require_text(arguments: Sequence[str]) -> None:
+    """Raise SlimtuneError for an argument that no UTF-8 file or page could repeat, such as a name in another encoding."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            fix = "write it in UTF-8; give a file with such a name another one"
+            raise fail("this argument is not UTF-8 text", where=argument, fix=fix) from None
 
 
 def _misused(error: TyperException) -> Problem:

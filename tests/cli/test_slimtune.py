@@ -30,3 +30,14 @@ def test_completion_offers_commands_and_options():
 
     assert complete("slimtune re").split() == ["rescore", "report"]
     assert complete("slimtune plan --pl").split() == ["--plot"]
+
+
+def test_an_argument_that_no_file_could_repeat_is_refused():
+    done = command_line.run("data", "check", "caf\udce9.jsonl")
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: caf\\udce9.jsonl: this argument is not UTF-8 text")
+
+
+def test_a_recipe_without_its_option_is_pointed_at():
+    assert "write --recipe my.yaml" in command_line.train("my.yaml").stderr
+    assert "write --recipe recipes/quickstart.yaml" in command_line.run("train").stderr
