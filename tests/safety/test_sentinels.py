@@ -7,7 +7,6 @@ cannot be written, and a full disk. Everything below the working directory and t
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +14,9 @@ import pytest
 from support import unprivileged
 from support.answer_rows import answers, items
 from support.api_server import ApiServer, chat, models
-from support.command_line import Outcome, run
+from support.command_line import run
 from support.paths import ROOT
-from support.sentinels import WORK, full_disk, plant, tree
-
-from slimtune.core.defects import MARK
+from support.sentinels import PLACES, WORK, changed, ends, full_disk, plant, refused, tree
 
 NOBODY = "http://127.0.0.1:1"
 """A server that nobody runs: whoever is refused before it is asked is not told so."""
@@ -147,94 +144,11 @@ def box(world, monkeypatch):
     assert mine == {path: before.get(path) for path in mine}
 
 
-def ends(done: Outcome, code: int) -> None:
-    """With this exit code, and if it is not 0 with one message."""
-    assert done.code == code, done.stderr
-    assert MARK not in done.stderr and "Traceback" not in done.stderr
-    assert done.stderr.count("error: ") == (1 if code else 0), done.stderr
-
-
-def refused(box: Path, *arguments: str) -> str:
-    """What is said to a command that must be refused, and must change nothing at all."""
-    before = tree(box.parent)
-    done = run(*arguments)
-    ends(done, 2)
-    assert tree(box.parent) == before
-    assert "127.0.0.1" not in done.stderr.replace("model m", ""), "the server was asked first"
-    return done.stderr
-
-
-def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
-    """The paths that are new, gone or other, but for folders that hold what is new."""
-    return {
-        path
-        for path in before.keys() | after.keys()
-        if before.get(path) != after.get(path) and not (path not in before and after[path] == "folder")
-    }
-
-
-# Where an output may be pointed; each prepares the place and returns it, with what is said ------------------------------
-
-
-def _file(box, command):
-    path = box / f"case/taken{command.suffix}"
-    path.write_bytes(WORK)
-    return path, "the file exists already|this is a file"
-
-
-def _folder(box, command):
-    if command.is_folder:
-        return box / "place", "holds files that Slimtune did not write"
-    path = box / f"case/folder{command.suffix}"
-    path.mkdir()
-    return path, "this is a folder"
-
-
-def _below_a_file(box, command):
-    return box / f"place/items.jsonl/out{command.suffix}", "is a file, not a folder"
-
-
-def _pipe(box, command):
-    path = box / f"case/pipe{command.suffix}"
-    os.mkfifo(path)
-    return path, "pipe or a device|this is a file"
-
-
-def _circle(box, command):
-    path = box / f"case/circle{command.suffix}"
-    path.symlink_to(path.name)
-    return path, "not a usable path|pipe or a device|this is a file"
-
-
-def _long_name(box, command):
-    return box / f"case/new/{'あ' * 90}{command.suffix}", "longer than the 255 bytes"
-
-
-def _long_path(box, command):
-    return f"place/{'deep/' * 1000}out{command.suffix}", "too long"
-
-
-def _unknown_home(box, command):
-    return f"~nobody-of-this-name/out{command.suffix}", "not a usable path"
-
-
-PLACES: dict[str, Callable[[Path, Command], tuple[Path | str, str]]] = {
-    "a file": _file,
-    "a folder": _folder,
-    "a path below a file": _below_a_file,
-    "a pipe": _pipe,
-    "a circle of links": _circle,
-    "too long a name": _long_name,
-    "too long a path": _long_path,
-    "the home of nobody": _unknown_home,
-}
-
-
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", often(COMMANDS))
 def test_a_place_that_is_not_free_is_refused_and_nothing_changes(box, name, place):
     command = COMMANDS[name]
-    output, said = PLACES[place](box, command)
+    output, said = PLACES[place](box / "case", command.suffix)
     told = refused(box, *command.to(output))
     assert any(one in told for one in said.split("|")), told
     if place != "a file" or command.is_folder:  # a file may be replaced where that was asked for
@@ -244,7 +158,7 @@ def test_a_place_that_is_not_free_is_refused_and_nothing_changes(box, name, plac
 def test_a_foreign_file_is_refused_by_every_command(box):
     for command in COMMANDS.values():
         if command.option != "-o":  # `data` commands read their input first: the rows may be the same
-            output, _ = _file(box, command)
+            output, _ = PLACES["a file"](box / "case", command.suffix)
             refused(box, *command.to(output))
 
 
@@ -424,7 +338,7 @@ def test_a_split_never_writes_its_input(box, link):
 @pytest.mark.slow
 @pytest.mark.parametrize("place", [place for place in PLACES if place != "a folder"])
 def test_a_split_into_a_place_that_cannot_be_written_is_refused(box, place):
-    refused(box, *SPLIT, str(PLACES[place](box, COMMANDS["evaluate"])[0]))
+    refused(box, *SPLIT, str(PLACES[place](box / "case", "")[0]))
 
 
 def test_a_split_on_a_full_disk_writes_none_of_its_files(box):
