@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 WORKERS := -n 4 --dist loadfile
 OTHER := from slimtune.models import hardware; print(int(not hardware.detect().bf16))
 
-.PHONY: quickstart setup test test-all fault check lint gpu clean
+.PHONY: quickstart setup test test-all fault fuzz check lint gpu clean
 
 ## The main job on the built-in model: set-up, training, verdict, export. No GPU and no network after set-up.
 quickstart: .venv/installed
@@ -23,6 +23,12 @@ test: .venv/installed lint
 ## Runs that are killed or disturbed, and resumed.
 fault: .venv/installed
 	$(BIN)/python -m pytest -m "fault and not slow"
+
+## Hostile files, options and replies for every command. `make fuzz FUZZ=1000` tries fewer; SLIMTUNE_FUZZ_SEED repeats a run.
+FUZZ := 20000
+fuzz: .venv/installed
+	@seed=$${SLIMTUNE_FUZZ_SEED:-$$(date +%s)}; echo "SLIMTUNE_FUZZ_SEED=$$seed"; \
+	SLIMTUNE_FUZZ=$(FUZZ) SLIMTUNE_FUZZ_SEED=$$seed $(BIN)/python -m pytest -n 2 tests/fuzz
 
 ## Every test that needs no GPU; then those that compute with a model again, in the other of the CPU's number formats.
 test-all: .venv/installed lint

@@ -76,7 +76,8 @@ def files(case: Case) -> tuple[dict[str, bytes], dict[str, str]]:
     return found, others
 
 
-def run(case: Case, *, seconds: int = 20) -> Outcome:
+def run(case: Case, *, seconds: int = 20, left: dict[str, bytes] | None = None) -> Outcome:
+    """left: is filled with the files that are there in the end."""
     scene = SCENES[case.scene]
     content, others = files(case)
     folder = Path(tempfile.mkdtemp(prefix="slimtune-fuzz-"))
@@ -109,6 +110,9 @@ def run(case: Case, *, seconds: int = 20) -> Outcome:
             name for name in content if not name.startswith("http/") and _is_precious(name, scene, named, overwrites)
         ]
         changes += [("changed", name) for name in kept if _differs(folder / name, content[name])]
+        if left is not None:
+            there = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+            left |= {str(path.relative_to(folder)): path.read_bytes() for path in there}
         return dataclasses.replace(outcome, changes=tuple(changes))
     finally:
         shutil.rmtree(folder)

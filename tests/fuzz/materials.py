@@ -355,14 +355,11 @@ def evaluation() -> Files:
 
 
 @functools.cache
-def split_before() -> Files:
-    """What `data split` leaves."""
-    from support import command_line
+def after(scene: str) -> Files:
+    """What is there after another scene: a split, or a run that has begun."""
+    from fuzz import cases
 
-    with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows.jsonl"
-        rows.write_bytes(as_lines(*ROWS))
-        outcome = command_line.run("data", "split", rows, "--test", "2")
-        assert outcome.code == 0, outcome.stderr
-        found = {f"work/{path.name}": path.read_bytes() for path in Path(folder).iterdir()}
-    return COMMON | found
+    left: Files = {}
+    outcome = cases.run(cases.Case(scene), left=left)
+    assert outcome.code in (0, cases.ARRIVED), outcome.stderr
+    return {name: content for name, content in left.items() if not name.startswith("home/")}
