@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,7 +43,7 @@ def require_room(prepared: Prepared, *, resumed: bool) -> None:
     if not resumed:
         lora = prepared.shape.lora_parameters(plan.lora_rank, plan.lora_targets)
         # One more than are kept, while it is written, and the adapter, which is smaller than a checkpoint.
-        written = plan.save_total_limit + 2
+        written = min(plan.save_total_limit, math.ceil(plan.total_steps / plan.save_steps)) + 2
         needed[Path(recipe.run.output_dir)] += written * checkpoints.most_bytes(lora, 4 * lora)
     if recipe.export is not None:
         merges = 2 if recipe.export.merge_base == "auto" else 1
