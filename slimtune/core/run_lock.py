@@ -30,6 +30,7 @@ FILE = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _held: set[int] = set()
 """Descriptors of this process's locks. A forked child has them too, and would hold the lock for as long as it lives."""
+_KEYS = ("pid", "host", "started", "since", "command")
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,14 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def read(descriptor: int) -> Owner | None:
     """Who the file names; None where it is empty or its writing was cut off."""
     try:
-        return Owner(**json.loads(os.pread(descriptor, 1 << 20, 0)))
-    except (ValueError, TypeError):
+        content = json.loads(os.pread(descriptor, 1 << 20, 0))
+    except (ValueError, RecursionError):
         return None
+    match content:
+        case {"pid": int(pid), "host": str(), "started": int() | float(), "since": str(), "command": str()}:
+            # What else it says is of another version.
+            return Owner(**{key: content[key] for key in _KEYS}) if 0 < pid < 2**31 else None
+    return None
 
 
 def _why_stale(left: Owner) -> str:

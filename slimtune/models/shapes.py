@@ -1,8 +1,9 @@
 """The shapes of models, from a family's table or config.json: enough to count parameters, nothing loaded."""
 
 import dataclasses
+import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,45 @@ def require_loadable(config: Mapping[str, Any], base: str, *, load_in_4bit: bool
         raise fail(what, where="model.load_in_4bit", fix="set it to true, or set model.base to the 16-bit model")
 
 
+# What loading a model reads besides its sizes; each may be null.
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("rope_scaling", "rope_parameters", "quantization_config"), (dict,)),
+    **dict.fromkeys(("rope_theta", "rms_norm_eps", "initializer_range", "attention_dropout"), (int, float)),
+    **dict.fromkeys(("tie_word_embeddings", "attention_bias", "mlp_bias"), (bool,)),
+    **dict.fromkeys(("architectures", "layer_types"), (list,)),
+    **dict.fromkeys(("hidden_act", "torch_dtype", "dtype"), (str,)),
+}
+
+
+def _other_faults(config: Mapping[str, Any]) -> Iterator[str]:
+    """What other parts of a config.json have another type than loading needs."""
+    for key, kinds in _KINDS.items():
+        value = config.get(key)
+        if value is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+            yield f"'{key}' is {str(value)[:40]!r}, not {_NAMES[kinds]}"
+    for key in ("rope_theta", "rms_norm_eps"):
+        value = config.get(key)
+        if isinstance(value, int | float) and not (value > 0 and math.isfinite(value)):
+            yield f"'{key}' is {value}, not a positive number"
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = config.get(key)
+        if isinstance(rope, dict):
+            kind, factor = rope.get("rope_type", rope.get("type", "default")), rope.get("factor", 1.0)
+            if not isinstance(kind, str):
+                yield f"the type in '{key}' is {str(kind)[:40]!r}, not text"
+            if factor is not None and not (isinstance(factor, int | float) and 0 < factor < math.inf):
+                yield f"the factor in '{key}' is {str(factor)[:40]!r}, not a positive number"
+
+
+_NAMES: Mapping[tuple[type, ...], str] = {
+    (dict,): "an object",
+    (int, float): "a number",
+    (bool,): "true or false",
+    (list,): "a list",
+    (str,): "text",
+}
+
+
 def from_config(config: Mapping[str, Any], name: str) -> ModelShape:
     """The shape that a parsed `config.json` describes. name: what messages call the model, and the shape's name.
 
@@ -190,6 +230,8 @@ def from_config(config: Mapping[str, Any], name: str) -> ModelShape:
             told = f"'{key}' is {str(value)[:40]!r}, not a positive whole number of at most {_LARGEST:,}"
             what = f"'{key}' is missing" if key not in config else told
             problems.append(Problem(what, f"config.json of {name}", "download the model's config.json again"))
+    for what in _other_faults(config):
+        problems.append(Problem(what, f"config.json of {name}", "download the model's config.json again"))
     if problems:
         raise SlimtuneError(problems)
 

@@ -208,3 +208,27 @@ def test_from_config_reports_every_bad_size_at_once():
         "vocab_size",
         "head_dim",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("rope_scaling", "linear", "'rope_scaling' is 'linear', not an object"),
+        ("rope_scaling", {"type": 7}, "the type in 'rope_scaling' is '7', not text"),
+        ("rope_scaling", {"rope_type": "linear", "factor": -1}, "the factor in 'rope_scaling' is '-1'"),
+        ("rope_parameters", {"factor": float("inf")}, "the factor in 'rope_parameters' is 'inf'"),
+        ("rope_theta", 0, "'rope_theta' is 0, not a positive number"),
+        ("rms_norm_eps", "1e-6", "'rms_norm_eps' is '1e-6', not a number"),
+        ("tie_word_embeddings", "no", "'tie_word_embeddings' is 'no', not true or false"),
+        ("architectures", "Qwen3ForCausalLM", "'architectures' is 'Qwen3ForCausalLM', not a list"),
+        ("hidden_size", 10**30, "'hidden_size' is '1000000000000000000000000000000'"),
+        ("quantization_config", [1], "'quantization_config' is '[1]', not an object"),
+    ],
+)
+def test_what_loading_could_not_use_is_refused_in_the_plan(key, value, told):
+    config = {"model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    config |= {"num_attention_heads": 4, "vocab_size": 512, "rope_scaling": None}
+    assert from_config(config, "sound").layers == 2
+    with pytest.raises(SlimtuneError) as caught:
+        from_config(config | {key: value}, "broken")
+    assert caught.value.problems[0].what.startswith(told)

@@ -17,7 +17,7 @@ from slimtune.datatools.retrieval import law_xml
 
 SUFFIXES = (".jsonl", ".md", ".xml")
 _KEYS = ("id", "title", "text")
-_HEADING = re.compile(r" {0,3}(?P<marks>#{1,6})[ \t]+(?P<title>.+?)(?:[ \t]+#+)?[ \t]*")
+_HEADING = re.compile(r" {0,3}(?P<marks>#{1,6})[ \t]+(?P<title>[^ \t].*)")
 _FENCE = re.compile(r" {0,3}(?P<fence>`{3,}|~{3,})")
 
 
@@ -130,7 +130,7 @@ def _sections(text: str, path: str, name: str) -> Iterator[Passage]:
         if heading:
             yield from passages()
             level = len(heading["marks"])
-            headings = [above for above in headings if above[0] < level] + [(level, heading["title"])]
+            headings = [above for above in headings if above[0] < level] + [(level, _title(heading["title"]))]
             body, start = [], number
             continue
         body.append(line)
@@ -140,6 +140,13 @@ def _sections(text: str, path: str, name: str) -> Iterator[Passage]:
         elif mark and mark["fence"].startswith(fence):
             fence = ""
     yield from passages()
+
+
+def _title(text: str) -> str:
+    """A heading's text without the marks that may close it: "Article 5 ##"."""
+    text = text.rstrip(" \t")
+    opened = text.rstrip("#")
+    return opened.rstrip(" \t") if opened.endswith((" ", "\t")) else text
 
 
 def _is_sound(passage: Passage, problems: list[Problem]) -> bool:
