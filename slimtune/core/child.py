@@ -15,6 +15,7 @@ from slimtune.core.errors import SlimtuneError, fail
 
 _POLL_SECONDS = 0.2
 _SHOWN_LINES = 8
+_AGAIN = "run the command again; if it fails again, report what is said here"
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
 
 
@@ -69,7 +70,7 @@ def run(
                 if on_poll:
                     on_poll()
                 if timeout_seconds is not None and time.monotonic() - began > timeout_seconds:
-                    raise fail(f"{what}: no answer after {timeout_seconds:.0f} s", where=where)
+                    raise fail(f"{what}: no answer after {timeout_seconds:.0f} s", where=where, fix=_AGAIN)
         except BaseException:
             process.kill()
             raise
@@ -100,4 +101,4 @@ def last_lines(messages: IO[bytes]) -> list[str]:
 def failed(what: str, exit_code: int, lines: Sequence[str], where: str = "") -> SlimtuneError:
     """The error of a child that ended with an exit code other than 0."""
     tail = "\n    ".join(lines) or "(it printed nothing)"
-    return fail(f"{what} (exit code {exit_code}):\n    {tail}", where=where)
+    return fail(f"{what} (exit code {exit_code}):\n    {tail}", where=where, fix=_AGAIN)

@@ -3,9 +3,10 @@
 All problems of one kind are shown at once, so that a file with twenty bad lines costs one run, not twenty.
 """
 
+import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from slimtune.core.units import plural
@@ -133,6 +134,16 @@ def bad_data(problems: Mapping[str, Sequence[Problem]], *, summary: str = "") ->
         every += in_order
         counts.append(f"{plural(len(found), 'problem')} in {path}")
     return SlimtuneError(shown, summary=summary or ", ".join(counts), every=every)
+
+
+@contextlib.contextmanager
+def advising(fix: str) -> Iterator[None]:
+    """Say what to do about every problem of the block that does not say it itself."""
+    try:
+        yield
+    except SlimtuneError as error:
+        advised = [replace(problem, fix=problem.fix or fix) for problem in error.problems]
+        raise SlimtuneError(advised, summary=error.summary, exit_code=error.exit_code) from error.__cause__
 
 
 def _told(problems: Sequence[Problem]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
+from slimtune.core.errors import Problem, SlimtuneError, advising, bad_data, fail
 from slimtune.core.file_kinds import recognised
 
 # Manifests, configs, tokenizers and templates: the largest that is in use, Gemma's tokenizer.json, has 34 MB.
@@ -36,6 +36,8 @@ _TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 
 MISSING = "no such file"
 """What is said of a file that is not there, for callers that say more."""
+_CHECK_PATH, _CHECK_DISK = "check the path", "check its permissions and the disk"
+_CHECK_FILE, _MEND = "check that this is the right file", "correct the file, or get it again from where it came"
 _NO_FILE, _SAVE = "this is a pipe, a socket or a device, not a file", "save the content as a file"
 
 FAULTS = (ValueError, RecursionError, MemoryError)
@@ -51,7 +53,7 @@ def opened(path: Path) -> Iterator[BufferedReader]:
         try:
             mode = os.fstat(descriptor).st_mode
             if stat.S_ISDIR(mode):
-                raise fail("this is a folder, not a file", where=str(path))
+                raise fail("this is a folder, not a file", where=str(path), fix="name a file in it")
             if not stat.S_ISREG(mode):
                 raise fail(_NO_FILE, where=str(path), fix=_SAVE)
             os.set_blocking(descriptor, True)
@@ -67,19 +69,21 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise fail(MISSING, where=str(path)) from None
+        raise fail(MISSING, where=str(path), fix=_CHECK_PATH) from None
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
             raise fail(_NO_FILE, where=str(path), fix=_SAVE) from None
-        raise fail(f"cannot be read: {error.strerror or error}", where=str(path)) from None
+        raise fail(f"cannot be read: {error.strerror or error}", where=str(path), fix=_CHECK_DISK) from None
     except MemoryError as error:
-        raise fail(reason(error), where=str(path)) from None
+        raise fail(reason(error), where=str(path), fix=_CHECK_FILE) from None
     except UnicodeEncodeError:
-        raise fail("a path cannot contain half a character (a lone surrogate)", where=str(path)) from None
+        raise fail(
+            "a path cannot contain half a character (a lone surrogate)", where=str(path), fix=_CHECK_PATH
+        ) from None
     except ValueError as error:
         if "null" not in str(error):  # os.open on a path with a NUL
             raise
-        raise fail("a path cannot contain a NUL character", where=str(path)) from None
+        raise fail("a path cannot contain a NUL character", where=str(path), fix=_CHECK_PATH) from None
 
 
 def at(path: Path | str) -> Path:
@@ -129,7 +133,7 @@ def read_bytes(path: Path, *, most: int = SMALL_FILE_BYTES) -> bytes:
         content = up_to(file, most + 1) if size <= most else b""
         if size > most or len(content) > most:
             what = f"the file has {max(size, len(content)):,} bytes, more than the {most:,} that such a file may have"
-            raise fail(what, where=str(path))
+            raise fail(what, where=str(path), fix=_CHECK_FILE)
         return content
 
 
@@ -180,9 +184,10 @@ def whole_number(digits: str) -> int:
 
 def json_object(path: Path, *, most: int = SMALL_FILE_BYTES) -> dict[str, Any]:
     """The object of a JSON file. Raises SlimtuneError for anything else."""
-    value = json_value(read_text(path, most=most), str(path))
-    if not isinstance(value, dict):
-        raise fail("not a JSON object", where=str(path))
+    with advising(_MEND):
+        value = json_value(read_text(path, most=most), str(path))
+        if not isinstance(value, dict):
+            raise fail("not a JSON object", where=str(path))
     return value
 
 
@@ -236,15 +241,16 @@ class _PlainLoader(yaml.SafeLoader):
 
 def yaml_object(path: Path) -> dict[str, Any]:
     """The mapping of a YAML file that a program of ours wrote. A recipe is read by `recipe.yaml_lines`."""
-    text = read_text(path, most=2**20)
-    try:
-        value = yaml.load(text, Loader=_PlainLoader)
-    except (yaml.YAMLError, *FAULTS) as error:
-        raise_bad_yaml(error, str(path))
-    if not isinstance(value, dict):
-        raise fail("not a mapping", where=str(path))
-    if _HALF_CHARACTER.search(json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)):
-        raise fail("half a character (a lone surrogate such as \\ud83d)", where=str(path))
+    with advising(_MEND):
+        text = read_text(path, most=2**20)
+        try:
+            value = yaml.load(text, Loader=_PlainLoader)
+        except (yaml.YAMLError, *FAULTS) as error:
+            raise_bad_yaml(error, str(path))
+        if not isinstance(value, dict):
+            raise fail("not a mapping", where=str(path))
+        if _HALF_CHARACTER.search(json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)):
+            raise fail("half a character (a lone surrogate such as \\ud83d)", where=str(path))
     return value
 
 

@@ -209,7 +209,10 @@ def cap(limit_bytes: int, card: Callable[[], Any | None] = _cuda) -> None:
     """
     cuda = card()
     if cuda is None:
-        raise fail(f"cannot limit a card's memory to {size_text(limit_bytes)}: no card", where="budget.vram_gb")
+        fix = "set it to null on a machine without a card"
+        raise fail(
+            f"cannot limit a card's memory to {size_text(limit_bytes)}: no card", where="budget.vram_gb", fix=fix
+        )
     _, total = cuda.mem_get_info()
     if limit_bytes > total:
         what = f"a limit of {size_text(limit_bytes)} is more than the card's {size_text(total)}"

@@ -17,6 +17,7 @@ from slimtune.core.files import encoded, existing, staged, writing
 
 SOFTWARE = "Slimtune"
 """What a picture's `Software` says: with it, `made_here` knows the picture again."""
+_OTHER_PATH = "name another path"
 PAGE_MARK = f'<meta name="generator" content="{SOFTWARE}">'
 """In the head of every page, for the same purpose."""
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -174,17 +175,19 @@ def folder(
 def named(path: Path | str, option: str = "") -> Path:
     """A path as a person wrote it, with `~` and links resolved. Raises SlimtuneError for one that cannot be a path."""
     if "\0" in str(path):
-        raise fail("a path cannot contain a NUL character", where=option or repr(str(path)))
+        raise fail("a path cannot contain a NUL character", where=option or repr(str(path)), fix=_OTHER_PATH)
     try:
         os.fsencode(path)
         return Path(path).expanduser().resolve()
     except UnicodeEncodeError:
         what = "a path cannot contain half a character (a lone surrogate)"
-        raise fail(what, where=option or repr(str(path))) from None
+        raise fail(what, where=option or repr(str(path)), fix=_OTHER_PATH) from None
     except RuntimeError as error:  # no such user, or links in a circle
-        raise fail(f"not a usable path: {error}", where=place_of(Path(path), option)) from None
+        raise fail(f"not a usable path: {error}", where=place_of(Path(path), option), fix=_OTHER_PATH) from None
     except OSError as error:
-        raise fail(f"not a usable path: {error.strerror}", where=place_of(Path(path), option)) from None
+        raise fail(
+            f"not a usable path: {error.strerror}", where=place_of(Path(path), option), fix=_OTHER_PATH
+        ) from None
 
 
 def require_writable(folder: Path, option: str = "") -> None:

@@ -10,6 +10,7 @@ from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 
 T = TypeVar("T")
+_PUT_BACK = "put the file back as the run wrote it"
 _RECORDS = ("manifest.json", "plan.json", "recipe.yaml")
 MODEL = ("base", "revision", "load_in_4bit", "max_seq_length", "thinking")
 """What loading a run's model needs of its recipe."""
@@ -31,8 +32,8 @@ class RecordedRun:
     def section(self, name: str, *needed: str) -> dict[str, Any]:
         """A section of the recipe. Raises SlimtuneError where it lacks one of the needed keys."""
         section = as_dict(self.recipe.get(name))
-        where, fix = str(self.directory / "recipe.yaml"), "put the file back as the run wrote it"
-        if missing := [Problem(f"{name}.{key} is missing", where, fix) for key in needed if key not in section]:
+        where = str(self.directory / "recipe.yaml")
+        if missing := [Problem(f"{name}.{key} is missing", where, _PUT_BACK) for key in needed if key not in section]:
             raise SlimtuneError(missing)
         return section
 
@@ -145,7 +146,7 @@ def _content(path: Path, problems: list[Problem]) -> dict[str, Any]:
         problems += error.problems
         return {}
     wrong = _faults(path.name, content)
-    problems += [Problem(what, str(path)) for what in wrong]
+    problems += [Problem(what, str(path), _PUT_BACK) for what in wrong]
     return {} if wrong else content
 
 

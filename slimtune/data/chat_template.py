@@ -29,6 +29,7 @@ from slimtune.data.text import split_thought
 IGNORE_INDEX = -100
 """Label of a token that carries no loss (torch.nn.CrossEntropyLoss's `ignore_index`)."""
 
+_OWN_TEMPLATE = "use the base's own chat template, unchanged"
 _ANSWER = "\u27eaanswer\u27eb"
 _IGNORED = array("i", [IGNORE_INDEX]).tobytes()
 _ENCODED_AT_ONCE = 1024  # conversations, whose texts are held in memory together
@@ -202,11 +203,12 @@ class ChatTokenizer:
             raise fail(what, where=where, fix=fix)
         response, end, _ = full[len(prompt) :].partition(self.end_of_turn_text)
         if not end:
-            raise fail(f"the chat template does not end the assistant's turn with {self.end_of_turn_text}", where=where)
+            what = f"the chat template does not end the assistant's turn with {self.end_of_turn_text}"
+            raise fail(what, where=where, fix=_OWN_TEMPLATE)
         thought = split_thought(messages[-1].content)
         answer = thought[1] if thought else messages[-1].content
         if answer.strip() not in response:
-            raise fail("the chat template changes or drops the assistant's text", where=where)
+            raise fail("the chat template changes or drops the assistant's text", where=where, fix=_OWN_TEMPLATE)
         return prompt, response + end
 
     def markers(self) -> tuple[str, str]:
@@ -257,7 +259,7 @@ def render_template(
     try:
         return _compile(template).render(messages=messages, **settings)
     except jinja2.TemplateError as error:
-        raise fail(f"the chat template does not render: {error}") from error
+        raise fail(f"the chat template does not render: {error}", fix=_OWN_TEMPLATE) from error
 
 
 @functools.lru_cache(maxsize=8)

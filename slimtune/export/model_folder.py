@@ -98,5 +98,5 @@ def write_safetensors(
 
 def existing_file(path: Path) -> Path:
     if not path.is_file():
-        raise fail("no such file", where=str(path))
+        raise fail("no such file", where=str(path), fix="get the model again from where it came")
     return path

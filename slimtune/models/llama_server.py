@@ -27,6 +27,7 @@ from slimtune.data.records import Message, as_dicts
 
 _LOAD_SECONDS = 900
 _ENDING_SECONDS = 10
+_AGAIN = "run the command again"
 _SMALL_BYTES = 64 * 2**20
 """llama.cpp's threads wait for each other by spinning, which costs more than a model of this size gains from a second one."""
 _WHOLE_VOCABULARY, _LIKELIEST = 4096, 512
@@ -78,7 +79,7 @@ class LlamaServer:
                     if field == b"error" or "error" in event:
                         raise self._refused(event if "error" in event else {"error": event})
                     yield event
-        raise fail(f"{self._what}: its answer broke off")
+        raise fail(f"{self._what}: its answer broke off", fix=_AGAIN)
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """The ids of a text. special: control tokens in it become the real ones, and a vocabulary's BOS token is added."""
@@ -163,20 +164,20 @@ class LlamaServer:
         try:
             return json.loads(content)
         except ValueError:
-            raise fail(f"{self._what}: its answer is not JSON: {content[:200]!r}") from None
+            raise fail(f"{self._what}: its answer is not JSON: {content[:200]!r}", fix=_AGAIN) from None
 
     @contextlib.contextmanager
     def _failures_in_words(self) -> Iterator[None]:
         try:
             yield
         except httpx.TimeoutException as error:
-            raise fail(f"{self._what}: no answer after {self._http.timeout.read:.0f} s") from error
+            raise fail(f"{self._what}: no answer after {self._http.timeout.read:.0f} s", fix=_AGAIN) from error
         except httpx.TransportError as error:
             raise self._ended() from error
 
     def _refused(self, answer: Any) -> SlimtuneError:
         error = answer.get("error", answer) if isinstance(answer, dict) else answer
-        return fail(f"{self._what}: {error.get('message', error) if isinstance(error, dict) else error}")
+        return fail(f"{self._what}: {error.get('message', error) if isinstance(error, dict) else error}", fix=_AGAIN)
 
     def _ended(self) -> SlimtuneError:
         """What the process printed last. It is about to end, or its connections would not break."""

@@ -97,7 +97,8 @@ class ModelShape:
         Raises SlimtuneError for a rank below 1, for no target and for a target that the model does not have.
         """
         unknown = sorted(set(targets) - set(self.projections))
-        problems = [Problem(f"no linear called '{name}' in {self.name}", "lora.target") for name in unknown]
+        fix = f"use some of {', '.join(self.projections)}"
+        problems = [Problem(f"no linear called '{name}' in {self.name}", "lora.target", fix) for name in unknown]
         if not targets:
             presets = ", ".join(families.get(self.family).lora_targets)
             problems.append(Problem("no linear is targeted", "lora.target", f"one of {presets}"))

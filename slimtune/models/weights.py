@@ -57,7 +57,8 @@ def named_in(index: Path) -> list[str]:
     for name in names.values():
         plain = isinstance(name, str) and Path(name).name == name and "\0" not in name
         if not plain or not name.endswith(".safetensors"):
-            raise fail(f"{str(name)[:80]!r} is not the plain name of a safetensors file", where=str(index))
+            what = f"{str(name)[:80]!r} is not the plain name of a safetensors file"
+            raise fail(what, where=str(index), fix="download it again")
     return sorted(set(names.values()))
 
 

@@ -145,7 +145,8 @@ def _refused(why: str, record: RunRecord, console: Console) -> None:
 def _shipment(run: Path, recipe: Recipe, wanted: ExportSection, folder: Path) -> Shipment:
     precision = at(required(run, "plan.json"), "settings.precision.value")
     if precision not in TORCH_NAMES:
-        raise fail("does not say in which precision the run computed", where=str(run / "plan.json"))
+        what = "the plan does not say in which precision the run computed"
+        raise fail(what, where=str(run / "plan.json"), fix="put the file back as the run wrote it")
     prompts = golden.read(run)
     if not prompts:
         raise fail(

@@ -136,7 +136,8 @@ def _of_file(gguf: Path) -> ChatModel:
 def _described(gguf: Path, found: Modelfile, thinking: bool | None, notes: list[str]) -> ChatModel:
     """A GGUF as its Modelfile describes it. Raises SlimtuneError with every value that cannot be meant."""
     where = str(gguf.parent / "Modelfile")
-    problems = [Problem(what, f"{where}:{line}") for line, what in refusals(found)]
+    fix = "correct the line; slimtune export --check shows the whole file"
+    problems = [Problem(what, f"{where}:{line}", fix) for line, what in refusals(found)]
     numbers: dict[str, float] = {}
     if found.adapters:
         problems.append(Problem("it adds an ADAPTER to the GGUF, which cannot be tried here", where, "ollama run it"))

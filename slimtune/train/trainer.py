@@ -168,7 +168,10 @@ def compare_with_plan(settings: dict[str, Any], plan: Plan) -> None:
     ]
     if differing:
         raise SlimtuneError(
-            [*differing, Problem("please report this with what  slimtune version  prints")],
+            [
+                *differing,
+                Problem("this is a fault of Slimtune", fix="please report it with what  slimtune version  prints"),
+            ],
             summary="The trainer would not do what the plan says; nothing was trained",
         )
 

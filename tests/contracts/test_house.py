@@ -68,6 +68,33 @@ def _is_a_process(tree):
     return "__main__" in {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
 
 
+SAID_ELSEWHERE = {
+    *(
+        "core/errors.py",
+        "datatools/exchange.py",
+        "train/audit.py",
+        "train/safeguards/finite.py",
+    ),  # lines of a longer list
+    *("core/inputs.py", "core/run_folder.py"),  # whoever reads the file says it, see `advising`
+    *("plan/explain/advice.py", "recipe/loading.py"),  # what may stand there is what to do
+    *("export/modelfile/modelfile_reader.py", "export/proof/proof.py", "export/proof/questions.py", "train/trainer.py"),
+}
+
+
+def test_every_fault_says_what_to_do():
+    """`fail` and `Problem` have a `fix`, except in files where another sentence says it."""
+    found = set()
+    for name, tree in FILES.items():
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            made = getattr(call.func, "id", "")
+            fix = {keyword.arg for keyword in call.keywords} & {"fix", None} or (
+                made == "Problem" and len(call.args) > 2
+            )
+            if made in ("fail", "Problem") and not fix and name.removeprefix("slimtune/") not in SAID_ELSEWHERE:
+                found.add(f"{name}:{call.lineno}")
+    assert not found
+
+
 def test_no_file_is_longer_than_400_lines():
     lengths = {name: len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in FILES}
     assert not {name: length for name, length in lengths.items() if length > LONGEST_FILE}

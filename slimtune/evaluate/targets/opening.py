@@ -126,6 +126,7 @@ class Opened:
         return cast("LocalTarget", self.target)
 
 
+_ADAPTER_AGAIN = "get the adapter again from where it came"
 _DEFAULT_LENGTH = 4096
 _LOCAL_BATCH = 16
 _SERVED_BATCH = 4
@@ -195,9 +196,9 @@ def weights_of(spec: Spec, loading: Loading) -> Weights:
         config = inputs.json_object(place / adapter_files.CONFIG)
         named, revision = config.get("base_model_name_or_path"), config.get("revision")
         if not isinstance(revision, str | None):
-            raise fail("the base's revision in adapter_config.json is not text", where=spec.place)
+            raise fail("the base's revision in adapter_config.json is not text", where=spec.place, fix=_ADAPTER_AGAIN)
         if not isinstance(named, str) or not named:
-            raise fail("adapter_config.json does not say which base it is for", where=spec.place)
+            raise fail("adapter_config.json does not say which base it is for", where=spec.place, fix=_ADAPTER_AGAIN)
         base = named
         # A QLoRA adapter is a correction to the 4-bit weights that it was trained on.
         adapters, four_bit = {"default": place}, True

@@ -10,6 +10,7 @@ from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.export.model_folder import OpenTensors
 from slimtune.models import adapter_files
 
+_OTHER_TOOL, _AGAIN = "merge it with the tool that trained it", "get the adapter again from where it came"
 _LORA_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
 
 # Fields of adapter_config.json. Any other field changes the function in a way that is not merged here: it must be off.
@@ -40,12 +41,12 @@ def read_loras(adapter_dir: Path, adapter: OpenTensors) -> dict[str, Lora]:
 
     path = adapter_dir / adapter_files.CONFIG
     config = adapter_files.config_of(adapter_dir)
-    problems = [Problem(what, str(path), "merge it with the tool that trained it") for what in _unsupported(config)]
+    problems = [Problem(what, str(path), _OTHER_TOOL) for what in _unsupported(config)]
     parts: dict[str, dict[str, str]] = {}
     for key in adapter.where:
         match = _LORA_KEY.fullmatch(key)
         if match is None:
-            problems.append(Problem(f"{key!r} is not the A or B of a plain LoRA", str(adapter_dir)))
+            problems.append(Problem(f"{key!r} is not the A or B of a plain LoRA", str(adapter_dir), _OTHER_TOOL))
             continue
         parts.setdefault(match["module"], {})[match["part"]] = key
         if not torch.isfinite(adapter.load(key)).all():
@@ -53,12 +54,13 @@ def read_loras(adapter_dir: Path, adapter: OpenTensors) -> dict[str, Lora]:
     loras = {}
     for module, keys in parts.items():
         if keys.keys() != {"A", "B"}:
-            problems.append(Problem(f"{module!r} has only one of lora_A and lora_B", str(adapter_dir)))
+            problems.append(Problem(f"{module!r} has only one of lora_A and lora_B", str(adapter_dir), _AGAIN))
             continue
         a, b = adapter.shape(keys["A"]), adapter.shape(keys["B"])
         rank = adapter_files.rank_of(config.get("rank_pattern"), module, config["r"])
         if len(a) != 2 or len(b) != 2 or a[0] != rank or b[1] != rank:
-            problems.append(Problem(f"{module!r}: A {a} and B {b} do not fit rank {rank}", str(adapter_dir)))
+            what = f"{module!r}: A {a} and B {b} do not fit rank {rank}"
+            problems.append(Problem(what, str(adapter_dir), _AGAIN))
             continue
         alpha = adapter_files.rank_of(config.get("alpha_pattern"), module, config["lora_alpha"])
         scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
@@ -66,7 +68,7 @@ def read_loras(adapter_dir: Path, adapter: OpenTensors) -> dict[str, Lora]:
     if problems:
         raise SlimtuneError(problems, summary="this adapter cannot be merged")
     if not loras:
-        raise fail("the adapter holds no LoRA weights", where=str(adapter_dir))
+        raise fail("the adapter holds no LoRA weights", where=str(adapter_dir), fix=_AGAIN)
     return loras
 
 

@@ -174,7 +174,8 @@ def _check_kind_of_base(
     where = str(base_dir)
     if quantisation and quantisation.get("quant_method") != "bitsandbytes":
         method = quantisation.get("quant_method")
-        raise fail(f"the base is quantised with {method!r}; only bitsandbytes 4-bit can be merged", where=where)
+        what = f"the base is quantised with {method!r}; only bitsandbytes 4-bit can be merged"
+        raise fail(what, where=where, fix=_OTHER_BASE)
     if packed and merge_base == "16bit":
         fix = "pass the folder of the base's 16-bit twin, or merge with merge_base: dequantised"
         raise fail("merge_base is 16bit, but this base holds 4-bit weights", where=where, fix=fix)
@@ -199,7 +200,7 @@ def _plan(base_dir: Path, config: dict, base: OpenTensors, loras: dict[str, Lora
             continue
         if name not in packed and base.dtype(name) not in _STORED_DTYPES:
             what = f"{name!r} is stored as {base.dtype(name)}, which is neither 16-bit nor bitsandbytes 4-bit"
-            problems.append(Problem(what, str(base_dir)))
+            problems.append(Problem(what, str(base_dir), _OTHER_BASE))
             continue
         shape = unpacked_shape(base, name) if name in packed else base.shape(name)
         lora = unused.pop(name.removesuffix(".weight"), None) if name.endswith(".weight") else None

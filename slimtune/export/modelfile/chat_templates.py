@@ -162,7 +162,8 @@ def _body(turns: Turns, joint: str) -> str:
 def _literal(text: str) -> str:
     """`text` of the Jinja as it may stand in a TEMPLATE. Raises SlimtuneError where it would become an action or end it."""
     if "{" in text or '"""' in text:
-        raise fail(f"the chat template writes {text!r}, which cannot stand in a Modelfile's TEMPLATE")
+        what = f"the chat template writes {text!r}, which cannot stand in a Modelfile's TEMPLATE"
+        raise fail(what, where="model.base", fix="use a base whose template does not write it")
     return text
 
 

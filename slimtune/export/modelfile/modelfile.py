@@ -85,7 +85,8 @@ def compose(
         what = "the model's chat template takes no system prompt"
         problems.append(Problem(what, "data.system", "leave it out, or put its text into the questions"))
     if not all(survives(character) for character in template.text):
-        problems.append(Problem("the chat template writes a character that Ollama's parser drops", "export"))
+        what = "the chat template writes a character that Ollama's parser drops"
+        problems.append(Problem(what, "model.base", "use a base whose template does not write it"))
     if problems:
         raise SlimtuneError(problems, summary="the Modelfile cannot be written")
     meant = {
@@ -123,7 +124,7 @@ def _problems(gguf_name: str, system: str, stops: Sequence[str], numbers: Mappin
             problems.append(Problem(f"the system prompt holds the control token {token}", "data.system", "remove it"))
     for name, (allowed, good) in _ALLOWED.items():
         if not good(numbers[name]):
-            problems.append(Problem(f"{name} is {numbers[name]}; it must be {allowed}", "export"))
+            problems.append(Problem(f"{name} is {numbers[name]}", "export", f"it must be {allowed}"))
     return problems
 
 

@@ -175,7 +175,8 @@ def _roomiest(parameters: int) -> tuple[str, str]:
             if free.get(device, 0) > parameters * width * 1.25:
                 return device, dtype
     needed = parameters * 2.5 / 2**30
-    raise fail(f"the merged model needs {needed:.1f} GiB of memory to be compared, {free['cpu'] / 2**30:.1f} are free")
+    what = f"the merged model needs {needed:.1f} GiB of memory to be compared, {free['cpu'] / 2**30:.1f} are free"
+    raise fail(what, fix="end other programs, and export again")
 
 
 def _main() -> None:

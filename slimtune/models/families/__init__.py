@@ -100,7 +100,9 @@ def of_architectures(architectures: Sequence[str], where: str) -> Family:
         if len(architectures) == 1 and architectures[0] in family.architectures:
             return family
     known = ", ".join(name for family in rows() for name in family.architectures)
-    raise fail(f"the architecture {list(architectures)} cannot be exported as GGUF; known: {known}", where=where)
+    told = ", ".join(map(str, architectures)) or "none"
+    fix = f"use a base of one of these: {known}"
+    raise fail(f"the architecture ({told}) cannot be exported as GGUF", where=where, fix=fix)
 
 
 def require_named(base: str) -> None:

@@ -186,7 +186,8 @@ def _run(program: str, export: Exported) -> None:
     try:
         done = subprocess.run(command, cwd=export.folder, check=False)
     except OSError as error:
-        raise fail(f"`ollama create` cannot be run: {error}", where=program) from error
+        what, fix = f"`ollama create` cannot be run: {error.strerror or error}", "install Ollama again, from ollama.com"
+        raise fail(what, where=program, fix=fix) from error
     if done.returncode:
         what = f"`ollama create {export.name}` ended with {done.returncode}; see its message above"
         raise fail(what, where=str(export.folder / MODELFILE), fix="see Ollama's log")
