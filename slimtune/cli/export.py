@@ -85,7 +85,7 @@ def _path(path: Path | None, option: str) -> str | None:
     try:
         return usable(str(path))
     except ValueError as error:
-        raise fail(str(error), where=option) from None
+        raise fail(str(error), where=option, fix="name another path") from None
 
 
 def _gguf_types(text: str | None) -> list[str] | None:
