@@ -96,11 +96,6 @@ class Gathered:
         if listed := list(problems):
             self._errors.append(SlimtuneError(listed, summary=summary))
 
-    @property
-    def found(self) -> bool:
-        """Whether a check has found anything so far."""
-        return bool(self._errors)
-
     def require_none(self) -> None:
         """Raise SlimtuneError with every problem, each once, if there is one. Bad input outweighs other exit codes."""
         if len(self._errors) == 1:

@@ -130,7 +130,12 @@ class _Base(NamedTuple):
 
 
 def _require_reporters(recipe: Recipe) -> None:
-    missing = [name for name in recipe.run.report_to if importlib.util.find_spec(name) is None]
+    def installed(name: str) -> bool:
+        # A folder that a tool has left in the working directory can be found, too, but has no file of its own.
+        found = importlib.util.find_spec(name)
+        return found is not None and found.origin is not None
+
+    missing = [name for name in recipe.run.report_to if not installed(name)]
     if missing:
         problems = [Problem(f"{name} is not installed", "run.report_to", f"pip install {name}") for name in missing]
         raise SlimtuneError(problems)

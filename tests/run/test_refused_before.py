@@ -22,6 +22,11 @@ from slimtune.core.defects import MARK
 from slimtune.core.errors import SlimtuneError
 from slimtune.models import builtin, files
 
+WITHOUT_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system prompt') }}{% endif %}"
+    "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 ROWS = {"train": 12, "dev": 4, "test": 6}
 LABELS = "abcd"
 
@@ -262,6 +267,21 @@ DATA = {
         "model.max_seq_length",
         "none is left",
     ),
+    "rows that the chat template refuses": (
+        lambda it: (
+            it.model(template=WITHOUT_SYSTEM),
+            it.rows["train"][4].update(system="簡潔に。"),
+            it.rows["train"][6].update(system="手短に。"),
+            it.set(data__train=[{"path": it.write("train")}]),
+        ),
+        "train.jsonl:7: ",
+        "train.jsonl:5: the chat template",
+    ),
+    "questions that the chat template refuses": (
+        lambda it: (it.model(template=WITHOUT_SYSTEM), it.rows["test"][2].update(system="手短に。"), it.meta(1)),
+        "test.jsonl:3: ",
+        "the chat template",
+    ),
     "a weight that leaves no row": (
         lambda it: it.set(data__train=[{"path": str(it.data / "train.jsonl"), "weight": 0.01}]),
         "data.train[0].path",
@@ -338,6 +358,11 @@ MODEL = {
     "a verdict without questions": (lambda it: it.recipe.pop("evaluate"), "export.require_verdict", "'evaluate' section"),
     "votes on letters": (lambda it: it.set(evaluate__votes=3), "evaluate.votes", "mode cot"),
     "a tool that is not installed": (lambda it: it.set(run__report_to=["wandb"]), "run.report_to", "not installed"),
+    "a tool that has left its folder here": (
+        lambda it: ((it.folder / "trackio").mkdir(), it.set(run__report_to=["trackio"])),
+        "run.report_to",
+        "trackio is not installed",
+    ),
 }  # fmt: skip
 
 # ---- export ----------------------------------------------------------------------------------------------------------
@@ -405,6 +430,7 @@ EXPORT = {
 def test_it_is_refused_by_plan_and_by_train(name, tmp_path, data, monkeypatch):
     change, where, what = {**ITEMS, **DATA, **MODEL, **EXPORT}[name]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     place = Place(tmp_path, data)
     change(place)
     recipe = place.save()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimtune.core.errors import Problem, SlimtuneError, bad_data
 from slimtune.data import loading
 from slimtune.data.chat_template import ChatTokenizer, Example
 from slimtune.data.records import Conversation
@@ -19,8 +21,24 @@ if TYPE_CHECKING:
 
 
 def encode(records: Sequence[Conversation], tokenizer: ChatTokenizer, on_progress: Counted) -> list[Example]:
-    """The examples of the conversations, each with its response mask."""
-    return list(tokenizer.examples_of(records, on_progress))
+    """The examples of the conversations, each with its response mask.
+
+    Raises SlimtuneError with every conversation that the chat template does not suit.
+    """
+    try:
+        return list(tokenizer.examples_of(records, on_progress))
+    except SlimtuneError:
+        # Told of the first alone, and perhaps without its line: look at each for itself.
+        problems: dict[str, list[Problem]] = {}
+        for record in {record.where: record for record in records}.values():
+            try:
+                tokenizer.examples(record)
+            except SlimtuneError as error:
+                found = [dataclasses.replace(one, where=record.where) for one in error.problems]
+                problems.setdefault(record.path, []).extend(found)
+        if problems:
+            raise bad_data(problems) from None
+        raise
 
 
 def build_trainer(
