@@ -20,6 +20,11 @@ SOFTWARE = "Slimtune"
 _OTHER_PATH = "name another path"
 PAGE_MARK = f'<meta name="generator" content="{SOFTWARE}">'
 """In the head of every page, for the same purpose."""
+MOVE_IT = "move it elsewhere, and run the command again"
+_EARLIER_PAGE = (
+    b"""<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src""",
+    b" \xc2\xb7 Slimtune</title>",
+)
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -118,7 +123,8 @@ def made_here(path: Path) -> bool:
         return False
     if start.startswith(_PNG):
         return b"tEXt" + b"\0".join([b"Software", SOFTWARE.encode()]) in start
-    return start.lower().startswith(b"<!doctype html>") and PAGE_MARK.encode() in start
+    marked = PAGE_MARK.encode() in start or all(part in start for part in _EARLIER_PAGE)
+    return start.lower().startswith(b"<!doctype html>") and marked
 
 
 def require_no_input(target: Path, reads: Iterable[Path | str], option: str = "") -> None:

@@ -11,6 +11,8 @@ from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 
 T = TypeVar("T")
 _PUT_BACK = "put the file back as the run wrote it"
+_ALWAYS = ("name", "run_id", "status")
+"""What the manifest of every run says since the first version."""
 _RECORDS = ("manifest.json", "plan.json", "recipe.yaml")
 MODEL = ("base", "revision", "load_in_4bit", "max_seq_length", "thinking")
 """What loading a run's model needs of its recipe."""
@@ -50,6 +52,15 @@ def read(directory: Path) -> RecordedRun:
     if problems:
         raise SlimtuneError(problems, summary=f"The records of the run in {directory} cannot be read")
     return RecordedRun(directory, *contents)
+
+
+def read_own(directory: Path) -> RecordedRun:
+    """As `read`, for who writes into the folder or removes something there: another program's manifest is refused, too."""
+    found = read(directory)
+    if missing := [key for key in _ALWAYS if not isinstance(found.manifest.get(key), str)]:
+        what = f"not a run's folder: its manifest.json is another program's, without {' and '.join(missing)}"
+        raise fail(what, where=str(directory), fix="name a run's folder, e.g. outputs/direct/latest")
+    return found
 
 
 def mapping(run_dir: Path, name: str, unreadable: list[str]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import inputs
+from slimtune.core import inputs, outputs
+from slimtune.core.errors import fail
 from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, forgiving, mapping
 from slimtune.core.visible import visible
@@ -19,6 +20,7 @@ from slimtune.evaluate import kinds
 from slimtune.run.report.values import difference, duration
 
 FILE_NAME = "experiment_log.md"
+_TITLE = "# 実験記録"
 MISSING = "記録なし"
 _FILES = ("manifest.json", "plan.json", "recipe.yaml", "eval/verdict.json")
 NOTES_HEADING = "## 所感・次のアクション"
@@ -26,8 +28,13 @@ _JST = timezone(timedelta(hours=9))
 
 
 def write(run_dir: Path) -> Path:
-    """Write `experiment_log.md` into a run's folder, whose other files may be missing or unreadable. Return its path."""
+    """Write `experiment_log.md` into a run's folder, whose other files may be missing or unreadable. Return its path.
+
+    Raises SlimtuneError as `require_own` does.
+    """
     import jinja2
+
+    require_own(run_dir)
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("slimtune.run.report"),
@@ -45,6 +52,19 @@ def write(run_dir: Path) -> Path:
 
     write_text(path, forgiving(render, _FILES))
     return path
+
+
+def require_own(run_dir: Path) -> None:
+    """Raise SlimtuneError for an `experiment_log.md` that is not a log of ours, with its heading for the notes."""
+    path = run_dir / FILE_NAME
+    if outputs.found_at(path) is None:
+        return
+    if inputs.is_file(path) and not path.is_symlink():
+        text = inputs.read_bytes(path).decode("utf-8", "replace")
+        if text.startswith(f"{_TITLE}\n") and f"\n{NOTES_HEADING}\n" in f"{text}\n":
+            return
+    what = f"this is not a log of ours: it does not begin with '{_TITLE}', or it lacks '{NOTES_HEADING}'"
+    raise fail(what, where=str(path), fix=outputs.MOVE_IT)
 
 
 def _facts(run_dir: Path, unreadable: list[str]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def run(
                 if earlier is not None:
                     stages.go_on(record, console)
                 _train_judge_export(prepared, folder, tokenizer, record, console, interrupts)
-                stages.tell(record)
+                stages.tell(record, console)
                 record.close("complete")
         except BaseException as error:
             stages.ended(record, error, console)

@@ -59,7 +59,7 @@ def _read(folder: Path) -> RecordedRun:
     if inputs.exists(folder / "recipe.yaml") and not inputs.exists(folder / _MANIFEST):
         fix = "start the run again, without --resume"
         raise fail(f"this run ended before it had begun: it has no {_MANIFEST}", where=str(folder), fix=fix)
-    earlier = run_folder.read(folder)
+    earlier = run_folder.read_own(folder)
     _metrics(folder / METRICS)  # what is wrong with them is told before anything is loaded
     return earlier
 
@@ -76,7 +76,7 @@ def _not_begun(runs: Path, latest: Path | None) -> Path | None:
 
 def require_unchanged(earlier: RecordedRun) -> None:
     """Raise SlimtuneError where another process has gone on with the run since it was read. Call it with the run's lock."""
-    if run_folder.read(earlier.directory).manifest != earlier.manifest:
+    if run_folder.read_own(earlier.directory).manifest != earlier.manifest:
         what = "another process has gone on with this run since this command began"
         raise fail(what, where=str(earlier.directory), fix="run the command again")
 

@@ -22,7 +22,7 @@ from slimtune.models.settings import TORCH_NAMES
 from slimtune.recipe import loading as recipes
 from slimtune.recipe import places
 from slimtune.recipe.schema import ExportSection, Recipe
-from slimtune.run import experiment_log, report
+from slimtune.run import stages
 from slimtune.run.prepare import settings_of
 
 REFUSED = ("worse", "collapsed", "contaminated", "format failure")
@@ -86,7 +86,7 @@ def export_again(
     """
     from slimtune.export import preflight
 
-    manifest = run_folder.read(run).manifest
+    manifest = run_folder.read_own(run).manifest
     if not (run / "adapter" / "adapter_config.json").is_file():
         raise fail("the run has no adapter yet", where=str(run), fix="finish it with --resume")
     recipe, sources = recipes.load_with_sources(run / "recipe.yaml")
@@ -110,8 +110,7 @@ def export_again(
             preflight.require_mergeable(record.directory / "adapter", folder, lora_gguf=wanted.lora_gguf)
         found.require_none()
         export(record, recipe, folder, console, force=force)
-        experiment_log.write(record.directory)
-        report.write(record.directory)
+        stages.render(record.directory, console)
 
 
 def _require_folders(run: Path, recipe: Recipe, wanted: ExportSection, option: str, fresh: bool) -> None:

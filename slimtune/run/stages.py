@@ -231,11 +231,21 @@ def compare_memory(measured: dict[str, int], prepared: Prepared, record: RunReco
     return compared
 
 
-def tell(record: RunRecord) -> None:
+def tell(record: RunRecord, console: Console) -> None:
     """Render the experiment log and the report. The manifest is marked complete only after this."""
     record.update(status="complete", finished=run_record.now())
-    experiment_log.write(record.directory)
-    report.write(record.directory)
+    render(record.directory, console)
+
+
+def render(run: Path, console: Console) -> None:
+    """Write the experiment log and the report, but for one whose place holds somebody's own file, which is said."""
+    for written in (experiment_log, report):
+        try:
+            written.require_own(run)
+        except SlimtuneError as error:
+            console.warn(str(error))
+        else:
+            written.write(run)
 
 
 def where_everything_is(record: RunRecord) -> list[tuple[str, Path | str]]:

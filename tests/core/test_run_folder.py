@@ -138,3 +138,38 @@ def test_a_verdict_that_cannot_be_read_opens_no_gate(run, content):
     unreadable: list[str] = []
     assert run_folder.mapping(run, "eval/verdict.json", unreadable) == {}
     assert unreadable[0].startswith("eval/verdict.json: ")
+
+
+@pytest.mark.parametrize("manifest", [{}, {"name": "app", "icons": []}, {"name": 1, "run_id": "x", "status": "x"}])
+def test_another_programs_manifest_makes_no_run_and_nothing_is_written_there(tmp_path, manifest):
+    for name, content in {"manifest.json": manifest, "plan.json": {}, "recipe.yaml": {"name": "x"}}.items():
+        write(tmp_path, name, content)
+    for command in ("report", "export"):
+        told = slimtune(command, tmp_path)
+        assert (told.code == 2 and "not a run's folder" in told.stderr) or "name: must be a valid string" in told.stderr
+    assert len(list(tmp_path.rglob("*"))) == 3
+
+
+@pytest.mark.parametrize("name", ["report.html", "experiment_log.md"])
+@pytest.mark.parametrize("content", ["<!doctype html>\n<title>mine</title>", "# 実験記録\n\nmine\n", "", None])
+def test_a_report_or_a_log_of_ones_own_is_never_replaced(run, name, content):
+    """And the other one is not written either."""
+    path = run / name
+    path.write_text(content, encoding="utf-8") if content is not None else path.symlink_to(run / "elsewhere.html")
+    before = {one: one.is_file() and one.read_bytes() for one in run.rglob("*")}
+    told = slimtune("report", run)
+    assert told.code == 2 and str(path) in told.stderr and "move it elsewhere" in told.stderr
+    assert {one: one.is_file() and one.read_bytes() for one in run.rglob("*")} == before
+
+
+def test_a_report_is_written_again_and_keeps_the_notes(run):
+    assert slimtune("report", run).code == 0
+    log = run / "experiment_log.md"
+    log.write_text(log.read_text(encoding="utf-8") + "次は学習率を下げる。\n", encoding="utf-8")
+    # As reports were before they named their generator.
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert '<meta name="generator" content="Slimtune">\n' in page
+    (run / "report.html").write_text(page.replace('<meta name="generator" content="Slimtune">\n', ""), encoding="utf-8")
+    assert slimtune("report", run).code == 0
+    assert "次は学習率を下げる。" in log.read_text(encoding="utf-8")
+    assert (run / "report.html").read_text(encoding="utf-8") == page

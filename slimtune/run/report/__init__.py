@@ -8,7 +8,8 @@ import shlex
 from functools import partial
 from pathlib import Path
 
-from slimtune.core import pages, run_folder
+from slimtune.core import inputs, outputs, pages, run_folder
+from slimtune.core.errors import fail
 from slimtune.core.files import write_text
 from slimtune.core.run_folder import as_dict, as_list, at, lines, mapping
 from slimtune.evaluate import kinds
@@ -25,9 +26,18 @@ _FILES = (
 
 
 def write(run_dir: Path) -> Path:
-    """Render `report.html` into a run's folder and return its path."""
+    """Render `report.html` into a run's folder and return its path. Raises SlimtuneError as `require_own` does."""
+    require_own(run_dir)
     write_text(run_dir / FILE_NAME, render(run_dir))
     return run_dir / FILE_NAME
+
+
+def require_own(run_dir: Path) -> None:
+    """Raise SlimtuneError for a `report.html` that Slimtune did not write: it would be replaced."""
+    path = run_dir / FILE_NAME
+    if outputs.found_at(path) is None or (inputs.is_file(path) and not path.is_symlink() and outputs.made_here(path)):
+        return
+    raise fail("Slimtune did not write this, so it is not replaced", where=str(path), fix=outputs.MOVE_IT)
 
 
 def render(run_dir: Path) -> str:

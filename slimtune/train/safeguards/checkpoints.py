@@ -85,7 +85,7 @@ def not_ours(folder: Path, name: str | None = None) -> str | None:
     """Why a checkpoint's folder must neither be removed nor replaced; None where it is ours, whole or broken."""
     if folder.is_symlink() or not folder.is_dir():
         return "it is not a folder"
-    listed = _read_manifest(folder / MANIFEST)
+    listed = _read_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
     if output_folders.is_marked(folder):
         others = output_folders.foreign_files(folder)
     elif listed is not None:
@@ -200,7 +200,7 @@ def _first_fault(folder: Path, name: str) -> str | None:
     present = {path.relative_to(folder).as_posix(): path for path in files_of(folder)}
     if not (folder / MANIFEST).is_file():
         return f"{MANIFEST} is missing: Slimtune did not write this checkpoint, or did not finish it"
-    listed = _read_manifest(folder / MANIFEST)
+    listed = _read_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
     if listed is None:
         return f"{MANIFEST} is damaged"
     if listed["step"] != step:

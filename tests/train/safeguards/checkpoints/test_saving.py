@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from support.paths import folders_in
 
+from slimtune.core import output_folders
 from slimtune.core.errors import SlimtuneError
 from slimtune.train.safeguards import checkpoints, saving
 
@@ -36,6 +37,63 @@ def test_a_partial_folder_is_never_considered_and_goes_before_the_next_save(else
     elsewhere.save(2)
     assert folders_in(elsewhere.folder) == ["checkpoint-1", "checkpoint-2"]
     assert checkpoints.newest_valid(elsewhere.folder) == checkpoints.Found(elsewhere.folder / "checkpoint-2", 2, ())
+
+
+def strange(folder, *names):
+    """A folder of somebody's under a name that we use."""
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_text("years of work", encoding="utf-8")
+    return folder
+
+
+def content(folder):
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+def test_what_somebody_put_among_the_checkpoints_is_never_removed_or_renamed(elsewhere, caplog):
+    names = (
+        "checkpoint-2",
+        ".replaced-checkpoint-1",
+        ".partial-checkpoint-3",
+        ".partial-removed-checkpoint-9",
+        "notes",
+    )
+    for name in names:
+        strange(elsewhere.folder / name, "thesis.txt")
+    strange(elsewhere.folder / "checkpoint-7", "checkpoint.json", "adapter_model.safetensors")
+    before = content(elsewhere.folder)
+    assert checkpoints.clear_leftovers(elsewhere.folder) == ()
+    assert len(checkpoints.strangers(elsewhere.folder)) == len(names)
+    elsewhere.trainer.args.save_total_limit = 1
+    for step in (4, 5):
+        elsewhere.save(step)
+    (elsewhere.folder / "checkpoint-5/notes.txt").write_text("why this one is good", encoding="utf-8")
+    elsewhere.save(6)
+    assert folders_in(elsewhere.folder) == sorted([*names, "checkpoint-5", "checkpoint-6", "checkpoint-7"])
+    for step, reason in (
+        (2, "Slimtune did not write it"),
+        (5, r"Slimtune did not write: notes\.txt"),
+        (3, "in the way"),
+    ):
+        with pytest.raises(SlimtuneError, match=reason) as caught:
+            elsewhere.save(step)
+        assert f"checkpoint-{step}" in str(caught.value) and "move it elsewhere" in str(caught.value)
+    assert content(elsewhere.folder).items() > before.items()
+    with pytest.raises(SlimtuneError, match=r"checkpoint-7: a checkpoint would replace this"):
+        checkpoints.require_room(elsewhere.folder, 6)
+    checkpoints.require_room(elsewhere.folder, 7)
+
+
+def test_a_checkpoint_whose_manifest_is_lost_is_known_by_its_marker(elsewhere):
+    for step in (1, 2):
+        elsewhere.save(step)
+        (elsewhere.folder / f"checkpoint-{step}/checkpoint.json").unlink()
+    elsewhere.save(1)
+    assert checkpoints.verify(elsewhere.folder / "checkpoint-1") is None
+    elsewhere.trainer.args.save_total_limit = 1
+    elsewhere.save(3)
+    assert folders_in(elsewhere.folder) == ["checkpoint-3"]
 
 
 class Killed(BaseException):
@@ -74,7 +132,7 @@ def test_a_repeated_step_is_replaced_and_whole_wherever_the_process_dies(elsewhe
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoints.Path, "rename", dying)
-        patched.setattr(checkpoints.shutil, "rmtree", lambda *arguments, **named: None)
+        patched.setattr(output_folders, "remove", lambda *arguments, **named: None)
         with pytest.raises(Killed):
             elsewhere.save(1)
     elsewhere.trainer.state.log_history.pop()
@@ -150,7 +208,7 @@ def test_what_each_writer_says_of_a_real_limit_is_understood(elsewhere, monkeypa
 
 def test_room_is_asked_for_before_anything_is_written(elsewhere, monkeypatch):
     usage = SimpleNamespace(free=2**20)
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     with pytest.raises(SlimtuneError, match="no checkpoint was written before it"):
         elsewhere.save(1)  # 32 MiB of text and 12 bytes for each trainable parameter
     usage.free = 2**30
