@@ -7,6 +7,7 @@ from support.command_line import run
 from support.fake_ollama import starts
 from support.ollama_runs import ANSWERS, SYSTEM, THOUGHT, answering, make_run, result
 
+from slimtune.core import output_folders
 from slimtune.core.errors import SlimtuneError
 from slimtune.serve.ollama import create, replay, server
 
@@ -297,3 +298,22 @@ def test_every_fault_of_the_golden_prompts_is_said_at_once(tmp_path):
     )
     assert sum("prompt 4" in one for one in said) == 5
     assert any("some without" in one for one in said)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "my notes", '{"name": "law", "passed": 1}', None])
+def test_a_result_of_somebodys_is_refused_before_ollama_is_asked_and_stays(tmp_path, content):
+    folder = make_run(tmp_path)
+    path = folder / "export/ollama.json"
+    path.write_text(content, encoding="utf-8") if content is not None else path.symlink_to(tmp_path / "elsewhere")
+    for command in ("create", "check"):
+        done = run("ollama", command, folder)
+        assert done.code == 2 and f"{path}: Slimtune did not write this" in done.stderr
+    assert path.is_symlink() if content is None else path.read_text(encoding="utf-8") == content
+
+
+def test_the_result_is_noted_as_one_of_the_exports_files(ollama, tmp_path):
+    folder = make_run(tmp_path)
+    output_folders.mark_finished(folder / "export", "an export")
+    for _ in range(2):
+        assert run("ollama", "create", folder, "--replace").code == 0
+    assert result(folder)["passed"] is True and output_folders.foreign_files(folder / "export") == []

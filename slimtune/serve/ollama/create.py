@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import run_record
+from slimtune.core import inputs, output_folders, outputs, run_record
 from slimtune.core.errors import Problem, SlimtuneError, fail
-from slimtune.core.files import write_json
+from slimtune.core.files import write_json, writing
 from slimtune.core.progress import OnProgress
 from slimtune.core.run_folder import as_dict, mapping
 from slimtune.export.proof import golden, proof
@@ -25,6 +25,7 @@ from slimtune.serve.ollama.server import Ollama
 DIFFERENT = 1
 """Exit code where the model is in Ollama, but does not answer as the one that was exported."""
 MODELFILE = "Modelfile"
+RESULT = "ollama.json"
 _AGAIN = "export again with --fresh"
 
 
@@ -51,7 +52,7 @@ class Exported:
     @property
     def result(self) -> Path:
         """Where what Ollama made of it is written."""
-        return self.folder / "ollama.json"
+        return self.folder / RESULT
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def create(run: Path, on_progress: OnProgress, *, name: str | None = None, repla
         if there:
             on_progress.say(f"the existing model '{export.name}' is replaced")
         # If anything goes wrong from here on, a record of the earlier model would be taken for this one's.
-        export.result.unlink(missing_ok=True)
+        _forget(export)
         on_progress.step(f"ollama create {export.name}")
         _run(program, export)
         return _replay(ollama, export, on_progress, program_version)
@@ -102,8 +103,16 @@ def check(run: Path, on_progress: OnProgress, *, name: str | None = None) -> Rep
         if not ollama.has(export.name):
             fix = f"slimtune ollama create {run}"
             raise fail(f"Ollama has no model '{export.name}'", where=ollama.url, fix=fix)
-        export.result.unlink(missing_ok=True)
+        _forget(export)
         return _replay(ollama, export, on_progress)
+
+
+def _forget(export: Exported) -> None:
+    """Remove the record of the earlier model. Raises SlimtuneError where somebody put a file of theirs there meanwhile."""
+    if not _is_free(export.result):
+        raise fail("Slimtune did not write this", where=str(export.result), fix=outputs.MOVE_IT)
+    with writing(export.result):
+        export.result.unlink(missing_ok=True)
 
 
 def read_export(run: Path, name: str | None = None) -> Exported:
@@ -130,10 +139,26 @@ def read_export(run: Path, name: str | None = None) -> Exported:
     prompts, wrong = golden.read_served(run, _AGAIN)
     parity = mapping(folder, proof.FILE_NAME, unreadable)
     problems += wrong + [Problem(what, str(folder), _AGAIN) for what in unreadable]
+    if not _is_free(folder / RESULT):
+        what = "Slimtune did not write this, so it is not replaced"
+        problems.append(Problem(what, str(folder / RESULT), outputs.MOVE_IT))
     if problems:
         raise SlimtuneError(problems)
     needed = _needed(len(prompts), as_dict(parity.get("files")).get(gguf))
+    outputs.require_writable(folder)
     return Exported(folder, name, gguf, requires, tuple(prompts), needed)
+
+
+def _is_free(path: Path) -> bool:
+    """Whether there is no file, or one that `_replay` wrote."""
+    if outputs.found_at(path) is None:
+        return True
+    try:
+        content = {} if path.is_symlink() else inputs.json_object(path)
+    except SlimtuneError:
+        return False
+    kinds = {"name": str, "passed": bool, "server": dict, "think": dict}
+    return all(isinstance(content.get(key), kind) for key, kind in kinds.items())
 
 
 def _gguf(folder: Path, problems: list[Problem]) -> tuple[str, str | None]:
@@ -216,5 +241,6 @@ def _replay(ollama: Ollama, export: Exported, on_progress: OnProgress, program_v
         "options": {**replay.OPTIONS, "num_predict": sorted({prompt.max_new_tokens for prompt in export.golden})},
         "think": {one.think: one.as_json() for one in found},
     }
+    output_folders.add(export.folder, RESULT)
     write_json(export.result, result)
     return Replayed(export, found, problems)

@@ -200,7 +200,7 @@ def _first_fault(folder: Path, name: str) -> str | None:
     present = {path.relative_to(folder).as_posix(): path for path in files_of(folder)}
     if not (folder / MANIFEST).is_file():
         return f"{MANIFEST} is missing: Slimtune did not write this checkpoint, or did not finish it"
-    listed = _read_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    listed = _read_manifest(folder / MANIFEST)
     if listed is None:
         return f"{MANIFEST} is damaged"
     if listed["step"] != step:
