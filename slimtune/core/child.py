@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from slimtune.core import processes, run_watched
 from slimtune.core.errors import SlimtuneError, fail
@@ -56,11 +57,9 @@ def run(
     began = time.monotonic()
     with (
         # Not pipes: a full one would stop the child.
-        tempfile.TemporaryFile() as output,
-        tempfile.TemporaryFile() as messages,
-        subprocess.Popen(
-            command, env=dict(environment), stdin=subprocess.PIPE, stdout=output, stderr=messages
-        ) as process,
+        scratch() as output,
+        scratch() as messages,
+        start(command, what, env=dict(environment), stdin=subprocess.PIPE, stdout=output, stderr=messages) as process,
     ):
         try:
             send_line(process, first_line)
@@ -83,6 +82,25 @@ def run(
         return output.read()
 
 
+def start(command: Sequence[str], what: str, **options: Any) -> subprocess.Popen[bytes]:
+    """The process of a command. what: the message's subject where it cannot be started. options: of subprocess.Popen.
+    Raises SlimtuneError for a file that is no program, and where the system has no memory or processes left."""
+    try:
+        return subprocess.Popen(command, **options)
+    except OSError as error:
+        what = f"{what}: it cannot be started: {error.strerror or error}"
+        raise fail(what, where=command[0], fix="see whether it is a program that you may run") from error
+
+
+def scratch() -> IO[bytes]:
+    """A temporary file without a name. Raises SlimtuneError where there is no room for one."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        fix = "free some space, or set TMPDIR to a folder that you may write to"
+        raise fail(f"no temporary file can be made: {error.strerror or error}", fix=fix) from error
+
+
 def send_line(process: subprocess.Popen[bytes], line: bytes) -> None:
     """Write to a child's standard input. A child that has ended already says why in another way."""
     assert process.stdin is not None
@@ -101,4 +119,5 @@ def last_lines(messages: IO[bytes]) -> list[str]:
 def failed(what: str, exit_code: int, lines: Sequence[str], where: str = "") -> SlimtuneError:
     """The error of a child that ended with an exit code other than 0."""
     tail = "\n    ".join(lines) or "(it printed nothing)"
-    return fail(f"{what} (exit code {exit_code}):\n    {tail}", where=where, fix=_AGAIN)
+    killed = ", killed, as the system does where memory runs out" if exit_code == -signal.SIGKILL else ""
+    return fail(f"{what} (exit code {exit_code}{killed}):\n    {tail}", where=where, fix=_AGAIN)

@@ -13,7 +13,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -39,7 +38,7 @@ class LlamaServer:
     def __init__(self, gguf: Path, answer_seconds: float):
         self.address, self.key = "", secrets.token_urlsafe()
         self._what = f"llama.cpp cannot run {gguf.name}"
-        self._messages = tempfile.TemporaryFile()  # noqa: SIM115  `close` closes it
+        self._messages = child.scratch()  # `close` closes it
         self._reading = threading.Lock()
         self.process = subprocess.Popen(
             child.module("slimtune.models.llama_server"),
