@@ -94,6 +94,11 @@ def at(path: Path | str) -> Path:
         return Path(path)
 
 
+def real(path: Path | str) -> Path:
+    """A path with `~` and all links resolved, as far as that goes: links in a circle stay."""
+    return Path(os.path.realpath(at(path)))
+
+
 def is_file(path: Path | str) -> bool:
     """Whether a regular file is there. False for a name that no file can have, where `Path.is_file` raises OSError."""
     return _mode(path, stat.S_ISREG)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from slimtune.core import inputs
 from slimtune.core.errors import fail
 from slimtune.export.modelfile.modelfile_reader import Modelfile, read_modelfile
 
@@ -15,8 +16,8 @@ def read(path: Path) -> tuple[str | None, Modelfile]:
     Raises SlimtuneError where Ollama's parser would stop.
     """
     try:
-        found = read_modelfile(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # a UnicodeDecodeError is one, too
+        found = read_modelfile(inputs.read_text(path))
+    except ValueError as error:
         fix = "correct it, or export again with --fresh"
         raise fail(f"not a Modelfile: {error}", where=str(path), fix=fix) from error
     name = found.models[-1].removeprefix("./")

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 
 from fuzz import materials as m
 from fuzz.materials import COMMON, RUN, Files
+from fuzz.sandbox import ARRIVED
 
 
 @dataclass(frozen=True)
 class Scene:
     """arguments: a command line that works. options: further options and a good value each ("" for a flag).
 
-    writes: what else than a named output may be new or changed, as patterns of pathlib.
+    writes: what else than a named output may be new or changed, as patterns. train: of train_unsloth.py. codes: how it
+    may end while nothing is changed.
     """
 
     files: Callable[[], Files]
@@ -21,6 +23,7 @@ class Scene:
     options: Mapping[str, str] = field(default_factory=dict)
     writes: tuple[str, ...] = ()
     train: bool = False
+    codes: tuple[int, ...] = (0, ARRIVED)
 
     @property
     def begins(self) -> bool:
@@ -60,8 +63,8 @@ SCENES: dict[str, Scene] = {
     "version": Scene(lambda: dict(COMMON), ("version",)),
     "export a run": Scene(lambda: m.data() | {name: content for name, content in m.run().items() if "/export/" not in name}, ("export", RUN, "--force"), {"--gguf": "q8_0,f16", "--lora-gguf": "", "--merged": "new", "--merge-base": "auto", "--ollama": "name", "--fresh": ""}, writes=_OUT),
     "export an adapter": Scene(lambda: m.data() | m.adapter("work/adapter"), ("export", "adapter", "--data", "test.jsonl", "--gguf", "q8_0", "--out", "new"), {"--system": "x", "--max-length": "256", "--load-in-4bit": "", "--thinking": "", "--ollama": "name"}, writes=_OUT),
-    "check a Modelfile": Scene(lambda: COMMON | {"work/Modelfile": m.MODELFILE, "work/model.q8_0.gguf": m.gguf()}, ("export", "--check", "Modelfile")),
-    "check a GGUF": Scene(lambda: COMMON | {"work/model.q8_0.gguf": m.gguf()}, ("export", "--check", "model.q8_0.gguf")),
+    "check a Modelfile": Scene(lambda: COMMON | {"work/Modelfile": m.MODELFILE, "work/model.q8_0.gguf": m.gguf()}, ("export", "--check", "Modelfile"), codes=(1,)),
+    "check a GGUF": Scene(lambda: COMMON | {"work/model.q8_0.gguf": m.gguf()}, ("export", "--check", "model.q8_0.gguf"), codes=(1,)),
     "chat": Scene(lambda: COMMON | {"work/Modelfile": m.MODELFILE, "work/model.q8_0.gguf": m.gguf()}, ("chat", ".", "-p", "問い"), {"--system": "x", "--temperature": "0", "--max-new-tokens": "4", "--max-length": "256", "--seed": "1", "--threads": "1", "--base": "model.q8_0.gguf"}),
     "chat with a run": Scene(lambda: COMMON | m.run(), ("chat", RUN, "-p", "問い"), {"--system": "x", "--thinking": "", "--compare": ""}),
     "chat --compare": Scene(lambda: m.data() | m.run(), ("chat", RUN, "--compare", "-p", "問い"), {"--system": "x", "--thinking": ""}),
@@ -71,7 +74,7 @@ SCENES: dict[str, Scene] = {
     "data check of a recipe": Scene(m.local_model, ("data", "check", "--recipe", "recipe.yaml"), {"--json": ""}),
     "data check of layouts": Scene(lambda: COMMON | m.sample("alpaca.jsonl", "sharegpt.jsonl", "messages.jsonl"), ("data", "check", "alpaca.jsonl", "sharegpt.jsonl", "messages.jsonl")),
     "data check of tables": Scene(m.tables, ("data", "check", "a.csv", "b.tsv", "c.json", "d.parquet")),
-    "data check of preferences": Scene(lambda: COMMON | m.sample("preferences.jsonl"), ("data", "check", "preferences.jsonl")),
+    "data check of preferences": Scene(lambda: COMMON | m.sample("preferences.jsonl"), ("data", "check", "preferences.jsonl"), codes=(2,)),
     "data preview": Scene(lambda: COMMON | {"work/chats.jsonl": m.as_lines(*m.CHATS)}, ("data", "preview", "chats.jsonl"), {"-n": "2", "--random": "", "--seed": "1", "--line": "2", "--model": "builtin:tiny-qwen3", "--thinking": "", "--max-seq-length": "32", "--html": "new.html"}),
     "data preview of a folder": Scene(lambda: m.model_folder() | {"work/chats.jsonl": m.as_lines(*m.CHATS[:1])}, ("data", "preview", "chats.jsonl", "--model", "model"), {"--html": "new.html"}),
     "data build": Scene(lambda: COMMON | {"work/questions.jsonl": m.as_lines(*m.QUESTIONS)}, ("data", "build", "questions.jsonl", "--mode", "direct", "-o", "new.jsonl"), {"--context": "gold", "--few-shot": "1", "--shuffle-choices": "1", "--language": "en", "--from": "questions", "--map": "question=question", "--first-answer": "1", "--seed": "1", "--overwrite": ""}),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from slimtune.core import outputs
+from slimtune.core import inputs, outputs
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import sha256_file, sync_path
 from slimtune.core.progress import Advance, ignore
@@ -131,15 +131,15 @@ def _check_names(paths: Sequence[str], folder: Path) -> None:
     for path in paths:
         for split in SPLITS:
             targets.setdefault(folder / f"{Path(path).stem}.{split}.jsonl", []).append(path)
-    read = {Path(path).resolve(): path for path in paths}
+    read = {inputs.real(path): path for path in paths}
     problems = []
     for target, origins in targets.items():
         if len(origins) > 1 and f".{SPLITS[0]}." in target.name:
             what = f"{' and '.join(origins)} would be written to one file"
             problems.append(Problem(what, str(target), "name each file once, and give each its own name"))
-        if target.resolve() in read:
+        if inputs.real(target) in read:
             what = f"a part of {origins[0]} would replace this file, which is an input too"
-            problems.append(Problem(what, read[target.resolve()], "name another folder with --out, or leave it out"))
+            problems.append(Problem(what, read[inputs.real(target)], "name another folder with --out, or leave it out"))
     if problems:
         raise SlimtuneError(problems)
 

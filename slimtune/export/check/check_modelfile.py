@@ -1,6 +1,7 @@
 """Find what is wrong with a Modelfile from any source: what Ollama refuses, and what differs from training."""
 
 import math
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slimtune.core import inputs
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.findings import Finding, Level, worst_first
 from slimtune.export.check.check_gguf import FILE_TYPES, check_gguf, context_length, eos_text
@@ -46,13 +48,11 @@ def check_file(path: Path, *, deep: bool = False) -> list[Finding]:
 
     Raises SlimtuneError where there is no such file, or it is neither.
     """
-    if not path.is_file():
-        raise fail("no such file", where=str(path), fix="name a Modelfile or a .gguf")
-    with path.open("rb") as file:
-        begins = file.read(4)
+    with inputs.opened(path) as file:
+        begins, length = file.read(4), os.fstat(file.fileno()).st_size
     if begins == b"GGUF" or path.suffix == ".gguf":
         return worst_first(check_gguf(path, deep=deep))
-    if path.stat().st_size > _LARGEST_MODELFILE:
+    if length > _LARGEST_MODELFILE:
         raise fail("neither a GGUF nor a Modelfile", where=str(path), fix="name a Modelfile or a .gguf")
     return worst_first(check_modelfile(path, deep=deep))
 
@@ -63,7 +63,7 @@ def check_modelfile(path: Path, *, deep: bool = False) -> list[Finding]:
     Of the grammar only the first fault is reported, since Ollama stops there.
     """
     try:
-        read = reader.read_modelfile(reader.decoded(path.read_bytes()))
+        read = reader.read_modelfile(reader.decoded(inputs.read_bytes(path)))
     except reader.Refused as error:
         where = f"{path}:{error.line}" if error.line else str(path)
         return [Finding("error", f"Ollama refuses the file: {error.what}", "correct it", where)]

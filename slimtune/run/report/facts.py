@@ -139,7 +139,7 @@ def export(run_dir: Path, recipe: Mapping[str, Any], unreadable: list[str]) -> d
     folder = run_dir / "export"
     files = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        parts = [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]
+        parts = [part for part in (path.rglob("*") if path.is_dir() else [path]) if part.is_file()]
         if parts and not path.name.startswith("."):
             files[path.name + ("/" if path.is_dir() else "")] = size(sum(part.stat().st_size for part in parts))
     name = at(recipe, "export.ollama_name")
