@@ -65,7 +65,7 @@ def ask(
     """Ask all items but those that eval/<who>.jsonl already answers. Empty without an `evaluate` section."""
     if not items:
         return []
-    path = record.directory / "eval" / f"{who}.jsonl"
+    path = record.path(f"eval/{who}.jsonl")
     answered = AnswerFile(path).rows.keys() >= {item.id for item in items}
     # The time that it took before a stop stays in the record.
     with contextlib.nullcontext() if answered else record.phase(f"evaluate_{who}"):

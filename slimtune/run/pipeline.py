@@ -120,8 +120,8 @@ def _train_judge_export(
         trainers.train(trainer, stages.checkpoint(record), console)
     interrupts.end_if_asked()
     record.event("trained", f"last training loss {trainers.last_loss(trainer)}", step=trainer.state.global_step)
-    models.save_adapter(model, hf_tokenizer, record.directory / "adapter", base=plan.base, revision=plan.revision)
-    loss_curve.plot(record.directory / "metrics.jsonl", record.directory / "loss_curve.png", title=prepared.recipe.name)
+    models.save_adapter(model, hf_tokenizer, record.path("adapter"), base=plan.base, revision=plan.revision)
+    loss_curve.plot(record.path("metrics.jsonl"), record.path("loss_curve.png"), title=prepared.recipe.name)
 
     tuned = judging.ask("tuned", target, items, asking, record, console)
     judging.record_samples(prepared, base_samples, judging.samples(target, prepared, console), record)

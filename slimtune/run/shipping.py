@@ -36,7 +36,7 @@ def export(record: RunRecord, recipe: Recipe, folder: Path, console: Console, *,
     """
     from slimtune.export import build
 
-    run = record.directory
+    run = record.path()
     if recipe.export is None:
         _refused("the recipe has no export section", record, console)
         return

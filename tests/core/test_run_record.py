@@ -126,6 +126,7 @@ def killed_at(moment, opened):
                 if seen == moment:
                     os.kill(os.getpid(), signal.SIGKILL)
 
+        run_record.files.sync_path = lambda path: None  # slow, and a kill is no power cut
         sys.addaudithook(audit)
         opened()
         os._exit(0)

@@ -71,7 +71,13 @@ def test_standard_error_that_cannot_be_written_changes_no_exit_code(monkeypatch,
 
 @pytest.mark.parametrize(
     ("redirection", "code"),
-    [("| true", OUTPUT_CLOSED), (">&-", 0), (">&- 2>&- <&-", 0), ("2> /dev/full", 0), ("> /dev/full", BAD_INPUT)],
+    [
+        ("| true", OUTPUT_CLOSED),
+        (">&- 2>&- <&-", 0),
+        ("> /dev/full", BAD_INPUT),
+        pytest.param(">&-", 0, marks=pytest.mark.slow),
+        pytest.param("2> /dev/full", 0, marks=pytest.mark.slow),
+    ],
 )
 def test_what_a_shell_sees(redirection, code):
     line = f"{sys.executable} -m slimtune.cli version {redirection}; exit ${{PIPESTATUS[0]}}"
