@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import inputs, run_lock, versions
+from slimtune.core import inputs, output_folders, run_lock, versions
 from slimtune.core.errors import SlimtuneError
 from slimtune.core.files import sha256_file
 from slimtune.core.findings import Finding, Level
@@ -141,15 +141,27 @@ def _checkpoints(folder: Path, live: bool, complete: bool) -> tuple[list[Finding
 
 def _leftovers(directory: Path) -> Iterator[Finding]:
     folder = directory / "checkpoints"
+    strangers = checkpoints.strangers(folder)
+    for name, reason in strangers.items():
+        yield Finding("warning", f"{name} is left as it is: {reason}", "move it elsewhere")
     for step, path in checkpoints.by_step(folder, checkpoints.REPLACED):
+        if path.name in strangers:
+            continue
         done = "removes it" if (folder / f"checkpoint-{step}").exists() else "gives it its name back"
         yield Finding("warning", f"a process ended while it replaced {path.name}", f"nothing: --resume {done}")
     for path in sorted(folder.glob(f"{checkpoints.PARTIAL}*")):
-        what = f"a process ended while it wrote or removed {path.name}"
-        yield Finding("warning", what, "nothing: --resume removes it")
+        if path.name not in strangers:
+            what = f"a process ended while it wrote or removed {path.name}"
+            yield Finding("warning", what, "nothing: --resume removes it")
+    for name in ("adapter", "export"):
+        for path in output_folders.leftovers(directory / name):
+            lost = path.suffix == ".old" and not (directory / name).exists()
+            done = f"gives it the name {name} back" if lost else "removes it"
+            yield Finding("warning", f"a process ended while it wrote {path.name}", f"nothing: the next export {done}")
     for path in sorted(directory.glob(".*.partial")):
-        what = f"a process ended while it wrote {path.name}; the file itself is intact"
-        yield Finding("warning", what, "nothing: the next run on this folder overwrites it")
+        if path.is_file():
+            what = f"a process ended while it wrote {path.name}; the file itself is intact"
+            yield Finding("warning", what, "nothing: the next run on this folder overwrites it")
 
 
 def _adapter(folder: Path, complete: bool) -> Iterator[Finding]:

@@ -99,13 +99,19 @@ def meter(prepared: Prepared) -> memory.Meter:
 
 
 def go_on(record: RunRecord, console: Console) -> None:
-    """Bring a run's folder back to its newest valid checkpoint. Say which one that is and which ones are broken."""
+    """Bring a run's folder back to its newest valid checkpoint. Say which one that is and which ones are broken.
+
+    Raises SlimtuneError where the rest of the run would replace what somebody put into the folder.
+    """
     folder = record.directory / "checkpoints"
+    _require_own_adapter(record.directory / "adapter")
+    exports.require_ours(record.directory / "export")
     for sentence in checkpoints.clear_leftovers(folder):
         record.event("leftover", sentence)
-    for sentence in checkpoints.strangers(folder):
-        record.event("leftover", sentence)
-        console.warn(sentence)
+    for name, reason in checkpoints.strangers(folder).items():
+        told = f"{name} is left as it is: {reason}"
+        record.event("leftover", told)
+        console.warn(told)
     found = checkpoints.newest_valid(folder)
     checkpoints.require_room(folder, found.step or 0)
     for name, reason in found.skipped:
@@ -133,6 +139,7 @@ def go_on(record: RunRecord, console: Console) -> None:
 def _require_own_adapter(folder: Path, option: str = "") -> None:
     """Raise SlimtuneError for an adapter folder into which somebody put a file. One of an earlier version has no marker."""
     if output_folders.is_marked(folder) or not (folder / "adapter_config.json").is_file():
+        # One of ours, or what is no adapter at all.
         output_folders.require_ours(folder, option)
     else:
         others = [name for name in output_folders.names_in(folder) if name not in _OF_AN_ADAPTER]

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from support.found import has, levels
 from support.paths import ROOT
 
-from slimtune.core import versions
+from slimtune.core import output_folders, versions
 from slimtune.core.findings import Finding, render
 from slimtune.core.run_lock import FILE, RunLock
 from slimtune.run import doctor_run
@@ -187,6 +187,20 @@ def test_where_no_checkpoint_is_valid_that_is_a_problem(unfinished):
     findings = doctor_run.run(unfinished)
     has(findings, "error", "no checkpoint is valid", "begins again with the first step")
     has(findings, "ok", "--resume auto continues from the beginning")
+
+
+def test_what_only_looks_like_a_leftover_is_somebodys(unfinished):
+    for name in ("checkpoint-99", ".partial-checkpoint-9", ".replaced-checkpoint-1"):
+        (unfinished / "checkpoints" / name).mkdir(exist_ok=True)
+        (unfinished / "checkpoints" / name / "thesis.txt").touch()
+    (unfinished / ".export.0123456789abcdef.old").mkdir()
+    output_folders.mark_finished(unfinished / ".export.0123456789abcdef.old", "an export")
+    (unfinished / "export").rmdir() if (unfinished / "export").is_dir() else None
+    findings = doctor_run.run(unfinished)
+    for name in ("checkpoint-99", ".partial-checkpoint-9", ".replaced-checkpoint-1"):
+        has(findings, "warning", f"{name} is left as it is: Slimtune did not write it", "move it elsewhere")
+    assert not any("--resume removes" in one.fix for one in findings)
+    has(findings, "warning", "a process ended while it wrote .export.", "gives it the name export back")
 
 
 def test_leftovers_and_a_checkpoint_that_gets_its_name_back(unfinished):

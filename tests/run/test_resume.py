@@ -193,6 +193,31 @@ def test_a_finished_run_says_so(place):
     assert_same_as_undisturbed(place)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "checkpoints/checkpoint-6/thesis.txt",
+            "checkpoint-6: a checkpoint would replace this: Slimtune did not write it",
+        ),
+        ("adapter/thesis.txt", "adapter: this is not a folder that Slimtune made"),
+        ("export/thesis.txt", "export: this folder holds something else"),
+    ],
+)
+def test_what_somebody_put_into_the_run_is_named_and_stays(place, killed, name, told):
+    place.copy_of(killed)
+    mine = place.run() / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("years of work", encoding="utf-8")
+    code, text = place.resume()
+    assert code == BAD_INPUT and told in text and "Loading Unsloth" not in text
+    assert mine.read_text(encoding="utf-8") == "years of work"
+    mine.unlink()
+    if name.startswith("checkpoints"):
+        mine.parent.rmdir()
+        finish(place)
+
+
 def test_nothing_to_resume(place):
     code, text = place.resume()
     assert code == BAD_INPUT

@@ -95,11 +95,11 @@ def not_ours(folder: Path, name: str | None = None) -> str | None:
     return f"it holds files that Slimtune did not write: {', '.join(sorted(others)[:5])}" if others else None
 
 
-def strangers(checkpoints: Path) -> tuple[str, ...]:
-    """A sentence for each thing that has a name of ours and is not: it is left as it is."""
+def strangers(checkpoints: Path) -> dict[str, str]:
+    """The names of all that is called as we call ours and is not, and why: it is left as it is."""
     named = [path for _, path in by_step(checkpoints)] + _leftovers(checkpoints)
     reasons = {path.name: _not_left_by_us(path) if path.name.startswith(PARTIAL) else not_ours(path) for path in named}
-    return tuple(f"{name} is left as it is: {reason}" for name, reason in reasons.items() if reason)
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def require_room(checkpoints: Path, after: int) -> None:
