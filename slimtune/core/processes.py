@@ -1,6 +1,7 @@
 """Processes and their children: which ones still run, and children that end with the process that started them."""
 
 import atexit
+import contextlib
 import ctypes
 import os
 import secrets
@@ -49,18 +50,22 @@ def children_end_with_us() -> None:
     _guarded.add(os.getpid())
     os.environ[VARIABLE] = f"{os.getpid()}-{secrets.token_hex(8)}"
     if hasattr(os, "pidfd_open"):
-        _start_guardian(f"{VARIABLE}={os.environ[VARIABLE]}")
+        # Where a sandbox forbids it, or no process is left to be had, the run does without: its own children watch it too.
+        with contextlib.suppress(OSError):
+            _start_guardian(f"{VARIABLE}={os.environ[VARIABLE]}")
 
 
 def _start_guardian(mark: str) -> None:
     descriptor = os.pidfd_open(os.getpid())
-    # In a session of its own: it outlives Ctrl-C, a closed terminal and the end of the whole group.
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", guardian.__file__, str(descriptor), mark],
-        env={}, cwd="/", pass_fds=[descriptor], start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    os.close(descriptor)
+    try:
+        # In a session of its own: it outlives Ctrl-C, a closed terminal and the end of the whole group.
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", guardian.__file__, str(descriptor), mark],
+            env={}, cwd="/", pass_fds=[descriptor], start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    finally:
+        os.close(descriptor)
     atexit.register(_dismiss, process, os.getpid())
 
 

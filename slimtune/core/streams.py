@@ -68,14 +68,20 @@ def guarded() -> Iterator[None]:
             # What they still hold goes out here: at the end of Python nobody could handle a failure.
             errors.flush()
             sys.stdin, sys.stdout, sys.stderr = earlier
-            output.flush()
+            with contextlib.suppress(OutputLost) if _fails(sys.exc_info()[1]) else contextlib.nullcontext():
+                output.flush()
+
+
+def _fails(error: BaseException | None) -> bool:
+    """Whether the program ends with another exit code than 0 anyway; then that is the one to keep."""
+    return error is not None and not (isinstance(error, SystemExit) and not error.code)
 
 
 class _Guarded:
     """A text stream whose failures are remembered. tells: whether they raise OutputLost, in the main thread and once."""
 
     def __init__(self, stream: Any, *, tells: bool):
-        self._stream, self._tells = stream, tells
+        self._stream, self._tells, self._process = stream, tells, os.getpid()
         self._lost: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -98,8 +104,10 @@ class _Guarded:
             except OSError as error:
                 self._lost = error
                 self._give_up()
-        # An error in another thread ends nothing, and its traceback would be the last that is seen.
-        if self._lost is not None and self._tells and threading.current_thread() is threading.main_thread():
+        # An error in another thread ends nothing, and its traceback would be the last that is seen; one in a worker
+        # process ends the worker alone.
+        ours = threading.current_thread() is threading.main_thread() and os.getpid() == self._process
+        if self._lost is not None and self._tells and ours:
             self._tells = False
             _on_lost[-1](OutputLost(self._lost))
 

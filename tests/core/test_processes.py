@@ -91,3 +91,13 @@ def test_a_process_that_ends_by_itself_has_no_guardian_left(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True)
     [guardian] = json.loads(done.stdout)
     assert not psutil.pid_exists(guardian)
+
+
+def test_where_a_sandbox_allows_no_guardian_the_lock_is_taken_without(tmp_path, monkeypatch):
+    def forbidden(pid):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "pidfd_open", forbidden)
+    monkeypatch.setattr(processes, "_guarded", {0})
+    with RunLock(tmp_path, print):
+        assert os.getpid() in processes._guarded

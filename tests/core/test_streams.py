@@ -119,3 +119,22 @@ def test_a_thread_that_prints_leaves_the_loss_to_the_main_one(monkeypatch, full)
         thread.join()
         assert caught == []
         Console().say("the next line")
+
+
+@pytest.mark.parametrize("stream", ["closed", "full"])
+def test_a_command_that_fails_keeps_its_exit_code(monkeypatch, request, stream):
+    monkeypatch.setattr(sys, "stdout", request.getfixturevalue(stream))
+    with pytest.raises(SystemExit) as ended, streams.guarded():
+        print("not yet written")
+        sys.exit(130)
+    assert ended.value.code == 130
+
+
+def test_a_worker_process_goes_on(monkeypatch, closed):
+    monkeypatch.setattr(sys, "stdout", closed)
+    with streams.guarded():
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            Console().say("a line")
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

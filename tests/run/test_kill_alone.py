@@ -30,6 +30,8 @@ STAGES = ["checkpoints/.partial-checkpoint-*", "adapter*", "eval/tuned.jsonl", "
 """What a run writes, in its order."""
 CHILDREN = ["run_converter.py", "merged_model", "llama_server"]
 """What an export starts, in its order."""
+WORKER = "forked_runs.py"
+"""What the workers of `datasets` are copies of."""
 LOADING_SECONDS = (1, 4, 9, 15)
 """Importing everything takes 20 seconds or more."""
 
@@ -134,9 +136,9 @@ def test_killed_alone_four_times_it_ends_with_the_same_bits(runs, undisturbed, s
     first = seconds * (seed + rng.random()) / SHORT_CHAINS
     kills = [
         killed(place, lambda started: after(first)),
-        killed(place, lambda started: written(place, STAGES[seed % len(STAGES)])),
+        killed(place, lambda started: child(started, WORKER)),
         killed(place, lambda started: after(seconds * 0.6 * rng.random())),
-        killed(place, lambda started: written(place, STAGES[(seed + 2) % len(STAGES)])),
+        killed(place, lambda started: written(place, STAGES[seed % len(STAGES)])),
     ]
     print(f"seed {seed}: {kills.count(True)} kills; {seconds:.0f} s undisturbed, the first after {first:.1f} s")
     assert_same(place, runs.undisturbed)
