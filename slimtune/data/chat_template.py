@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from slimtune.core import inputs
 from slimtune.core.errors import fail
 from slimtune.core.memory import collector_paused
+from slimtune.data import tokenizer_file
 from slimtune.data.line_encoding import LineEncoder
 from slimtune.data.records import Conversation, Message, as_dicts
 from slimtune.data.text import split_thought
@@ -31,6 +33,7 @@ IGNORE_INDEX = -100
 
 _OWN_TEMPLATE = "use the base's own chat template, unchanged"
 _ANSWER = "\u27eaanswer\u27eb"
+_TEMPLATE_BYTES = 2**20  # the longest that is in use has 20 kB
 _IGNORED = array("i", [IGNORE_INDEX]).tobytes()
 _ENCODED_AT_ONCE = 1024  # conversations, whose texts are held in memory together
 
@@ -81,13 +84,11 @@ class ChatTokenizer:
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
-        from tokenizers import Tokenizer
-
         path = self.directory / "tokenizer.json"
-        if not path.is_file():
+        if not inputs.exists(path):
             fix = "use a model folder saved with its fast tokenizer"
             raise fail(f"{self.directory} has no tokenizer.json", fix=fix)
-        return Tokenizer.from_file(str(path))
+        return tokenizer_file.load(path)
 
     @functools.cached_property
     def _encoder(self) -> LineEncoder:
@@ -96,11 +97,10 @@ class ChatTokenizer:
     @functools.cached_property
     def template(self) -> str:
         """The Jinja source. Raises SlimtuneError where the folder has none."""
-        file = self.directory / "chat_template.jinja"
-        if file.is_file():
-            return file.read_text(encoding="utf-8")
-        config = self.directory / "tokenizer_config.json"
-        template = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+        file, config = self.directory / "chat_template.jinja", self.directory / "tokenizer_config.json"
+        if inputs.exists(file):
+            return inputs.read_text(file, most=_TEMPLATE_BYTES)
+        template = inputs.json_object(config).get("chat_template") if inputs.exists(config) else None
         if not isinstance(template, str):
             raise fail(f"{self.directory} has no chat template", fix="use an instruction-tuned model, not a bare base")
         return template

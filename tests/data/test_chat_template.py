@@ -1,5 +1,7 @@
 """The response mask, by exact token ids: Qwen2.5 and Qwen3, one turn and several, thinking off and on."""
 
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -223,3 +225,35 @@ def test_a_template_that_refuses_the_messages_is_a_clear_error(tmp_path):
     (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no system role') }}")
     with pytest.raises(SlimtuneError, match="the chat template does not render: no system role"):
         ChatTokenizer(tmp_path).render([QUESTION], add_generation_prompt=True)
+
+
+BROKEN_TOKENIZERS = {
+    b"": "not a usable tokenizer: EOF while parsing",
+    b"[]": "not a usable tokenizer: invalid type: sequence",
+    b'{"version": "1.0"}': "not a usable tokenizer: ",
+    b"\xff\xfe{\0": "this is UTF-16 text",
+    b"PK\x03\x04": "this is a zip archive",
+    b'{"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "u"}}': "not a usable tokenizer: WordLevel error",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN_TOKENIZERS)
+def test_a_tokenizer_of_any_content_is_refused_by_its_name(content, tmp_path):
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(SlimtuneError) as caught:
+        ChatTokenizer(tmp_path).encode("x")
+    (problem,) = caught.value.problems
+    assert problem.where.startswith(str(tmp_path / "tokenizer.json"))
+    assert problem.what.startswith(BROKEN_TOKENIZERS[content])
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja", "tokenizer_config.json"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "bytes"])
+def test_files_of_a_model_that_are_no_files_are_refused_by_their_names(name, kind, tmp_path):
+    path = tmp_path / name
+    make = {"pipe": lambda: os.mkfifo(path), "folder": path.mkdir, "loop": lambda: path.symlink_to(name)}
+    make.get(kind, lambda: path.write_bytes(b"\xff"))()
+    tokenizer = ChatTokenizer(tmp_path)
+    with pytest.raises(SlimtuneError) as caught:
+        tokenizer.token_id("x") if name == "tokenizer.json" else tokenizer.template
+    assert caught.value.problems[0].where.startswith(str(path))
