@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -168,18 +169,22 @@ PLACES: dict[str, Callable[[Path, str], tuple[Path | str, str]]] = {
 
 
 @contextlib.contextmanager
-def full_disk(folder: Path) -> Iterator[bool]:
+def full_disk(folder: Path, *, holding: Path | None = None) -> Iterator[bool]:
     """Let no file on the folder's disk take a byte more; True where that is a file system of its own that is full.
 
     It is a tmpfs, whose writes fail with ENOSPC. Without the right to mount one (False), the process may not write past
-    a file's first byte: those writes fail with EFBIG.
+    a file's first byte: those writes fail with EFBIG. holding: a folder that is moved there first, under its own name.
     """
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder], check=False, capture_output=True
     )
+    if holding is not None:
+        shutil.move(holding, folder)
     if mounted.returncode == 0:
         try:
-            _fill(folder)
+            with (folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while file.write(bytes(2**16)):
+                    pass
             yield True
         finally:
             subprocess.run(["umount", "-l", folder], check=True)
@@ -192,9 +197,3 @@ def full_disk(folder: Path) -> Iterator[bool]:
         yield False
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def _fill(folder: Path) -> None:
-    with (folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(1024))
