@@ -249,6 +249,7 @@ def yaml_object(path: Path) -> dict[str, Any]:
     with advising(_MEND):
         text = read_text(path, most=2**20)
         try:
+            require_shallow(text)
             value = yaml.load(text, Loader=_PlainLoader)
         except (yaml.YAMLError, *FAULTS) as error:
             raise_bad_yaml(error, str(path))

@@ -1,6 +1,5 @@
 """Multiple-choice questions on statutes, as a file holds them before they become prompts."""
 
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,7 +92,7 @@ def asked_faults(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append((f"meta.choices has {plural(len(choices), 'choice')}", "write two choices or more"))
     seen: dict[str, str] = {}
     for label, text in choices.items():
-        plain = unicodedata.normalize("NFKC", label).strip().casefold()
+        plain = normalised(label, "NFKC").strip().casefold()
         if not plain:
             found.append((f"meta.choices has the empty label {label!r}", "label the choices a, b, c …"))
         elif (same := seen.setdefault(plain, label)) != label:
@@ -117,7 +116,7 @@ def _same_choices(choices: Mapping[str, str]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     seen: dict[str, str] = {}
     for label, text in choices.items():
-        same = seen.setdefault("".join(unicodedata.normalize("NFKC", text).split()), label)
+        same = seen.setdefault("".join(normalised(text, "NFKC").split()), label)
         if same != label:
             found.append((f"the choices {same} and {label} are the same", "make every choice different"))
     return found

@@ -2,10 +2,11 @@
 
 import itertools
 import random
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from slimtune.data.text import normalised
 
 SPLITS = ("train", "dev", "test")
 # Weight of a deviation: sizes come first, then labels, then sources.
@@ -65,7 +66,7 @@ _NOTHING = _Group([], Counter())
 
 def context_key(context: str) -> str:
     """Equal for excerpts that differ in spacing or character width only."""
-    return "".join(unicodedata.normalize("NFKC", context).split())
+    return "".join(normalised(context, "NFKC").split())
 
 
 def split_items(

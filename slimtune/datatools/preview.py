@@ -17,7 +17,7 @@ from slimtune.data.json_rows import Row
 from slimtune.data.reading import DataFile
 
 NEWLINE, TAB, SPACE = "↵", "⇥", "·"
-_EDGE_SPACES = re.compile(r"^ +| +$", re.MULTILINE)
+_EDGE_SPACES = re.compile(r"^ +|(?<! ) +$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

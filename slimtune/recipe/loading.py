@@ -17,7 +17,7 @@ from slimtune.core.units import plural
 from slimtune.recipe import yaml_lines
 from slimtune.recipe.schema import Recipe
 
-_MOST_PARENTS = 20
+_MOST_PARENTS, _MOST_EXPLAINED = 20, 200
 _PART = re.compile(r"(?P<name>[^.\[\]=]+)(?P<indices>(?:\[[0-9]{1,6}\])*)")
 
 
@@ -40,7 +40,7 @@ def load_with_sources(
         recipe = Recipe.model_validate(values, context=None if methods is None else {"methods": methods})
     except ValidationError as error:
         explained: dict[str, Problem] = {}
-        for detail in error.errors(include_url=False):
+        for detail in error.errors(include_url=False)[:_MOST_EXPLAINED]:
             problem = _explain(detail, places, str(path))
             # A value that fits no member of a union fails once for each; the first says what was meant.
             explained.setdefault(problem.where, problem)

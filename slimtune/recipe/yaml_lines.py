@@ -26,7 +26,7 @@ _CONSTANTS = {
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
-_LARGEST_RECIPE = 2**20
+_LARGEST_RECIPE = 2**18
 _KNOWN_TAGS = {
     f"tag:yaml.org,2002:{kind}"
     for kind in ["null", "bool", "int", "float", "str", "seq", "map", "timestamp", "merge", "value"]
@@ -75,6 +75,7 @@ def _read(text: str, *, where: str) -> tuple[Any, dict[Path_, int]]:
     problems: list[Problem] = []
     lines: dict[Path_, int] = {}
     try:
+        inputs.require_shallow(text)  # PyYAML takes seconds for what it cannot read
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         value = _construct(node, (), lines, problems, where, set()) if node is not None else {}
     except (yaml.YAMLError, *inputs.FAULTS) as error:

@@ -197,7 +197,7 @@ def test_a_long_chain_of_parents_and_parents_that_are_no_recipes(tmp_path):
         ("name: x".encode("utf-16"), "this is UTF-16 text"),
         (b"\x89PNG\r\n\x1a\n", "this is a PNG picture"),
         (b"\xff", "not UTF-8 text"),
-        (b"a" * (2**20 + 1), "more than the 1,048,576 that such a file may have"),
+        (b"a" * (2**18 + 1), "more than the 262,144 that such a file may have"),
         (b"{" * 5000, "nested too deeply"),
         (b"a: " * 5000, "not valid YAML"),
         (b"name: \x00", "the character U+0000 is not allowed"),

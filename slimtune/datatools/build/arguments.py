@@ -5,12 +5,12 @@ Every claim can be checked: quotations stand in the context word for word, and a
 
 import itertools
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from slimtune.data.questions import Question
+from slimtune.data.text import normalised
 from slimtune.datatools.build.prompts import Language
 
 _LONGEST_QUOTATION = 160
@@ -235,7 +235,7 @@ def _pairs(text: str) -> set[tuple[str, ...]]:
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).strip()
+    return normalised(text, "NFKC").strip()
 
 
 def _inside(text: str, words: _Words) -> str:

@@ -14,7 +14,7 @@ from slimtune.data.json_rows import Row
 from slimtune.data.questions import LABELS, Question, checked_text, choice_faults
 
 _TEXTS = ("ファイル名", "コンテキスト", "問題文", "選択肢", "output")
-_ARTICLE = re.compile(r"^### *(第.+?条.*?) *$", re.MULTILINE)
+_ARTICLE = re.compile(r"^### *(第[^\n]+?条[^\n]*)", re.MULTILINE)
 
 
 def is_lawqa(row: Row) -> bool:
@@ -75,7 +75,7 @@ def _question(row: Row, path: str, problems: list[Problem]) -> Question | None:
     return Question(
         id=name,
         source=name.split("_", 1)[0],
-        article=article[1] if article else "",
+        article=article[1].rstrip(" ") if article else "",
         context=context,
         question=texts["問題文"],
         choices=choices,

@@ -4,12 +4,12 @@ import itertools
 import math
 import random
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from slimtune.core.errors import fail
 from slimtune.data.questions import LABELS, Question
+from slimtune.data.text import normalised
 
 # Random orders for one place of the right choice, before the next place has its turn: a place may be used up.
 _TRIES = 20
@@ -66,9 +66,9 @@ def _ties_places(question: Question, *, reasoning: bool) -> bool:
     texts = [question.question, *question.choices.values(), *([question.reasoning] if reasoning else [])]
     if any(_OTHERS.search(text) for text in question.choices.values()):
         return True
-    if any(_NAMED.search(unicodedata.normalize("NFKC", text)) for text in texts):
+    if any(_NAMED.search(normalised(text, "NFKC")) for text in texts):
         return True
-    argued = unicodedata.normalize("NFKC", question.reasoning)
+    argued = normalised(question.reasoning, "NFKC")
     labels = _LABEL_IN_JAPANESE if _JAPANESE.search(argued) else _LABEL_IN_ENGLISH
     return reasoning and bool(labels.search(argued))
 

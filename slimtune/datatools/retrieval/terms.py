@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from slimtune.core.errors import fail
+from slimtune.data.text import normalised
 
 TermKind = Literal["ngram", "sudachi"]
 Terms = Callable[[str], list[str]]
@@ -45,7 +46,7 @@ def ngrams(text: str) -> list[str]:
     The text is taken in NFKC and case-folded; punctuation and spaces separate: 第5条の規定 gives 第, 5, 条の, の規, 規定.
     """
     found: list[str] = []
-    for run in _RUN.finditer(unicodedata.normalize("NFKC", text).casefold()):
+    for run in _RUN.finditer(normalised(text, "NFKC").casefold()):
         pairs = [first + second for first, second in itertools.pairwise(run["japanese"] or "")]
         found += pairs or [run[0]]
     return found
@@ -60,7 +61,7 @@ def _sudachi_words() -> Terms:
     def words(text: str) -> list[str]:
         return [
             word.normalized_form().casefold()
-            for line in unicodedata.normalize("NFKC", text).splitlines()
+            for line in normalised(text, "NFKC").splitlines()
             for start in range(0, len(line), _MOST_CHARACTERS)
             for word in tokenizer.tokenize(line[start : start + _MOST_CHARACTERS])
             if word.part_of_speech()[0] not in _NO_WORDS

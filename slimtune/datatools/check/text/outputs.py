@@ -110,8 +110,10 @@ def repetition(output: str, where: str) -> Iterator[Finding]:
         if again < 0:
             continue
         period = again - start
+        if not any(character.isalpha() for character in output[start:again]):
+            continue
         times = _run_length(output, start, period) // period + 1
-        if times >= _MIN_TIMES and any(character.isalpha() for character in output[start:again]):
+        if times >= _MIN_TIMES:
             what = f"the output repeats {output[start : start + 24]!r}… {times} times in a row"
             yield Finding("warning", what, "delete the row, or write the output again", where, "repetition")
             return

@@ -23,7 +23,7 @@ _TEMPLATE = re.compile(
     r"|^\#{2,3} ?(?:Response|Instruction|Input) ?[:：]"
     r"|(?<![A-Za-z0-9_$\\{}])\{(?:input|instruction|question|answer|context|output|response|prompt|query|choices|passages?"
     r"|documents?)\}(?!\})"
-    r"|(?<![A-Za-z0-9_\\^}])\{\{-? *[a-zA-Z_][\w.\[\]'\"|]* *-?\}\}|\{%-? *(?:if|for|set|else|end\w+|include|block)\b[^\n]*?%\}",
+    r"|(?<![A-Za-z0-9_\\^}])\{\{-? *[a-zA-Z_][\w.\[\]'\"|]* *-?\}\}|\{%-? *(?:if|for|set|else|end\w+|include|block)\b[^\n]{0,300}?%\}",
     re.MULTILINE,
 )
 _PHRASES = ("lorem ipsum", "as an ai language model", "aiアシスタントとして", "ai言語モデルとして")

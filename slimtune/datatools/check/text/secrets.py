@@ -111,12 +111,12 @@ _SECRETS = [
         ("a GitHub token", "gh", r"\bgh[pousr]_[A-Za-z0-9]{36,}\b"),
         ("a GitHub token", "github_pat_", r"\bgithub_pat_[A-Za-z0-9_]{22,}\b"),
         ("a Slack token", "xox", r"\bxox[abeprs]-[A-Za-z0-9-]{10,}"),
-        ("an OpenAI or Anthropic key", "sk-", r"\bsk-(?=[\w-]*[A-Z])(?=[\w-]*\d)[\w-]{20,}"),
+        ("an OpenAI or Anthropic key", "sk-", r"\bsk-(?=[\w-]{0,200}[A-Z])(?=[\w-]{0,200}\d)[\w-]{20,}"),
         ("a Hugging Face token", "hf_", r"\bhf_[A-Za-z0-9]{30,}\b"),
-        ("a JSON web token", "eyJ", r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{10,}"),
+        ("a JSON web token", "eyJ", r"\beyJ[\w-]{8,1000}\.eyJ[\w-]{8,}\.[\w-]{10,}"),
     )
 ]
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/:@]+:(?P<secret>[^\s/@:]{3,})@", re.ASCII)
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]{0,30}://[^\s/:@]+:(?P<secret>[^\s/@:]{3,})@", re.ASCII)
 _SECRETS.append(_Kind("a password in a URL", "://", _URL, _is_password))
 _TWELVE = re.compile(r"(?<![0-9.-])(?:[0-9]{12}|[0-9]{4}([- ])[0-9]{4}\1[0-9]{4})(?![0-9]|[- .][0-9])")
 _CARD = re.compile(
