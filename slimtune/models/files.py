@@ -49,7 +49,7 @@ def check_weights_at_hand(base: str, folder: Path) -> None:
 
     A folder without any, and a download that is not complete yet, can be planned for.
     """
-    if weights.begun(folder) and (base.startswith("builtin:") or _local(base) or has_weights(folder)):
+    if weights.begun(folder) and (is_here(base) or has_weights(folder)):
         weights.check(folder, base)
 
 
@@ -59,7 +59,7 @@ def fetch(base: str, revision: str | None = None) -> Path:
     Raises SlimtuneError where that fails, and where the weights are not whole or not those that the config demands.
     """
     at_hand = locate(base, revision)
-    if at_hand is not None and (base.startswith("builtin:") or _local(base) or has_weights(at_hand)):
+    if at_hand is not None and (is_here(base) or has_weights(at_hand)):
         weights.check(at_hand, base)
         return at_hand
     folder = _download(base, revision, _FILES)
@@ -104,6 +104,11 @@ def _download(base: str, revision: str | None, patterns: list[str]) -> Path:
             "to it; or try recipes/quickstart.yaml, whose model is built in"
         )
     raise fail(what, where="model.base", fix=fix)
+
+
+def is_here(base: str) -> bool:
+    """Whether a base is built in or a folder: nothing of it is on the hub."""
+    return base.startswith("builtin:") or _local(base) is not None
 
 
 def is_offline() -> bool:

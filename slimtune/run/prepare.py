@@ -147,6 +147,9 @@ def _base_of(recipe: Recipe) -> _Base:
     folder = base_model.locate(model.base, model.revision)
     shape = models.of_base(model.base, folder)
     found = Gathered()
+    if model.revision is not None and base_model.is_here(model.base):
+        what = f"'{model.base}' is on this machine and has no revisions"
+        found.add([Problem(what, "model.revision", "leave it out, or set model.base to the hub's repository")])
     with found:
         request_of(recipe).require_possible(shape)
     if folder is not None:

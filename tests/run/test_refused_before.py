@@ -331,6 +331,7 @@ MODEL = {
         "model.load_in_4bit",
         "holds 4-bit weights",
     ),
+    "a revision of a folder": (lambda it: it.set(model__revision="main"), "model.revision", "has no revisions"),
     "more tokens than positions": (lambda it: it.set(model__max_seq_length=65536), "model.max_seq_length", "positions"),
     "a linear that does not exist": (
         lambda it: it.recipe.update(lora={"target": ["q_proj", "query_proj"]}),
