@@ -28,6 +28,8 @@ _guarded: set[int] = set()
 
 def process_runs(pid: int, started: float) -> bool:
     """Whether this very process runs on this machine: a reused number belongs to one with another start."""
+    if pid < 1:
+        return False
     try:
         process = psutil.Process(pid)
         same = abs(process.create_time() - started) < _SAME_START_SECONDS

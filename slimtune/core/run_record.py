@@ -25,7 +25,7 @@ from slimtune.core.redaction import redact, redacted_command
 
 OPENING = "opening"
 """Begins, after a dot, the name of a run's folder that is being made."""
-_LINK = re.compile(r"\.latest\.([0-9]+)-[0-9a-f]{8}")
+_LINK = re.compile(r"\.latest\.([0-9]{1,9})-[0-9a-f]{8}")
 _RUN_ID = re.compile(r"\d{8}T\d{6}Z(-\d+)?")
 
 

@@ -18,7 +18,7 @@ from slimtune.models.weights import PLAIN, shape_text, some
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB])(?:\.weight)?")
-_LAYER = re.compile(r".*?\.layers\.(?P<number>\d+)\.")
+_LAYER = re.compile(r".*?\.layers\.(?P<number>[0-9]{1,9})\.")
 _OTHER_BASE = "name the base that the adapter was trained on"
 
 

@@ -36,18 +36,38 @@ def load_with_sources(
     """As `load`, and where each value that the recipe sets comes from: {"train.epochs": "recipes/direct.yaml:14"}."""
     values, places = _with_parent(Path(path), ())
     problems = _apply_overrides(values, places, overrides)
+    recipe = _validated(values, places, str(path), problems, methods)
+    return recipe, {yaml_lines.dotted(where): place for where, place in places.items()}
+
+
+def of_files(files: Sequence[str], base: str | None = None) -> Recipe:
+    """A recipe with these training files, this base model and only defaults. Raises SlimtuneError for what they cannot be."""
+    values = {"name": "data", "data": {"train": [{"path": path} for path in files]}}
+    values |= {"model": {"base": base}} if base else {}
+    return _validated(values, {(): "command line"}, "", [])
+
+
+def _validated(
+    values: dict[str, Any],
+    places: dict[yaml_lines.Path_, str],
+    path: str,
+    problems: list[Problem],
+    methods: Collection[str] | None = None,
+) -> Recipe:
+    """The recipe of these values. Raises SlimtuneError with `problems` and all that are found."""
     try:
         recipe = Recipe.model_validate(values, context=None if methods is None else {"methods": methods})
     except ValidationError as error:
         explained: dict[str, Problem] = {}
         for detail in error.errors(include_url=False)[:_MOST_EXPLAINED]:
-            problem = _explain(detail, places, str(path))
+            problem = _explain(detail, places, path)
             # A value that fits no member of a union fails once for each; the first says what was meant.
             explained.setdefault(problem.where, problem)
         problems += explained.values()
     if problems:
-        raise SlimtuneError(problems, summary=f"{plural(len(problems), 'problem')} in recipe {path}")
-    return recipe, {yaml_lines.dotted(where): place for where, place in places.items()}
+        summary = f"{plural(len(problems), 'problem')} in recipe {path}" if path else ""
+        raise SlimtuneError(problems, summary=summary)
+    return recipe
 
 
 def dump(recipe: Recipe) -> str:

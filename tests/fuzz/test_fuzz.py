@@ -34,6 +34,10 @@ FOUND = (
     Case("chat", (Change("work/Modelfile", "instead", (), "loop"),)),
     Case("report", (Change(f"{RUN}/export/parity.json", "instead", (), "dangling"),)),
     Case("data split", (Change("work/rows.jsonl", "instead", (), "loop"),)),
+    Case("data check of layouts", (Change("", "argument", 2, "long path"),)),
+    Case("data build with a teacher", (Change("http/v1/chat/completions.json", "whole", (), "depth 3,000"),)),
+    Case("data split", (Change("--dev", "option", (), "5,000 digits"),)),
+    Case("data mix", (Change("--cap", "option", (), "5,000 digits"),)),
     Case("compare with a judge", (Change("http/v1/models.json", "add", ("data",), "one"),)),
 )
 """Cases that once failed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,7 +94,7 @@ def _caps(texts: Sequence[str], problems: list[Problem]) -> tuple[int | None, di
     caps: dict[str, int] = {}
     for text in texts:
         source, equals, number = text.rpartition("=")
-        if not (number.isdecimal() and int(number)) or (equals and not source):
+        if not (re.fullmatch(r"\d{1,9}", number) and int(number)) or (equals and not source):
             problems.append(Problem(f"'{text}' is not a valid cap", "--cap", "write --cap 200 or --cap SOURCE=200"))
         elif source in caps or (not source and most is not None):
             problems.append(Problem(f"two caps for {source or 'all sources'}", "--cap", "keep one of them"))

@@ -16,15 +16,13 @@ if TYPE_CHECKING:
 def read(recipe: str | None, files: list[str] | None, model: str | None, *, to: str) -> tuple[Recipe, list[str]]:
     """The recipe, or one with these files, this model and only defaults; and the files to read."""
     from slimtune.recipe import loading
-    from slimtune.recipe.schema import DataSection, ModelSection, Recipe, Source
 
     if recipe:
         loaded = loading.load(recipe)
         return loaded, files or [source.path for source in loaded.data.train]
     if not files:
         raise fail(f"no file to {to}", fix="give a training file, or a recipe with --recipe")
-    data = DataSection(train=[Source(path=path) for path in files])
-    return Recipe(name="data", data=data, model=ModelSection(base=model) if model else ModelSection()), files
+    return loading.of_files(files, model), files
 
 
 def inputs(recipe: str | None, settings: Recipe, paths: Iterable[str], model: str | None) -> list[str]:

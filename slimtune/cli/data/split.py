@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,7 +78,7 @@ def split(
 
 def _size(text: str, option: str, problems: list[Problem]) -> int | float:
     """A number of questions as int, or a share as float; anything else is added to `problems`."""
-    if text.isdecimal():
+    if re.fullmatch(r"\d{1,9}", text):
         return int(text)
     with contextlib.suppress(ValueError):
         if 0 <= (share := float(text)) < 1:

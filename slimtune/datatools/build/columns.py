@@ -206,7 +206,7 @@ def _lines(text: str) -> dict[str, str]:
 def _number(draft: _Draft) -> int | None:
     """The answer as a number, where it is one and no label of the choices is written so."""
     text = str(draft.answer)
-    return int(text) if text.isdecimal() and text not in draft.labels else None
+    return int(text) if re.fullmatch(r"\d{1,9}", text) and text not in draft.labels else None
 
 
 def _first_number(drafts: Sequence[_Draft], path: str) -> int:

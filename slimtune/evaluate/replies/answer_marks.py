@@ -38,7 +38,7 @@ def positions(mark: str) -> list[int]:
 def position(name: str) -> int | None:
     """0 for "a", "A", "1" and "ア", 1 for "b" …, up to the tenth; None for any other text. Half width only."""
     if name.isascii() and name.isdecimal():
-        return int(name) - 1 if 1 <= int(name) <= 10 else None
+        return int(name) - 1 if len(name) < 3 and 1 <= int(name) <= 10 else None
     if len(name) != 1:
         return None
     found = KANA.find(name) if name in KANA else ord(name.lower()) - ord("a")

@@ -112,7 +112,7 @@ class JsonServer:
         try:
             text = response.content.decode(json.detect_encoding(response.content))
             answer = json.loads(without_keys(text))  # some servers repeat what they were sent
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         failed = isinstance(answer, dict) and answer.get("error")  # proxies report errors of others with 200
         if status == httpx.codes.OK and answer is not None and not failed:

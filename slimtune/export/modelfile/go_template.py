@@ -23,7 +23,7 @@ _ACTION = re.compile(
     re.DOTALL,
 )
 _TOKEN = re.compile(
-    r"\s*(?:(?P<string>\"(?:\\.|[^\"\\\n])*\"|`[^`]*`)|(?P<number>-?[0-9]+)(?![\w.])"
+    r"\s*(?:(?P<string>\"(?:\\.|[^\"\\\n])*\"|`[^`]*`)|(?P<number>-?[0-9]{1,18})(?![\w.])"
     r"|(?P<path>\$[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*|\$(?:\.[A-Za-z_]\w*)*|(?:\.[A-Za-z_]\w*)+|\.)"
     r"|(?P<word>[A-Za-z_]\w*)|(?P<mark>:=|[(),=]))"
 )
