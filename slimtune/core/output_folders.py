@@ -7,6 +7,7 @@ alone proves nothing.
 import contextlib
 import glob
 import json
+import os
 import re
 import secrets
 import shutil
@@ -97,17 +98,27 @@ def staged_folder(target: Path, *, what: str, ours: Ours | None = None) -> Itera
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target)
+        began_with = found_at(target)
         staged = beside(target, "partial")
         staged.mkdir()
     try:
         with writing(target):
             mark(staged, what)
             yield staged
+            _require_unchanged(target, began_with)
             publish(staged, target, ours)
     except SlimtuneError as error:
         raise as_if_at(error, staged, target) from error
     finally:
         remove(staged)
+
+
+def _require_unchanged(target: Path, began_with: os.stat_result | None) -> None:
+    """Raise SlimtuneError where another process has made the folder since it was looked at."""
+    found = found_at(target)
+    if found is not None and (began_with is None or found.st_ino != began_with.st_ino) and any(target.iterdir()):
+        what = "another process has made this folder meanwhile, so it is not replaced"
+        raise fail(what, where=str(target), fix="look at what is there, and name another folder")
 
 
 def publish(staged: Path, target: Path, ours: Ours | None = None) -> None:

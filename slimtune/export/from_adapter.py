@@ -56,9 +56,13 @@ def export(
     }
     folders.require_apart({option: directory, "--merged": wanted.merged}, read)
     output_folders.remove_leftovers(outputs.named(directory, option))
-    directory = folders.require_free(directory, option, fresh=fresh)
+    found = Gathered()
+    with found:
+        directory = folders.require_free(directory, option, fresh=fresh)
     if wanted.merged:
-        folders.require_merged_free(wanted.merged, "--merged", adapter=adapter, fresh=fresh)
+        with found:
+            folders.require_merged_free(wanted.merged, "--merged", adapter=adapter, fresh=fresh)
+    found.require_none()
     held_out = _held_out(data, system)
     place, folder = Path(spec.place), base_model.fetch(weights.base, weights.revision)
     # An adapter carries the tokenizer and the template that it was trained with.

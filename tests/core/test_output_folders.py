@@ -113,10 +113,25 @@ def test_a_kill_between_two_renames_gives_the_earlier_folder_back(tmp_path, a_de
 
 
 def test_what_a_living_process_writes_is_not_a_leftover(tmp_path):
+    make(tmp_path / "exp", "first")
     with outputs.staged_folder(tmp_path / "exp", what="x") as folder:
-        make(tmp_path / "exp", "second")
+        outputs.remove_leftovers(tmp_path / "exp")
         assert (folder / ".slimtune").is_file()
     assert names_in(tmp_path) == ["exp/.slimtune"]
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_what_another_process_makes_meanwhile_stays(tmp_path, earlier):
+    if earlier:
+        make(tmp_path / "exp", "first")
+
+    def both():
+        with outputs.staged_folder(tmp_path / "exp", what="x"):
+            make(tmp_path / "exp", "second")
+
+    with pytest.raises(SlimtuneError, match="another process has made this folder meanwhile"):
+        both()
+    assert names_in(tmp_path) == ["exp/.slimtune", "exp/second"]
 
 
 @pytest.mark.parametrize("when", ["work", "rename"])

@@ -1,6 +1,8 @@
 """What ships is what was trained: an adapter that is loaded again is the one that was asked, to the bit."""
 
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -125,3 +127,31 @@ def test_a_config_that_transformers_cannot_read_is_one_sentence(tiny_model, tmp_
     with pytest.raises(SlimtuneError, match="the model cannot be loaded: ") as caught:
         models.load_to_ask(folder, load_in_4bit=False, max_seq_length=64)
     assert caught.value.problems[0].where == str(folder)
+
+
+@pytest.mark.parametrize("said", ["the system", "safetensors"])
+def test_an_adapter_is_saved_whole_or_not_at_all(make_trainer, tiny_model, tmp_path, monkeypatch, said):
+    from safetensors import SafetensorError
+
+    from slimtune.models import load as models
+
+    rows = [Conversation((Message("user", "Article 1."), Message("assistant", "a")))]
+    trainer = make_trainer("qwen3", ChatTokenizer(tiny_model("qwen3")).examples(rows[0]))
+
+    def save(name):
+        models.save_adapter(trainer.model, trainer.processing_class, tmp_path / name, base="tiny", revision=None)
+
+    def full(*given, **named):
+        what = "I/O error: No space left on device (os error 28)"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if said == "the system" else SafetensorError(what)
+
+    (tmp_path / "adapter.partial").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("peft.peft_model.safe_save_file", full)
+        with pytest.raises(SlimtuneError, match=r"adapter: the disk is full"):
+            save("adapter")
+    assert [path.name for path in tmp_path.iterdir() if "adapter" in path.name] == ["adapter.partial"]
+    save("adapter")
+    (tmp_path / "adapter/notes.txt").touch()
+    with pytest.raises(SlimtuneError, match=r"holds files that Slimtune did not write: notes\.txt"):
+        save("adapter")
