@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.markdown import plain
 from slimtune.recipe.names import LANGUAGE, LICENSE
@@ -68,15 +69,16 @@ def base_reference(base_model: str) -> tuple[str, str]:
 
 def front_matter(folder: Path) -> dict[str, Any]:
     """The front matter of a model folder's README.md; empty where there is none that can be read."""
-    path = folder / CARD
-    if not path.is_file():
+    try:
+        text = inputs.read_bytes(folder / CARD).decode("utf-8", "replace")
+    except SlimtuneError:
         return {}
-    first, *rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    first, *rest = text.split("\n")
     if first.strip() != "---" or "---" not in (lines := [line.rstrip() for line in rest]):
         return {}
     try:
         found = yaml.safe_load("\n".join(lines[: lines.index("---")]).replace("\t", "  "))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, *inputs.FAULTS):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -383,6 +383,12 @@ def test_a_model_card_is_read_back(tmp_path):
     )
 
 
+@pytest.mark.parametrize("front", ["[" * 5000, "a: 2026-13-45", "a: !!int x", "\ud83d", "a: \x00"])
+def test_a_model_card_that_cannot_be_read_states_nothing(tmp_path, front):
+    (tmp_path / "README.md").write_bytes(f"---\n{front}\n---\n".encode("utf-8", "surrogatepass"))
+    assert front_matter(tmp_path) == {}
+
+
 def test_a_model_card_takes_no_injection():
     with pytest.raises(SlimtuneError) as caught:
         model_card("a\n---", base_model="", license="x\ny: z", languages=["Japanese"], tags=["a\u2028b"])

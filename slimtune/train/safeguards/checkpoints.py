@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import output_folders
-from slimtune.core.errors import fail
+from slimtune.core import inputs, output_folders
+from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.files import sha256_file, sync_path, write_text
 
 log = logging.getLogger(__name__)
@@ -234,9 +234,8 @@ def _first_fault(folder: Path, name: str) -> str | None:
 
 def _fault_of_state(path: Path, step: int) -> str | None:
     try:
-        state = json.loads(path.read_bytes())
-        reached = state["global_step"]
-    except (ValueError, TypeError, KeyError):
+        reached = inputs.json_object(path)["global_step"]
+    except (SlimtuneError, KeyError):
         return f"{path.name} is unreadable"
     return None if reached == step else f"{path.name} is of step {reached}, and the folder's name says {step}"
 
@@ -244,12 +243,12 @@ def _fault_of_state(path: Path, step: int) -> str | None:
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     """The manifest; None where it is not, byte for byte, what `seal` writes, so that no flipped bit goes unseen."""
     try:
-        text = path.read_bytes().decode("utf-8")
-        manifest = json.loads(text)
+        text = inputs.read_text(path)
+        manifest = inputs.json_value(text, str(path))
         whole = manifest.keys() == {"step", "files"} and type(manifest["step"]) is int
         for entry in manifest["files"].values():
             whole &= entry.keys() == {"bytes", "sha256"} and type(entry["bytes"]) is int
-    except (ValueError, TypeError, KeyError, AttributeError):  # not JSON, or no such mappings
+    except (SlimtuneError, ValueError, TypeError, KeyError, AttributeError):  # not JSON, or no such mappings
         return None
     return manifest if whole and text == _manifest_text(manifest) else None
 

@@ -125,6 +125,7 @@ DAMAGE = {
     "manifest cut": ("checkpoint.json", cut, "checkpoint.json is damaged"),
     "manifest not UTF-8": ("checkpoint.json", lambda path: path.write_bytes(b"\xff"), "checkpoint.json is damaged"),
     "manifest a list": ("checkpoint.json", lambda path: path.write_text("[]\n"), "checkpoint.json is damaged"),
+    "manifest nested": ("checkpoint.json", lambda path: path.write_text("[" * 100_000), "checkpoint.json is damaged"),
     "adapter missing": ("adapter_model.safetensors", lambda path: path.unlink(), "is missing (the adapter)"),
     "optimizer missing": ("optimizer.pt", lambda path: path.unlink(), "is missing (the optimizer's state)"),
     "scheduler missing": ("scheduler.pt", lambda path: path.unlink(), "is missing (the scheduler's state)"),
