@@ -6,6 +6,7 @@ content; and only if it holds nothing that an export never holds.
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from slimtune.core import inputs, output_folders, outputs
@@ -40,8 +41,11 @@ def require_free(directory: Path | str, option: str = "", *, fresh: bool) -> Pat
     """
     target = outputs.named(directory, option)
     output_folders.replaceable(target, option, what=EXPORT, fresh=fresh, ours=require_ours)
-    evidence = unverified(target)
-    output_folders.replaceable(evidence, option, what="evidence", fresh=True, ours=require_ours)
+    try:
+        output_folders.replaceable(unverified(target), option, what="evidence", fresh=True, ours=require_ours)
+    except SlimtuneError as error:
+        fix = "move it elsewhere: an export that fails its checks would get this name"
+        raise error.mapped(lambda one: replace(one, fix=fix)) from None
     return target
 
 
