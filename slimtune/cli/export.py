@@ -54,7 +54,7 @@ def export(
     from slimtune.run import shipping
 
     if ollama is not None and not re.fullmatch(NAME, ollama):
-        fix = "lower-case letters, digits, '.', '_' and '-'"
+        fix = "use lower-case letters, digits, '.', '_' and '-'"
         raise fail(f"{ollama!r} is not a usable name", where="--ollama", fix=fix)
     wanted: dict[str, Any] = {"gguf": _gguf_types(gguf), "merge_base": merge_base, "ollama_name": ollama}
     wanted |= {"lora_gguf": lora_gguf or None, "merged": _path(merged, "--merged")}

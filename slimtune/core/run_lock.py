@@ -132,7 +132,7 @@ class RunLock:
         if owner is None:
             what, fix = "another process is just taking this folder", "wait for its run to end"
         elif owner.host == socket.gethostname() and not owner.running:
-            what = f"the folder is locked by what was started by {owner}, which itself is gone"
+            what = f"the folder is locked by a process that was started by {owner}; that one has ended"
             fix = f"find what still runs with  fuser {self.path}  and end it"
         else:
             what, fix = f"another run is using this folder: {owner}", f"wait for it, or end it with  kill {owner.pid}"

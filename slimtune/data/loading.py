@@ -168,9 +168,9 @@ def _check_arguments(paths: Sequence[tuple[str, float]], mode: str, system: str 
             what = f"the weight {weight:g} is not a positive number"
             problems.append(Problem(what, path, "1.0 takes every row once"))
     if mode not in ("auto", *_MODES):
-        problems.append(Problem(f"unknown mode {mode!r}", fix=f"one of auto, {', '.join(_MODES)}"))
+        problems.append(Problem(f"unknown mode {mode!r}", fix=f"use one of auto, {', '.join(_MODES)}"))
     if format not in formats.FORMATS:
-        problems.append(Problem(f"unknown data format {format!r}", fix=f"one of {', '.join(formats.FORMATS)}"))
+        problems.append(Problem(f"unknown data format {format!r}", fix=f"use one of {', '.join(formats.FORMATS)}"))
     problems += system_problems(system)
     if problems:
         raise SlimtuneError(problems)

@@ -134,7 +134,9 @@ def _reads(places: Sequence[str], data: str | None) -> list[str]:
 def _judge_spec(judge: str | None) -> Spec | None:
     spec = opening.spec_of(judge) if judge is not None else None
     if spec is not None and spec.kind != "api":
-        raise fail("the judge must be a model behind a URL", where="--judge", fix="http://localhost:11434/v1#MODEL")
+        raise fail(
+            "the judge must be a model behind a URL", where="--judge", fix="write http://localhost:11434/v1#MODEL"
+        )
     return spec
 
 

@@ -278,7 +278,7 @@ def _item_problems(sides: Sequence[Contender]) -> list[Problem]:
 
 
 def _weight_problems(weights: Sequence[float], count: int) -> list[Problem]:
-    fix = "one weight a member, not negative, at least one above 0"
+    fix = "give one weight per member, none negative, at least one above 0"
     problems = []
     if len(weights) != count:
         problems.append(Problem(f"{len(weights)} weights for {count} members", "weights", fix))

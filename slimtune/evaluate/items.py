@@ -39,7 +39,13 @@ def read(conversations: Sequence[Conversation], kind: str, *, permutations: int 
         elif problem := kinds.named(kind).check(item):
             problems.append(problem)
         elif item.id in seen:
-            problems.append(Problem(f"id '{item.id}' is used twice", item.where, f"first in {seen[item.id]}"))
+            problems.append(
+                Problem(
+                    f"id '{item.id}' is used twice",
+                    item.where,
+                    f"give it an id of its own; {seen[item.id]} has this one",
+                )
+            )
         seen.setdefault(item.id, item.where)
     found = Gathered()
     with found:

@@ -79,7 +79,7 @@ def rescore(
     """
     target = outputs.file(output or beside(path), option="--output", reads=[path], ours=lambda path: True)
     if mode not in _MODES:
-        raise fail(f"unknown mode {mode!r}", where="--mode", fix=" or ".join(_MODES))
+        raise fail(f"unknown mode {mode!r}", where="--mode", fix=f"use {' or '.join(_MODES)}")
     label_names(labels)
     problems: list[Problem] = []
     readings = []

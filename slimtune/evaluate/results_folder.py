@@ -74,7 +74,7 @@ class Results:
                 outputs.require_no_input(path, reads, option)
                 if name not in listed or path.is_symlink() or not path.is_file():
                     fix = "move it elsewhere, or name another folder"
-                    what = "this name is needed, and Slimtune did not write what has it"
+                    what = "Slimtune needs this name, and did not write the file that has it"
                     problems.append(Problem(what, f"{option} {path}", fix))
         if problems:
             raise SlimtuneError(problems)

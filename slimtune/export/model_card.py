@@ -35,17 +35,19 @@ def model_card(
     problems = [
         Problem(f"{value!r} cannot be {what} in a model card", "export", fix)
         for what, form, values, fix in (
-            ("a model's name", _NAME, [name], "letters, digits, spaces, '.', '_', ':' and '-'"),
-            ("a licence", _LICENSE, [license] if license is not None else [], "an identifier such as apache-2.0"),
-            ("a language", _LANGUAGE, languages, "a code such as ja or en"),
-            ("a tag", _TAG, tags, "letters, digits, spaces and . _ : / -"),
+            ("a model's name", _NAME, [name], "use letters, digits, spaces, '.', '_', ':' and '-'"),
+            ("a licence", _LICENSE, [license] if license is not None else [], "use an identifier such as apache-2.0"),
+            ("a language", _LANGUAGE, languages, "use a code such as ja or en"),
+            ("a tag", _TAG, tags, "use letters, digits, spaces and . _ : / -"),
         )
         for value in values
         if not form.fullmatch(value)
     ]
     base, told = _base(base_model)
     if not told:
-        problems.append(Problem(f"{base_model!r} names no base model", "model.base", "a hub id such as Qwen/Qwen3-8B"))
+        problems.append(
+            Problem(f"{base_model!r} names no base model", "model.base", "name a hub id such as Qwen/Qwen3-8B")
+        )
     if problems:
         raise SlimtuneError(problems, summary="the model card cannot be written")
     front: dict[str, Any] = {"base_model": base}

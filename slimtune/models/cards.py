@@ -76,7 +76,7 @@ def find(name: str) -> Card:
             return plain[key]
     near = difflib.get_close_matches(wanted, CARDS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise fail(f"unknown card '{name}'", where="--gpu", fix=f"{hint}known: {', '.join(CARDS)}")
+    raise fail(f"unknown card '{name}'", where="--gpu", fix=f"{hint}use one of {', '.join(CARDS)}")
 
 
 def typical(vram_gb: float) -> Card:

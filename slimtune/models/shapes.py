@@ -101,9 +101,9 @@ class ModelShape:
         problems = [Problem(f"no linear called '{name}' in {self.name}", "lora.target", fix) for name in unknown]
         if not targets:
             presets = ", ".join(families.get(self.family).lora_targets)
-            problems.append(Problem("no linear is targeted", "lora.target", f"one of {presets}"))
+            problems.append(Problem("no linear is targeted", "lora.target", f"use one of {presets}"))
         if rank < 1:
-            problems.append(Problem(f"rank {rank} trains nothing", "lora.rank", "a rank from 4 to 64 is usual"))
+            problems.append(Problem(f"rank {rank} trains nothing", "lora.rank", "use a rank from 4 to 64"))
         if problems:
             raise SlimtuneError(problems)
         return self.layers * rank * sum(sum(self.projections[name]) for name in set(targets))

@@ -210,12 +210,12 @@ class Job:
         ):
             if value is not None and value > most:
                 what = f"{value} layers, but {shape.name} has {shape.layers}"
-                problems.append(Problem(what, name, f"at most {most}"))
+                problems.append(Problem(what, name, f"use at most {most}"))
         longest, limit = self.data.longest(self.request.longest_example), model.max_seq_length
         if train.row_length is not None and not longest <= train.row_length <= limit:
             what = (
                 f"{train.row_length} tokens a row, but the longest example has {longest} and max_seq_length is {limit}"
             )
-            problems.append(Problem(what, "train.row_length", f"from {longest} to {limit}"))
+            problems.append(Problem(what, "train.row_length", f"choose a value from {longest} to {limit}"))
         if problems:
             raise SlimtuneError(problems, summary="This model does not support these settings")

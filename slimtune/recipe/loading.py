@@ -91,10 +91,14 @@ def _with_parent(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any]
         return values, places
     where = f"{places[('base',)]} base"
     if not isinstance(parent, str):
-        raise fail("must name one recipe file", where=where, fix="base: direct.yaml")
+        raise fail("must name one recipe file", where=where, fix="write base: direct.yaml")
     parent_path = path.parent / parent
     if not inputs.exists(parent_path):
-        raise fail(f"no such recipe: {parent_path}", where=where, fix="it is relative to this file")
+        raise fail(
+            f"no such recipe: {parent_path}",
+            where=where,
+            fix="name a file that exists; the path is relative to this file",
+        )
     inherited, inherited_places = _with_parent(parent_path, (*children, resolved))
     for place in places:
         if not isinstance(_value_at(values, place), dict):

@@ -27,7 +27,7 @@ def read(metrics_path: Path) -> list[dict[str, Any]]:
     Raises SlimtuneError if the file is missing, and with every other line that is not a row of metrics with its step.
     """
     if not inputs.is_file(metrics_path):
-        raise fail("no such file", where=str(metrics_path), fix="was this run started?")
+        raise fail("no such file", where=str(metrics_path), fix="name the folder of a run that was started")
     by_step: dict[int, dict[str, Any]] = {}
     for row in run_folder.read_lines(metrics_path, fix="remove this line", like="metrics.jsonl"):
         by_step.setdefault(row["step"], {}).update(row)

@@ -140,7 +140,9 @@ def _described(gguf: Path, found: Modelfile, thinking: bool | None, notes: list[
     problems = [Problem(what, f"{where}:{line}", fix) for line, what in refusals(found)]
     numbers: dict[str, float] = {}
     if found.adapters:
-        problems.append(Problem("it adds an ADAPTER to the GGUF, which cannot be tried here", where, "ollama run it"))
+        problems.append(
+            Problem("it adds an ADAPTER to the GGUF, which cannot be tried here", where, "use it with  ollama run")
+        )
     for name, values in found.parameters.items():
         if name == "stop":
             continue
@@ -151,9 +153,9 @@ def _described(gguf: Path, found: Modelfile, thinking: bool | None, notes: list[
         elif not problems:
             numbers[name] = (int if name in _INTEGERS else float)(values[0])
             if not math.isfinite(numbers[name]):
-                problems.append(Problem(f"PARAMETER {name} is {values[0]}", where, "a number"))
+                problems.append(Problem(f"PARAMETER {name} is {values[0]}", where, "write a number"))
     if numbers.get("num_ctx", 1) < 1:
-        problems.append(Problem(f"PARAMETER num_ctx is {numbers['num_ctx']}", where, "at least 1"))
+        problems.append(Problem(f"PARAMETER num_ctx is {numbers['num_ctx']}", where, "write 1 or more"))
     system = found.system or None
     if system is not None:
         problems += [Problem(f"its SYSTEM {what}", where, fix) for what, fix in texts.faults(system, "system")]

@@ -103,7 +103,7 @@ def _difference(example: Example, labels: Sequence[int], tokenizer: ChatTokenize
     pairs = list(zip(example.labels, labels, strict=False))
     at = next((index for index, (wanted, got) in enumerate(pairs) if wanted != got), len(pairs))
     if at >= len(example.labels):
-        return Problem("padding carries loss", example.where, "the collator overwrites the labels")
+        return Problem("padding carries loss", example.where, "check what overwrites the labels (a collator)")
     token = tokenizer.decode(example.input_ids[at : at + 1])
     carried = "carries loss but belongs to the prompt" if example.labels[at] == IGNORE_INDEX else "carries no loss"
     count = sum(wanted != got for wanted, got in pairs)

@@ -102,7 +102,7 @@ def build(
         if given and not has_effect
     ]
     if reasoning == "teacher" and not teacher:
-        fix = "--teacher http://localhost:11434/v1#qwen3:32b"
+        fix = "add --teacher http://localhost:11434/v1#qwen3:32b"
         problems.append(Problem("--reasoning teacher needs a teacher", "--reasoning teacher", fix))
     if problems:
         raise SlimtuneError(problems)
@@ -191,7 +191,7 @@ def _teacher(
 
     def teach(questions: Sequence[Question]) -> Taught:
         if not may_write and (waiting := teacher.unasked(questions, str(spec.model), **how)):
-            what = f"the file exists already, and {plural(waiting, 'question')} would be asked for another one"
+            what = f"the file exists already, and the teacher would have to answer {plural(waiting, 'question')} for a new one"
             fix = "name another file, or replace it with --overwrite"
             raise fail(what, where=f"--output {str(replies_path).removesuffix('.teacher.jsonl')}", fix=fix)
         target = opened.enter_context(open_target(spec, Loading())).target

@@ -59,7 +59,7 @@ def check(
     from slimtune.plan.explain import suggestions
 
     if format not in formats.FORMATS:
-        raise fail(f"unknown format '{format}'", where="--format", fix=f"one of {', '.join(formats.FORMATS)}")
+        raise fail(f"unknown format '{format}'", where="--format", fix=f"use one of {', '.join(formats.FORMATS)}")
     settings, paths = recipes.read(recipe, files, model, to="check")
     reads = recipes.inputs(recipe, settings, [*paths, *(against or [])], model)
     picture_path = picture_file(plot, reads, overwrite=overwrite) if plot else None

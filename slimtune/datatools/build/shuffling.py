@@ -79,7 +79,7 @@ def _orders(question: Question, copies: int, seed: int) -> list[tuple[str, ...]]
     count = len(labels)
     if copies >= math.factorial(count):
         what = f"{count} choices have only {math.factorial(count) - 1} other orders, not {copies}"
-        raise fail(what, where=question.where, fix=f"--shuffle-choices {math.factorial(count) - 1} or fewer")
+        raise fail(what, where=question.where, fix=f"use --shuffle-choices {math.factorial(count) - 1} or fewer")
     rng = random.Random(f"{seed}/choices/{question.id}")
     own = labels.index(question.correct)
     others = [label for label in labels if label != question.correct]

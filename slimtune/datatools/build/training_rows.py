@@ -120,7 +120,7 @@ def choose_examples(questions: Sequence[Question], count: int, *, seed: int) -> 
     """
     if count >= len(questions):
         what = f"{count} of {len(questions)} questions as examples leave none to ask"
-        raise fail(what, where="--few-shot", fix=f"at most {max(len(questions) - 1, 0)}")
+        raise fail(what, where="--few-shot", fix=f"use at most {max(len(questions) - 1, 0)}")
     keys = {question.id: context_key(question.context) for question in questions}
     sharing = Counter(filter(None, keys.values()))
     candidates = sorted(questions, key=lambda one: one.id)

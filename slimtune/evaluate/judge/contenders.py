@@ -187,7 +187,7 @@ def _own_problems(name: str, answers: Answers) -> list[Problem]:
     if len(named) > 1:
         found.append(Problem(f"its answers are of different kinds: {', '.join(named)}", name, _AGAIN))
     elif named[0] not in kinds.KINDS:
-        found.append(Problem(f"unknown kind '{named[0]}'", name, f"known are {', '.join(kinds.KINDS)}"))
+        found.append(Problem(f"unknown kind '{named[0]}'", name, f"use one of {', '.join(kinds.KINDS)}"))
     else:
         kind = kinds.KINDS[named[0]]
         for key in ("id", *kind.needed):

@@ -92,7 +92,7 @@ def label_names(labels: int | Sequence[str]) -> tuple[str, ...]:
     in_order = all(label_position(name) == index for index, name in enumerate(names))
     if not 2 <= wanted <= len(LABELS) or not in_order:
         shown = labels if isinstance(labels, int) else ", ".join(map(str, names)) or "(none)"
-        fix = "2 to 10 of a b c …, in order; A B C, 1 2 3 or ア イ ウ too"
+        fix = "use 2 to 10 of a b c …, in order; A B C, 1 2 3 or ア イ ウ too"
         raise fail(f"these are not valid labels: {shown}", where="labels", fix=fix)
     return names
 

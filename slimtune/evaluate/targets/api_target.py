@@ -114,7 +114,7 @@ def base_url(url: str) -> str:
 
     Raises SlimtuneError for anything but a plain http or https URL, and for one with a password in it.
     """
-    example = "e.g. http://localhost:11434/v1"
+    example = "write an address such as http://localhost:11434/v1"
     shown = re.sub(r"//[^/]*@", "//…@", url)
     try:
         parsed = httpx.URL(url)

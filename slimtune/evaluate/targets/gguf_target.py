@@ -54,7 +54,7 @@ def open_gguf(
         fix = "export an instruction-tuned model, not a bare base"
         raise fail("the GGUF has no chat template", where=str(path), fix=fix)
     if importlib.util.find_spec("xllamacpp") is None:
-        raise fail("llama.cpp is not installed", fix="pip install -r requirements.txt (xllamacpp)")
+        raise fail("llama.cpp is not installed", fix="install it:  pip install -r requirements.txt (xllamacpp)")
     server = llama_server.start(
         path, context_length=context_length, slots=batch_size, threads=threads, flash_attention=flash_attention
     )

