@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,11 +34,15 @@ OutputOption = Annotated[Path, Option("--output", "-o", help="The file to write,
 OverwriteOption = Annotated[bool, Option("--overwrite", help="Replace existing files.")]
 
 
-def picture_file(path: Path, reads: Iterable[str], *, overwrite: bool) -> Path:
-    """Where to draw, after every check that can be made beforehand: a picture of ours may be replaced. Raises SlimtuneError."""
+def picture_file(path: Path, reads: Iterable[str], kind: str, *, overwrite: bool) -> Path:
+    """Where to draw, after every check that can be made beforehand: a picture of this kind may be replaced.
+
+    kind: as for `outputs.made_here`. Raises SlimtuneError.
+    """
     if path.suffix.lower() != ".png":
         raise fail("the picture must be a PNG", where=f"--plot {path}", fix=f"name it {path.stem or 'picture'}.png")
-    return outputs.file(path, option="--plot", reads=reads, overwrite=overwrite, ours=outputs.made_here)
+    ours = functools.partial(outputs.made_here, kind=kind)
+    return outputs.file(path, option="--plot", reads=reads, overwrite=overwrite, ours=ours)
 
 
 def report(findings: Sequence[Finding]) -> None:

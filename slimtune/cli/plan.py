@@ -38,7 +38,7 @@ def plan(
     given = [f"budget.vram_gb={size:g}"] if size else []
     given += [f"budget.price_per_hour={price_per_hour}"] if price_per_hour is not None else []
     loaded, sources = recipes.load_with_sources(recipe, [*(overrides or []), *given], methods.names())
-    picture = picture_file(plot, places.files_of(loaded, recipe), overwrite=overwrite) if plot else None
+    picture = picture_file(plot, places.files_of(loaded, recipe), "plan", overwrite=overwrite) if plot else None
     with places.naming(loaded, recipe, sources):
         prepared = prepare.prepare(loaded, assume_card=True, card=card)
     if as_json:

@@ -114,15 +114,21 @@ def holds(path: Path, content: bytes) -> bool:
         return False
 
 
-def made_here(path: Path) -> bool:
-    """Whether a file is a picture (PNG) or a page (HTML) that Slimtune wrote, by the mark near its beginning."""
+def made_here(path: Path, kind: str = "") -> bool:
+    """Whether a file is a picture (PNG) or a page (HTML) that Slimtune wrote, by the mark near its beginning.
+
+    kind: a page's title, or what follows "Slimtune" in a picture's `Software`; any, if empty.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(4096)
     except OSError:
         return False
     if start.startswith(_PNG):
-        return b"tEXt" + b"\0".join([b"Software", SOFTWARE.encode()]) in start
+        name = f"{SOFTWARE} {kind}".rstrip()
+        return f"tEXtSoftware\0{name}".encode() in start
+    if kind and f"<title>{kind}".encode() not in start:
+        return False
     marked = PAGE_MARK.encode() in start or all(part in start for part in _EARLIER_PAGE)
     return start.lower().startswith(b"<!doctype html>") and marked
 

@@ -106,6 +106,7 @@ def test_our_pages_are_known_again_and_others_are_not(tmp_path):
     page = pages.render("slimtune.datatools", "preview.html.jinja", {"files": []})
     ours, other = tmp_path / "ours.html", tmp_path / "other.html"
     ours.write_text(page, encoding="utf-8")
-    other.write_text(page.replace(outputs.PAGE_MARK, ""), encoding="utf-8")
-    assert outputs.made_here(ours)
+    other.write_text(page.replace("Slimtune", "Another tool"), encoding="utf-8")
+    assert outputs.made_here(ours) and outputs.made_here(ours, "Training examples")
+    assert not outputs.made_here(ours, "Comparison")
     assert not any(map(outputs.made_here, (other, tmp_path / "none.html", tmp_path)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -160,9 +160,11 @@ def _index(corpus: str | None, questions: Sequence[Question], terms: TermKind, c
         passages = corpora.from_contexts([question for question in questions if question.context])
         if not passages:
             raise fail("no question has a context to search", where="--context retrieved", fix="add --corpus")
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = None
+    if cache:
+        with suppress(RuntimeError):  # a user without a home has no cache
+            folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "slimtune/bm25"
     with console.stderr().bar("Indexing passages") as progress:
-        folder = caches / "slimtune/bm25" if cache else None
         built = index.build(passages, terms=terms, cache=folder, on_progress=progress)
     state = "index read from the cache" if built.from_cache else "indexed"
     echo(f"{len(passages):,} passages, {state}", err=True)

@@ -62,7 +62,7 @@ def check(
         raise fail(f"unknown format '{format}'", where="--format", fix=f"use one of {', '.join(formats.FORMATS)}")
     settings, paths = recipes.read(recipe, files, model, to="check")
     reads = recipes.inputs(recipe, settings, [*paths, *(against or [])], model)
-    picture_path = picture_file(plot, reads, overwrite=overwrite) if plot else None
+    picture_path = picture_file(plot, reads, "data check", overwrite=overwrite) if plot else None
     name = model or (settings.model.base if recipe else "")
     tokenizer = recipes.tokenizer_of(name, settings) if name else None
     if name and not tokenizer:

@@ -65,7 +65,7 @@ def preview(
     target = None
     if html is not None:
         reads = recipes.inputs(recipe, settings, paths, model)
-        target = outputs.file(html, option="--html", reads=reads, overwrite=overwrite, ours=outputs.made_here)
+        target = outputs.file(html, option="--html", reads=reads, overwrite=overwrite, ours=_is_ours)
     if line is not None and len(paths) > 1:
         raise fail("--line needs a single file", where="--line", fix=f"give one of {', '.join(paths)}")
     tokenizer = _tokenizer(model, recipe, settings, thinking)
@@ -89,11 +89,16 @@ def preview(
         for one in found:
             show(one, console)
     else:
-        outputs.write(target, previewing.page(found), overwrite=overwrite, ours=outputs.made_here)
+        outputs.write(target, previewing.page(found), overwrite=overwrite, ours=_is_ours)
         console.say(f"Page: {html}")
     for one in found:
         if one.unread:
             consoles.stderr().warn(one.unread)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the file is such a page."""
+    return outputs.made_here(path, "Training examples")
 
 
 def _tokenizer(model: str | None, recipe: str | None, settings: Recipe, thinking: bool | None) -> ChatTokenizer:

@@ -20,6 +20,11 @@ _COLOURS = {"error": "#b91c1c", "warning": "#d97706", "note": _GREY}
 _SHOWN_FILES, _SHOWN_CODES, _LEAST_BARS = 6, 20, 8
 
 
+def is_ours(path: Path) -> bool:
+    """Whether the file is such a picture."""
+    return outputs.made_here(path, "data check")
+
+
 def plot(report: Report, path: Path, *, overwrite: bool = False) -> None:
     """Draw it into a PNG of 1300 x 800 pixels, which is written whole or not at all.
 
@@ -40,8 +45,8 @@ def plot(report: Report, path: Path, *, overwrite: bool = False) -> None:
     _lengths(figure.add_subplot(grid[:, 0]), report)
     _labels(figure.add_subplot(grid[0, 1]), report)
     _findings(figure.add_subplot(grid[1, 1]), report)
-    with outputs.staged_file(path, overwrite=overwrite, ours=outputs.made_here) as partial:
-        figure.savefig(partial, format="png", metadata={"Software": outputs.SOFTWARE})
+    with outputs.staged_file(path, overwrite=overwrite, ours=is_ours) as partial:
+        figure.savefig(partial, format="png", metadata={"Software": f"{outputs.SOFTWARE} data check"})
 
 
 def _lengths(axes: Axes, report: Report) -> None:

@@ -113,6 +113,11 @@ def subtitle_of(plan: Plan, card: str) -> str:
     return "; ".join(parts)
 
 
+def is_ours(path: Path) -> bool:
+    """Whether the file is such a picture."""
+    return outputs.made_here(path, "plan")
+
+
 def plot(
     path: Path,
     bars: Sequence[Bar],
@@ -151,8 +156,8 @@ def plot(
     _draw_key(pen, bars)
     _draw_bars(pen, bars, budget_bytes, visible_bytes, card)
 
-    with outputs.staged_file(path, overwrite=overwrite, ours=outputs.made_here) as partial:
-        figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": outputs.SOFTWARE})
+    with outputs.staged_file(path, overwrite=overwrite, ours=is_ours) as partial:
+        figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": f"{outputs.SOFTWARE} plan"})
     return path
 
 

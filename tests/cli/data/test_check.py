@@ -114,6 +114,10 @@ def test_the_picture_is_drawn(tmp_path):
     check(tmp_path / "a.jsonl", formula, "--plot", tmp_path / "out/a.png", code=2)
     assert (tmp_path / "out/a.png").read_bytes().startswith(b"\x89PNG")
     check(tmp_path / "a.jsonl", "--plot", tmp_path / "out/a.png", code=2)  # a picture of ours is replaced
+    plan = (tmp_path / "out/a.png").read_bytes().replace(b"Slimtune data check", b"Slimtune plan      ")
+    (tmp_path / "out/a.png").write_bytes(plan)
+    told = check(tmp_path / "a.jsonl", "--plot", tmp_path / "out/a.png", code=2)
+    assert "the file exists already" in told.stderr
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n")
     check(empty, "--plot", tmp_path / "b.png", code=2)
