@@ -1,6 +1,7 @@
 """Child processes: their last lines become the error message, and they end with the process that started them."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from slimtune.core import processes, run_watched
 from slimtune.core.errors import SlimtuneError, fail
 
 _POLL_SECONDS = 0.2
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 _SHOWN_LINES = 8
 _AGAIN = "run the command again; if it fails again, report what is said here"
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
@@ -75,7 +77,7 @@ def run(
             raise
         if process.returncode:
             lines = last_lines(messages)
-            if any("No space left on device" in line for line in lines[-5:]):
+            if any(full in line for full in _FULL for line in lines[-5:]):
                 raise fail("the disk is full", where=str(writes or where), fix="free some space and try again")
             raise failed(what, process.returncode, lines, where)
         output.seek(0)
