@@ -82,7 +82,7 @@ def required(run_dir: Path, name: str) -> dict[str, Any]:
     problems: list[Problem] = []
     content = _content(run_dir / name, problems) if inputs.exists(run_dir / name) else {}
     if problems:
-        raise SlimtuneError(problems, summary=f"{run_dir / name} cannot be used")
+        raise SlimtuneError(problems, summary=f"{run_dir / name} cannot be read")
     return content
 
 

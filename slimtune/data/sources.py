@@ -109,7 +109,11 @@ def _no_such_file(path: str) -> Problem:
         inside = [str(file / name) for name in _data_files(file)]
         named = ", ".join(inside[:5]) or "it contains no data"
         return Problem("this is a folder, not a file", path, f"name a file: {named}")
-    near = difflib.get_close_matches(file.name, _data_files(parent), n=3, cutoff=0.5)
+    # Without their ends, which make any two of them alike.
+    stems: dict[str, list[str]] = {}
+    for name in _data_files(parent):
+        stems.setdefault(PurePath(name).stem, []).append(name)
+    near = [name for stem in difflib.get_close_matches(file.stem, stems, n=3, cutoff=0.6) for name in stems[stem]][:3]
     fix = f"did you mean {' or '.join(str(parent / name) for name in near)}?" if near else fix
     return Problem("no such file", path, fix)
 

@@ -27,6 +27,7 @@ _CONSTANTS = {
 }  # fmt: skip
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _LARGEST_RECIPE = 2**18
+_DATA_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 _KNOWN_TAGS = {
     f"tag:yaml.org,2002:{kind}"
     for kind in ["null", "bool", "int", "float", "str", "seq", "map", "timestamp", "merge", "value"]
@@ -60,6 +61,10 @@ def load(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
 
     Raises SlimtuneError for a missing or unreadable file, bad YAML, tags, anchors, duplicate or non-string keys.
     """
+    if path.suffix.lower() in _DATA_SUFFIXES:
+        raise fail(
+            "this is a data file, not a recipe", where=str(path), fix="name a recipe, which lists it under data.train"
+        )
     try:
         text = inputs.read_text(path, most=_LARGEST_RECIPE)
     except SlimtuneError as error:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import pytest
 import yaml
@@ -94,6 +95,12 @@ def test_all_faults_of_all_records_come_at_once(run):
     with pytest.raises(SlimtuneError) as caught:
         run_folder.read(run)
     assert [problem.where for problem in caught.value.problems] == [str(run / name) for name in CONTENTS]
+
+
+def test_a_pipe_is_no_file_of_answers(run):
+    os.mkfifo(run / "pipe")
+    outcome = slimtune("compare", run / "pipe", run)
+    assert outcome.code == 2 and f"{run / 'pipe'}: this is a pipe" in outcome.stderr
 
 
 DOCTORED = {("doctor", "manifest.json"), ("doctor", "none"), ("doctor", "x" * 300)}

@@ -210,6 +210,10 @@ def test_a_file_that_is_no_recipe(tmp_path, content, what):
     assert what in problem and str(path) in problem
 
 
+def test_a_data_file_is_no_recipe(tmp_path):
+    assert "this is a data file, not a recipe" in problems(write(tmp_path, "{}", "x.jsonl"))[0]
+
+
 def test_a_data_file_that_lies_beside_the_recipe_is_pointed_at(tmp_path, monkeypatch):
     (tmp_path / "recipes").mkdir()
     monkeypatch.chdir(tmp_path)

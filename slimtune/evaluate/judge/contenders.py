@@ -50,7 +50,7 @@ def read(place: Path) -> Contender:
     path, side = place, ""
     if not inputs.exists(place) and (named := re.fullmatch("(.+):(tuned|base)", str(place))):
         path, side = Path(named[1]), named[2]
-    if inputs.is_file(path):
+    if inputs.exists(path) and not inputs.is_folder(path):
         name = f"{path.parent.name} {path.stem}" if path.stem in _GENERIC else path.stem
         return _contender(name, path, str(place))
     if not inputs.is_folder(path):
