@@ -24,7 +24,7 @@ from rich.text import Text
 
 from slimtune.core.progress import Advance
 from slimtune.core.redaction import shown, without_keys
-from slimtune.core.visible import STEERING, visible
+from slimtune.core.visible import STEERING, shortened, visible
 
 PATIENCE_SECONDS = 1.5  # work that ends sooner shows no bar
 _LOG_EVERY_SECONDS = 5.0
@@ -94,7 +94,8 @@ class Console:
             self.out.print(_text(f"  {label:<12} {path}"))
 
     def error(self, text: str) -> None:
-        self.out.print(Text("error: ", style="bold red") + _text(text), soft_wrap=True)
+        # Shortened last: half a key is not known as one.
+        self.out.print(Text("error: ", style="bold red") + Text(shortened(_text(text).plain)), soft_wrap=True)
 
 
 def stderr() -> Console:

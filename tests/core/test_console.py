@@ -108,6 +108,11 @@ def test_a_label_and_a_note_of_a_bar_are_written_out(screen):
     assert "\x1b]0" not in screen.getvalue() and "\x1b[31m" not in screen.getvalue()
 
 
+def test_an_error_quotes_no_thousands_of_characters(screen):
+    Console(screen).error(f"{'9' * 5000} is no number, {'n' * 400} is shown")
+    assert screen.getvalue() == f"error: {'9' * 100}… (5,000 characters) is no number, {'n' * 400} is shown\n"
+
+
 def test_json_for_a_program_means_the_same_and_steers_nothing(capsys):
     console.echo_json({"a": STEERING.replace("\udcff", ""), "b": ["法律", "\U000e0041"]})
     text = capsys.readouterr().out

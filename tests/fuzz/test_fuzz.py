@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, Phase, event, given, seed, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from support.paths import ROOT
 
-pytestmark = pytest.mark.slow  # until what it finds is mended
 QUICK, QUICK_COSTLY = 6, 2
 """How many cases a scene has in `make test`, 300 in all with the valid ones and those that once failed."""
 COSTLY = ("plan", "train", "compare", "report")
 WANTED = int(os.environ.get("SLIMTUNE_FUZZ", "0"))
+SECONDS = 20 if WANTED else 60  # a machine that runs other tests as well is slow
 SEED = int(os.environ.get("SLIMTUNE_FUZZ_SEED", "0"))
 
 RUN = "work/outputs/direct/20261122T050000Z"
@@ -62,14 +62,14 @@ def _quietly(examples: int) -> settings:
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_command_says_one_thing_whatever_it_is_given(scene):
     valid = Case(scene)
-    outcome = cases.run(valid)
+    outcome = cases.run(valid, seconds=SECONDS)
     assert outcome.code in SCENES[scene].codes and cases.fault(outcome) == "", cases.account(valid, outcome)
 
     @seed(SEED)
     @_quietly(-(-WANTED // len(SCENES)) if WANTED else QUICK_COSTLY if scene.startswith(COSTLY) else QUICK)
     @given(strategies.cases(scene))
     def whatever(case):
-        outcome = cases.run(case)
+        outcome = cases.run(case, seconds=SECONDS)
         event(f"{scene}: {'arrived' if outcome.code == ARRIVED else f'exit {outcome.code}'}")
         assert cases.fault(outcome) == "", cases.account(case, outcome)
 
@@ -78,5 +78,5 @@ def test_a_command_says_one_thing_whatever_it_is_given(scene):
 
 @pytest.mark.parametrize("case", FOUND, ids=repr)
 def test_what_once_failed(case):
-    outcome = cases.run(case)
+    outcome = cases.run(case, seconds=SECONDS)
     assert cases.fault(outcome) == "", cases.account(case, outcome)
