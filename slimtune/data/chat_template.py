@@ -9,10 +9,8 @@ Qwen3 renders earlier assistant turns without the think block that their own gen
 becomes an example of its own, with its history as it will be at inference. Qwen2.5 conversations stay whole.
 """
 
-import datetime
 import functools
 import itertools
-import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slimtune.core import inputs
-from slimtune.core.errors import fail
+from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.memory import collector_paused
 from slimtune.data import tokenizer_file
 from slimtune.data.line_encoding import LineEncoder
@@ -95,20 +93,39 @@ class ChatTokenizer:
         return LineEncoder(self._tokenizer)
 
     @functools.cached_property
+    def vocabulary(self) -> int:
+        """One more than the largest token id."""
+        return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    @functools.cached_property
     def template(self) -> str:
         """The Jinja source. Raises SlimtuneError where the folder has none."""
-        file, config = self.directory / "chat_template.jinja", self.directory / "tokenizer_config.json"
-        if inputs.exists(file):
-            return inputs.read_text(file, most=_TEMPLATE_BYTES)
-        template = inputs.json_object(config).get("chat_template") if inputs.exists(config) else None
+        path = self._template_file
+        if path.suffix == ".jinja":
+            return inputs.read_text(path, most=_TEMPLATE_BYTES)
+        template = inputs.json_object(path).get("chat_template")
         if not isinstance(template, str):
-            raise fail(f"{self.directory} has no chat template", fix="use an instruction-tuned model, not a bare base")
+            raise self._no_template()
         return template
+
+    @property
+    def _template_file(self) -> Path:
+        """Where the template is: in a file of its own, or in the tokenizer's config."""
+        for name in ("chat_template.jinja", "tokenizer_config.json"):
+            if inputs.exists(self.directory / name):
+                return self.directory / name
+        raise self._no_template()
+
+    def _no_template(self) -> SlimtuneError:
+        return fail(f"{self.directory} has no chat template", fix="use an instruction-tuned model, not a bare base")
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """The text that `tokenizer.apply_chat_template(..., tokenize=False)` gives for the same arguments."""
-        turns, thinking = as_dicts(messages), self.thinking
-        return render_template(self.template, turns, add_generation_prompt=add_generation_prompt, thinking=thinking)
+        turns, thinking, template = as_dicts(messages), self.thinking, self.template
+        try:
+            return render_template(template, turns, add_generation_prompt=add_generation_prompt, thinking=thinking)
+        except SlimtuneError as error:
+            raise fail(error.problems[0].what, where=str(self._template_file), fix=_OWN_TEMPLATE) from error
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text; control tokens in it become the real ones, nothing is added."""
@@ -253,31 +270,7 @@ def render_template(
 
     messages: {"role", "content"} each. thinking: the template's `enable_thinking`.
     """
-    import jinja2
+    from slimtune.data import template_sandbox  # Jinja: not for a command that renders nothing
 
     settings = {"add_generation_prompt": add_generation_prompt, "enable_thinking": thinking}
-    try:
-        return _compile(template).render(messages=messages, **settings)
-    except jinja2.TemplateError as error:
-        raise fail(f"the chat template does not render: {error}", fix=_OWN_TEMPLATE) from error
-
-
-@functools.lru_cache(maxsize=8)
-def _compile(template: str) -> Any:
-    """The environment that Transformers renders chat templates in (utils/chat_template_utils.py, 5.17)."""
-    import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def raise_exception(message: str) -> None:
-        raise jinja2.exceptions.TemplateError(message)
-
-    def tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return environment.from_string(template)
+    return template_sandbox.render(template, messages=messages, **settings)

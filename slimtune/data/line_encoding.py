@@ -59,7 +59,7 @@ def lines(text: str) -> list[str]:
 def splits_at_lines(tokenizer: Any) -> bool:
     """Whether encoding a text's `lines` apart gives the same ids: for Qwen's split expression and byte-level BPE."""
     part = json.loads(tokenizer.pre_tokenizer.__getstate__()) if tokenizer.pre_tokenizer else {}
-    split, *rest = part.get("pretokenizers", [{}])
+    split, *rest = part.get("pretokenizers") or [{}]
     normalizer = json.loads(tokenizer.normalizer.__getstate__()) if tokenizer.normalizer else {"type": "NFC"}
     added = tokenizer.get_added_tokens_decoder().values()
     return (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slimtune.core import console, inputs
-from slimtune.core.errors import Gathered, Problem, SlimtuneError
+from slimtune.core.errors import Gathered, Problem, SlimtuneError, fail
 from slimtune.data import loading, split_manifest
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
@@ -162,6 +162,10 @@ def _base_of(recipe: Recipe) -> _Base:
         with found:
             tokenizer = ChatTokenizer(folder, model.thinking)
             families.require_template(families.get(shape.family), tokenizer, model.base)
+            if tokenizer.vocabulary > shape.vocab_size:
+                what = f"the tokenizer has {tokenizer.vocabulary:,} tokens, and the model {shape.vocab_size:,} (vocab_size)"
+                fix = "use the tokenizer.json that belongs to the model"
+                raise fail(what, where=str(folder / "tokenizer.json"), fix=fix)
     elif folder is not None and folder == inputs.at(model.base):  # a folder that no download completes
         what = f"{folder} has no tokenizer.json"
         found.add([Problem(what, "model.base", "use a model folder saved with its fast tokenizer")])

@@ -1,6 +1,7 @@
 """The response mask, by exact token ids: Qwen2.5 and Qwen3, one turn and several, thinking off and on."""
 
 import os
+import shutil
 
 import pytest
 from hypothesis import given, settings
@@ -257,3 +258,29 @@ def test_files_of_a_model_that_are_no_files_are_refused_by_their_names(name, kin
     with pytest.raises(SlimtuneError) as caught:
         tokenizer.token_id("x") if name == "tokenizer.json" else tokenizer.template
     assert caught.value.problems[0].where.startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("tokenizer.json", b"", "not a usable tokenizer"),
+        ("tokenizer.json", b"{}", "not a usable tokenizer: "),
+        ("tokenizer.json", b"\xff{}", "not UTF-8|is "),
+        ("tokenizer.json", b'{"model": {"type": "BPE", "vocab": [], "merges": 5}}', "not a usable tokenizer: "),
+        ("tokenizer.json", b"[" * 9999, "not a usable tokenizer: "),
+        ("chat_template.jinja", b"\xff", "not UTF-8"),
+        ("chat_template.jinja", b"{% for x in range(10**9) %}{% endfor %}", "the chat template does not render: "),
+        ("chat_template.jinja", b"{{ 1/0 }}", "the chat template does not render: division by zero"),
+        ("tokenizer_config.json", b"[]", "not a JSON object"),
+        ("tokenizer_config.json", b'{"chat_template": 5}', "has no chat template"),
+        ("tokenizer_config.json", b"{", "not valid JSON"),
+    ],
+)
+def test_garbage_in_a_model_folder_is_one_sentence_with_its_file(name, content, told, template_folder, tmp_path):
+    folder = shutil.copytree(template_folder("qwen3"), tmp_path / "model")
+    if name == "tokenizer_config.json":
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
+    (folder / name).write_bytes(content)
+    with pytest.raises(SlimtuneError, match=told) as caught:
+        ChatTokenizer(folder).examples(Conversation((Message("user", "q"), Message("assistant", "a"))))
+    assert str(folder) in str(caught.value)

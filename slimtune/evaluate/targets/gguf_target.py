@@ -18,6 +18,7 @@ from typing import Any
 from slimtune.core import versions
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import sha256_file
+from slimtune.data import template_sandbox
 from slimtune.data.records import Message
 from slimtune.evaluate.targets.prefixes import group_by_prefix
 from slimtune.evaluate.targets.served import Told, ids_sha256, in_threads, letters_of, single_tokens
@@ -53,6 +54,7 @@ def open_gguf(
     if not header.text("tokenizer.chat_template"):
         fix = "export an instruction-tuned model, not a bare base"
         raise fail("the GGUF has no chat template", where=str(path), fix=fix)
+    template_sandbox.require_bounded(header.text("tokenizer.chat_template") or "", str(path))
     if importlib.util.find_spec("xllamacpp") is None:
         raise fail("llama.cpp is not installed", fix="install it:  pip install -r requirements.txt (xllamacpp)")
     server = llama_server.start(

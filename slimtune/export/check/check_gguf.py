@@ -19,8 +19,6 @@ LOOKED_AT = 256 * 2**20
 """Bytes of 16- and 32-bit tensors that are searched for NaN and infinity, where not asked for all."""
 _CHUNK = 8 * 2**20
 _FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # as numpy reads them; it has no bf16
-TEMPLATE_ERRORS = (SlimtuneError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
-"""A template from elsewhere can fail in any way."""
 _FROM_CARD = "put it into the front matter of README.md in the model's folder, then convert it again"
 
 # general.file_type: its name, and the types that llama.cpp gives matrices of such a file by intention. Any other is what it
@@ -75,7 +73,7 @@ def end_of_turn(template: str) -> str | None:
     """What the template writes after an answer, without white space around it; None where it cannot be rendered."""
     try:
         text = render_template(template, _PROBE, add_generation_prompt=False, thinking=False)
-    except TEMPLATE_ERRORS:
+    except SlimtuneError:
         return None
     _, answer, after = text.partition(_PROBE[1]["content"])
     return after.strip() if answer else None

@@ -2,9 +2,10 @@
 
 from itertools import cycle
 
+from slimtune.core.errors import SlimtuneError
 from slimtune.core.findings import Finding
 from slimtune.data.chat_template import render_template
-from slimtune.export.check.check_gguf import TEMPLATE_ERRORS, can_think
+from slimtune.export.check.check_gguf import can_think
 from slimtune.export.modelfile import go_template
 from slimtune.export.modelfile.modelfile_reader import first_difference
 
@@ -53,7 +54,7 @@ def compare_templates(template: str, jinja: str, system: str) -> list[Finding]:
         # Ollama lets a template that can think do so, where the client says nothing.
         trained = trained_for(thinks)
         closed = trained_for(False) if thinks else trained
-    except TEMPLATE_ERRORS as error:
+    except SlimtuneError as error:
         told = " ".join(str(error).split())[:120]
         return [
             Finding("note", f"TEMPLATE was not compared with the GGUF's chat template, which does not render: {told}")

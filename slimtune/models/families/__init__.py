@@ -121,7 +121,7 @@ def require_template(family: Family, tokenizer: ChatTokenizer, base: str) -> Non
         end = tokenizer.end_of_turn_text
     except SlimtuneError as error:
         what = f"the chat template of '{base}' cannot be used: {error.problems[0].what}"
-        raise _refused(what, "model.base") from error
+        raise _refused(what, error.problems[0].where or "model.base") from error
     if end != family.stops[0]:
         what = f"the chat template of '{base}' ends a turn with {end}, where {family.title} have {family.stops[0]}"
         raise _refused(what, "model.base")
