@@ -164,9 +164,10 @@ def test_the_log_is_filled_in_and_its_last_heading_is_left_to_the_researcher(fin
 
 def test_a_run_that_fails_says_so_and_keeps_what_it_has(tmp_path, tiny_model, monkeypatch):
     rows = [{"input": f"第{n}条は。", "output": "abcd"[n % 4]} for n in range(8)]
-    data = tmp_path / "train.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    path = write_recipe(tmp_path, tiny_model("qwen3"), data, data, data, evaluate=None)
+    data, held_out = tmp_path / "train.jsonl", tmp_path / "dev.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows[:6]), encoding="utf-8")
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in rows[6:]), encoding="utf-8")
+    path = write_recipe(tmp_path, tiny_model("qwen3"), data, held_out, held_out, evaluate=None)
 
     # The trainer is handed one example with a label that its response mask does not have.
     build_trainer = sft.build_trainer
