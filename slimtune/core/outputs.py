@@ -6,6 +6,7 @@ begins, and once more when the output gets its name.
 """
 
 import contextlib
+import itertools
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ _EARLIER_PAGE = (
     b"""<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src""",
     b" \xc2\xb7 Slimtune</title>",
 )
+_MOST_FILES = 100_000  # of a folder that is read: the home folder, say, is not looked through
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -138,7 +140,7 @@ def require_no_input(target: Path, reads: Iterable[Path | str], option: str = ""
     for read in reads:
         place = inputs.at(read)
         try:
-            inside = (one for one in place.rglob("*") if not one.is_dir()) if place.is_dir() else ()
+            inside = itertools.islice(place.rglob("*"), _MOST_FILES) if place.is_dir() else ()
             is_input = is_same(target, place) or any(is_same(target, one) for one in inside)
         except (OSError, ValueError):  # a hub id, or what cannot be a path
             continue

@@ -3,6 +3,7 @@
 The record is written first and grows by a name before each file is written, so that a kill leaves nothing unlisted.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtune.core import files, inputs, outputs, run_record
-from slimtune.core.errors import Problem, SlimtuneError
+from slimtune.core.errors import Problem, SlimtuneError, fail
 
 FILES = "files"
 
@@ -87,7 +88,7 @@ class Results:
                 path = self.folder / name
                 if name != self.kind.record and path.is_file() and not path.is_symlink():
                     path.unlink()
-        self._record({**content, FILES: []})
+        self._record({**content, FILES: []}, replace=bool(self.content))
 
     def path(self, name: str) -> Path:
         """The path of a file to write, after the record lists it. Raises SlimtuneError if somebody else has put one there."""
@@ -119,8 +120,13 @@ class Results:
     def _listed(self) -> list[str]:
         return sorted(self.kind.written(self.content)[1:])
 
-    def _record(self, content: dict[str, Any]) -> None:
-        files.write_json(self.folder / self.kind.record, content)
+    def _record(self, content: dict[str, Any], *, replace: bool = True) -> None:
+        path = self.folder / self.kind.record
+        try:
+            files.write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n", replace=replace)
+        except FileExistsError:
+            what = "another command has begun to write into this folder"
+            raise fail(what, where=str(path), fix="wait for it to end, or name another folder") from None
         self.content = content
 
 

@@ -75,7 +75,7 @@ def test_a_name_that_somebody_else_took_is_refused(places, tmp_path, monkeypatch
     out, _ = compare(places, tmp_path / "out")
     taken = out / "judgements-second.jsonl"
     taken.write_text(FOREIGN, encoding="utf-8")
-    with pytest.raises(SlimtuneError, match=r"judgements-second\.jsonl: this name is needed"):
+    with pytest.raises(SlimtuneError, match=r"judgements-second\.jsonl: Slimtune needs this name"):
         compare(places, out, judge="http://127.0.0.1:1#m")
     assert taken.read_text("utf-8") == FOREIGN
 

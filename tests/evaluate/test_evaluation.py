@@ -221,7 +221,7 @@ def test_a_name_of_ours_that_somebody_else_took_is_refused(served, request_of, n
     served(Reader())
     folder, _ = run(request_of(max_items=2))
     (folder / name).write_text("mine", encoding="utf-8")
-    with pytest.raises(SlimtuneError, match=f"{name}: this name is needed, and Slimtune did not write"):
+    with pytest.raises(SlimtuneError, match=f"{name}: Slimtune needs this name"):
         run(request_of(max_items=2, fresh=fresh))
     assert (folder / name).read_text("utf-8") == "mine"
 
@@ -237,6 +237,20 @@ def test_a_record_of_an_earlier_version_continues(served, request_of):
     _, screen = run(request_of(max_items=20))
     assert "10 of them answered already" in " ".join(screen.split())
     assert rows(folder, "answers.jsonl") == [json.loads(line) for line in kept]
+
+
+def test_a_record_that_appears_while_the_model_is_loaded_stays(request_of, monkeypatch, tmp_path):
+    @contextlib.contextmanager
+    def opens(spec, loading):
+        (tmp_path / "results").mkdir()
+        (tmp_path / "results/evaluation.json").write_text("mine", encoding="utf-8")
+        yield Opened(Reader())
+
+    monkeypatch.setattr(opening, "open_target", opens)
+    with pytest.raises(SlimtuneError, match=r"evaluation\.json: another command has begun"):
+        run(request_of(max_items=2))
+    assert (tmp_path / "results/evaluation.json").read_text("utf-8") == "mine"
+    assert len(list((tmp_path / "results").iterdir())) == 1
 
 
 def test_another_evaluation_is_refused_before_anything_is_opened(served, request_of, monkeypatch):
