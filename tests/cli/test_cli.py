@@ -131,7 +131,7 @@ def test_no_room_for_the_export_is_said_before_anything_is_loaded(tiny_model, tm
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     path = recipe(base=str(tiny_model("qwen3")), export={"require_verdict": False})
-    with pytest.raises(SlimtuneError, match=r"the export needs .* GiB, and only 0\.0 GiB are free") as caught:
+    with pytest.raises(SlimtuneError, match=r"the run needs .* GiB, and only 0\.0 GiB are free") as caught:
         pipeline.run(recipes.load(path), Console(file=io.StringIO()))
     assert caught.value.exit_code == 2
     assert not (tmp_path / "outputs").exists()

@@ -82,9 +82,11 @@ def test_what_a_model_writes_does_not_steer_the_terminal(monkeypatch):
 
     monkeypatch.setattr(sys, "stdout", shown := Terminal())
     screen = Screen()
-    screen.piece(Piece("a\x1b]0;owned\x07\n\tb\u2028鬱\x9b"))
+    # An escape sequence that two pieces of a reply share is no less one.
+    screen.piece(Piece("a\x1b"))
+    screen.piece(Piece("]0;owned\x07\r\n\tb\u2028鬱\x9b\u202e"))
     screen.end()
-    assert shown.getvalue() == "a\\x1b]0;owned\\x07\n\tb\u2028鬱\\x9b\n"
+    assert shown.getvalue() == "a\\x1b]0;owned\\x07\n\tb\\u2028鬱\\x9b\\u202e\n"
 
 
 # ---- what comes back ------------------------------------------------------------------------------------------------
