@@ -51,6 +51,7 @@ def export(
     option, directory = ("--out", out) if out else ("the export", Path("outputs") / "exports" / name)
     read = {
         "the adapter": adapter,
+        "its run": _run_of(adapter),
         "the base model": base_model.locate(weights.base, weights.revision),
         "the data": data,
     }
@@ -104,6 +105,12 @@ def export(
     on_progress.step("Exporting")
     build.ship(shipment, directory, on_progress, more={"export.json": record})
     return directory
+
+
+def _run_of(adapter: Path) -> Path | None:
+    """The folder of the run that has the adapter, or the checkpoint; None for one of its own."""
+    near = adapter.resolve().parents[:2]
+    return next((folder for folder in near if (folder / "manifest.json").is_file()), None)
 
 
 def _held_out(data: str | None, system: str | None) -> list[Item]:

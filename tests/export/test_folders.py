@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -148,6 +149,15 @@ def test_places_that_would_cost_somebody_a_file_are_refused_before_anything_is_a
         assert told.code == 2 and what in told.stderr and "defect" not in told.stderr
     else:
         assert what in refused(adapter, tmp_path / out, merged and tmp_path / merged)
+
+
+def test_a_runs_adapter_is_not_exported_into_the_run(adapter, tmp_path):
+    run = tmp_path / "run"
+    fill(run, {"manifest.json": "{}"})
+    for place in ("adapter", "checkpoints/checkpoint-4"):
+        adapter = shutil.copytree(adapter, run / place)
+        assert "the output lies in its run" in refused(adapter, run / "mine")
+        assert "the output is its run" in refused(adapter, tmp_path / "exp", merged=run)
 
 
 @pytest.fixture
