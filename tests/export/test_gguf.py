@@ -150,7 +150,7 @@ def test_architectures_that_could_bring_their_own_code(build_base, tmp_path):
     config = json.loads((model / "config.json").read_text()) | {"architectures": ["SomethingForCausalLM"]}
     (model / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        SlimtuneError, match=r"SomethingForCausalLM.*cannot be exported as GGUF; known: Qwen2ForCausalLM"
+        SlimtuneError, match=r"SomethingForCausalLM.*cannot be exported as GGUF\s+→ use a base of one of these: Qwen2"
     ):
         convert(model, tmp_path / "x.gguf", outtype="f16", name="x")
 
