@@ -57,7 +57,7 @@ def guarded() -> Iterator[None]:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
     earlier = sys.stdin, sys.stdout, sys.stderr
     with open(os.devnull, "r+", encoding="utf-8") as nothing:  # noqa: PTH123 — no user's file
         output, errors = _Guarded(sys.stdout or nothing, tells=True), _Guarded(sys.stderr or nothing, tells=False)

@@ -90,7 +90,7 @@ def test_a_stream_that_was_closed_lends_its_number_to_no_file(tmp_path):
     code = (
         "import os, sys; from slimtune.core import streams\nwith streams.guarded(), open(sys.argv[1], 'w') as file:\n"
     )
-    code += "    os.write(1, b'of a library'); print('lost'); sys.exit(file.fileno())"
+    code += "    os.write(1, b'of a library'); print('lost'); os.system('echo of a child'); sys.exit(file.fileno())"
     line = f'{sys.executable} -c "$0" {tmp_path}/file >&- <&-'
     done = subprocess.run(["bash", "-c", line, code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode > 2, done.stderr

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, sent for real."""
+"""Ctrl-C, SIGTERM and SIGHUP, sent for real; an output that is lost."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from support.paths import ROOT
 
+from slimtune.core.streams import OutputLost
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation, Message
 from slimtune.train.safeguards.interrupts import STOPPING, Interrupts
@@ -24,6 +25,7 @@ def handlers():
     earlier = {number: signal.getsignal(number) for number in STOPPING}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in earlier.items():
         signal.signal(number, handler)
@@ -67,7 +69,7 @@ except KeyboardInterrupt:
 assert not {"torch", "transformers"} & set(sys.modules)
 sys.exit(interrupts.exit_code)
 """
-INT, TERM = str(int(signal.SIGINT)), str(int(signal.SIGTERM))
+INT, TERM, HUP = (str(int(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,8 @@ INT, TERM = str(int(signal.SIGINT)), str(int(signal.SIGTERM))
         (["step", INT, TERM], 143, [STOPPING[signal.SIGINT]]),
         (["loading", INT], 130, ["quit 0"]),
         (["loading", TERM], 143, []),
+        (["step", HUP], 129, [STOPPING[signal.SIGHUP], "saved 3", "ended 3"]),
+        (["loading", HUP], 129, []),
         (["export", INT], 130, ["quit 5"]),
     ],
 )
@@ -273,3 +277,33 @@ def test_a_second_signal_leaves_training_in_the_middle_of_the_step(trainer):
     assert trainer.state.global_step == 2
     assert same(adapter(trainer.model), kept[2])
     assert (trainer.args.load_best_model_at_end, trainer.args.save_total_limit) == (True, 1)
+
+
+def lost():
+    return OutputLost(BrokenPipeError(32, "Broken pipe"))
+
+
+def test_a_lost_output_waits_for_the_step_while_training_and_is_raised_at_once_otherwise():
+    interrupts = Interrupts(print)
+    with pytest.raises(OutputLost):
+        interrupts.output_lost(lost())
+    interrupts = Interrupts(print)
+    args = SimpleNamespace(load_best_model_at_end=True, save_total_limit=1)
+    state, control = SimpleNamespace(global_step=3), SimpleNamespace(should_training_stop=False, should_save=False)
+    with interrupts.training():
+        interrupts.output_lost(lost())
+        interrupts.stop_if_asked(args, state, control)
+    assert control.should_training_stop and control.should_save
+    with pytest.raises(OutputLost) as ended:
+        interrupts.end_if_asked()
+    assert ended.value.code == 141
+
+
+def test_after_a_signal_a_lost_output_changes_nothing():
+    with Interrupts(lambda line: None) as interrupts:
+        with interrupts.training():
+            send(signal.SIGHUP)
+        interrupts.output_lost(lost())
+        with pytest.raises(SystemExit) as ended:
+            interrupts.end_if_asked()
+    assert ended.value.code == 129
