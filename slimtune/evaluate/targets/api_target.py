@@ -27,7 +27,7 @@ _TOP_LOGPROBS = (20, 5)
 """The most that OpenAI, vLLM and Ollama tell of a token, and the most that stricter servers do."""
 _REFUSED, _NO_ACCESS, _NOT_FOUND = (400, 422), (401, 403), 404
 _VERSION = re.compile(r"v\d\w*")
-_SHOWN_MODELS = 10
+_SHOWN_MODELS, _SHOWN_CHARACTERS = 10, 200
 
 
 # What of a response is used; servers send more.
@@ -118,12 +118,13 @@ def base_url(url: str) -> str:
     shown = re.sub(r"//[^/]*@", "//…@", url)
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+        host = parsed.host  # reads the name, which may be no valid one in another alphabet
+    except (httpx.InvalidURL, ValueError) as error:
         raise fail(f"not a valid URL: {error}", where=shown, fix=example) from error
     if parsed.userinfo:
         what = "the URL contains a user name or password, which would appear in records and logs"
         raise fail(what, where=shown, fix="set the environment variable SLIMTUNE_API_KEY instead")
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query:
+    if parsed.scheme not in ("http", "https") or not host or parsed.query:
         raise fail("only plain http and https addresses are supported", where=shown, fix=example)
     path = parsed.path.rstrip("/").removesuffix("/chat/completions")
     if not any(_VERSION.fullmatch(part) for part in path.split("/")):
@@ -278,7 +279,8 @@ def _model_names(server: JsonServer) -> list[str]:
             raise fail(f"the server is not reachable: {error}", where=server.url, fix=fix) from error
         return []
     models = listed.get("data") if isinstance(listed, dict) else None
-    return [str(entry["id"]) for entry in models or [] if isinstance(entry, dict) and entry.get("id")]
+    entries = models if isinstance(models, list) else []
+    return [str(entry["id"])[:_SHOWN_CHARACTERS] for entry in entries if isinstance(entry, dict) and entry.get("id")]
 
 
 def _cannot_open(server: JsonServer, model: str, known: Sequence[str], error: NoAnswerError) -> SlimtuneError:

@@ -4,14 +4,19 @@ import email.utils
 import ipaddress
 import json
 import random
+import re
 import threading
 import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from slimtune.core import inputs
 from slimtune.core.errors import fail
 from slimtune.core.redaction import keep_secret, redact, without_keys
 
@@ -23,10 +28,18 @@ LONGEST_WAIT_SECONDS = 60.0
 """However long a server's Retry-After asks for."""
 
 _CONNECT_SECONDS = 10.0
+_GRACE_SECONDS = 1.0
+MOST_BYTES = 32 * 2**20
+"""Of an answer, unpacked: 2,048 tokens with 20 log-probabilities each have about 4 MB."""
+_LOOKED_AT = 2**16
+_PLAIN = {"Accept-Encoding": "identity"}
+_ANY_HEADER = 32 + zlib.MAX_WBITS  # gzip's or zlib's
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _QUOTED = 300
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
+_Got = TypeVar("_Got")
 
 
 @dataclass(eq=False)
@@ -62,7 +75,7 @@ class JsonServer:
         self._closed = threading.Event()
         try:
             self._http = httpx.Client(
-                headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+                headers=_PLAIN | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
                 timeout=httpx.Timeout(timeout_seconds, connect=min(_CONNECT_SECONDS, timeout_seconds)),
                 trust_env=not is_loopback(url),
             )
@@ -100,7 +113,7 @@ class JsonServer:
 
     def _attempt(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         try:
-            response = self._http.request(method, self.url + path, json=body)
+            response, content = self._in_time(lambda: self._exchange(method, path, body))
         except httpx.TimeoutException as error:
             gone = isinstance(error, httpx.ConnectTimeout)
             raise NoAnswerError(f"no answer within {self._timeout:g} s", gone=gone, passing=gone) from error
@@ -109,15 +122,11 @@ class JsonServer:
             gone = isinstance(error, httpx.ConnectError)
             raise NoAnswerError(reason, gone=gone, passing=isinstance(error, httpx.TransportError)) from error
         status = response.status_code
-        try:
-            text = response.content.decode(json.detect_encoding(response.content))
-            answer = json.loads(without_keys(text))  # some servers repeat what they were sent
-        except (ValueError, RecursionError):
-            answer = None
+        answer = _value(content)
         failed = isinstance(answer, dict) and answer.get("error")  # proxies report errors of others with 200
         if status == httpx.codes.OK and answer is not None and not failed:
             return answer
-        said = _message(answer) or response.text
+        said = _message(answer) or content[:_LOOKED_AT].decode(errors="replace")
         if response.is_redirect:
             said = f"it redirects to {response.headers.get('location', 'another address')}"
         elif status == httpx.codes.OK and answer is None:
@@ -128,6 +137,45 @@ class JsonServer:
             passing=status in _PASSING,
             retry_after=_seconds(response.headers.get("retry-after")),
         )
+
+    def _in_time(self, exchange: Callable[[], _Got]) -> _Got:
+        """What an exchange comes to. Raises httpx.ReadTimeout where all of it takes too long, however often bytes come.
+
+        httpx limits the wait for the next bytes alone. A thread that is waiting for them cannot be ended: it is left.
+        """
+        future: Future[_Got] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(exchange())
+            except (httpx.HTTPError, httpx.StreamError, NoAnswerError, OSError, ValueError, RuntimeError) as error:
+                future.set_exception(error)
+
+        threading.Thread(target=work, name="request", daemon=True).start()
+        try:
+            return future.result(self._timeout + _GRACE_SECONDS)
+        except TimeoutError:
+            raise httpx.ReadTimeout("its answer does not end") from None
+
+    def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[httpx.Response, bytes]:
+        """A response and its body, of no more than MOST_BYTES. Raises NoAnswerError for a larger one."""
+        until = time.monotonic() + self._timeout
+        with self._http.stream(method, self.url + path, json=body) as response:
+            coding = response.headers.get("content-encoding", "identity").strip().lower()
+            inflate = zlib.decompressobj(_ANY_HEADER) if coding in ("gzip", "x-gzip", "deflate") else None
+            if inflate is None and coding not in ("", "identity"):
+                raise NoAnswerError(f"its answer is packed as {coding[:40]!r}, unasked", response.status_code)
+            content = bytearray()
+            for chunk in response.iter_raw():
+                try:
+                    content += inflate.decompress(chunk, MOST_BYTES + 1 - len(content)) if inflate else chunk
+                except zlib.error as error:
+                    raise NoAnswerError(f"its answer is not {coding}: {error}", response.status_code) from error
+                if len(content) > MOST_BYTES:
+                    raise NoAnswerError(f"its answer has more than {MOST_BYTES:,} bytes", response.status_code)
+                if time.monotonic() > until:
+                    raise httpx.ReadTimeout("its answer does not end")
+            return response, bytes(content)
 
     def _clean(self, text: str) -> str:
         """In one line, not too long, without keys, however short this server's is."""
@@ -155,6 +203,19 @@ def is_loopback(url: str) -> bool:
     except ValueError:
         return False
     return address.is_loopback or address.is_unspecified
+
+
+def _value(content: bytes) -> Any:
+    """The JSON value of a body; None where it is none. Half characters become U+FFFD: no file could hold them."""
+    try:
+        text = without_keys(content.decode(json.detect_encoding(content)))  # some servers repeat what they were sent
+        inputs.require_shallow(text)
+        value = json.loads(text)
+        if "\\ud" in text.lower() and _HALF_CHARACTER.search(plain := json.dumps(value, ensure_ascii=False)):
+            value = json.loads(_HALF_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", plain))
+    except inputs.FAULTS:
+        return None
+    return value
 
 
 def _message(answer: Any) -> str:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from slimtune.evaluate.targets.target import Letters, spellings, spells
 
 _Given = TypeVar("_Given")
 _Got = TypeVar("_Got")
 
+_HIGHEST_LOGPROB = 0.01
+"""Of a probability of 1, and what rounding adds; NaN is not below it either."""
 # Servers compute in fp32: what they round to 0, and report as -inf, -9999 or so, is below its smallest number.
 _SMALLEST_LOGPROB = math.log(2.0**-149)
 
@@ -35,7 +37,7 @@ class Told(BaseModel):
     """A token that may come next. logprob: natural logarithm. id: in the model's vocabulary, where told."""
 
     token: str
-    logprob: float
+    logprob: float = Field(le=_HIGHEST_LOGPROB)
     id: int | None = None
 
 
