@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument
 
-from slimtune.core.console import echo
+from slimtune.core.console import echo, stderr
 
 
 def report(run: Annotated[Path, Argument(help="A run folder, e.g. outputs/direct/latest.")]) -> None:
@@ -21,5 +21,7 @@ def report(run: Annotated[Path, Argument(help="A run folder, e.g. outputs/direct
         with found:
             written.require_own(run)
     found.require_none()
+    for text in reports.unreadable_files(run):
+        stderr().warn(text)
     experiment_log.write(run)
     echo(f"Report: {reports.write(run)}")

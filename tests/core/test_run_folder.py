@@ -180,3 +180,9 @@ def test_a_report_is_written_again_and_keeps_the_notes(run):
     assert slimtune("report", run).code == 0
     assert "次は学習率を下げる。" in log.read_text(encoding="utf-8")
     assert (run / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_a_report_says_which_files_it_could_not_read(run):
+    (run / "eval/verdict.json").write_bytes(b'{"verdict": "bet')
+    outcome = slimtune("report", run)
+    assert outcome.code == 0 and "warning: eval/verdict.json: not valid JSON" in outcome.stderr

@@ -40,6 +40,14 @@ def require_own(run_dir: Path) -> None:
     raise fail("Slimtune did not write this, so it is not replaced", where=str(path), fix=outputs.MOVE_IT)
 
 
+def unreadable_files(run_dir: Path) -> list[str]:
+    """What is wrong with the files that the page shows, a line each; the page says it too."""
+    found: list[str] = []
+    for name in _FILES:
+        (lines if name.endswith(".jsonl") else mapping)(run_dir, name, unreadable=found)
+    return found
+
+
 def render(run_dir: Path) -> str:
     """The report as HTML. Files that are missing or cannot be read leave a remark where their content would be."""
     return run_folder.forgiving(partial(_page, run_dir), _FILES)
