@@ -17,7 +17,7 @@ OLLAMA_DEFAULTS: dict[str, float] = {
     "top_k": 40,
     "top_p": 0.9,
     "min_p": 0.0,
-    "repeat_penalty": 1.1,
+    "repeat_penalty": 1.0,
     "repeat_last_n": 64,
 }
 """What Ollama samples with where a Modelfile says nothing (DefaultOptions in api/types.go of github.com/ollama/ollama)."""

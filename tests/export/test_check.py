@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,60 @@ def test_a_split_model_needs_all_of_its_files(tmp_path):
         read_whole(first)
     with pytest.raises(SlimtuneError, match="its name does not say so"):
         read_whole(first.rename(tmp_path / "law.gguf"))
+
+
+# ---- Modelfile: what Ollama refuses ----
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ if .System }}x", "{{ .Prompt", "{{ }}", "{{ end }}", "x{{ else }}", "{{ if }}x{{ end }}", "{{ foo .Prompt }}",
+     "{{ if .System }}a{{ else }}b{{ else }}c{{ end }}", "{{" * 20_000],
+)  # fmt: skip
+def test_a_template_that_ollama_refuses_is_an_error(template, tmp_path):
+    gguf(tmp_path / "law.gguf")
+    started = time.process_time()
+    only(modelfile(tmp_path, template=template), "error", "Ollama refuses TEMPLATE: it has ")
+    assert time.process_time() - started < 3
+
+
+def test_a_template_that_loops_beyond_reason_is_not_compared(tmp_path):
+    gguf(tmp_path / "law.gguf")
+    template = "{{ range $.Messages }}" * 30 + "x" + "{{ end }}" * 30
+    assert "loops beyond reason" in render(check_file(modelfile(tmp_path, template=template)))
+
+
+@pytest.mark.parametrize("name", ["bad name", "a//b", "/a", "a:", ":b", "a/b/c/d", "é", "-a", "a" * 81, "a:b:c"])
+def test_a_name_that_no_model_can_have_is_an_error(name, tmp_path):
+    path = modelfile(tmp_path, start=f"FROM {name}")
+    assert any(one.level == "error" and name[:80] in one.what for one in check_file(path)), render(check_file(path))
+
+
+@pytest.mark.parametrize(
+    "name", ["llama3", "qwen3:0.6b", "me/law-direct:latest", "localhost:5000/me/law:q4_K_M", "_a.b"]
+)
+def test_a_name_that_a_model_can_have_is_none(name, tmp_path):
+    assert not [one for one in check_file(modelfile(tmp_path, start=f"FROM {name}")) if one.level == "error"]
+
+
+def test_a_model_is_not_its_own_draft(tmp_path):
+    gguf(tmp_path / "law.gguf")
+    only(modelfile(tmp_path, rest="DRAFT ./law.gguf"), "error", "a model cannot be its own draft")
+
+
+def test_a_folder_is_taken_as_its_modelfile(tmp_path):
+    gguf(tmp_path / "law.gguf")
+    assert check_file(modelfile(tmp_path)) == check_file(tmp_path)
+    with pytest.raises(SlimtuneError, match="this is a folder without a Modelfile"):
+        check_file(tmp_path.parent)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"\0" * 99, b"\xff\xfe", b"\xff" * 999, bytes(range(256)) * 9, b"FROM " + b"x" * 99_999]
+)
+def test_a_modelfile_of_any_bytes_is_a_finding(raw, tmp_path):
+    (tmp_path / "Modelfile").write_bytes(raw)
+    assert any(one.level == "error" for one in check_file(tmp_path / "Modelfile"))
 
 
 # ---- Modelfile ------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.findings import Finding, Level, worst_first
 from slimtune.export.check.check_gguf import FILE_TYPES, check_gguf, context_length, eos_text
 from slimtune.export.check.check_template import compare_templates
+from slimtune.export.modelfile import go_template
 from slimtune.export.modelfile import modelfile_reader as reader
 from slimtune.models import families
 from slimtune.models.gguf_header import Gguf, read_gguf, read_whole
@@ -22,7 +23,8 @@ _LARGEST_MODELFILE = 4 * 2**20
 DEFAULT_CONTEXT = 4096
 # What Ollama samples with where nothing is said (DefaultOptions in api/types.go of github.com/ollama/ollama).
 _DEFAULTS = {"temperature": "0.8", "top_p": "0.9", "top_k": "40"}
-_DEFAULT_REPEAT_PENALTY = "1.1"
+_NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _WRITTEN_CONTROL = r"<\|[^|<>\s]{1,40}\|>"
 _HUB = re.compile(r"(?:https?://)?(?:hf\.co|huggingface\.co)/", re.IGNORECASE)
 _THINKING_FIELD = re.compile(r"\{\{[^}]*\.(?:Think|Thinking|IsThinkSet|ThinkLevel)\b")
@@ -48,6 +50,11 @@ def check_file(path: Path, *, deep: bool = False) -> list[Finding]:
 
     Raises SlimtuneError where there is no such file, or it is neither.
     """
+    if path.is_dir():
+        if not (path / "Modelfile").is_file():
+            fix = "name a Modelfile or a .gguf, such as outputs/NAME/latest/export/Modelfile"
+            raise fail("this is a folder without a Modelfile", where=str(path), fix=fix)
+        path = path / "Modelfile"
     with inputs.opened(path) as file:
         begins, length = file.read(4), os.fstat(file.fileno()).st_size
     if begins == b"GGUF" or path.suffix == ".gguf":
@@ -76,7 +83,7 @@ def check_modelfile(path: Path, *, deep: bool = False) -> list[Finding]:
         except SlimtuneError:
             gguf = None  # check_gguf has said why
     one = _Checked(path, read, model, gguf)
-    parts = (_refused, _dropped, _from, _adapters, _templates, _stops, _context, _sampling, _texts, _renderer)
+    parts = (_refused, _dropped, _from, _draft, _adapters, _templates, _stops, _context, _sampling, _texts, _renderer)
     return [*(finding for part in parts for finding in part(one)), *of_gguf]
 
 
@@ -119,6 +126,9 @@ def _from(one: _Checked) -> Iterator[Finding]:
     elif one.model is None and _like_a_path(name):
         what = f"{name} does not exist: Ollama takes it for the name of a model and finds none"
         yield one.at("error", "from", what, "put the file beside the Modelfile, and write FROM ./FILE.gguf")
+    elif one.model is None and not _valid_name(name):
+        what = f"{name[:80]!r} is neither a file here nor a name that a model of Ollama can have"
+        yield one.at("error", "from", what, "name a GGUF beside the Modelfile: FROM ./model.gguf")
     elif one.model is None:
         what = f"{name} is an Ollama model: it supplies what this file leaves out, and was not checked"
         yield one.at("note", "from", what)
@@ -131,6 +141,22 @@ def _from(one: _Checked) -> Iterator[Finding]:
     elif ".." in name.replace("\\", "/").split("/"):
         what = f"{name} is outside the Modelfile's folder"
         yield one.at("warning", "from", what, "put the file beside the Modelfile")
+
+
+def _valid_name(name: str) -> bool:
+    """Whether Ollama takes it for a model's name: [[HOST/]NAMESPACE/]MODEL[:TAG] (types/model/name.go)."""
+    parts = re.sub(r"^https?://", "", name).split("/")
+    model, tagged, tag = parts[-1].partition(":")
+    plain = [model, *([tag] if tagged else []), *parts[-2:-1]]
+    return len(parts) <= 3 and all(map(_NAME_PART.fullmatch, plain)) and all(map(_HOST.fullmatch, parts[:-2]))
+
+
+def _draft(one: _Checked) -> Iterator[Finding]:
+    """A draft model guesses what the model says next; it is a smaller one."""
+    for instruction in one.read.instructions:
+        if instruction.name == "draft" and instruction.value in one.read.models:
+            what = "DRAFT names the model of FROM: a model cannot be its own draft"
+            yield Finding("error", what, "name a smaller model, or leave DRAFT out", f"{one.path}:{instruction.line}")
 
 
 def _adapters(one: _Checked) -> Iterator[Finding]:
@@ -177,6 +203,11 @@ def _templates(one: _Checked) -> Iterator[Finding]:
         yield from _no_template(one, jinja)
         return
     assert template is not None
+    try:
+        go_template.require_valid(template)
+    except go_template.Invalid as reason:
+        yield one.at("error", "template", f"Ollama refuses TEMPLATE: it has {reason}", "correct it")
+        return
     if _THINKING_FIELD.search(template):
         what = "TEMPLATE can think, so Ollama thinks by default; a model trained without thinking then answers nonsense"
         yield one.at("warning", "template", what, "if it was trained without thinking, remove it from TEMPLATE")
@@ -244,7 +275,7 @@ def _sampling(one: _Checked) -> Iterator[Finding]:
         yield one.at("warning", "parameter", what, "PARAMETER temperature 0, or 0.6 for reasoning", key="temperature")
     penalty = _number(one, "repeat_penalty")
     if penalty is None and one.gguf is not None:
-        ollamas = f"Ollama uses {_DEFAULT_REPEAT_PENALTY}, which suppresses words of the question"
+        ollamas = "newer versions of Ollama use 1.0, older ones 1.1, which suppresses words of the question"
         yield one.at("warning", "from", f"repeat_penalty is not set: {ollamas}", "PARAMETER repeat_penalty 1.0")
     elif penalty is not None and penalty != 1:
         what = f"repeat_penalty {penalty:g} suppresses words of the question, unlike evaluation"

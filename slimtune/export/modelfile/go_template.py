@@ -34,11 +34,43 @@ _FUNCTIONS: dict[str, tuple[int, float]] = {
 }  # fmt: skip
 # What a message has besides role and content; in a conversation without tools, pictures and thoughts it is empty.
 _EMPTY_OF_A_MESSAGE = {"Thinking": "", "Images": (), "ToolCalls": (), "ToolName": "", "ToolCallID": ""}
-_MAX_DEPTH = 50
+# What Go and Ollama know besides, and is not interpreted here (template/template.go of github.com/ollama/ollama).
+_OTHER_WORDS = frozenset(
+    [
+        "break",
+        "continue",
+        "define",
+        "template",
+        "block",
+        "with",
+        "nil",
+        "index",
+        "print",
+        "printf",
+        "println",
+        "html",
+        "js",
+        "urlquery",
+        "call",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "json",
+        "currentDate",
+        "yesterday",
+        "toTypeScriptType",
+    ]
+)
+_MAX_DEPTH, _MOST_STEPS, _MOST_CHARACTERS, _MOST_OF_AN_ACTION = 50, 10_000, 2**24, 10_000
 
 
 class NotUnderstood(Exception):
     """The template uses what is not interpreted here; the text says what, to follow "because it uses"."""
+
+
+class Invalid(NotUnderstood):
+    """What Go's own parser refuses, and with it `ollama create`."""
 
 
 @dataclass(slots=True)
@@ -129,6 +161,8 @@ def _parse(template: str) -> list[_Node]:
         tokens = list(_tokens(value))
         word = tokens[0][1] if tokens[0][0] == "word" else ""
         if word in ("if", "range"):
+            if len(tokens) == 1:
+                raise Invalid(f"{word} without a value")
             node = _range(tokens[1:]) if word == "range" else _Node("if", expression=tokens[1:])
             current.append(node)
             stack.append((node, current))
@@ -138,7 +172,7 @@ def _parse(template: str) -> list[_Node]:
         elif word == "else" and stack:
             node = stack[-1][0]
             if current is not node.body:
-                raise NotUnderstood("a second else")
+                raise Invalid("a second else")
             current = node.other
             if len(tokens) > 1:
                 if tokens[1] != ("word", "if"):
@@ -150,12 +184,14 @@ def _parse(template: str) -> list[_Node]:
                 current = following.body
         elif word == "end" and stack and len(tokens) == 1:
             current = stack.pop()[1]
+        elif word in ("else", "end"):
+            raise Invalid(f"{{{{ {value[:20]} }}}} without a block that it belongs to")
         elif word and word not in (*_FUNCTIONS, "true", "false"):
-            raise NotUnderstood(f"'{word}'")
+            raise NotUnderstood(f"'{word}'") if word in _OTHER_WORDS else Invalid(f"the unknown function '{word[:40]}'")
         else:
             current.append(_action(tokens))
     if stack:
-        raise NotUnderstood("a block that is not ended, which Ollama refuses")
+        raise Invalid("a block that is not ended")
     return top
 
 
@@ -163,10 +199,11 @@ def _pieces(template: str) -> Iterator[tuple[str, str]]:
     """("text", …) and ("action", what stands between the braces), with the trim markers done and comments left out."""
     position, trim = 0, False
     while position < len(template):
-        found = _ACTION.search(template, position)
+        begins = template.find("{{", position)
+        found = _ACTION.match(template, begins) if begins >= 0 else None
+        if begins >= 0 and found is None:
+            raise Invalid("braces that are not closed")
         text = template[position : found.start() if found else len(template)]
-        if "{{" in text:
-            raise NotUnderstood("braces that are not closed, which Ollama refuses")
         text = text.lstrip(_SPACE) if trim else text
         if found and found["left"]:
             text = text.rstrip(_SPACE)
@@ -176,7 +213,9 @@ def _pieces(template: str) -> Iterator[tuple[str, str]]:
             return
         body = found["body"].strip(_SPACE)
         if not body:
-            raise NotUnderstood("empty braces, which Ollama refuses")
+            raise Invalid("empty braces")
+        if len(body) > _MOST_OF_AN_ACTION:
+            raise NotUnderstood(f"more than {_MOST_OF_AN_ACTION:,} characters within braces")
         if not body.startswith("/*"):
             yield "action", body
         position, trim = found.end(), bool(found["right"])
@@ -215,7 +254,22 @@ def _action(tokens: list[tuple[str, str]]) -> _Node:
 
 
 def _run(nodes: Sequence[_Node], values: Mapping[str, Any]) -> str:
-    return "".join(_executed(nodes, values, ChainMap({"$": values})))
+    written, size = list[str](), 0
+    for text in _executed(nodes, values, ChainMap({"$": values})):
+        size += len(text)
+        written.append(text)
+        if len(written) > _MOST_STEPS or size > _MOST_CHARACTERS:
+            raise NotUnderstood("loops beyond reason")
+    return "".join(written)
+
+
+def require_valid(template: str) -> None:
+    """Raise Invalid where Go's parser would refuse the template. What is not understood here passes."""
+    try:
+        _parse(template)
+    except NotUnderstood as reason:
+        if isinstance(reason, Invalid):
+            raise
 
 
 def _executed(nodes: Sequence[_Node], dot: Any, scopes: ChainMap[str, Any]) -> Iterator[str]:
@@ -223,6 +277,7 @@ def _executed(nodes: Sequence[_Node], dot: Any, scopes: ChainMap[str, Any]) -> I
         if node.kind == "text":
             yield node.text
             continue
+        yield ""  # a step, for whoever counts them
         value = _evaluated(node.expression, dot, scopes)
         if node.kind == "print":
             yield _printed(value)
