@@ -1,6 +1,7 @@
 """An OpenAI-compatible server as a target: llama.cpp's own, and one that does everything that servers do wrong."""
 
 import itertools
+import json
 import math
 import time
 
@@ -356,3 +357,12 @@ def test_a_key_that_a_reply_repeats_is_cut_out(key):
         ((reply,),) = target.generate([ask()], Sampling(4))
         target.close()
     assert reply.text == "you sent …, I think"
+
+
+def test_a_key_that_a_server_spells_in_its_own_way_is_cut_out():
+    body = json.dumps(chat("the key is my/own-key").body).replace("my/own-key", r"my\/own\u002dkey")
+    with ApiServer(lambda _: Answer(body)) as server:
+        target = open_api(server.url, "m", api_key="my/own-key")
+        ((reply,),) = target.generate([ask()], Sampling(4))
+        target.close()
+    assert reply.text == "the key is …"

@@ -208,14 +208,13 @@ def is_loopback(url: str) -> bool:
 def _value(content: bytes) -> Any:
     """The JSON value of a body; None where it is none. Half characters become U+FFFD: no file could hold them."""
     try:
-        text = without_keys(content.decode(json.detect_encoding(content)))  # some servers repeat what they were sent
+        text = content.decode(json.detect_encoding(content))
         inputs.require_shallow(text)
-        value = json.loads(text)
-        if "\\ud" in text.lower() and _HALF_CHARACTER.search(plain := json.dumps(value, ensure_ascii=False)):
-            value = json.loads(_HALF_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", plain))
+        # Some servers repeat what they were sent, with escapes of their own, which reading and writing undoes.
+        plain = without_keys(json.dumps(json.loads(text), ensure_ascii=False))
+        return json.loads(_HALF_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", plain))
     except inputs.FAULTS:
         return None
-    return value
 
 
 def _message(answer: Any) -> str:
