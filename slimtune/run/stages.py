@@ -174,6 +174,10 @@ def ended(record: RunRecord, error: BaseException, console: Console) -> None:
     why = "stopped by a signal" if status == "interrupted" else str(error) or type(error).__name__
     if isinstance(error, OutputLost):
         why, console = str(error), consoles.stderr()
+        if (
+            error.closed
+        ):  # of which the command line says nothing: most commands have then done what they were wanted for
+            console.warn(f"the run has stopped, since {why}")
     command = resume.command(as_list(record.manifest.get("command")))
     lost: list[OutputLost] = []
     with losing_output(lost.append):
