@@ -1,5 +1,7 @@
 """A trained adapter among other people's files: an ensemble, an evaluation and an export write what was named, and no more."""
 
+import shutil
+
 import pytest
 from support.command_line import run
 from support.paths import ROOT
@@ -12,6 +14,10 @@ def test_what_a_model_gives_is_written_where_it_was_named(good, tmp_path, monkey
     trained, _ = good
     monkeypatch.chdir(ROOT)  # the run's recipe names its data from here
     plant(tmp_path)
+    shutil.rmtree(
+        tmp_path / "exp.unverified"
+    )  # somebody's folder there is refused: an export that fails needs the name
+    shutil.rmtree(tmp_path / "mm.unverified")
     checkpoint = max((trained / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     before, of_run = tree(tmp_path), tree(trained)
     commands = {

@@ -178,10 +178,10 @@ def full_disk(folder: Path, *, holding: Path | None = None) -> Iterator[bool]:
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder], check=False, capture_output=True
     )
-    if holding is not None:
-        shutil.move(holding, folder)
     if mounted.returncode == 0:
         try:
+            if holding is not None:
+                shutil.move(holding, folder)
             with (folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
                 while file.write(bytes(2**16)):
                     pass
@@ -191,6 +191,8 @@ def full_disk(folder: Path, *, holding: Path | None = None) -> Iterator[bool]:
         return
     import resource
 
+    if holding is not None:
+        shutil.move(holding, folder)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
     try:
