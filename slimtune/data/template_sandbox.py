@@ -28,6 +28,7 @@ from slimtune.core.inputs import reason
 SECONDS = 5.0
 """Of the processor, for one rendering."""
 _STEPS = 1_000_000
+_OWN = "use the base's own chat template, unchanged"
 _TEMPLATE_CHARACTERS = 2**20
 _CHARACTERS, _ALL_CHARACTERS = 2**24, 2**28
 """Of one text, and of all texts that a rendering puts together."""
@@ -338,7 +339,7 @@ def render(template: str, **values: Any) -> str:
     try:
         return unwrapped(template, **values)
     except FAULTS as error:
-        raise fail(f"the chat template does not render: {reason(error)}") from error
+        raise fail(f"the chat template does not render: {reason(error)}", fix=_OWN) from error
 
 
 def require_bounded(template: str, where: str) -> None:
@@ -350,7 +351,7 @@ def require_bounded(template: str, where: str) -> None:
         unwrapped(template, messages=[{"role": "user", "content": "a"}], add_generation_prompt=True)
     except TooMuch as error:
         what = f"the chat template cannot be used: {error}"
-        raise fail(what, where=where, fix="use the chat template that belongs to the model") from error
+        raise fail(what, where=where, fix=_OWN) from error
     except FAULTS:
         return
 

@@ -319,6 +319,7 @@ def test_a_good_modelfile_gives_notes_alone(tmp_path):
         ({"rest": "RENDERER qwen3.5\nREQUIRES 0.17.6"}, "warning", "RENDERER without PARSER", 14),
         ({"rest": "PARAMETER mirostat 1"}, "warning", "mirostat has no effect", 14),
         ({"rest": "PARAMETER tempreature 1"}, "error", "tempreature is not known", 14),
+        ({"rest": f"PARAMETER seed {'9' * 5000}"}, "error", "PARAMETER seed must be a whole number", 14),
         ({"rest": "PARAMETER top_k 20"}, "warning", "top_k is set 2 times", 14),
         ({"rest": "ADAPTER ./no.gguf"}, "error", "no.gguf does not exist", 14),
         ({"rest": "ADAPTER ./Modelfile"}, "error", "is not a GGUF", 14),

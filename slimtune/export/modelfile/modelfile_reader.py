@@ -28,7 +28,7 @@ _PARAMETERS = (
     (
         ("num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict",
          "seed", "top_k", "repeat_last_n"),
-        re.compile(r"[+-]?[0-9]+"), "a whole number",
+        re.compile(r"[+-]?[0-9]{1,18}"), "a whole number",
     ),
     (
         ("temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"),
@@ -220,7 +220,7 @@ def _bad_parameter(name: str, value: str) -> str:
         return ""
     for names, form, what in _PARAMETERS:
         if name in names:
-            return "" if form.fullmatch(value) else f"PARAMETER {name} must be {what}, not {value!r}"
+            return "" if form.fullmatch(value) else f"PARAMETER {name} must be {what}, not {value[:60]!r}"
     if not name:
         return "PARAMETER must be followed by one space and the parameter's name"
     return f"PARAMETER {name} is not known to Ollama"
