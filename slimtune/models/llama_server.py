@@ -266,12 +266,15 @@ def _serve() -> None:
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.use_jinja = True
     params.warmup = False
-    params.verbosity = -1
+    params.verbosity = 1  # errors alone
     params.ui = False
     params.cache_ram_mib = 0  # slots keep their own prompt; copies of past ones would fill the memory
     params.port = 0  # any free one, on the loopback interface
     params.api_keys = [settings["key"]]
-    server = xllamacpp.Server(params)
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:  # what is wrong with the file, llama.cpp has printed
+        sys.exit(str(error))
     print(server.listening_address, file=result, flush=True)
     sys.stdin.read()  # until the other process closes it, or is no more
     os._exit(0)  # its threads do not always end

@@ -1,10 +1,12 @@
 """Golden prompts of runs that judge free replies, and of models whose chat template takes no system prompt."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
 
+from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Message
 from slimtune.evaluate.kinds.kind import Item
@@ -60,3 +62,30 @@ def test_what_a_chat_template_refuses_is_not_made_up(tokenizer, tmp_path):
     assert len(made) == golden.PARITY_ITEMS
     assert {message.role for item in made for message in item.prompt} == {"user", "assistant"}
     assert {item.prompt[0].role for item in golden.made_up(tokenizer, 256)} == {"system", "user"}
+
+
+def test_lines_that_are_no_golden_prompts_are_all_told_with_their_numbers(tmp_path):
+    good = {
+        "id": "q",
+        "prompt": "p",
+        "prompt_ids": [1],
+        "greedy_token": 2,
+        "messages": [{"role": "user", "content": "x"}],
+    }
+    rows = [
+        good,
+        good | {"prompt_ids": "text"},
+        {"id": "q"},
+        good | {"messages": [{"role": 1}]},
+        good | {"answer": "a"},
+    ]
+    path = tmp_path / "eval" / "golden.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(SlimtuneError) as caught:
+        golden.read(tmp_path)
+    assert [problem.where for problem in caught.value.problems] == [f"{path}:{line}" for line in (2, 3, 4)]
+    assert all(problem.fix for problem in caught.value.problems)
+    path.write_text(json.dumps(good) + "\n", encoding="utf-8")
+    (read,) = golden.read(tmp_path)
+    assert read.messages == (Message("user", "x"),) and list(read.prompt_ids) == [1]

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz.changes import NOT_FILES, TEXTS, Change, changed
-from fuzz.sandbox import ARRIVED, Outcome, Sandbox
+from fuzz.sandbox import ARRIVED, HEAVY, Outcome, Sandbox
 from fuzz.scenes import SCENES, Scene
 
 from slimtune.cli import app
 from slimtune.core import defects
 
 OUTPUTS = ("--out", "--output", "-o", "--plot", "--html", "--merged")
-OWN = ("home/cache*", "home/state*", "home/config*")
+OWN = ("home/cache*", "home/state*", "home/config*", "tmp/torchinductor_*")
 """Caches, and what libraries note."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _WARNING = re.compile(r"^\S*\w+Warning: ", re.MULTILINE)
@@ -76,8 +76,8 @@ def files(case: Case) -> tuple[dict[str, bytes], dict[str, str]]:
     return found, others
 
 
-def run(case: Case, *, seconds: int = 20, left: dict[str, bytes] | None = None) -> Outcome:
-    """left: is filled with the files that are there in the end."""
+def run(case: Case, *, seconds: int = 20, left: dict[str, bytes] | None = None, for_real: bool = False) -> Outcome:
+    """left: is filled with the files that are there in the end. for_real: do not stop where torch would be imported."""
     scene = SCENES[case.scene]
     content, others = files(case)
     folder = Path(tempfile.mkdtemp(prefix="slimtune-fuzz-"))
@@ -99,7 +99,9 @@ def run(case: Case, *, seconds: int = 20, left: dict[str, bytes] | None = None) 
         named = [_named(folder, value) for value in _outputs(argv)]
         overwrites = "--overwrite" in argv
 
-        outcome = Sandbox(folder, seconds, http=content).run(app.train_unsloth if scene.train else app.main, argv)
+        outcome = Sandbox(folder, seconds, () if for_real else HEAVY, content).run(
+            app.train_unsloth if scene.train else app.main, argv
+        )
         fine = _nothing if outcome.code == 2 and not scene.begins else functools.partial(_is_own, scene, named)
         changes = [
             change

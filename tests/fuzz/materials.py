@@ -217,11 +217,12 @@ def run_files() -> Files:
             "max_new_tokens": 8,
             "ended": True,
             "thinking": False,
-            "ids": [1, 2, 3],
         }
         for number in range(3)
     ]
-    found["export/golden.jsonl"] = found["eval/golden.jsonl"] = as_lines(*golden)
+    found["export/golden.jsonl"] = as_lines(*golden)
+    judged = {"id": "q1", "prompt": "x", "prompt_ids": [1, 2], "greedy_token": 1, "messages": golden[0]["messages"]}
+    found["eval/golden.jsonl"] = as_lines(judged)
     return found | {f"adapter/{name[2:]}": content for name, content in adapter("x").items()}
 
 

@@ -35,11 +35,12 @@ import typer.main
 from fuzz.replies import serving
 
 from slimtune.cli import app
+from slimtune.core import processes
 
 ARRIVED = 99
 """The exit code of a child that got through all checks."""
 _CRASHED = 98
-_HEAVY = ("unsloth", "torch", "transformers", "xllamacpp", "bitsandbytes", "peft", "trl")
+HEAVY = ("unsloth", "torch", "transformers", "xllamacpp", "bitsandbytes", "peft", "trl")
 _MORE_MEMORY = 4 * 2**30
 _STREAMS = ((0, "r"), (1, "w"), (2, "w"))
 _learned: set[str] = set()
@@ -70,9 +71,8 @@ class Sandbox:
 
     folder: Path
     seconds: int = 20
-    heavy: Sequence[str] = _HEAVY
+    heavy: Sequence[str] = HEAVY
     http: Mapping[str, bytes] = field(default_factory=dict)
-    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def work(self) -> Path:
@@ -138,7 +138,7 @@ class Sandbox:
         own = {f"XDG_{name}_HOME": str(home / name.lower()) for name in ("CACHE", "STATE", "CONFIG", "DATA")}
         kept["PATH"] = f"{home / 'bin'}:{kept['PATH']}"
         own |= {"HOME": str(home), "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-        os.environ.update(kept | own | self.environment)
+        os.environ.update(kept | own)
         tempfile.tempdir = None
         os.chdir(self.work)
 
@@ -162,7 +162,7 @@ class Sandbox:
         """Import what the child had to: the next fork has it."""
         if listed.is_file():
             for name in json.loads(listed.read_bytes()):
-                if name not in _learned and name.partition(".")[0] not in _HEAVY:
+                if name not in _learned and name.partition(".")[0] not in HEAVY:
                     _learned.add(name)
                     with contextlib.suppress(ImportError, AttributeError):
                         importlib.import_module(name)
@@ -233,7 +233,8 @@ def _cut_off() -> None:
 
 
 def _mark_processes() -> None:
-    """A Python that is started merges, converts or runs llama.cpp."""
+    """A Python that is started merges, converts or runs llama.cpp; but for the guardian, which a case does without."""
+    processes._start_guardian = lambda mark: None
     begin = subprocess.Popen.__init__
 
     def marked(self: Any, command: Any, *arguments: Any, **more: Any) -> None:

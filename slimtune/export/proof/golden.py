@@ -9,14 +9,15 @@ import json
 import random
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from slimtune.core.errors import Problem, SlimtuneError
-from slimtune.core.run_folder import lines
+from slimtune.core import inputs
+from slimtune.core.errors import Problem, SlimtuneError, bad_data
+from slimtune.core.run_folder import lines, read_lines
 from slimtune.data.chat_template import ChatTokenizer, render_template
 from slimtune.data.records import Message, as_dicts
 from slimtune.evaluate.kinds.kind import Item
@@ -59,11 +60,19 @@ class Golden:
 
 
 def read(run: Path) -> list[Golden]:
-    """The golden prompts of a run; empty where it recorded none."""
-    return [
-        Golden(**{**row, "messages": tuple(Message(**message) for message in row.get("messages", ()))})
-        for row in lines(run, f"eval/{FILE_NAME}", [])
-    ]
+    """The golden prompts of a run; empty where it recorded none. Raises SlimtuneError with every line that is none."""
+    path, problems, found = run / "eval" / FILE_NAME, list[Problem](), list[Golden]()
+    fix = f"export its adapter, which is asked first: slimtune export {run / 'adapter'}"
+    for number, row in enumerate(read_lines(path, fix=fix) if inputs.exists(path) else [], 1):
+        try:
+            one = TypeAdapter(Golden).validate_python(row)
+            found.append(replace(one, messages=tuple(one.messages)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            problems.append(Problem(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", f"{path}:{number}", fix))
+    if problems:
+        raise bad_data({str(path): problems})
+    return found
 
 
 def ask(target: LocalTarget, items: Sequence[Item]) -> list[Golden]:
