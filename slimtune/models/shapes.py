@@ -177,7 +177,7 @@ def require_loadable(config: Mapping[str, Any], base: str, *, load_in_4bit: bool
 
 # What loading a model reads besides its sizes; each may be null.
 _KINDS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("rope_scaling", "rope_parameters", "quantization_config"), (dict,)),
+    **dict.fromkeys(("rope_scaling", "rope_parameters"), (dict,)),
     **dict.fromkeys(("rope_theta", "rms_norm_eps", "initializer_range", "attention_dropout"), (int, float)),
     **dict.fromkeys(("tie_word_embeddings", "attention_bias", "mlp_bias"), (bool,)),
     **dict.fromkeys(("architectures", "layer_types"), (list,)),

@@ -122,7 +122,7 @@ def test_a_config_that_transformers_cannot_read_is_one_sentence(tiny_model, tmp_
     from slimtune.models import load as models
 
     folder = shutil.copytree(tiny_model("qwen3"), tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text()) | {"rope_parameters": 5, "hidden_act": []}
+    config = json.loads((folder / "config.json").read_text()) | {"layer_types": [5], "hidden_act": "unheard-of"}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(SlimtuneError, match="the model cannot be loaded: ") as caught:
         models.load_to_ask(folder, load_in_4bit=False, max_seq_length=64)
