@@ -74,7 +74,7 @@ def test_standard_error_that_cannot_be_written_changes_no_exit_code(monkeypatch,
     [
         ("| true", OUTPUT_CLOSED),
         (">&- 2>&- <&-", 0),
-        ("> /dev/full", BAD_INPUT),
+        pytest.param("> /dev/full", BAD_INPUT, marks=pytest.mark.slow),
         pytest.param(">&-", 0, marks=pytest.mark.slow),
         pytest.param("2> /dev/full", 0, marks=pytest.mark.slow),
     ],
