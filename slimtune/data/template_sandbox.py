@@ -35,7 +35,7 @@ _CHARACTERS, _ALL_CHARACTERS = 2**24, 2**28
 _SLOWLY_READ = 2**20
 _WIDTH = 10_000
 _BITS = 2**14
-_LOOKED_AT_EVERY = 64
+_LOOKED_AT_EVERY = 16
 _WIDE = re.compile(r"[0-9]{5}|%[-+ #0]*\*|%[^%a-zA-Z]*\.\*|\{[^{}]*\{")
 """In a text that formats others: a width of five digits, or one that is an argument."""
 _WIDENING = frozenset(("center", "ljust", "rjust", "zfill", "expandtabs", "to_bytes"))
