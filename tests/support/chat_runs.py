@@ -15,8 +15,10 @@ def make_run(folder, gguf=None, *, parameters=(), system=SYSTEM, thinking=False)
     """A run's folder as an export leaves it; without a real GGUF one that nobody loads."""
     export = folder / "run" / "export"
     export.mkdir(parents=True)
+    model = {"base": "builtin:tiny-qwen3", "revision": None, "load_in_4bit": True}
+    model |= {"thinking": thinking, "max_seq_length": 256}
     (export.parent / "recipe.yaml").write_text(
-        json.dumps({"model": {"thinking": thinking, "max_seq_length": 256}, "data": {"system": system}}),
+        json.dumps({"model": model, "data": {"system": system}}),
         encoding="utf-8",
     )
     for name in ("manifest.json", "plan.json"):
