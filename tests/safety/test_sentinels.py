@@ -10,7 +10,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from support import unprivileged
 from support.answer_rows import answers, items
 from support.api_server import ApiServer, chat, models
@@ -123,8 +125,16 @@ def world(tmp_path_factory):
     (work / "kept/items.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked), encoding="utf-8")
     for name in ("one", "two"):
         (work / name).mkdir()
-        (work / name / "adapter_config.json").write_text('{"base_model_name_or_path": "builtin:tiny-qwen3"}')
-        (work / name / "adapter_model.safetensors").write_bytes(name.encode())
+        config = {"base_model_name_or_path": "builtin:tiny-qwen3", "peft_type": "LORA", "r": 4, "lora_alpha": 8}
+        config |= {"target_modules": ["q_proj"]}
+        (work / name / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+        parts = {"lora_A": (4, 128), "lora_B": (128, 4)}
+        tensors = {
+            f"base_model.model.model.layers.{layer}.self_attn.q_proj.{part}.weight": np.zeros(shape, np.float32)
+            for layer in range(4)
+            for part, shape in parts.items()
+        }
+        save_file(tensors, work / name / "adapter_model.safetensors")
     (root / "home").mkdir()
     return work
 
