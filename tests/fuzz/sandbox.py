@@ -40,7 +40,7 @@ from slimtune.core import processes
 ARRIVED = 99
 """The exit code of a child that got through all checks."""
 _CRASHED = 98
-HEAVY = ("unsloth", "torch", "transformers", "xllamacpp", "bitsandbytes", "peft", "trl")
+HEAVY = ("unsloth", "torch", "datasets", "transformers", "xllamacpp", "bitsandbytes", "peft", "trl")
 _MORE_MEMORY = 4 * 2**30
 _STREAMS = ((0, "r"), (1, "w"), (2, "w"))
 _learned: set[str] = set()

@@ -18,8 +18,7 @@ def make_run(folder, gguf=None, *, parameters=(), system=SYSTEM, thinking=False)
     model = {"base": "builtin:tiny-qwen3", "revision": None, "load_in_4bit": True}
     model |= {"thinking": thinking, "max_seq_length": 256}
     (export.parent / "recipe.yaml").write_text(
-        json.dumps({"model": model, "data": {"system": system}}),
-        encoding="utf-8",
+        json.dumps({"model": model, "data": {"system": system}}), encoding="utf-8"
     )
     for name in ("manifest.json", "plan.json"):
         (export.parent / name).write_text("{}", encoding="utf-8")

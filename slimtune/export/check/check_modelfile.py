@@ -50,8 +50,8 @@ def check_file(path: Path, *, deep: bool = False) -> list[Finding]:
 
     Raises SlimtuneError where there is no such file, or it is neither.
     """
-    if path.is_dir():
-        if not (path / "Modelfile").is_file():
+    if inputs.is_folder(path):
+        if not inputs.exists(path / "Modelfile"):
             fix = "name a Modelfile or a .gguf, such as outputs/NAME/latest/export/Modelfile"
             raise fail("this is a folder without a Modelfile", where=str(path), fix=fix)
         path = path / "Modelfile"
