@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+LogProbability = Annotated[float, Field(le=1)]
+"""-Infinity is the logarithm of 0; NaN is refused. Rounding may lift one over 0."""
 Counts = dict[str, int]
 _Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
 
@@ -192,12 +194,12 @@ class _Answer(Kept):
     status: str | None = None
     text: str | None = None
     reference: str | None = None
-    logprobs: dict[str, float] | None = None
-    label_mass: float | None = None
+    logprobs: dict[str, LogProbability] | None = None
+    label_mass: Number | None = None
     permutations: list[_Order] | None = None
     chrf: Number | None = None
     exact: bool | None = None
-    nll: float | None = None
+    nll: Number | None = None
     tokens: int | None = None
 
 

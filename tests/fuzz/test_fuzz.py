@@ -32,6 +32,7 @@ FOUND = (
     Case("check a GGUF", (Change("", "argument", 2, "long path"),)),
     Case("check a Modelfile", (Change("", "argument", 2, "pipe"),)),
     Case("chat", (Change("work/Modelfile", "instead", (), "loop"),)),
+    Case("compare", (Change("work/result/answers.jsonl", "set", (1, "logprobs", "b"), "NaN"),)),
     Case("report", (Change(f"{RUN}/export/parity.json", "instead", (), "dangling"),)),
     Case("data split", (Change("work/rows.jsonl", "instead", (), "loop"),)),
     Case("data check of layouts", (Change("", "argument", 2, "long path"),)),
