@@ -74,5 +74,5 @@ def test_places_without_results_are_errors(tmp_path, run):
     with pytest.raises(SlimtuneError, match="there are no answers"):
         read(tmp_path)
     write(run / "eval" / "evaluation.json", [])
-    with pytest.raises(SlimtuneError, match=r"evaluation\.json cannot be used"):
+    with pytest.raises(SlimtuneError, match=r"evaluation\.json cannot be read"):
         read(run)
