@@ -25,7 +25,7 @@ def test_a_card_by_the_names_people_use(name, key):
 
 
 def test_an_unknown_card_lists_the_known_ones():
-    with pytest.raises(SlimtuneError, match=r"did you mean rtx4090\? known: t4, rtx2060") as caught:
+    with pytest.raises(SlimtuneError, match=r"did you mean rtx4090\? use one of t4, rtx2060") as caught:
         cards.find("rtx4091")
     assert caught.value.exit_code == 2
 

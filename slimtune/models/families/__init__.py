@@ -120,8 +120,9 @@ def require_template(family: Family, tokenizer: ChatTokenizer, base: str) -> Non
     try:
         end = tokenizer.end_of_turn_text
     except SlimtuneError as error:
-        what = f"the chat template of '{base}' cannot be used: {error.problems[0].what}"
-        raise _refused(what, error.problems[0].where or "model.base") from error
+        found = error.problems[0]
+        what = f"the chat template of '{base}' cannot be used: {found.what}"
+        raise _refused(what, f"model.base {found.where}".rstrip()) from error
     if end != family.stops[0]:
         what = f"the chat template of '{base}' ends a turn with {end}, where {family.title} have {family.stops[0]}"
         raise _refused(what, "model.base")
