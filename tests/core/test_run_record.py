@@ -133,6 +133,7 @@ def killed_at(moment, opened):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_is_opened_leaves_a_whole_folder_or_none(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(run_record, "git_state", lambda: None)
     runs, kills = tmp_path / "outputs" / "direct", 0

@@ -100,7 +100,11 @@ def test_the_quickstart_is_better_with_interval_and_p(good):
 
 @pytest.mark.parametrize(
     ("name", "verdicts"),
-    [("shuffled", {"cannot tell", "worse"}), ("always_a", {"collapsed"}), ("leaked", {"contaminated"})],
+    [
+        pytest.param("shuffled", {"cannot tell", "worse"}, marks=pytest.mark.slow),
+        ("always_a", {"collapsed"}),
+        ("leaked", {"contaminated"}),
+    ],
 )
 def test_a_run_that_proves_nothing_is_not_exported(stopped, name, verdicts):
     run, screen = stopped(name)
