@@ -20,6 +20,7 @@ OUTPUT_CLOSED = 141
 _SHOWN_PER_FILE = 50
 _MOST_PLACES = 5  # of one and the same fault
 _LONGEST_LINE = 1000
+_LONGEST_NUMBER = 12  # of a line
 _LINE, _NUMBER = re.compile(r":[0-9]+\Z"), re.compile(r"[0-9][0-9,]*")
 
 
@@ -167,7 +168,8 @@ def _fault(problem: Problem) -> tuple[str, str]:
 
 def _line_of(problem: Problem, path: str) -> int:
     line = problem.where.removeprefix(f"{path}:")
-    return int(line) if line.isdecimal() else 0
+    # A path may be digits alone, and more of them than a number can have.
+    return int(line) if line.isdecimal() and len(line) < _LONGEST_NUMBER else 0
 
 
 def printable(text: str) -> str:

@@ -128,7 +128,7 @@ def _is_own(scene: Scene, named: list[str], path: str) -> bool:
     """Whether a path of the sandbox is what the command is to write, or above it or in it."""
     if any(fnmatch.fnmatchcase(path, one) or one.startswith(f"{path}/") for one in scene.writes):
         return True
-    return any(path == one or path.startswith(f"{one}/") or one.startswith(f"{path}/") for one in named)
+    return any(one == "." or path == one or path.startswith(f"{one}/") or one.startswith(f"{path}/") for one in named)
 
 
 def _is_precious(name: str, scene: Scene, named: list[str], overwrites: bool) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 Path = tuple[str | int, ...]
 
 VALUES = {
@@ -185,8 +187,10 @@ def nodes(value: Any, at: Path = ()) -> Iterator[Path]:
 
 def structure(name: str, content: bytes) -> Any:
     """The JSON value that a file holds; for JSONL the list of its rows. None for another kind of file."""
-    if name.endswith((".json", ".yaml")):
+    if name.endswith(".json"):
         return json.loads(content)
+    if name.endswith(".yaml"):
+        return yaml.safe_load(content)
     if name.endswith(".jsonl"):
         return [json.loads(line) for line in content.splitlines()]
     if name.endswith(".safetensors"):

@@ -28,7 +28,12 @@ class Scene:
     @property
     def begins(self) -> bool:
         """Whether what it has done stays when it fails, so that it can go on."""
-        return "work/outputs/**" in self.writes or any(one.endswith(".teacher.jsonl") for one in self.writes)
+        shows_findings = self.arguments[:2] == (
+            "data",
+            "check",
+        )  # the picture of --plot shows them, and exit code 2 tells
+        going_on = "work/outputs/**" in self.writes or any(one.endswith(".teacher.jsonl") for one in self.writes)
+        return going_on or shows_findings
 
 
 _ASK = {
@@ -55,7 +60,7 @@ SCENES: dict[str, Scene] = {
     "compare": Scene(lambda: m.run() | m.evaluation() | COMMON, ("compare", RUN, f"{RUN}:base", "result"), {"--out": "new"}, writes=_OUT),
     "compare with a judge": Scene(lambda: m.data() | m.server("答えはaです。"), ("compare", "{http}/v1#m", "{http}/v1#n", "--data", "test.jsonl", "--kind", "generation", "--judge", "{http}/v1#m", "--max-items", "2"), {"--out": "new", "--seed": "1"}, writes=_OUT),
     "ensemble": Scene(lambda: m.data() | m.adapter("work/one") | m.adapter("work/two"), ("ensemble", "one", "two", "--data", "test.jsonl"), _ASK | _ONE | {"--weights": "2,1", "--out": "new"}, writes=_OUT),
-    "rescore": Scene(lambda: COMMON | {"work/stored.jsonl": m.stored()}, ("rescore", "stored.jsonl", "--output", "new.jsonl"), {"--mode": "cot", "--labels": "4"}),
+    "rescore": Scene(lambda: COMMON | {"work/stored.jsonl": m.stored()}, ("rescore", "stored.jsonl", "--output", "new.jsonl"), {"--mode": "cot", "--labels": "4"}, writes=("work/stored.rescored.jsonl",)),
     "rescore beside": Scene(lambda: COMMON | {"work/stored.jsonl": m.stored()}, ("rescore", "stored.jsonl"), {"--mode": "cot", "--labels": "4"}, writes=("work/stored.rescored.jsonl",)),
     "report": Scene(lambda: COMMON | m.run(), ("report", RUN), writes=(f"work/{RUN}/report.html", f"work/{RUN}/experiment_log.md", f"work/{RUN}/loss_curve.png", f"work/{RUN}/*.png")),
     "doctor": Scene(lambda: dict(COMMON), ("doctor",), {"--online": ""}),

@@ -40,6 +40,13 @@ FOUND = (
     Case("data split", (Change("--dev", "option", (), "5,000 digits"),)),
     Case("data mix", (Change("--cap", "option", (), "5,000 digits"),)),
     Case("compare with a judge", (Change("http/v1/models.json", "add", ("data",), "one"),)),
+    Case("rescore", (Change("", "leave out", 2), Change("", "leave out", 2))),
+    Case("data check", (Change("work/rows.jsonl", "whole", (), "empty"), Change("--plot", "option", (), "deep"))),
+    Case("data build with search", (Change("", "argument", 2, "5,000 digits"),)),
+    Case("data build with a teacher", (Change("--teacher-replies", "option", (), "10**30"),)),
+    Case("data split", (Change("--out", "option", (), "parent"),)),
+    Case("data split again", (Change("", "argument", 2, "5,000 digits"),)),
+    Case("data mix", (Change("", "argument", 2, "5,000 digits"),)),
 )
 """Cases that once failed."""
 

@@ -33,7 +33,8 @@ def test_ollama_host_is_read_as_ollama_reads_it(value, url):
 
 
 @pytest.mark.parametrize(
-    "value", ["ftp://box", "box:port", "box:70000", "box:", "http://me:secret@box", "a b", "[::1", "a:b:c"]
+    "value",
+    ["ftp://box", "box:port", "box:70000", "box:", "http://me:secret@box", "a b", "[::1", "a:b:c", "box:" + 5000 * "9"],
 )
 def test_what_is_no_address(value):
     with pytest.raises(SlimtuneError) as caught:

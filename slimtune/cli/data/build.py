@@ -50,9 +50,11 @@ def build(
         str | None, Option("--teacher", metavar="URL#MODEL", help="An OpenAI-compatible server and its model.")
     ] = None,
     teacher_replies: Annotated[
-        int, Option("--teacher-replies", min=1, help="Replies per question; the first correct one is used.")
+        int, Option("--teacher-replies", min=1, max=64, help="Replies per question; the first correct one is used.")
     ] = 1,
-    teacher_tokens: Annotated[int, Option("--teacher-tokens", min=16, help="Maximum tokens per reply.")] = 1024,
+    teacher_tokens: Annotated[
+        int, Option("--teacher-tokens", min=16, max=32768, help="Maximum tokens per reply.")
+    ] = 1024,
     few_shot: Annotated[
         int, Option("--few-shot", min=0, help="Solved questions in every prompt. They are removed from the questions.")
     ] = 0,

@@ -150,7 +150,7 @@ def address(value: str | None) -> str:
     host, port = (found["bracketed"] or found["host"] or "", found["port"]) if found else (authority, None)
     if port is None:
         port = str(_PORTS[scheme] if is_url else _DEFAULT_PORT)
-    if not (port.isascii() and port.isdecimal() and int(port) <= _HIGHEST_PORT):
+    if not (port.isascii() and port.isdecimal() and len(port) < 10 and int(port) <= _HIGHEST_PORT):
         raise fail(f"'{port}' is not a valid port", where=ADDRESS_VARIABLE, fix=example)
     ip = _ip(host)
     if ip is not None and ip.is_unspecified:
