@@ -1,7 +1,7 @@
 """Read files that anybody may have made: every fault is a SlimtuneError that names the file, and nothing hangs.
 
-A FIFO or a device is refused before it is opened, sizes are bounded, and JSON or YAML that is nested too deeply, has
-numbers of thousands of digits or half characters is a fault of the file like any other.
+A FIFO or a device is refused, and sizes are bounded. JSON or YAML that is nested too deeply is a fault of the file like
+any other. So are numbers of thousands of digits, and half characters.
 """
 
 import contextlib

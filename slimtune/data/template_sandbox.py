@@ -1,8 +1,8 @@
 """Chat templates from elsewhere, rendered as Transformers does, but never without end and never without bounds.
 
 Jinja's sandbox keeps a template from the machine, not from looping for ever or from filling the memory. Here each turn of
-a loop and each call is counted and looked at by a clock, and whatever makes a text or a list larger than its parts is
-weighed before it does so. The limits are far above what a conversation needs.
+a loop and each call is counted, and a clock runs. Whatever makes a text or a list larger than its parts is weighed
+first. The limits are far above what a conversation needs.
 """
 
 import datetime

@@ -60,8 +60,8 @@ def read(conversations: Sequence[Conversation], kind: str, *, permutations: int 
 def require_askable(items: Sequence[Item], settings: Settings, tokenizer: ChatTokenizer, max_length: int) -> None:
     """Raise SlimtuneError where items cannot be asked of a model with this tokenizer and `max_length` tokens of context.
 
-    Named are all whose prompt leaves no room for the reply, whose prompt the chat template refuses, and whose labels no
-    single token spells where letters are read from the first token's probabilities.
+    It names each item whose prompt leaves no room for the reply, or is refused by the chat template. Where letters are
+    read from the first token's probabilities, it also names each label that no single token spells.
     """
     kind = kinds.named(settings.kind)
     ability = kind.ability(settings)
