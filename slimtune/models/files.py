@@ -147,4 +147,4 @@ def require_disk_space(folder: Path, needed_bytes: int, purpose: str) -> None:
     free = shutil.disk_usage(existing(folder)).free
     if free < needed_bytes:
         what = f"{purpose} needs {needed_bytes / 2**30:.1f} GiB, and only {free / 2**30:.1f} GiB are free"
-        raise fail(what, where=str(folder), fix="free some space, or set run.output_dir to another disk")
+        raise fail(what, where=str(folder), fix="free some space there, or write to another disk")

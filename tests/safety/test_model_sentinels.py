@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from support.command_line import run
+from support.disks import small_disk
 from support.paths import ROOT
 from support.sentinels import WORK, changed, ends, plant, tree
 
@@ -41,4 +42,27 @@ def test_what_a_model_gives_is_written_where_it_was_named(good, tmp_path, monkey
         assert {path.partition("/")[0] for path in changed(before, tree(tmp_path))} == set(folders)
         before = tree(tmp_path)
         assert before.get(f"{name}/notes.jsonl") or name == "exp"
+    assert changed(of_run, tree(trained)) == set()
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9])
+def test_an_export_on_a_disk_that_fills_is_one_sentence_and_leaves_nothing(good, tmp_path, monkeypatch, share):
+    """Another program fills it after the room was checked; share: of what the export holds."""
+    trained, _ = good
+    plant(tmp_path / "others")
+    arguments = ("export", trained / "adapter", "--gguf", "q8_0")
+    ends(run(*arguments, "--out", tmp_path / "whole", "--merged", tmp_path / "whole-16bit"), 0)
+    written = [path for name in ("whole", "whole-16bit") for path in (tmp_path / name).rglob("*") if path.is_file()]
+    (tmp_path / "disk").mkdir()
+    before, of_run = tree(tmp_path), tree(trained)
+    monkeypatch.chdir(tmp_path)
+    with small_disk(tmp_path / "disk", int(share * sum(path.stat().st_size for path in written))) as enlarge:
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(2**40, 0, 2**40))
+            done = run(*arguments, "--out", "disk/exp", "--merged", "disk/mm")
+        ends(done, 2)
+        assert "No space left on device" in done.stderr or "the disk is full" in done.stderr
+        assert changed(before, tree(tmp_path)) == set()
+        enlarge()
+        ends(run(*arguments, "--out", "disk/exp", "--merged", "disk/mm"), 0)
     assert changed(of_run, tree(trained)) == set()

@@ -6,11 +6,12 @@ import shutil
 import pytest
 from support import command_line, fake_run, unprivileged
 from support.command_line import run
+from support.disks import full_disk
 from support.fake_ollama import FakeOllama, write_program
 from support.modelfiles import write_modelfile
 from support.ollama_runs import answering, make_run
 from support.paths import ROOT
-from support.sentinels import PLACES, WORK, changed, ends, full_disk, plant, refused, tree
+from support.sentinels import PLACES, WORK, changed, ends, plant, refused, tree
 
 BEGUN = "Loading"
 """What a command says when it loads a model, which no refused one may."""

@@ -17,8 +17,9 @@ from support import unprivileged
 from support.answer_rows import answers, items
 from support.api_server import ApiServer, chat, models
 from support.command_line import run
+from support.disks import full_disk
 from support.paths import ROOT
-from support.sentinels import PLACES, WORK, changed, ends, full_disk, plant, refused, tree
+from support.sentinels import PLACES, WORK, changed, ends, plant, refused, tree
 
 NOBODY = "http://127.0.0.1:1"
 """A server that nobody runs: whoever is refused before it is asked is not told so."""

@@ -1,5 +1,7 @@
 """Result rows of multiple-choice questions, for tests that judge and measure them."""
 
+import json
+
 NEXT = {"a": "b", "b": "c", "c": "d", "d": "a"}
 
 
@@ -14,3 +16,12 @@ def items(gold, predicted, **more):
 def answers(gold, right):
     """The gold letters, wrong (the next letter) wherever the index is not in `right`."""
     return [letter if index in right else NEXT[letter] for index, letter in enumerate(gold)]
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

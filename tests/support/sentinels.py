@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import stat
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from support import command_line
@@ -166,36 +163,3 @@ PLACES: dict[str, Callable[[Path, str], tuple[Path | str, str]]] = {
     "too long a path": _long_path,
     "the home of nobody": _unknown_home,
 }
-
-
-@contextlib.contextmanager
-def full_disk(folder: Path, *, holding: Path | None = None) -> Iterator[bool]:
-    """Let no file on the folder's disk take a byte more; True where that is a file system of its own that is full.
-
-    It is a tmpfs, whose writes fail with ENOSPC. Without the right to mount one (False), the process may not write past
-    a file's first byte: those writes fail with EFBIG. holding: a folder that is moved there first, under its own name.
-    """
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder], check=False, capture_output=True
-    )
-    if mounted.returncode == 0:
-        try:
-            if holding is not None:
-                shutil.move(holding, folder)
-            with (folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-                while file.write(bytes(2**16)):
-                    pass
-            yield True
-        finally:
-            subprocess.run(["umount", "-l", folder], check=True)
-        return
-    import resource
-
-    if holding is not None:
-        shutil.move(holding, folder)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
-    try:
-        yield False
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
