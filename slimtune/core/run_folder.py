@@ -40,13 +40,21 @@ class RecordedRun:
         return section
 
 
+def require(directory: Path) -> None:
+    """Raise SlimtuneError where this is no run's folder."""
+    if inputs.is_file(directory / "manifest.json"):
+        return
+    what = "not a run's folder: there is no manifest.json"
+    if not inputs.is_folder(directory):
+        what = "not a run's folder: this is a file" if inputs.exists(directory) else "there is no such folder"
+    inside = inputs.is_file(directory / "latest" / "manifest.json")
+    example = f"its latest run is {directory / 'latest'}" if inside else "e.g. outputs/direct/latest"
+    raise fail(what, where=str(directory), fix=f"name a run's folder; {example}")
+
+
 def read(directory: Path) -> RecordedRun:
     """The run in a folder. Raises SlimtuneError if there is none, and with everything that is wrong with its records."""
-    if not inputs.is_file(directory / "manifest.json"):
-        what = "not a run's folder: there is no manifest.json"
-        if not inputs.is_folder(directory):
-            what = "not a run's folder: this is a file" if inputs.exists(directory) else "there is no such folder"
-        raise fail(what, where=str(directory), fix="name a run's folder, e.g. outputs/direct/latest")
+    require(directory)
     problems: list[Problem] = []
     contents = [_content(directory / name, problems) for name in _RECORDS]
     if problems:

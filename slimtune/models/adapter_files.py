@@ -19,6 +19,10 @@ from slimtune.models.weights import PLAIN, shape_text, some
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB])(?:\.weight)?")
 _LAYER = re.compile(r".*?\.layers\.(?P<number>[0-9]{1,9})\.")
+_REPEATED = re.compile(r"(?<!\\)[*+{]")
+_REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
+"""In a regular expression: `(a+)+` takes for ever on a name that it does not match."""
+_MOST_REPEATED = 2
 _OTHER_BASE = "name the base that the adapter was trained on"
 
 
@@ -101,6 +105,9 @@ def _all(values: Any, kind: type) -> bool:
 
 
 def _pattern(text: str) -> bool:
+    """Whether it can be matched, and in no more steps than a module's name cubed."""
+    if _REPEATED_GROUP.search(text) or len(_REPEATED.findall(text)) > _MOST_REPEATED:
+        return False
     try:
         re.compile(rf"(.*\.)?({text})$")
     except (re.error, RecursionError, OverflowError):

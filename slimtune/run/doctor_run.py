@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimtune.core import inputs, output_folders, run_lock, versions
+from slimtune.core import inputs, output_folders, run_folder, run_lock, versions
 from slimtune.core.errors import SlimtuneError
 from slimtune.core.files import sha256_file
 from slimtune.core.findings import Finding, Level
@@ -27,12 +27,12 @@ _WORTH_KNOWING = ("out_of_memory", "overfitting", "memory_differs", "checkpoint_
 
 
 def run(folder: Path) -> list[Finding]:
-    """What happened to a run, which of its files are intact, and how to resume it. Reads every checkpoint's bytes."""
+    """What happened to a run, which of its files are intact, and how to resume it. Reads every checkpoint's bytes.
+
+    Raises SlimtuneError where the folder is no run's.
+    """
     directory = named(folder)
-    if not inputs.is_file(directory / "manifest.json"):
-        inside = inputs.is_file(directory / "latest" / "manifest.json")
-        fix = f"slimtune doctor {folder / 'latest'}" if inside else "name a run folder: outputs/<name>/<UTC time>"
-        return [Finding("error", f"{folder} is not a run folder: it has no manifest.json", fix)]
+    run_folder.require(directory)
     try:
         return list(_run(directory))
     except OSError as error:

@@ -299,7 +299,8 @@ def test_an_adapter_of_another_base_is_refused(adapter, change, config, told):
     "config",
     [
         {"r": "4"}, {"r": 0}, {"r": True}, {"r": None}, {"lora_alpha": "x"}, {"lora_alpha": math.inf}, {"peft_type": None},
-        {"target_modules": None}, {"target_modules": [5]}, {"rank_pattern": {"(": 4}}, {"rank_pattern": {"q": "x"}},
+        {"target_modules": None}, {"target_modules": [5]}, {"rank_pattern": {"(": 4}}, {"rank_pattern": {"(q+)+x": 4}},
+        {"alpha_pattern": {".*.*.*x": 4}}, {"rank_pattern": {"q": "x"}},
         {"alpha_pattern": [1]}, {"layers_to_transform": "0"}, {"exclude_modules": 5}, {"base_model_name_or_path": 5},
     ],
 )  # fmt: skip

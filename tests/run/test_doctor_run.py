@@ -18,7 +18,8 @@ from support.found import has, levels
 from support.paths import ROOT
 
 from slimtune.core import output_folders, versions
-from slimtune.core.findings import Finding, render
+from slimtune.core.errors import SlimtuneError
+from slimtune.core.findings import render
 from slimtune.core.run_lock import FILE, RunLock
 from slimtune.run import doctor_run
 from slimtune.train.safeguards import checkpoints
@@ -113,12 +114,11 @@ def test_a_link_to_the_run_will_do_and_its_parent_will_not(unfinished):
     latest.symlink_to(unfinished.name)
     assert doctor_run.run(latest) == doctor_run.run(unfinished)
     parent = Path("outputs/law")
-    assert doctor_run.run(parent) == [
-        Finding(
-            "error", "outputs/law is not a run folder: it has no manifest.json", "slimtune doctor outputs/law/latest"
-        )
-    ]
-    has(doctor_run.run(Path("nowhere")), "error", "nowhere is not a run folder", "outputs/<name>/<UTC time>")
+    with pytest.raises(SlimtuneError, match=r"no manifest\.json") as refused:
+        doctor_run.run(parent)
+    assert f"its latest run is {parent.absolute()}/latest" in str(refused.value) and refused.value.exit_code == 2
+    with pytest.raises(SlimtuneError, match=r"nowhere: there is no such folder\n.*e\.g\. outputs/direct/latest"):
+        doctor_run.run(Path("nowhere"))
 
 
 def test_a_failed_run_says_why_in_one_line_and_what_to_do(unfinished):

@@ -78,7 +78,7 @@ def _weighted(text: str, problems: list[Problem]) -> tuple[str, float]:
     try:
         number = float(weight)
     except ValueError:
-        problems.append(Problem(f"the weight '{weight}' is not a number", text, "write FILE=0.5"))
+        problems.append(Problem("what follows the last = is not a number", text, "write FILE=0.5"))
         return path, 1.0
     if number > 1:
         what = "a weight above 1 would repeat rows, which the loader refuses within one file"

@@ -46,7 +46,7 @@ def test_everything_wrong_is_told_at_once_and_nothing_written(folder):
     assert out.code == 2 and not (folder / "mixed.jsonl").exists()
     for told in (
         "task.jsonl=2: a weight above 1 would repeat rows",
-        "general.jsonl=x: the weight 'x' is not a number",
+        "general.jsonl=x: what follows the last = is not a number",
         "other.jsonl=0: the weight 0 takes no row",
         "--cap: 'many' is not a valid cap",
         "--cap: '=3' is not a valid cap",
