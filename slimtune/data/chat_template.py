@@ -264,7 +264,7 @@ def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversatio
 
 
 def render_template(
-    template: str, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool, thinking: bool
+    template: str, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool, thinking: bool
 ) -> str:
     """A chat template rendered as Transformers does. Raises SlimtuneError if it is broken or refuses the messages.
 
