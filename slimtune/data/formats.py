@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast, get_args
 
 from slimtune.core.errors import Problem
 from slimtune.data.json_rows import Row, type_name
+from slimtune.data.preference_keys import marks, refusal
 from slimtune.data.records import Conversation, Message, Role
 from slimtune.data.text import faults, normalised, unwritable
 from slimtune.recipe.names import FormatName
@@ -60,6 +61,10 @@ class Converted:
     nfc_changed: bool
     ignored: tuple[str, ...]
 
+    @property
+    def record(self) -> Conversation:
+        return self.conversation
+
 
 def detect(value: Mapping[str, Any]) -> FormatName | None:
     """The first format whose required keys the row has; None for no format."""
@@ -79,10 +84,10 @@ def choose(
     where = f"{path}:{rows[0].line}"
     keys = ", ".join(map(repr, rows[0].value)) or "(none)"
     if format == "auto":
-        if detected is None:
+        if detected is None and (mark := marks(rows[0].value)):
+            problems.append(refusal(mark, path, rows[0].line, f"the rows are {mark.what}"))
+        elif detected is None:
             fix = 'rename the keys: {"input", "output"}, {"messages"}, {"instruction", "output"} or {"conversations"}'
-            if {"chosen", "rejected"} <= rows[0].value.keys():
-                fix = "these are preferences, which supervised fine-tuning (train.method: sft) cannot use"
             problems.append(Problem(f"no known format: the first row has the keys {keys}", where, fix))
         return detected
     name = cast(FormatName, format)
@@ -118,6 +123,9 @@ def convert(
     def report(what: str, fix: str) -> None:
         problems.append(Problem(what, f"{path}:{row.line}", fix))
 
+    if mark := marks(row.value):
+        problems.append(refusal(mark, path, row.line, f"the row is one of {mark.what}"))
+        return None
     turns = _turns(row.value, name, report)
     _refuse_unsupported(row.value, "", report)
     meta = row.value.get("meta", {})

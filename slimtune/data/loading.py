@@ -6,9 +6,9 @@ Everything that is wrong with all of the files is raised at once.
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from slimtune.core.errors import Problem, SlimtuneError, bad_data
 from slimtune.core.memory import collector_paused
@@ -23,6 +23,8 @@ from slimtune.data.text import system_problems
 DataMode = Literal["auto", "direct", "cot"]
 """A recipe's `data.mode`: which rows to keep."""
 _MODES = get_args(Mode)
+R = TypeVar("R")
+"""A record: a conversation, or what another method trains on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,11 @@ class FileReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    conversations: tuple[Conversation, ...]
-    files: tuple[FileReport, ...]  # in the order given
+class Loaded(Generic[R]):
+    """conversations: or other records, of those that were asked for. files: in the order given."""
+
+    conversations: tuple[R, ...]
+    files: tuple[FileReport, ...]
 
 
 @dataclass(slots=True)
@@ -68,29 +72,29 @@ class ModeFilter:
     problems: list[Problem]
     kept: int = 0
     others: Counter[str] = field(default_factory=Counter)
-    _without: list[Conversation] = field(default_factory=list)
+    _without: list[Any] = field(default_factory=list)
 
     @property
     def left_out(self) -> int:
         """Rows of the other mode; a mode that does not exist is a problem."""
         return sum(self.others[mode] for mode in _MODES)
 
-    def keep(self, conversations: Sequence[Conversation]) -> Sequence[Conversation]:
+    def keep(self, records: Sequence[Any]) -> Sequence[Any]:
         if self.mode == "auto":
-            return conversations
+            return records
         kept = []
-        for conversation in conversations:
-            own = conversation.meta.get("mode")
+        for record in records:
+            own = record.meta.get("mode")
             if own is None:
-                self._without.append(conversation)
+                self._without.append(record)
             elif own == self.mode:
-                kept.append(conversation)
+                kept.append(record)
             else:
                 self.others[str(own)] += 1
                 if own not in _MODES:
                     what = f"meta.mode is {str(own)!r}, neither direct nor cot; data.mode is {self.mode}"
                     fix = "write direct or cot, or set data.mode: auto"
-                    self.problems.append(Problem(what, conversation.where, fix))
+                    self.problems.append(Problem(what, record.where, fix))
         self.kept += len(kept)
         return kept
 
@@ -108,7 +112,6 @@ class ModeFilter:
             self.problems.append(Problem(what, self.path, "set data.mode to what the file holds, or drop the file"))
 
 
-@collector_paused()
 def load_conversations(
     paths: Sequence[tuple[str, float]],
     *,
@@ -117,7 +120,7 @@ def load_conversations(
     format: str = "auto",
     seed: int = 42,
     on_progress: Advance = ignore,
-) -> Loaded:
+) -> Loaded[Conversation]:
     """The checked conversations of all files.
 
     paths: files or hub ids, each with a weight: 1.0 takes every row once, 0.5 a random half, 2.5 every row twice and a
@@ -125,28 +128,57 @@ def load_conversations(
     format: one of `formats.FORMATS`. seed: one file keeps its order; several are shuffled. on_progress: bytes of one.
     Raises SlimtuneError with every problem of every file, at most 50 shown per file.
     """
+    return load(
+        paths,
+        DataFile,
+        lambda conversation: conversation,
+        mode=mode,
+        system=system,
+        format=format,
+        seed=seed,
+        on_progress=on_progress,
+    )
+
+
+@collector_paused()
+def load(
+    paths: Sequence[tuple[str, float]],
+    reader: Callable[..., DataFile],
+    compared: Callable[[R], Conversation],
+    *,
+    mode: DataMode = "auto",
+    system: str | None = None,
+    format: str = "auto",
+    seed: int = 42,
+    on_progress: Advance = ignore,
+) -> Loaded[R]:
+    """The checked records of all files, as `load_conversations` has it for conversations.
+
+    reader: opens a file; its `records` have the record as `record`. compared: a record as the conversation by which
+    repeated and contradicting ones are found: its last turn is the answer to the others. Raises as that function.
+    """
     _check_arguments(paths, mode, system, format)
     hashes, listed_again = distinct([path for path, _ in paths])
     problems: dict[str, list[Problem]] = {path: [] for path, _ in paths}
     weights = dict(reversed(paths))
     repetitions = Repetitions()
-    conversations: list[Conversation] = []
+    records: list[R] = []
     reports: list[FileReport] = []
     for path, sha256 in hashes.items():
-        file, weight = DataFile(path, format, system, problems=problems[path]), weights[path]
+        file, weight = reader(path, format, system, problems=problems[path]), weights[path]
         modes = ModeFilter(path, mode, file.problems)
-        kept: list[Conversation] = []
+        kept: list[R] = []
         for converted in file.records():
             for one in converted:
-                repetitions.add(one.conversation)
-            kept += modes.keep([one.conversation for one in converted])
+                repetitions.add(compared(one.record))
+            kept += modes.keep([one.record for one in converted])
             on_progress(file.done, file.total)
         modes.finish()
         used = _weighted(kept, weight, random.Random(f"{seed}/{len(reports)}"))
         if kept and not used:
             what = f"weight {weight:g} of {len(kept)} rows leaves none of them"
             file.problems.append(Problem(what, path, "raise the weight, or drop the file"))
-        conversations += used
+        records += used
         reports.append(FileReport(file, len(kept), len(used), weight, sha256))
     for repetition in repetitions.find():
         problems[repetition.path].append(repetition.problem)
@@ -155,8 +187,8 @@ def load_conversations(
     if any(problems.values()):
         raise bad_data(problems)
     if len(reports) > 1:
-        random.Random(seed).shuffle(conversations)
-    return Loaded(tuple(conversations), tuple(reports))
+        random.Random(seed).shuffle(records)
+    return Loaded(tuple(records), tuple(reports))
 
 
 def _check_arguments(paths: Sequence[tuple[str, float]], mode: str, system: str | None, format: str) -> None:
@@ -176,7 +208,7 @@ def _check_arguments(paths: Sequence[tuple[str, float]], mode: str, system: str 
         raise SlimtuneError(problems)
 
 
-def _weighted(rows: list[Conversation], weight: float, rng: random.Random) -> list[Conversation]:
+def _weighted(rows: list[R], weight: float, rng: random.Random) -> list[R]:
     """The rows, repeated for the weight's whole part, then a sample of the size of its fraction, in file order."""
     whole = math.floor(weight)
     count = math.floor((weight - whole) * len(rows) + 0.5)

@@ -9,14 +9,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.units import plural
 from slimtune.data import formats
-from slimtune.data.formats import Converted
 from slimtune.data.json_rows import Row, read_lines
+from slimtune.data.preference_keys import Marks, marks, refusal
 from slimtune.data.sources import is_hub_id, read_rows
+from slimtune.recipe.names import FormatName
 
 _BLOCK_BYTES = 4 * 2**20
 _LONGEST_LINE = 256 * 2**20
@@ -48,8 +50,10 @@ class DataFile:
     done: int = 0
     total: int = 0
     problems: list[Problem] = field(default_factory=list)
+    _comparisons: int = 0
+    _first_comparison: tuple[int, Marks] | None = None
 
-    def records(self) -> Iterator[list[Converted]]:
+    def records(self) -> Iterator[list[Any]]:
         """The sound rows as records; what is wrong with the others is in `problems`."""
         blocks = self.row_blocks()
         first: list[Row] = []
@@ -57,19 +61,47 @@ class DataFile:
             first += rows
             if len(first) >= formats.FIRST_ROWS:
                 break
-        path, problems = self.path, self.problems
-        name = formats.choose(first, self.format, path, problems, setting=self.setting) if first else None
+        usable = self._usable(first)
+        name = self._choose(usable) if usable else None
         self.layout = name or ""
-        for rows in itertools.chain([first], blocks):
-            self.rows += len(rows)
+        for rows in itertools.chain([usable], (self._usable(rows) for rows in blocks)):
             # Without a layout the lines are still read, to find the broken ones.
             if name and rows:
-                found = formats.convert_rows(rows, name, self.format, path=path, system=self.system, problems=problems)
+                found = self._convert(rows, name)
                 self.sound += len(found)
                 for one in found:
                     self.nfc_changed += one.nfc_changed
                     self.ignored.update(one.ignored)
                 yield found
+        self._finish()
+
+    def _usable(self, rows: list[Row]) -> list[Row]:
+        """The rows without those that compare or rate answers, which `_finish` reports all at once."""
+        self.rows += len(rows)
+        usable: list[Row] = []
+        for row in rows:
+            if mark := marks(row.value):
+                self._comparisons += 1
+                self._first_comparison = self._first_comparison or (row.line, mark)
+            else:
+                usable.append(row)
+        return usable
+
+    def _choose(self, rows: list[Row]) -> str | None:
+        """The layout of the file, by its first rows; None, with the reason in `problems`, if there is none."""
+        return formats.choose(rows, self.format, self.path, self.problems, setting=self.setting)
+
+    def _convert(self, rows: list[Row], name: str) -> list[Any]:
+        """The records of the sound ones of these rows."""
+        return formats.convert_rows(
+            rows, cast(FormatName, name), self.format, path=self.path, system=self.system, problems=self.problems
+        )
+
+    def _finish(self) -> None:
+        if self._first_comparison:
+            line, mark = self._first_comparison
+            count = f"{self._comparisons:,} of {plural(self.rows, 'row')}"
+            self.problems.append(refusal(mark, self.path, line, f"{count} are {mark.what}"))
 
     def row_blocks(self) -> Iterator[list[Row]]:
         """The rows as the file has them; `done`, `total` and `problems` are kept up to date."""

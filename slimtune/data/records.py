@@ -1,8 +1,8 @@
-"""What a data file holds, one type a kind of record. So far there is one kind: conversations."""
+"""What a data file holds, one type a kind of record: conversations, preferences, rated answers."""
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -65,3 +65,54 @@ class Conversation:
     @property
     def where(self) -> str:
         return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two answers to one prompt, of which the first is the better.
+
+    prompt: as a conversation begins, up to a turn of the user or a tool. chosen, rejected: what follows it, from a turn of
+    the assistant to the last one. tools, meta, path, line: as of a conversation.
+    """
+
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    meta: dict[str, Any] = field(default_factory=dict, compare=False)
+    path: str = field(default="", compare=False)
+    line: int = field(default=0, compare=False)
+    tools: str = ""
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}:{self.line}"
+
+    def conversation(self, answer: Literal["chosen", "rejected"] = "chosen") -> Conversation:
+        """The prompt with one of its answers, which alone carries loss."""
+        return _answered(self, self.chosen if answer == "chosen" else self.rejected)
+
+
+@dataclass(frozen=True, slots=True)
+class Unpaired:
+    """An answer to a prompt, and whether it is a good one. The other fields are those of a preference."""
+
+    prompt: tuple[Message, ...]
+    answer: tuple[Message, ...]
+    good: bool
+    meta: dict[str, Any] = field(default_factory=dict, compare=False)
+    path: str = field(default="", compare=False)
+    line: int = field(default=0, compare=False)
+    tools: str = ""
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}:{self.line}"
+
+    def conversation(self) -> Conversation:
+        """The prompt with its answer, which alone carries loss."""
+        return _answered(self, self.answer)
+
+
+def _answered(record: Preference | Unpaired, answer: tuple[Message, ...]) -> Conversation:
+    prompt = (replace(turn, excluded=True) if turn.role == "assistant" else turn for turn in record.prompt)
+    return Conversation((*prompt, *answer), record.meta, record.path, record.line, record.tools)

@@ -329,7 +329,7 @@ def test_unknown_and_preference_files():
     assert (name, problems) == (None, ["x:1: no known format: the first row has the keys 'prompt', 'completion'"])
     problems_found: list[Problem] = []
     formats.choose([Row(1, {"prompt": "x", "chosen": "y", "rejected": "z"})], "auto", "x", problems_found)
-    assert "preferences" in problems_found[0].fix
+    assert problems_found[0].what == "the rows are preference pairs ('chosen', 'rejected')"
 
 
 def test_an_explicit_format_rules():
