@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from slimtune.core.findings import Finding
-from slimtune.datatools.check.text.prose import without_code
+from slimtune.data.prose import without_code
 
 _MIN_ANSWER, _MIN_TRUNCATED = 12, 40
 _MIN_STRETCH, _MIN_TIMES = 20, 5

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from slimtune.core.findings import Finding
-from slimtune.datatools.check.text.prose import without_code
+from slimtune.data.prose import without_code
 from slimtune.models import families
 
 _INVISIBLE = "\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\U000e0000-\U000e007f"

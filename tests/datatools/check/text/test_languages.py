@@ -1,32 +1,11 @@
 from __future__ import annotations
 
-import pytest
-
 from slimtune.data.records import Conversation, Message
-from slimtune.datatools.check.text.languages import Languages, language
+from slimtune.datatools.check.text.languages import Languages
 
 JAPANESE = "日本の法令に関する次の問題に答えてください。"
 ENGLISH = "Please answer the following question about the law."
 CHINESE = "請問根據日本法律未成年人締結契約時是否需要法定代理人的事先同意才能生效"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (JAPANESE, "Japanese"),
-        (ENGLISH, "Latin script"),
-        (CHINESE, "Chinese (no kana)"),
-        ("이 질문에 대답해 주세요. 한국의 수도는 어디입니까? 알려 주세요.", "Korean"),
-        ("Ответьте на следующий вопрос о праве.", "Cyrillic script"),
-        ("a", None),
-        ("民法第百条", None),
-        ("```python\nimport os, sys, json, random, collections\n```", None),
-        ("https://www.e-gov.go.jp/laws/a/b/c/d/e/f", None),
-        ("Python の list comprehension を使う", None),
-    ],
-)
-def test_language(text: str, expected: str | None) -> None:
-    assert language(text) == expected
 
 
 def counted(*pairs: tuple[str, str]) -> Languages:
