@@ -11,10 +11,11 @@ from slimtune.core.progress import Advance, ignore
 from slimtune.core.units import plural
 from slimtune.data.questions import Question
 from slimtune.data.records import Mode
-from slimtune.data.splitting import context_key
 from slimtune.datatools.build import arguments, prompts, shuffling
 from slimtune.datatools.build.prompts import Language
 from slimtune.datatools.build.teacher import Taught
+from slimtune.datatools.retrieval import gold
+from slimtune.datatools.retrieval.corpus import Passage
 from slimtune.datatools.retrieval.index import Hit, PassageIndex, recall
 
 Context = Literal["none", "gold", "retrieved"]
@@ -93,14 +94,20 @@ def build(
     if hits and any(one.context for one in asked):
         measured = recall(hits, [one.context for one in asked], sorted({*_RECALL_AT, wish.top_k}))
     rows: list[dict[str, Any]] = []
-    without_gold = 0
+    without_gold, is_gold = 0, gold.matcher()
     for place, question in enumerate(asked):
-        passages = _passages(question, hits[place][: wish.top_k] if hits else [], wish)
-        without_gold += bool(hits) and not any(_is_gold(text, question) for _, text in passages)
-        shown = [text for _, text in passages]
+        passages = [Passage("", "", question.context, "")] if wish.context == "gold" else []
+        if hits:
+            passages = [hit.passage for hit in hits[place][: wish.top_k]]
+            if not any(is_gold(one.title, one.text, question.context) for one in passages):
+                if wish.ensure_gold and question.context:
+                    passages[-1] = _gold_passage(question, index, is_gold)
+                else:
+                    without_gold += 1
+        shown = [passage.headed_text for passage in passages]
         row = prompts.row(question, wish.mode, prompts.PROMPTS[wish.language], passages=shown, examples=solved)
         more = {
-            "passages": [identifier for identifier, _ in passages] if hits else [],
+            "passages": [passage.id for passage in passages] if hits else [],
             "origin": origins.get(question.id),
             "few_shot": [one.id for one in solved],
             "language": wish.language if wish.language != "ja" else "",
@@ -121,7 +128,7 @@ def choose_examples(questions: Sequence[Question], count: int, *, seed: int) -> 
     if count >= len(questions):
         what = f"{count} of {len(questions)} questions as examples leave none to ask"
         raise fail(what, where="--few-shot", fix=f"use at most {max(len(questions) - 1, 0)}")
-    keys = {question.id: context_key(question.context) for question in questions}
+    keys = {question.id: gold.key(question.context) for question in questions}
     sharing = Counter(filter(None, keys.values()))
     candidates = sorted(questions, key=lambda one: one.id)
     random.Random(f"{seed}/examples").shuffle(candidates)
@@ -197,18 +204,9 @@ def _retrieve(
     return hits
 
 
-def _passages(question: Question, found: Sequence[Hit], wish: BuildSettings) -> list[tuple[str, str]]:
-    """Id and text of what the prompt shows, in its order; the gold context by itself has no id."""
-    if wish.context == "none":
-        return []
-    if wish.context == "gold":
-        return [("", question.context)]
-    passages = [(hit.passage.id, hit.passage.headed_text) for hit in found]
-    if wish.ensure_gold and question.context and not any(_is_gold(text, question) for _, text in passages):
-        passages[-1] = ("gold", question.context)
-    return passages
-
-
-def _is_gold(text: str, question: Question) -> bool:
-    shown, gold = context_key(text), context_key(question.context)
-    return bool(gold) and (gold in shown or shown in gold)
+def _gold_passage(question: Question, index: PassageIndex | None, is_gold: Callable[[str, str, str], bool]) -> Passage:
+    """The corpus's own passage of the question's context, so that it is headed as the others are, or the context."""
+    assert index is not None
+    (nearest,) = index.search([question.context], max(_RECALL_AT))
+    whole = (hit.passage for hit in nearest if is_gold(hit.passage.title, hit.passage.text, question.context))
+    return next(whole, Passage("gold", "", question.context, question.where))

@@ -13,7 +13,7 @@ from slimtune.data.json_rows import Row, read_lines, type_name
 from slimtune.data.questions import Question, repeated_ids
 from slimtune.data.splitting import context_key
 from slimtune.data.text import faults, normalised
-from slimtune.datatools.retrieval import law_xml
+from slimtune.datatools.retrieval import gold, law_xml
 
 SUFFIXES = (".jsonl", ".md", ".xml")
 _KEYS = ("id", "title", "text")
@@ -32,21 +32,24 @@ class Passage:
 
     @property
     def headed_text(self) -> str:
-        return f"{self.title}\n{self.text}" if self.title else self.text
+        """Title and text, without the title where the text begins with it."""
+        if not self.title or gold.key(self.text).startswith(gold.key(self.title)):
+            return self.text
+        return f"{self.title}\n{self.text}"
 
 
 def from_contexts(questions: Sequence[Question]) -> list[Passage]:
-    """The distinct contexts of the questions (by `context_key`), ordered by id.
+    """The distinct contexts of the questions (by `gold.key`), ordered by id.
 
-    The id is "context-" and 12 hexadecimal digits of the key's SHA-256, whatever the other questions are. If contexts
-    differ in spacing or width only, the first in string order is used.
+    The id is "context-" and 12 hexadecimal digits of the SHA-256 of its `context_key`. If contexts differ in spacing,
+    width or the like only, the first in string order is used.
     """
-    by_id: dict[str, Passage] = {}
+    distinct: dict[str, Passage] = {}
     for question in sorted(questions, key=lambda question: (question.context, question.id)):
         digest = hashlib.sha256(context_key(question.context).encode()).hexdigest()
-        name = f"context-{digest[:12]}"
-        by_id.setdefault(name, Passage(name, "", question.context, question.where))
-    return [by_id[name] for name in sorted(by_id)]
+        passage = Passage(f"context-{digest[:12]}", "", question.context, question.where)
+        distinct.setdefault(gold.key(question.context), passage)
+    return sorted(distinct.values(), key=lambda passage: passage.id)
 
 
 def read(path: str, problems: list[Problem]) -> list[Passage]:

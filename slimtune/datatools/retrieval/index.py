@@ -4,7 +4,6 @@ The scores are those of the bm25s library (Lù, "BM25S: Orders of magnitude fast
 scoring", arXiv:2407.03618) with its variant "lucene", k1 = 1.5 and b = 0.75.
 """
 
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -18,13 +17,13 @@ from slimtune.core import inputs, output_folders
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.files import sha256_file, write_json
 from slimtune.core.progress import Advance, ignore
-from slimtune.data.splitting import context_key
+from slimtune.datatools.retrieval import gold as golden
 from slimtune.datatools.retrieval.corpus import Passage
 from slimtune.datatools.retrieval.terms import TermKind, Terms, terms_of, version_of
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 _CHECKSUMS = "sha256.json"
 _BM25 = {"k1": 1.5, "b": 0.75, "method": "lucene", "backend": "numpy"}
 
@@ -79,15 +78,15 @@ def build(
 def recall(hits: Sequence[Sequence[Hit]], gold: Sequence[str], ks: Iterable[int]) -> dict[int, float]:
     """For each k, the share (0 to 1) of questions whose gold context is among their first k hits.
 
-    A passage counts if it equals, contains or lies within the context, compared by `context_key`. Questions without a
-    context are left out. Raises SlimtuneError if no question has one.
+    A passage counts if it equals, contains or lies within the context, see `gold.matcher`. Questions without a context are
+    left out. Raises SlimtuneError if no question has one.
     """
-    key_of = functools.cache(context_key)
+    is_gold = golden.matcher()
     ranks: list[float] = []
-    for found, wanted in zip(hits, map(key_of, gold), strict=True):
-        if wanted:
-            texts = (key_of(hit.passage.text) for hit in found)
-            matching = (rank for rank, text in enumerate(texts, start=1) if wanted in text or text in wanted)
+    for found, wanted in zip(hits, gold, strict=True):
+        if wanted.strip():
+            passages = (hit.passage for hit in found)
+            matching = (rank for rank, one in enumerate(passages, 1) if is_gold(one.title, one.text, wanted))
             ranks.append(next(matching, float("inf")))
     if not ranks:
         raise fail("no question has a context, so recall cannot be measured", fix="take questions with a context")

@@ -1,5 +1,7 @@
 """Rows from questions: what stands in the prompt, what is left out, and what `meta` says of it."""
 
+import json
+
 import pytest
 
 from slimtune.core.errors import SlimtuneError
@@ -162,3 +164,55 @@ def test_what_is_missing_is_said_of_every_question(wish, what):
     with pytest.raises(SlimtuneError) as error:
         training_rows.build(questions(3, context=""), wish)
     assert [what in problem.what for problem in error.value.problems] == [True] * 3
+
+
+LAW_XML = """<Law><LawBody><LawTitle>届出法</LawTitle><MainProvision>{}</MainProvision></LawBody></Law>"""
+ARTICLE = """<Article Num="{0}"><ArticleCaption>（見出し）</ArticleCaption><ArticleTitle>第{1}条</ArticleTitle>
+<Paragraph Num="1"><ParagraphNum/><ParagraphSentence><Sentence>{2}。</Sentence></ParagraphSentence></Paragraph></Article>"""
+
+
+def titled_corpus(folder, kind):
+    """The passages of the law, each with its title where `kind` says."""
+    path = folder / ("law.xml" if kind == "law xml" else "law.jsonl")
+    if kind == "law xml":
+        articles = [ARTICLE.format(number, "一二三四"[number - 1], text) for number, text in enumerate(LAW, 1)]
+        path.write_text(LAW_XML.format("".join(articles)), encoding="utf-8")
+    else:
+        rows = []
+        for number, text in enumerate(LAW, 1):
+            title = f"届出法 第{number}条"
+            own = {"title": title} if "field" in kind else {}
+            rows.append({**own, "text": f"{title}\n{text}。" if "text" in kind else f"{text}。"})
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    problems = []
+    passages = corpus.read(str(path), problems)
+    assert not problems
+    return passages
+
+
+@pytest.mark.parametrize("kind", ["title in the text", "title in a field", "title in a field and the text", "law xml"])
+def test_a_titled_corpus_holds_the_gold_contexts_and_gets_no_duplicates(tmp_path, kind):
+    given = [question(n, context=f"届出法\n第{'一二三四'[n]}条　{LAW[n]}。") for n in range(4)]
+    searched = index.build(titled_corpus(tmp_path, kind))
+    rows = []
+    for ensure_gold in (False, True):
+        wish = BuildSettings(context="retrieved", top_k=2, ensure_gold=ensure_gold)
+        built = training_rows.build(given, wish, index=searched)
+        assert (built.without_gold, built.recall[1]) == (0, 1.0)
+        rows.append(built.rows)
+    assert rows[0] == rows[1]
+    assert all(row["input"].count(LAW[int(row["meta"]["id"][1])]) == 2 for row in rows[0])  # a passage and a choice
+    assert all(row["input"].count("届出法 第1条") <= 1 for row in rows[0])
+
+
+def test_a_gold_context_that_is_put_in_is_headed_like_the_other_passages(tmp_path):
+    passages = [
+        *titled_corpus(tmp_path, "title in a field"),
+        corpus.Passage(
+            "lure", "別の法 第9条", "正しいのは何番か 誤り どちらでもよい 定めはない 公告は官報誤り" * 3, "x:1"
+        ),
+    ]
+    given = question(1, context=f"届出法\n第二条　{LAW[1]}。")
+    wish = BuildSettings(context="retrieved", top_k=1, ensure_gold=True)
+    (row,) = training_rows.build([given], wish, index=index.build(passages)).rows
+    assert row["meta"]["passages"] == [passages[1].id] and f"〔1〕\n届出法 第2条\n{LAW[1]}。" in row["input"]
