@@ -91,6 +91,12 @@ def marks(value: Mapping[str, Any]) -> Marks | None:
     return Marks("unpaired", label=label) if label and _rates(label, value) else None
 
 
+def is_mark(key: str) -> bool:
+    """Whether the key may say how an answer compares, whatever its value."""
+    word = _marking(key)
+    return bool(word) and not any(word in pair for pair in _PAIRS)
+
+
 def _first(words: Iterable[str], found: Mapping[str, str], every: Mapping[str, str]) -> str:
     """The key of the first of these words, rather one that has a value; "" for none."""
     words = tuple(words)
