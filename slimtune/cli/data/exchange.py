@@ -66,18 +66,27 @@ def import_(
         Literal["input_output", "messages"] | None,
         Option("--to", help="Default: input_output if every conversation has one turn, else messages."),
     ] = None,
+    chosen: Annotated[
+        bool, Option("--chosen", help="From preferences or rated answers, take the chosen or good answers.")
+    ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Convert files from other tools to training files, and report what is lost."""
     from slimtune.core import console
-    from slimtune.datatools import writing
+    from slimtune.datatools import chosen_answers, writing
     from slimtune.datatools.exchange import own_layout, read_files, to_rows
 
+    if chosen and origin != "auto":
+        raise fail("--chosen and --from exclude each other", where="--from", fix="leave out --from")
     target = writing.target(output, files)
+    layout_asked = "messages" if origin == "openai" else origin
     with console.stderr().bar("Reading rows") as progress:
-        conversations, losses = read_files(
-            files, format="messages" if origin == "openai" else origin, setting=("--from", origin), on_progress=progress
-        )
+        if chosen:
+            conversations, losses = chosen_answers.read_files(files, on_progress=progress)
+        else:
+            conversations, losses = read_files(
+                files, format=layout_asked, setting=("--from", origin), on_progress=progress
+            )
     layout = to or own_layout(conversations)
     with console.stderr().bar("Writing rows"):
         rows, dropped = to_rows(conversations, layout)
