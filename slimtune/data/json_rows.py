@@ -21,6 +21,8 @@ _MOST_FAULTS = 1000
 # A single object with one of these is a row, not a wrapper around rows, even if its one list holds objects.
 _ROW_KEYS = ("messages", "conversations", "instruction", "input", "output")
 _SPACE = re.compile(r"[ \t\n]*")
+_FIRST_KEY_OF_TURNS = re.compile(r"\s*\[\s*\{\s*(['\"])(role|content|from|value)\1\s*:")
+_OTHER_KEY = {"role": "content", "content": "role", "from": "value", "value": "from"}
 _TYPE_NAMES = {
     dict: "an object",
     list: "a list",
@@ -43,6 +45,15 @@ class Row:
 def type_name(value: object) -> str:
     """What people call a JSON value's type: "a number", "a list", "null"."""
     return "null" if value is None else _TYPE_NAMES.get(type(value), f"a {type(value).__name__}")
+
+
+def turns_as_text(text: str) -> str:
+    """The quotes of a text that is a whole list of turns: " where it is JSON, ' where Python wrote it; "" for any other."""
+    first = _FIRST_KEY_OF_TURNS.match(text)
+    if first is None:
+        return ""
+    quote, key = first.groups()
+    return quote if f"{quote}{_OTHER_KEY[key]}{quote}" in text else ""
 
 
 class StrictDecoder:

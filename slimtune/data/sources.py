@@ -16,14 +16,14 @@ from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.file_kinds import recognised
 from slimtune.data.encoding import MOST_BYTES, decode
-from slimtune.data.json_rows import Row, StrictDecoder, read_json
+from slimtune.data.json_rows import Row, StrictDecoder, read_json, turns_as_text
 
 log = logging.getLogger(__name__)
 
 _DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _HUB_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<split>.+))?", re.ASCII)
 # A table's cell cannot be an object, so these columns may contain JSON text; an empty cell there means no value.
-_JSON_COLUMNS = ("meta", "messages", "conversations")
+_JSON_COLUMNS = ("meta", "messages", "conversations", "history")
 _OPTIONAL_COLUMNS = (*_JSON_COLUMNS, "system")
 # Of a file that is read whole. JSONL is read line by line and may have any size.
 _MOST_ROWS = 20_000_000
@@ -173,23 +173,28 @@ def _csv_records(
 
 
 def _table_row(value: dict[str, Any], path: str, line: int, problems: list[Problem]) -> list[Row]:
-    """A row of a table, its JSON columns parsed; none if they cannot be."""
+    """A row of a table, its JSON columns and its lists of turns parsed; none if they cannot be."""
     decoder = StrictDecoder()
     row: dict[str, Any] = {}
     for name, cell in value.items():
         if name in _OPTIONAL_COLUMNS and isinstance(cell, str) and not cell.strip():
             continue
-        if name not in _JSON_COLUMNS or not isinstance(cell, str):
+        quote = turns_as_text(cell) if isinstance(cell, str) else ""
+        if not isinstance(cell, str) or not (quote or name in _JSON_COLUMNS):
             row[name] = cell
             continue
+        what, fix = f"column '{name}'", "write the cell as JSON, or leave it empty"
+        if quote == "'":
+            shown = f"{what} has a list of turns as Python shows it, not as JSON"
+            problems.append(Problem(shown, f"{path}:{line}", "write the list as JSON (json.dumps)"))
+            return []
         try:
             row[name] = decoder.decode(cell)
             faults = list(decoder.complaints)
         except inputs.FAULTS as error:
             faults = [f"broken JSON: {inputs.reason(error)}"]
         if faults:
-            fix = "write the cell as JSON, or leave it empty"
-            problems.append(Problem(f"column '{name}': {'; '.join(faults)}", f"{path}:{line}", fix))
+            problems.append(Problem(f"{what}: {'; '.join(faults)}", f"{path}:{line}", fix))
             return []
     return [Row(line, row)]
 

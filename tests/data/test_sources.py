@@ -81,6 +81,30 @@ def test_csv_cell_with_messages(tmp_path):
     assert rows_of(write(tmp_path / "x.csv", f'messages\n"{cell}"\n')) == [Row(2, {"messages": turns})]
 
 
+@pytest.mark.parametrize("column", ["prompt", "completion", "messages", "anything"])
+def test_csv_cell_with_turns_is_never_their_text(tmp_path, column):
+    turns = [{"role": "user", "content": 'It\'s "x".'}]
+    as_json, as_python = (shown.replace('"', '""') for shown in (json.dumps(turns), str(turns)))
+    assert rows_of(write(tmp_path / "x.csv", f'{column}\n"{as_json}"\n')) == [Row(2, {column: turns})]
+    problem = the_problem(write(tmp_path / "y.csv", f'{column}\n"{as_python}"\n'))
+    assert problem.what == f"column '{column}' has a list of turns as Python shows it, not as JSON"
+    assert problem.where == f"{tmp_path / 'y.csv'}:2"
+
+
+@pytest.mark.parametrize("text", ['[{"from": "Osaka", "to": "Kobe"}]', '[{"content": 3}]', "[1]", "[]", "", "[{"])
+def test_csv_cell_with_other_json_stays_text(tmp_path, text):
+    cell = text.replace('"', '""')
+    assert rows_of(write(tmp_path / "x.csv", f'id,output\n1,"{cell}"\n')) == [Row(2, {"id": "1", "output": text})]
+
+
+def test_csv_cell_with_history(tmp_path):
+    cell = json.dumps([["x", "y"]]).replace('"', '""')
+    assert rows_of(write(tmp_path / "x.csv", f'id,history\n1,"{cell}"\n2,\n')) == [
+        Row(2, {"id": "1", "history": [["x", "y"]]}),
+        Row(3, {"id": "2"}),
+    ]
+
+
 def test_dates_and_decimals_of_parquet_are_text(tmp_path):
     import datetime
     import decimal
