@@ -7,31 +7,34 @@ are fixed before the response begins.
 
 Qwen3 renders earlier assistant turns without the think block that their own generation prompt ends with. Such a turn
 becomes an example of its own, with its history as it will be at inference. Qwen2.5 conversations stay whole.
+
+An excluded turn stands in the history of later ones and is no response. At the end of a conversation it would teach
+nothing, and is left out.
 """
 
 import functools
 import itertools
+import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from slimtune.core import inputs
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.memory import collector_paused
-from slimtune.data import tokenizer_file
+from slimtune.data import rendered, template_files, tokenizer_file
 from slimtune.data.line_encoding import LineEncoder
 from slimtune.data.records import Conversation, Message, as_dicts
-from slimtune.data.text import split_thought
 
 IGNORE_INDEX = -100
 """Label of a token that carries no loss (torch.nn.CrossEntropyLoss's `ignore_index`)."""
 
 _OWN_TEMPLATE = "use the base's own chat template, unchanged"
 _ANSWER = "\u27eaanswer\u27eb"
-_TEMPLATE_BYTES = 2**20  # the longest that is in use has 20 kB
 _IGNORED = array("i", [IGNORE_INDEX]).tobytes()
 _ENCODED_AT_ONCE = 1024  # conversations, whose texts are held in memory together
 
@@ -98,34 +101,46 @@ class ChatTokenizer:
         return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
 
     @functools.cached_property
+    def _templates(self) -> Mapping[str, template_files.Template]:
+        return template_files.read(self.directory)
+
+    @functools.cached_property
     def template(self) -> str:
-        """The Jinja source. Raises SlimtuneError where the folder has none."""
-        path = self._template_file
-        if path.suffix == ".jinja":
-            return inputs.read_text(path, most=_TEMPLATE_BYTES)
-        template = inputs.json_object(path).get("chat_template")
-        if not isinstance(template, str):
-            raise self._no_template()
-        return template
+        """The Jinja source for conversations without tools. Raises SlimtuneError where the folder has none."""
+        return template_files.choose(self._templates, self.directory, with_tools=False).source
 
-    @property
-    def _template_file(self) -> Path:
-        """Where the template is: in a file of its own, or in the tokenizer's config."""
-        for name in ("chat_template.jinja", "tokenizer_config.json"):
-            if inputs.exists(self.directory / name):
-                return self.directory / name
-        raise self._no_template()
+    @functools.cached_property
+    def variables(self) -> Mapping[str, str]:
+        """The special tokens that a template may name, such as `eos_token`."""
+        return template_files.variables(self.directory)
 
-    def _no_template(self) -> SlimtuneError:
-        return fail(f"{self.directory} has no chat template", fix="use an instruction-tuned model, not a bare base")
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: str = "") -> str:
+        """The text that `tokenizer.apply_chat_template(..., tokenize=False)` gives for the same arguments.
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        """The text that `tokenizer.apply_chat_template(..., tokenize=False)` gives for the same arguments."""
-        turns, thinking, template = as_dicts(messages), self.thinking, self.template
+        tools: a JSON array, as in `Conversation`.
+        """
+        return self._render(as_dicts(messages), tools, add_generation_prompt=add_generation_prompt)
+
+    def _render(
+        self,
+        turns: Sequence[Mapping[str, Any]],
+        tools: str,
+        *,
+        add_generation_prompt: bool,
+        thinking: bool | None = None,
+    ) -> str:
+        template = template_files.choose(self._templates, self.directory, with_tools=bool(tools))
         try:
-            return render_template(template, turns, add_generation_prompt=add_generation_prompt, thinking=thinking)
+            return render_template(
+                template.source,
+                turns,
+                add_generation_prompt=add_generation_prompt,
+                thinking=self.thinking if thinking is None else thinking,
+                tools=_tools(tools),
+                variables=self.variables,
+            )
         except SlimtuneError as error:
-            raise fail(error.problems[0].what, where=str(self._template_file), fix=_OWN_TEMPLATE) from error
+            raise fail(error.problems[0].what, where=str(template.path), fix=_OWN_TEMPLATE) from error
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text; control tokens in it become the real ones, nothing is added."""
@@ -160,12 +175,39 @@ class ChatTokenizer:
 
     def prompt_and_response_ids(self, prompt: Sequence[Message], reference: str) -> tuple[list[int], list[int]]:
         """The prompt as inference sees it, and the response with its end-of-turn token. Raises as `examples` does."""
-        rendered, response = self._split([*prompt, Message("assistant", reference)], where="")
-        return self.encode(rendered), self.encode(response)
+        conversation = Conversation((*prompt, Message("assistant", reference)))
+        text, response = self._split(conversation, as_dicts(conversation.messages), len(prompt))
+        return self.encode(text), self.encode(response)
+
+    @functools.cached_property
+    def _thinks(self) -> bool:
+        """Whether the model thinks before it answers: the generation prompt opens a thought, or may close it."""
+        turns = as_dicts([Message("user", "u")])
+        on, off = (self._render(turns, "", add_generation_prompt=True, thinking=one) for one in (True, False))
+        return rendered.opens_thought(off) or (self.thinking and on != off)
+
+    @functools.cached_property
+    def _renders_tools(self) -> Callable[[str], None]:
+        """Raises SlimtuneError for tools that the template leaves out. Remembers those that it does not."""
+
+        @functools.lru_cache(maxsize=1024)
+        def require(tools: str) -> None:
+            turns = as_dicts([Message("user", "u")])
+            without, with_them = (self._render(turns, one, add_generation_prompt=True) for one in ("", tools))
+            rendered.require_tools(_tools(tools), with_them, without)
+
+        return require
 
     def examples(self, conversation: Conversation) -> list[Example]:
         """The training examples of a conversation. Raises SlimtuneError where the template does not suit it."""
         return list(self.examples_of([conversation]))
+
+    def excluded_tail(self, conversation: Conversation) -> Example | None:
+        """A conversation without any loss, where it ends with excluded turns, which no example holds; else None."""
+        if not conversation.messages[-1].excluded:
+            return None
+        ids = self.encode(self.render(conversation.messages, add_generation_prompt=False, tools=conversation.tools))
+        return Example(ids, [IGNORE_INDEX] * len(ids), conversation.where)
 
     def examples_of(
         self, conversations: Iterable[Conversation], on_progress: Callable[[int, int | None], None] | None = None
@@ -194,26 +236,32 @@ class ChatTokenizer:
 
     def _wholes(self, conversation: Conversation) -> list[Pieces]:
         """For each example of a conversation its pieces."""
-        messages = conversation.messages
+        messages, tools = conversation.messages, conversation.tools
+        with rendered.of(conversation.where):
+            if tools:
+                self._renders_tools(tools)
+            for message in messages:
+                rendered.require_thinking(message, self.thinking, thinks=lambda: self._thinks)
+        turns = as_dicts(messages)
         wholes: list[Pieces] = []
         pending: Pieces = []
         for index, message in enumerate(messages):
-            if message.role != "assistant":
+            if message.role != "assistant" or message.excluded:
                 continue
-            prompt, response = self._split(messages[: index + 1], conversation.where)
+            prompt, response = self._split(conversation, turns, index)
             written = "".join(before + after for before, after in pending)
             if not prompt.startswith(written):
                 # The history looks different from here on: what was gathered is an example of its own.
                 wholes.append(pending)
                 pending, written = [], ""
             pending.append((prompt[len(written) :], response))
-        wholes.append(pending)
-        return wholes
+        return [*wholes, pending] if pending else wholes
 
-    def _split(self, messages: Sequence[Message], where: str) -> tuple[str, str]:
-        """The texts of the last assistant turn's prompt and of its response, end-of-turn token included."""
-        prompt = self.render(messages[:-1], add_generation_prompt=True)
-        full = self.render(messages, add_generation_prompt=False)
+    def _split(self, conversation: Conversation, turns: Sequence[Mapping[str, Any]], index: int) -> tuple[str, str]:
+        """The texts of an assistant's turn: its prompt, and its response with the end-of-turn token."""
+        tools, where = conversation.tools, conversation.where
+        prompt = self._render(turns[:index], tools, add_generation_prompt=True)
+        full = self._render(turns[: index + 1], tools, add_generation_prompt=False)
         if not full.startswith(prompt):
             what = "the chat template renders the answer after another prompt than inference will use"
             fix = "check that model.thinking fits the reasoning in the data and the model's chat template"
@@ -222,10 +270,9 @@ class ChatTokenizer:
         if not end:
             what = f"the chat template does not end the assistant's turn with {self.end_of_turn_text}"
             raise fail(what, where=where, fix=_OWN_TEMPLATE)
-        thought = split_thought(messages[-1].content)
-        answer = thought[1] if thought else messages[-1].content
-        if answer.strip() not in response:
-            raise fail("the chat template changes or drops the assistant's text", where=where, fix=_OWN_TEMPLATE)
+        with rendered.of(where):
+            rendered.require_history(conversation.messages[:index], prompt)
+            rendered.require_response(conversation.messages[index], response)
         return prompt, response + end
 
     def markers(self) -> tuple[str, str]:
@@ -263,14 +310,27 @@ def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversatio
         yield batch
 
 
+@functools.lru_cache(maxsize=1024)
+def _tools(tools: str) -> Any:
+    """The list that a template is given; None for no tools."""
+    return json.loads(tools) if tools else None
+
+
 def render_template(
-    template: str, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool, thinking: bool
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    add_generation_prompt: bool,
+    thinking: bool,
+    tools: Any = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """A chat template rendered as Transformers does. Raises SlimtuneError if it is broken or refuses the messages.
 
-    messages: {"role", "content"} each. thinking: the template's `enable_thinking`.
+    messages: {"role", "content"} each. thinking: the template's `enable_thinking`. variables: `eos_token` and the like.
     """
     from slimtune.data import template_sandbox  # Jinja: not for a command that renders nothing
 
     settings = {"add_generation_prompt": add_generation_prompt, "enable_thinking": thinking}
-    return template_sandbox.render(template, messages=messages, **settings)
+    values = {**variables, "messages": messages, "tools": tools, "documents": None, **settings}
+    return template_sandbox.render(template, **values)

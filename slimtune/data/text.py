@@ -38,6 +38,11 @@ def control_token() -> re.Pattern[str]:
     return re.compile("|".join([_WRITTEN, *map(re.escape, others)]))
 
 
+def thoughts() -> frozenset[tuple[str, str]]:
+    """What opens and what closes a thought, for every way to think."""
+    return frozenset(_thoughts)
+
+
 def split_thought(text: str) -> tuple[str, str, tuple[str, str]] | None:
     """Reasoning, answer and the tags between them, where a text begins with a thought that is closed; else None."""
     for opens, closes in _thoughts:

@@ -44,7 +44,8 @@ class Preview:
     """One training example.
 
     where: "file:line" of its row. part, parts: number of this example among those of its row, from 1; a conversation of
-    several turns may become several examples (see data/chat_template.py).
+    several turns may become several examples (see data/chat_template.py). part 0: what no example holds, the excluded
+    turns at the end of a row with their history.
     """
 
     where: str
@@ -64,6 +65,8 @@ class Preview:
     @property
     def title(self) -> str:
         """ "train.jsonl:7, example 1 of 2"."""
+        if not self.part:
+            return f"{self.where}, not trained on: it ends with excluded turns"
         return self.where + (f", example {self.part} of {self.parts}" if self.parts > 1 else "")
 
     @property
@@ -75,7 +78,7 @@ class Preview:
     @property
     def overlong(self) -> str:
         """What becomes of an example that is too long; "" for one that is not."""
-        if self.tokens <= self.max_seq_length:
+        if self.tokens <= self.max_seq_length or not self.part:
             return ""
         return (
             f"{self.tokens - self.max_seq_length:,} tokens more than max_seq_length {self.max_seq_length:,}: "
@@ -101,8 +104,8 @@ class Previews:
     def summary(self) -> str:
         """ "2 of 98 rows of train.jsonl, 3 examples"."""
         text = f"{self.shown:,} of {self.rows:,} rows of {self.path}"
-        if len(self.examples) != self.shown:
-            text += f", {len(self.examples):,} examples"
+        if (examples := sum(one.part > 0 for one in self.examples)) != self.shown:
+            text += f", {plural(examples, 'example')}"
         return f"{text}; {self.other_mode:,} rows of the other mode are left out" if self.other_mode else text
 
     @property
@@ -166,6 +169,9 @@ def preview(
             Preview(part.where, number, len(parts), segments(part, tokenizer, max_seq_length), max_seq_length)
             for number, part in enumerate(parts, start=1)
         ]
+        if tail := tokenizer.excluded_tail(one.conversation):
+            shown = segments(tail, tokenizer, max_seq_length)
+            examples.append(Preview(tail.where, 0, len(parts), shown, max_seq_length))
     other_mode = len(everything) - len(rows)
     return Previews(path, len(rows), other_mode, len(chosen), tuple(examples), len(source.problems))
 

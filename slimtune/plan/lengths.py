@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from slimtune.data.chat_template import Example
-from slimtune.data.records import Conversation
+from slimtune.data.records import Conversation, Message
 
 _TOKENS_PER_WIDE_CHARACTER = 0.85
 _TOKENS_PER_NARROW_CHARACTER = 0.3
@@ -45,11 +45,16 @@ def estimate(conversations: Sequence[Conversation]) -> Lengths:
     a plan errs on the safe side. The run itself counts tokens."""
     tokens, supervised = [], []
     for conversation in conversations:
-        counts = [_estimate_text(message.content) + _TOKENS_PER_TURN for message in conversation.messages]
-        tokens.append(sum(counts))
+        counts = [_estimate_text(_written(message)) + _TOKENS_PER_TURN for message in conversation.messages]
+        tokens.append(sum(counts) + (_estimate_text(conversation.tools) if conversation.tools else 0))
         answers = zip(conversation.messages, counts, strict=True)
-        supervised.append(sum(count - 4 for message, count in answers if message.role == "assistant"))
+        learned = [count - 4 for message, count in answers if message.role == "assistant" and not message.excluded]
+        supervised.append(sum(learned))
     return Lengths(tuple(tokens), tuple(supervised), exact=False)
+
+
+def _written(message: Message) -> str:
+    return message.content + "".join(f"{call.name}{call.arguments}" for call in message.tool_calls)
 
 
 def _estimate_text(text: str) -> int:

@@ -108,12 +108,6 @@ def test_qwen3_with_thinking_the_reasoning_carries_loss_and_leaves_the_history(c
     assert pieces(tokenizer, second) == [(False, history), (True, "<think>\n逆。\n</think>\n\na<|im_end|>")]
 
 
-def test_reasoning_in_data_for_a_model_that_does_not_think_is_an_error(chat):
-    thought = Message("assistant", "<think>\n七日ではない。\n</think>\n\nb")
-    with pytest.raises(SlimtuneError, match=r"x\.jsonl:7.*another prompt than inference"):
-        chat("qwen3").examples(Conversation((QUESTION, thought), path="x.jsonl", line=7))
-
-
 def test_an_answer_that_begins_with_a_newline_keeps_the_prompt_that_inference_gives(chat):
     """Encoded as one text, "\\n\\n" + "\\nb" would merge across the boundary."""
     tokenizer = chat("qwen2.5")
