@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from slimtune.core import processes, run_watched
 from slimtune.core.errors import SlimtuneError, fail
 
 _POLL_SECONDS = 0.2
-_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+# NumPy's tofile does not tell the system's reason, but that fewer values were written than it was given.
+_FULL = re.compile(
+    f"{re.escape(os.strerror(errno.ENOSPC))}|{re.escape(os.strerror(errno.EDQUOT))}|[0-9]+ requested and [0-9]+ written"
+)
 _SHOWN_LINES = 8
 _AGAIN = "run the command again; if it fails again, report what is said here"
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
@@ -77,7 +81,7 @@ def run(
             raise
         if process.returncode:
             lines = last_lines(messages)
-            if any(full in line for full in _FULL for line in lines[-5:]):
+            if any(map(_FULL.search, lines)):
                 raise fail("the disk is full", where=str(writes or where), fix="free some space and try again")
             raise failed(what, process.returncode, lines, where)
         output.seek(0)

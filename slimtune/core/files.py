@@ -83,7 +83,7 @@ def failure_to_write(error: BaseException) -> OSError | None:
     if number := re.search(r"\(os error ([0-9]+)\)", str(error)):
         return OSError(int(number[1]), os.strerror(int(number[1])))
     if isinstance(error, RuntimeError) and "inline_container" in str(error):
-        return OSError(errno.EIO, "PyTorch could not write a file to its end")
+        return OSError(errno.EIO, "PyTorch could not write a file to its end, as on a full disk")
     return None
 
 

@@ -19,6 +19,14 @@ def test_its_output_is_returned_and_its_last_lines_tell_why_it_failed():
         run("sh", "-c", "echo why >&2; exit 3")
 
 
+@pytest.mark.parametrize(
+    "said", ["x: No space left on device", "Disk quota exceeded", "OSError: 49152 requested and 30400 written"]
+)
+def test_a_full_disk_is_told_with_the_file_that_grew(said, tmp_path):
+    with pytest.raises(SlimtuneError, match=r"out\.gguf: the disk is full"):
+        run("sh", "-c", "echo $0 >&2; echo 'Writing:  22%' >&2; exit 1", said, writes=tmp_path / "out.gguf")
+
+
 def test_one_that_is_killed_says_so():
     with pytest.raises(SlimtuneError, match=r"exit code -9, killed, as the system does where memory runs out\)"):
         run("sh", "-c", "kill -9 $$")

@@ -207,7 +207,8 @@ def test_large_weights_are_right_and_take_the_memory_of_two_of_them(tmp_path):
         expected[f"{name}.weight"] = (dequantize_4bit(packed, state) + (b @ a) * 2.0).to(torch.bfloat16)
     save_file(stored, base / "model.safetensors")
     save_file(deltas, adapter / "adapter_model.safetensors")
-    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 16, "lora_alpha": 32}))
+    config = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": ["up_proj"]}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
     (base / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
     (base / "tokenizer_config.json").write_text("{}")
 

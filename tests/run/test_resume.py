@@ -4,6 +4,7 @@ Every story begins in a place of its own. Resumed = undisturbed means the same b
 norm, learning rate and evaluation loss that was logged.
 """
 
+import json
 import os
 import re
 import shutil
@@ -122,10 +123,17 @@ def test_killed_after_its_last_step_it_trains_no_other(first_runs):
 
 @pytest.mark.slow
 def test_early_stopping_remembers_its_count(runs):
-    # At this rate the evaluation loss rises from the start: the second rise, at step 6 of 12, ends the run.
+    # Only wrong letters are learned, so the evaluation loss rises from the start: the second rise, at step 6, ends the run.
     undisturbed, resumed = runs.place("stopped_early"), runs.place("stopped_early_resumed")
+    wrong = runs.folder / "wrong.jsonl"
+    rows = [json.loads(line) for line in (runs.folder / "train.jsonl").read_text("utf-8").splitlines()]
+    for row in rows:
+        row["output"] = next(letter for letter in "abcd" if letter != row["meta"]["correct"])
+    wrong.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     for place in (undisturbed, resumed):
-        place.write_recipe(train={"learning_rate": 0.5, "max_steps": 12, "early_stopping_patience": 2})
+        place.write_recipe(
+            data={"train": [{"path": str(wrong)}]}, train={"max_steps": 12, "early_stopping_patience": 2}
+        )
     assert undisturbed.do()[0] == 0
     assert undisturbed.events("trained")[0]["step"] == 6
     assert resumed.do(fault="send", number=signal.SIGINT, step=5)[0] == 130

@@ -99,6 +99,7 @@ def test_the_checkpoint_knows_its_world():
 
 
 @pytest.mark.slow
+@pytest.mark.unsloth
 def test_the_builder_makes_the_checkpoint_again(tmp_path):
     """Text files byte for byte; weights too on a processor like the one it was built on, elsewhere as good."""
     from scripts.builtin import pretrain

@@ -211,6 +211,7 @@ def output_full(step):
 
 def terminal_closed(step):
     """A terminal that is closed sends SIGHUP, and nothing can be written to it any more."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the tests have inherited that it is ignored
 
     def close():
         os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
