@@ -1,49 +1,58 @@
-"""Questions from any table: which column is which field, and how choices and answers are written."""
+"""Questions from any table: which column is which field."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.data.json_rows import Row, type_name
 from slimtune.data.questions import LABELS, Question, checked_text, choice_faults
 from slimtune.data.text import normalised
-from slimtune.evaluate.replies.extract import label_position
+from slimtune.datatools.build import choice_cells, right_answers
+from slimtune.datatools.build.right_answers import Cell
 
 FIELDS = ("id", "question", "choices", "correct", "context", "reasoning", "source", "article")
 _REQUIRED = ("question", "choices", "correct")
-# Usual column names in published data sets and in people's tables; the first match is used.
+# Usual column names in published data sets and in people's tables, as `_folded` has them; the first match is used.
 _USUAL: dict[str, tuple[str, ...]] = {
-    "id": ("id", "question_id", "qid", "問題番号", "番号"),
-    "question": ("question", "問題文", "問題", "設問", "question_text"),
-    "choices": ("choices", "options", "選択肢"),
-    "correct": (
-        *("correct", "answer", "answerKey", "answer_key", "label", "gold"),
-        *("正解", "正答", "答え", "解答", "output"),
+    "id": ("id", "questionid", "qid", "exampleid", "idstring", "問題番号", "番号"),
+    "question": (
+        *("question", "問題文", "問題", "設問", "questiontext", "questionstem", "stem", "query", "problem"),
+        *("ctx", "goal", "sentence", "startphrase"),
     ),
-    "context": ("context", "コンテキスト", "参照条文", "条文", "passage", "statute"),
-    "reasoning": ("reasoning", "rationale", "explanation", "cot", "解説", "理由", "根拠"),
-    "source": ("source", "subject", "category", "法令名", "法令", "科目"),
+    "choices": ("choices", "options", "選択肢", "endings", "answers"),
+    "correct": (
+        *("correct", "answer", "answerkey", "label", "gold", "cop", "correctoption", "correctanswer", "target"),
+        *("正解", "正答", "答え", "解答", "正解番号", "output"),
+    ),
+    "context": ("context", "コンテキスト", "参照条文", "条文", "passage", "statute", "florespassage", "narrative"),
+    "reasoning": ("reasoning", "rationale", "explanation", "cot", "exp", "解説", "理由", "根拠"),
+    "source": ("source", "subject", "category", "subjectname", "法令名", "法令", "科目"),
     "article": ("article", "条"),
 }
-# "A", "choice0", "option_b", "選択肢1", "肢ア": a column for each choice.
-_CHOICE_COLUMN = re.compile(r"(?:(?:choice|option|opt|answer|選択肢|肢)[ _.]?)?(?P<label>[A-Ja-j]|[0-9]|10|[ア-コ])")
-_LABELLED_LINE = re.compile(r"[(（]?(?P<label>10|[A-Ja-jＡ-Ｊａ-ｊ0-9０-９ア-コ①-⑩])[)）.．、,:： \u3000]+(?P<text>.*)")
+# The right answer once more: it is compared with the other, or taken where there is no other.
+_AGAIN = (
+    *("answerindex", "answeridx", "answerid", "answernum", "answerletter", "answerlabel", "answerchoice"),
+    *("correctindex", "correctidx", "correctletter", "correctlabel", "correctanswerid", "correctanswernum"),
+    *("correctanswerindex", "labelindex", "labelidx", "goldindex", "goldidx"),
+)
+# What a question cannot be answered without, and has no field here.
+_PART_OF_THE_QUESTION = ("premise", "hypothesis", "dialogue", "dialog")
+# RACE has whole texts in a column named like the place in a statute.
+_LONG_ARTICLE = 100
 Columns = Mapping[str, tuple[str, ...]]
 """The column of each field; `choices` may have several."""
-_AROUND_A_LABEL = " \u3000()（）[]「」【】.．、:："
 
 
 @dataclass(slots=True)
 class _Draft:
-    """A row on its way to a question; `answer` is still as the file writes it, and `labels` are the file's."""
+    """A row on its way to a question. again: the cells of the columns that repeat the right answer."""
 
     row: Row
     texts: dict[str, str] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
-    labels: tuple[str, ...] = ()
-    answer: str | int = ""
+    answer: Cell | None = None
+    again: list[Cell | None] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -65,18 +74,27 @@ def parse_mapping(options: Sequence[str]) -> Columns:
     return mapping
 
 
-def find_columns(names: Sequence[str], mapping: Columns, path: str) -> Columns:
+def find_columns(names: Sequence[str], mapping: Columns, path: str, *, empty: Collection[str] = ()) -> Columns:
     """The column of each field: the mapped one, or else the one with a usual name.
 
-    Raises SlimtuneError for a mapped column that is not there and for a required field without a column.
+    empty: columns without a value in any row, which are not found by their names. "again" has the columns that repeat the
+    right answer. Raises SlimtuneError for a mapped column that is not there, for a required field without a column, and
+    for a column that holds a part of the question and is not mapped.
     """
     problems: list[Problem] = []
     of: dict[str, tuple[str, ...]] = {}
     there = ", ".join(names)
+    full = {name: _folded(name) for name in names if name not in empty}
+
+    def usual(known: Sequence[str]) -> list[str]:
+        return [name for one in known for name, folded in full.items() if folded == one]
+
     for name in FIELDS:
-        wanted = mapping.get(name) or next(((usual,) for usual in _USUAL[name] if usual in names), ())
-        if name == "choices" and not wanted:
-            wanted = _choice_columns(names)
+        wanted = mapping.get(name) or tuple(usual(_USUAL[name])[:1])
+        if not wanted and name == "choices":
+            wanted = choice_cells.columns_of(list(full))
+        if not wanted and name == "correct":
+            wanted = tuple(usual(_AGAIN)[:1])
         missing = [column for column in wanted if column not in names]
         if missing:
             what = f"there is no column {' or '.join(missing)}, which --map gives to '{name}'"
@@ -86,46 +104,107 @@ def find_columns(names: Sequence[str], mapping: Columns, path: str) -> Columns:
         elif name in _REQUIRED:
             fix = f"name it with --map {name}={'A,B,C,D' if name == 'choices' else 'COLUMN'}; the columns are {there}"
             problems.append(Problem(f"no column is known to hold the '{name}' of a question", path, fix))
+    used = [column for columns in of.values() for column in columns]
+    for column in usual(_PART_OF_THE_QUESTION):
+        if column not in used:
+            what = f"the column '{column}' would be left out, and the questions cannot be answered without it"
+            problems.append(Problem(what, path, f"use it with --map context={column}, or write it into the question"))
     if problems:
         raise SlimtuneError(problems)
-    return of
+    again = tuple(column for column in usual(_AGAIN) if column not in used)
+    return {**of, "again": again} if again else of
 
 
 def from_rows(
-    rows: Sequence[Row], columns: Columns, path: str, problems: list[Problem], *, first_answer: int | None = None
+    rows: Sequence[Row],
+    columns: Columns,
+    path: str,
+    problems: list[Problem],
+    *,
+    first_answer: int | None = None,
+    notes: list[str] | None = None,
 ) -> list[Question]:
     """The questions of a table. Labels of any kind become a, b, c …; the id is the file's name and the line unless given.
 
-    A right answer is a label, the text of a choice, or a number. Numbers count from `first_answer` if it is given, from
-    0 if one of the file's answers is 0, and from 1 if one is the number of choices. Faults of rows go into `problems`.
+    A right answer is a label, the text of a choice, or a number, as the whole column shows; see right_answers.py. Numbers
+    count from `first_answer` if it is given. Faults of rows go into `problems`, how answers were read into `notes`.
     Raises SlimtuneError if nothing tells from what the numbers count.
     """
+    columns = _with_long_articles(rows, columns)
     drafts = [_draft(row, columns, path) for row in rows]
-    first = _first_number(drafts, path) if first_answer is None else first_answer
+    correct = _right_labels(drafts, columns, path, first_answer, [] if notes is None else notes)
     questions: list[Question] = []
-    for draft in drafts:
+    for draft, label in zip(drafts, correct, strict=True):
         line = draft.row.line
-        correct = _correct(draft, first)
         if not draft.problems:
             draft.problems += [
-                Problem(what, f"{path}:{line}", fix) for what, fix in choice_faults(draft.choices, correct)
+                Problem(what, f"{path}:{line}", fix) for what, fix in choice_faults(draft.choices, label)
             ]
         problems += draft.problems
         if not draft.problems:
             texts = {"id": f"{PurePath(path).stem}-{line}", "source": "", "article": "", "context": ""} | draft.texts
-            questions.append(Question(**texts, choices=draft.choices, correct=correct, path=path, line=line))
+            questions.append(Question(**texts, choices=draft.choices, correct=label, path=path, line=line))
     return questions
 
 
-def _choice_columns(names: Sequence[str]) -> tuple[str, ...]:
-    """The columns whose names are labels in order; () where fewer than two are."""
-    labelled = [(name, match["label"]) for name in names if (match := _CHOICE_COLUMN.fullmatch(name))]
-    for start in (0, 1):
-        # "choice0" is the first choice where there is one, and no label that `label_position` knows.
-        places = [int(label) - start if label.isdecimal() else label_position(label) for _, label in labelled]
-        if len(labelled) >= 2 and places == list(range(len(labelled))):
-            return tuple(name for name, _ in labelled)
-    return ()
+def _right_labels(
+    drafts: Sequence[_Draft], columns: Columns, path: str, first: int | None, notes: list[str]
+) -> list[str]:
+    """The label of each right choice, or the answer as it stands where it names none."""
+
+    def report(row: int, what: str, fix: str) -> None:
+        draft = drafts[row]
+        draft.problems.append(Problem(what, f"{path}:{draft.row.line}", fix))
+
+    cells = [draft.answer for draft in drafts]
+    repeated = {
+        column: [draft.again[place] for draft in drafts] for place, column in enumerate(columns.get("again", ()))
+    }
+    known: list[int | None] = [None] * len(drafts)
+    for again in repeated.values():
+        # Labels and texts among the repetitions tell from what numbers in the first column count, and the reverse.
+        told = right_answers.read(
+            [cell if cell and not cell.is_number else None for cell in again], path=path, report=_ignored
+        )
+        known = [one if one is not None else other for one, other in zip(known, told.places, strict=True)]
+    read = right_answers.read(cells, path=path, first=first, known=known, report=report)
+    if read.kinds:
+        notes.append(f"{path}: '{columns['correct'][0]}' holds {read.kinds}")
+    labels = [
+        LABELS[place] if place is not None else str(cell.answer) if cell else ""
+        for place, cell in zip(read.places, cells, strict=True)
+    ]
+    for column, again in repeated.items():
+        told = right_answers.read(again, path=path, known=read.places, report=report)
+        for row, (place, cell) in enumerate(zip(told.places, again, strict=True)):
+            if cell and not drafts[row].problems and place != read.places[row] and read.places[row] is not None:
+                means = f"choice {LABELS[place]}" if place is not None else "none of the choices"
+                given = cells[row]
+                what = f"'{columns['correct'][0]}' is {given.answer if given else ''!r} (choice {labels[row]}), but"
+                what += f" '{column}' is {cell.answer!r} ({means})"
+                report(row, what, f"correct one of the two; the column '{column}' holds {told.kinds or 'no answers'}")
+        if told.kinds:
+            notes.append(f"{path}: '{column}' repeats the answer: {told.kinds}")
+    return labels
+
+
+def _ignored(row: int, what: str, fix: str) -> None:
+    """For a first look at a column whose faults are reported by the second."""
+
+
+def _with_long_articles(rows: Sequence[Row], columns: Columns) -> Columns:
+    """The columns, with the one of articles as the context where there is no other and it holds whole texts."""
+    if "context" in columns or "article" not in columns:
+        return columns
+    texts = [value for row in rows if isinstance(value := row.value.get(columns["article"][0]), str)]
+    if sum(len(text) > _LONG_ARTICLE for text in texts) * 2 <= len(texts):
+        return columns
+    return {("context" if name == "article" else name): own for name, own in columns.items()}
+
+
+def _folded(name: str) -> str:
+    """Equal for names of columns that differ in width, case, spaces and joining marks."""
+    return normalised(name, "NFKC").casefold().translate({ord(mark): None for mark in " _-."})
 
 
 def _draft(row: Row, columns: Columns, path: str) -> _Draft:
@@ -135,99 +214,28 @@ def _draft(row: Row, columns: Columns, path: str) -> _Draft:
         draft.problems.append(Problem(what, f"{path}:{row.line}", fix))
 
     for name, (column, *_) in columns.items():
-        if name in ("choices", "correct"):
+        if name in ("choices", "correct", "again"):
             continue
-        value = row.value.get(column, "")
+        value = row.value.get(column)
         if name == "id" and type(value) is int:
             value = str(value)
-        if value != "" or name in _REQUIRED:
-            draft.texts[name] = checked_text(value, f"'{column}'", report)
-    labelled = _labelled_choices(row, columns["choices"], report)
-    draft.labels = tuple(labelled)
-    # Empty cells behind the last choice: a question with fewer choices than the table has columns.
-    texts = list(labelled.values())
-    while texts and len(columns["choices"]) > 1 and not texts[-1].strip():
-        texts.pop()
+        if name in _REQUIRED or value not in (None, ""):
+            draft.texts[name] = checked_text("" if value is None else value, f"'{column}'", report)
+    texts, labels = choice_cells.read(row, columns["choices"], report)
     for label, text in zip(LABELS, texts, strict=False):
         draft.choices[label] = checked_text(text, f"choice {label}", report).strip()
     if len(texts) > len(LABELS):
         report(f"there are {len(texts)} choices", f"at most {len(LABELS)}")
-    (column,) = columns["correct"]
-    answer = row.value.get(column)
-    if isinstance(answer, bool) or not isinstance(answer, (str, int)) or answer == "":
-        report(f"'{column}' is {type_name(answer)}, not the answer", "write the label of the right choice")
-    else:
-        draft.answer = normalised(answer).strip() if isinstance(answer, str) else answer
+    own = columns["choices"] if len(columns["choices"]) > 1 else ()
+
+    def cell(column: str) -> Cell | None:
+        answer = right_answers.answer_of(row.value.get(column))
+        return None if answer is None else Cell(answer, list(draft.choices.values()), labels, own)
+
+    draft.answer = cell(columns["correct"][0])
+    if draft.answer is None:
+        value = row.value.get(columns["correct"][0])
+        state = "is empty" if value in (None, "") else f"is {type_name(value)}, not the answer"
+        report(f"'{columns['correct'][0]}' {state}", "write the label of the right choice")
+    draft.again = [cell(column) for column in columns.get("again", ())]
     return draft
-
-
-def _labelled_choices(row: Row, columns: Sequence[str], report: Callable[[str, str], None]) -> dict[str, str]:
-    """Label as the file has it to text: from several columns, lines "a …", a list, an object, or texts beside labels."""
-    if len(columns) > 1:
-        found = {}
-        for column in columns:
-            match = _CHOICE_COLUMN.fullmatch(column)
-            cell = row.value.get(column, "")
-            found[match["label"] if match else column] = cell if isinstance(cell, str) else str(cell)
-        return found
-    value = row.value.get(columns[0])
-    if isinstance(value, str):
-        return _lines(normalised(value))
-    if isinstance(value, dict) and set(value) == {"text", "label"}:
-        texts, labels = value["text"], value["label"]
-        if isinstance(texts, list) and isinstance(labels, list) and len(texts) == len(labels):
-            value = dict(zip(map(str, labels), texts, strict=True))
-    if isinstance(value, list):
-        value = dict(zip(LABELS, value, strict=False)) if len(value) <= len(LABELS) else dict(enumerate(value))
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        report(f"'{columns[0]}' is {type_name(value)} without texts", 'write lines "a …", ["…", "…"] or {"a": "…"}')
-        return {}
-    return {str(label): text for label, text in value.items()}
-
-
-def _lines(text: str) -> dict[str, str]:
-    """Lines "a …", "(1) …" or "ア．…"; a line without the next label continues the choice above it.
-
-    Where the first line has no label, every line is a choice.
-    """
-    lines = text.strip().split("\n")
-    found: dict[str, str] = {}
-    for line in lines:
-        match = _LABELLED_LINE.fullmatch(line.strip())
-        if match and label_position(match["label"]) == len(found):
-            found[match["label"]] = match["text"]
-        elif found:
-            found[next(reversed(found))] += f"\n{line}"
-        else:
-            return dict(zip(LABELS, (line for line in lines if line.strip()), strict=False))
-    return found
-
-
-def _number(draft: _Draft) -> int | None:
-    """The answer as a number, where it is one and no label of the choices is written so."""
-    text = str(draft.answer)
-    return int(text) if re.fullmatch(r"\d{1,9}", text) and text not in draft.labels else None
-
-
-def _first_number(drafts: Sequence[_Draft], path: str) -> int:
-    numbers = [(number, len(draft.choices)) for draft in drafts if (number := _number(draft)) is not None]
-    zero = any(number == 0 for number, _ in numbers)
-    last = any(number == count for number, count in numbers)
-    if numbers and zero == last:
-        seen = ", ".join(map(str, sorted({number for number, _ in numbers})))
-        what = f"the answers are the numbers {seen}: nothing tells whether they count from 0 or from 1"
-        raise fail(what, where=path, fix="say it with --first-answer 0 or --first-answer 1")
-    return 0 if zero else 1
-
-
-def _correct(draft: _Draft, first: int) -> str:
-    """The label of the right choice, or the answer as it stands where it names none."""
-    place: int | None = _number(draft)
-    if place is not None:
-        place -= first
-    elif str(draft.answer) in draft.labels:
-        place = draft.labels.index(str(draft.answer))
-    else:
-        same = [index for index, text in enumerate(draft.choices.values()) if text == draft.answer]
-        place = same[0] if len(same) == 1 else label_position(str(draft.answer).strip(_AROUND_A_LABEL))
-    return LABELS[place] if place is not None and 0 <= place < len(draft.choices) else str(draft.answer)

@@ -49,10 +49,12 @@ def read(
             elif kind == "questions":
                 found += questions.from_rows(rows, path, own)
             elif rows:
+                rows = [_flat(row) for row in rows]
                 names = list(dict.fromkeys(name for row in rows for name in row.value))
-                columns = find_columns(names, mapping or {}, path)
+                empty = {name for name in names if all(row.value.get(name) in (None, "") for row in rows)}
+                columns = find_columns(names, mapping or {}, path, empty=empty)
                 notes += _on_columns(names, columns, path)
-                found += from_rows(rows, columns, path, own, first_answer=first_answer)
+                found += from_rows(rows, columns, path, own, first_answer=first_answer, notes=notes)
         except SlimtuneError as error:
             own += error.problems
     for problem in repeated_ids(((one.id, one.where) for one in found), "question"):
@@ -70,7 +72,16 @@ def _layout_of(row: Row, mapping: Columns | None) -> QuestionLayout:
     return "questions" if questions.is_question(row) else "columns"
 
 
+def _flat(row: Row) -> Row:
+    """A row whose question is an object with its stem and its choices, as in ARC's own files, with these as columns."""
+    asked = row.value.get("question")
+    if not isinstance(asked, dict) or not {"stem", "choices"} <= asked.keys():
+        return row
+    return Row(row.line, {**row.value, "question": asked["stem"], "choices": asked["choices"]})
+
+
 def _on_columns(names: Sequence[str], columns: Columns, path: str) -> list[str]:
-    notes = [f"{path}: " + ", ".join(f"{name} from {' '.join(own)}" for name, own in columns.items())]
+    taken = [f"{name} from {' '.join(own)}" for name, own in columns.items() if name != "again"]
+    notes = [f"{path}: {', '.join(taken)}"]
     unused = [name for name in names if not any(name in own for own in columns.values())]
     return [*notes, f"{path}: not used: {', '.join(unused)}"] if unused else notes
