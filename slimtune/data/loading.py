@@ -50,6 +50,11 @@ class FileReport:
             notes.append(f"{left_out} of {file.rows} rows have another mode and are left out")
         if file.ignored:
             notes.append(f"ignored keys that the {file.layout} format does not have: {', '.join(file.ignored)}")
+        if file.excluded:
+            turns = plural(file.excluded, "turn")
+            notes.append(f"the file excludes {turns} of the assistant from the loss: read as history, not learned")
+        if file.empty_systems:
+            notes.append(f"left out the empty system prompt of {plural(file.empty_systems, 'row')}")
         if self.weight != 1:
             notes.append(f"weight {self.weight:g} makes {self.used} examples of {self.kept} rows")
         return [f"{file.path}: {note}." for note in notes]

@@ -34,12 +34,14 @@ _TABLES = (".csv", ".tsv")
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A row and its record. nfc_changed, ignored: as of a row that becomes a conversation."""
+    """A row and its record. The other fields are those of a row that becomes a conversation."""
 
     row: Row
     record: Preference | Unpaired
     nfc_changed: bool
     ignored: tuple[str, ...]
+    excluded: int = 0
+    empty_system: bool = False
 
     @property
     def conversation(self) -> Conversation:

@@ -35,6 +35,8 @@ class DataFile:
     system: the system prompt of rows without one. problems: what is wrong with the file.
     layout: the format that the file has, "" until it is known. rows: its objects. sound: those that became records.
     nfc_changed: of these, whose text is changed by normalisation. ignored: keys that the format lacks, with their rows.
+    excluded: turns of the assistant that carry no loss, by their author's wish. empty_systems: rows whose empty system
+    prompt is left out.
     done, total: bytes; rows for a data set on the hub.
     """
 
@@ -47,6 +49,8 @@ class DataFile:
     sound: int = 0
     nfc_changed: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
+    excluded: int = 0
+    empty_systems: int = 0
     done: int = 0
     total: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -72,6 +76,8 @@ class DataFile:
                 for one in found:
                     self.nfc_changed += one.nfc_changed
                     self.ignored.update(one.ignored)
+                    self.excluded += one.excluded
+                    self.empty_systems += one.empty_system
                 yield found
         self._finish()
 

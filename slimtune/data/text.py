@@ -20,14 +20,14 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # `<|word|>` is how most models write their control tokens; another template may have left some in a text.
 _WRITTEN = r"<\|[a-z][a-z0-9_]*\|>"
 _reserved: set[str] = set()
-_thoughts: set[tuple[str, str]] = set()
+_thoughts: dict[tuple[str, str], None] = {}  # in the order in which they were reserved
 
 
 def reserve(tokens: Iterable[str], thought: tuple[str, str] | None = None) -> None:
     """Refuse these tokens in texts from now on. thought: the tags that may stand around an assistant's reasoning."""
     _reserved.update(tokens)
     if thought:
-        _thoughts.add(thought)
+        _thoughts[thought] = None
     control_token.cache_clear()
 
 
@@ -50,6 +50,18 @@ def split_thought(text: str) -> tuple[str, str, tuple[str, str]] | None:
         if closed and text.startswith(opens):
             return reasoning, answer, (opens, closes)
     return None
+
+
+def with_thought(reasoning: str, answer: str) -> str:
+    """An assistant's text that begins with its reasoning, as chat templates of models that think split it again.
+
+    Raises ValueError where no model that thinks is known.
+    """
+    if not _thoughts:
+        raise ValueError("no tags for reasoning are reserved")
+    opens, closes = next(iter(_thoughts))
+    block = reasoning.strip("\n")
+    return f"{opens}\n{block}\n{closes}\n\n{answer}"
 
 
 def thought_and_answer(text: str) -> tuple[str, str]:
@@ -88,16 +100,21 @@ def _in_order(run: re.Match[str]) -> str:
     return "".join(sorted(plain, key=unicodedata.combining))
 
 
-def faults(text: str, role: Role) -> list[tuple[str, str]]:
-    """What must not be in a turn of this role, and what to do: ("is empty", "give it text"), one pair per fault."""
+def faults(text: str, role: Role, *, calls: bool = False) -> list[tuple[str, str]]:
+    """What must not be in a turn of this role, and what to do: ("is empty", "give it text"), one pair per fault.
+
+    calls: the assistant calls functions in this turn, so it need not say anything.
+    """
     if not text.strip():
+        if calls:
+            return []
         return [("is only white space" if text else "is empty", "give it text, or delete the row")]
     found: list[tuple[str, str]] = []
     visible = text
     if role == "assistant" and (thought := split_thought(text)):
         reasoning, answer, (opens, closes) = thought
         visible = f"{reasoning}\n{answer}"
-        if not answer.strip():
+        if not answer.strip() and not calls:
             found.append((f"has no answer after its {opens} block", f"write the answer behind {closes}"))
     tags = {tag: pair for pair in _thoughts for tag in pair}
     for token in dict.fromkeys(control_token().findall(visible)):

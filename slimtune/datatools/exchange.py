@@ -3,6 +3,7 @@
 The layout openai is messages without `meta`, which that service does not take.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,18 +13,14 @@ from slimtune.core.progress import Advance, ignore
 from slimtune.core.units import plural
 from slimtune.data.formats import Converted
 from slimtune.data.reading import DataFile, distinct
-from slimtune.data.records import Conversation, as_dicts
+from slimtune.data.records import Conversation, Message
 from slimtune.data.text import system_problems
 from slimtune.datatools.writing import as_line
 from slimtune.plan.lengths import Lengths
 from slimtune.recipe.names import Layout
 
 _SINGLE_TURN_ONLY = ("alpaca", "input_output")
-_SHAREGPT_NAMES = {"user": "human", "assistant": "gpt"}
-# For layouts that list turns: the key of the list, and the keys of a turn.
-_TURNS = {"messages": ("messages", {"role", "content"}), "sharegpt": ("conversations", {"from", "value"})}
-_UNHEEDED = {"weight": ": every turn of the assistant is trained on"}
-
+_SHAREGPT_NAMES = {"user": "human", "assistant": "gpt", "tool": "observation"}
 # OpenAI's limits for supervised fine-tuning:
 # https://platform.openai.com/docs/guides/supervised-fine-tuning, "Formatting your data": 10 lines at least.
 # https://platform.openai.com/docs/api-reference/files/create: 512 MB a file, read as the smaller of its two meanings.
@@ -72,16 +69,16 @@ def _losses(one: Converted, layout: str) -> list[str]:
         lost.append("the text is put into Unicode normalisation form C")
     if layout == "alpaca" and row.get("input"):
         lost.append("'instruction' and 'input' are joined by an empty line")
-    if layout in _TURNS:
-        listed, known = _TURNS[layout]
-        foreign = {key for turn in row[listed] for key in turn if key not in known}
-        lost += [f"'{key}' of turns is dropped{_UNHEEDED.get(key, '')}" for key in sorted(foreign)]
     return lost
 
 
 def is_single_turn(conversation: Conversation) -> bool:
-    """One question and its answer, with or without a system prompt."""
-    return _turns(conversation) == 1
+    """One question and its answer, with or without a system prompt, and no call of a function."""
+    return (
+        _turns(conversation) == 1
+        and sum(message.role != "system" for message in conversation.messages) == 2
+        and (not conversation.messages[-1].tool_calls)
+    )
 
 
 def own_layout(conversations: Sequence[Conversation]) -> Layout:
@@ -96,9 +93,15 @@ def to_rows(conversations: Sequence[Conversation], layout: Layout) -> tuple[list
     """
     problems: dict[str, list[Problem]] = {}
     for conversation in conversations:
+        what = ""
         if layout in _SINGLE_TURN_ONLY and not is_single_turn(conversation):
-            what = f"the conversation has {_turns(conversation)} turns, and {layout} holds one"
-            fix = "write it with --to messages or --to sharegpt, or leave it out"
+            what = f"the conversation has {plural(_turns(conversation), 'turn')}, and {layout} holds one"
+            if any(message.tool_calls for message in conversation.messages):
+                what = f"the assistant calls functions, and {layout} holds one question and its answer"
+        elif layout == "sharegpt" and any(message.tool_calls and message.content for message in conversation.messages):
+            what = "the assistant says something and calls functions in one turn, and sharegpt holds one of them"
+        if what:
+            fix = "write it with --to messages, or leave it out"
             problems.setdefault(conversation.path, []).append(Problem(what, conversation.where, fix))
     if problems:
         raise bad_data(problems)
@@ -152,15 +155,50 @@ def _render(conversation: Conversation, layout: Layout) -> dict[str, Any]:
     first = conversation.messages[0]
     prompt = {"system": first.content} if first.role == "system" else {}
     meta = {"meta": conversation.meta} if conversation.meta else {}
-    if layout in ("openai", "messages"):
-        row: dict[str, Any] = {"messages": as_dicts(conversation.messages)}
-        return row if layout == "openai" else row | meta
+    tools = {"tools": json.loads(conversation.tools)} if conversation.tools else {}
+    if layout == "openai":
+        return {"messages": _openai(conversation.messages)} | tools
+    if layout == "messages":
+        return {"messages": [_with_weight(turn, turn.as_dict()) for turn in conversation.messages]} | tools | meta
     if layout == "sharegpt":
-        listed = [{"from": _SHAREGPT_NAMES[turn.role], "value": turn.content} for turn in turns]
-        return prompt | {"conversations": listed} | meta
+        # LLaMA-Factory, whose layout this is, has the functions as text.
+        described = {"tools": conversation.tools} if conversation.tools else {}
+        return prompt | {"conversations": list(map(_sharegpt, turns))} | described | meta
     user, assistant = turns
     if layout == "alpaca":
         row = {"instruction": user.content, "input": "", "output": assistant.content}
     else:
         row = {"input": user.content, "output": assistant.content}
-    return prompt | row | meta
+    return prompt | row | tools | meta
+
+
+def _with_weight(turn: Message, written: dict[str, Any]) -> dict[str, Any]:
+    return written | {"weight": 0} if turn.excluded else written
+
+
+def _sharegpt(turn: Message) -> dict[str, Any]:
+    if turn.tool_calls:
+        listed = [{"name": call.name, "arguments": json.loads(call.arguments)} for call in turn.tool_calls]
+        called = listed[0] if len(listed) == 1 else listed
+        return _with_weight(turn, {"from": "function_call", "value": json.dumps(called, ensure_ascii=False)})
+    return _with_weight(turn, {"from": _SHAREGPT_NAMES[turn.role], "value": turn.content})
+
+
+def _openai(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """As OpenAI's service takes them: each call has an id, which its answer names, and its arguments are text."""
+    written: list[dict[str, Any]] = []
+    waiting: list[str] = []
+    calls = 0
+    for turn in messages:
+        row: dict[str, Any] = {"role": turn.role, "content": turn.content}
+        if turn.tool_calls:
+            waiting = [f"call_{calls + number}" for number in range(1, len(turn.tool_calls) + 1)]
+            calls += len(waiting)
+            row["tool_calls"] = [
+                {"id": id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for id, call in zip(waiting, turn.tool_calls, strict=True)
+            ]
+        elif turn.role == "tool":
+            row["tool_call_id"] = waiting.pop(0)
+        written.append(_with_weight(turn, row))
+    return written

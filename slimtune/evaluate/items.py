@@ -33,6 +33,10 @@ def read(conversations: Sequence[Conversation], kind: str, *, permutations: int 
     problems: list[Problem] = []
     seen: dict[str, str] = {}
     for item, conversation in zip(items, conversations, strict=True):
+        if what := _no_question(conversation):
+            fix = "keep rows of tools and excluded answers for training, and judge rows whose last turn is a text"
+            problems.append(Problem(what, item.where, fix))
+            continue
         id = conversation.meta.get("id")
         if not isinstance(id, str | int | None) or isinstance(id, bool):
             problems.append(Problem(f"meta.id is {type_name(id)}", item.where, "write it as a string"))
@@ -93,6 +97,16 @@ def _require_none(problems: Sequence[Problem]) -> None:
         files.setdefault(problem.where.rpartition(":")[0], []).append(problem)
     if files:
         raise bad_data(files, summary=_UNUSABLE)
+
+
+def _no_question(conversation: Conversation) -> str:
+    """Why a conversation cannot be asked; "" for one that can."""
+    *asked, answer = conversation.messages
+    if answer.tool_calls:
+        return "the last turn calls a function, and only texts are judged"
+    if conversation.tools or any(message.role == "tool" or message.tool_calls for message in asked):
+        return "the row has tools, and questions are asked without tools"
+    return "the last turn is excluded, so there is no answer to judge by" if answer.excluded else ""
 
 
 def _item(conversation: Conversation) -> Item:

@@ -4,9 +4,10 @@ from typing import Literal, get_args
 
 KindName = Literal["multiple_choice", "perplexity", "generation"]
 """The kinds of evaluation; each is a file in evaluate/kinds."""
-FormatName = Literal["input_output", "messages", "alpaca", "sharegpt"]
-"""The layouts of training rows; data/formats.py reads them."""
-Layout = Literal["openai", FormatName]
+OwnLayout = Literal["input_output", "messages", "alpaca", "sharegpt"]
+FormatName = Literal[OwnLayout, "instruction_response", "prompt_completion", "question_answer", "query_response"]
+"""The layouts of training rows; data/formats reads them."""
+Layout = Literal["openai", OwnLayout]
 """The layouts that datatools/exchange.py writes."""
 QuantisedType = Literal["q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 GgufType = Literal["f16", "bf16", QuantisedType]

@@ -1,4 +1,4 @@
-"""Four layouts, one conversation; every fault of a row, with its field."""
+"""Every layout, one conversation; every fault of a row, with its field."""
 
 import pytest
 from hypothesis import given
@@ -43,6 +43,20 @@ SAME = [
     ("alpaca", {"instruction": "問い", "input": None, "output": "甲"}),
     ("sharegpt", {"conversations": [{"from": "human", "value": "問い"}, {"from": "gpt", "value": "甲"}]}),
     ("sharegpt", {"conversations": [{"from": "user", "value": "問い"}, {"from": "assistant", "value": "甲"}]}),
+    ("sharegpt", {"conversations": [{"role": "user", "content": "問い"}, {"role": "assistant", "content": "甲"}]}),
+    ("messages", {"messages": [{"from": "human", "value": "問い"}, {"from": "gpt", "value": "甲"}]}),
+    ("instruction_response", {"instruction": "問い", "response": "甲", "category": "closed_qa"}),
+    ("instruction_response", {"instruction": "問い", "context": "", "response": "甲"}),
+    ("prompt_completion", {"prompt": "問い", "completion": "甲"}),
+    ("prompt_completion", {"prompt": "問い", "response": "甲"}),
+    ("prompt_completion", {"prompt": turns(("user", "問い"))["messages"], "completion": "甲"}),
+    (
+        "prompt_completion",
+        {"prompt": turns(("user", "問い"))["messages"], "completion": turns(("assistant", "甲"))["messages"]},
+    ),
+    ("question_answer", {"question": "問い", "answer": "甲"}),
+    ("question_answer", {"question": "問い", "response": "甲", "context": None}),
+    ("query_response", {"query": "問い", "response": "甲", "history": []}),
 ]
 
 
@@ -117,7 +131,11 @@ MISSING = [
     ("input_output", {"input": "x", "output": "y", "system": 5}, ["'system' is a number, not a string"]),
     ("input_output", {"input": "x", "output": "y", "meta": []}, ["'meta' is a list, not an object"]),
     ("input_output", {"input": "x", "output": "y", "meta": None}, ["'meta' is null, not an object"]),
-    ("input_output", {"input": "x", "output": "y", "history": [["a", "b"]]}, ["'history' is not supported"]),
+    (
+        "input_output",
+        {"input": "x", "output": "y", "history": [["a", "b"]]},
+        ["'history' has text that the layout input_output does not use"],
+    ),
     ("alpaca", {"instruction": "", "input": "x", "output": "y"}, ["'instruction' (user) is empty"]),
     ("alpaca", {"instruction": "x", "input": 4, "output": "y"}, ["'input' is a number, not a string"]),
     ("alpaca", {"instruction": "x", "input": " ", "output": "y"}, ["'input' (user) is only white space"]),
@@ -133,8 +151,8 @@ MISSING = [
     ("messages", {"messages": [{"content": "x"}]}, ["'messages[0].role' is missing"]),
     (
         "messages",
-        turns(("user", "x"), ("tool", "y"), ("bot", "z")),
-        ["'messages[1]' has the unknown role 'tool'", "'messages[2]' has the unknown role 'bot'"],
+        turns(("user", "x"), ("critic", "y"), ("bot", "z")),
+        ["'messages[1]' has the unknown role 'critic'", "'messages[2]' has the unknown role 'bot'"],
     ),
     (
         "messages",
@@ -144,16 +162,16 @@ MISSING = [
     (
         "messages",
         {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "tool_calls": [1]}]},
-        ["'messages[1].tool_calls' is not supported"],
+        ["'messages[1].tool_calls[0]' is a number, not an object"],
     ),
     (
         "sharegpt",
-        {"conversations": [{"from": "human", "value": ""}, {"from": "function", "value": "x"}]},
-        ["'conversations[0].value' (user) is empty", "'conversations[1]' has the unknown role 'function'"],
+        {"conversations": [{"from": "human", "value": ""}, {"from": "narrator", "value": "x"}]},
+        ["'conversations[0].value' (user) is empty", "'conversations[1]' has the unknown role 'narrator'"],
     ),
     (
         "sharegpt",
-        {"conversations": [{"role": "user", "content": "x"}]},
+        {"conversations": [{"speaker": "user", "says": "x"}]},
         ["'conversations[0].from' is missing", "'conversations[0].value' is missing"],
     ),
 ]
@@ -325,8 +343,8 @@ def test_the_first_rows_decide_and_strays_are_problems():
 
 
 def test_unknown_and_preference_files():
-    name, problems = file_format([{"prompt": "x", "completion": "y"}])
-    assert (name, problems) == (None, ["x:1: no known format: the first row has the keys 'prompt', 'completion'"])
+    name, problems = file_format([{"sentence": "x", "translation": "y"}])
+    assert (name, problems) == (None, ["x:1: no known format: the first row has the keys 'sentence', 'translation'"])
     problems_found: list[Problem] = []
     formats.choose([Row(1, {"prompt": "x", "chosen": "y", "rejected": "z"})], "auto", "x", problems_found)
     assert problems_found[0].what == "the rows are preference pairs ('chosen', 'rejected')"

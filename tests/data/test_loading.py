@@ -200,7 +200,7 @@ def test_one_file_with_every_kind_of_fault(tmp_path):
         ('{"input": "\\ud800", "output": "y"}', "'input' (user) contains the lone surrogate \\ud800"),
         (row(17, meta="direct"), "'meta' is a string, not an object"),
         ({"messages": [{"role": "user", "content": "x"}]}, "a row of format messages in a file of format input_output"),
-        (row(19, tools=[{}]), "'tools' is not supported"),
+        (row(19, tools=[{}]), "'tools[0]' has no name"),
         (good, "duplicate rows"),
         (row(1, output="other"), "the same input has two different answers"),
         (row(22), None),

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.formats import convert
 from slimtune.data.json_rows import Row
-from slimtune.data.records import Conversation, Message
-from slimtune.datatools.exchange import broken_rules, cost, is_single_turn, read_files, to_rows
+from slimtune.data.records import Conversation, Message, ToolCall
+from slimtune.datatools.exchange import broken_rules, cost, is_single_turn, own_layout, read_files, to_rows
 from slimtune.plan.lengths import Lengths
 
 texts = st.text("あがabc \n<>「」", min_size=1).filter(str.strip)
@@ -42,11 +42,50 @@ def test_out_and_back(layout, conversation):
 
 def test_losses_are_counted(tmp_path):
     path = tmp_path / "a.jsonl"
-    turn = {"role": "assistant", "content": "か\u3099", "weight": 0}
+    turn = {"role": "assistant", "content": "か\u3099", "model": "m"}
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "q"}, turn], "extra": 1}), "utf-8")
     losses = " ".join(read_files([str(path)])[1])
     assert "1 row: the key 'extra'" in losses and "form C" in losses
-    assert "'weight' of turns is dropped: every turn of the assistant is trained on" in losses
+    assert "the key 'messages[].model' is dropped" in losses
+
+
+TOOLS = json.dumps([{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}])
+CALLS = (ToolCall("weather", '{"city": "奈良"}'), ToolCall("weather", '{"city": "岡山"}'))
+
+
+@pytest.mark.parametrize("layout", ["openai", "messages", "sharegpt"])
+def test_calls_their_answers_and_excluded_turns_survive(layout):
+    turns = (
+        Message("user", "q"),
+        Message("assistant", "a", excluded=True),
+        Message("user", "天気は。"),
+        Message("assistant", "", tool_calls=CALLS),
+        Message("tool", "晴れ"),
+        Message("tool", "雨"),
+        Message("assistant", "奈良は晴れです。"),
+    )
+    one = Conversation(turns, {}, "f", 1, TOOLS)
+    (row,), losses = to_rows([one], layout)
+    problems = []
+    back = convert(
+        Row(1, json.loads(json.dumps(row))), "messages" if layout == "openai" else layout, path="f", problems=problems
+    )
+    assert (problems, losses) == ([], []) and back.conversation == one and back.excluded == 1
+    if layout == "openai":
+        calls, first, second = row["messages"][3]["tool_calls"], row["messages"][4], row["messages"][5]
+        assert [call["id"] for call in calls] == [first["tool_call_id"], second["tool_call_id"]]
+        assert isinstance(calls[0]["function"]["arguments"], str)
+
+
+def test_what_a_layout_of_one_answer_cannot_hold_is_refused():
+    calling = Conversation((Message("user", "q"), Message("assistant", "", tool_calls=CALLS[:1])), {}, "f", 1)
+    for layout in ("alpaca", "input_output"):
+        with pytest.raises(SlimtuneError, match="calls functions"):
+            to_rows([calling], layout)
+    saying = Conversation((Message("user", "q"), Message("assistant", "見ます。", tool_calls=CALLS[:1])), {}, "f", 1)
+    with pytest.raises(SlimtuneError, match="says something and calls functions"):
+        to_rows([saying], "sharegpt")
+    assert own_layout([calling]) == "messages"
 
 
 def test_the_services_limits():
