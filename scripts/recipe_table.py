@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 from slimtune.data import loading
+from slimtune.data.records import Conversation
+from slimtune.evaluate import items
 from slimtune.models import hardware
 from slimtune.models import shapes as models
 from slimtune.plan import lengths, make
@@ -76,18 +78,21 @@ def _memory(recipe: Recipe) -> str:
         return "no card needed"
     data = recipe.data
 
-    def read(sources: list[tuple[str, float]], mode: loading.DataMode) -> lengths.Lengths:
-        loaded = loading.load_conversations(
+    def load(sources: list[tuple[str, float]], mode: loading.DataMode = "auto") -> loading.Loaded:
+        return loading.load_conversations(
             sources, mode=mode, system=data.system, format=data.format, seed=recipe.run.seed
         )
-        return lengths.estimate(loaded.conversations)
 
+    def read(sources: list[tuple[str, float]]) -> lengths.Lengths:
+        return lengths.estimate(load(sources, data.mode).conversations)
+
+    questions: tuple[Conversation, ...] = ()
+    if evaluate := recipe.evaluate:
+        questions = items.of_mode(load([(evaluate.data, 1.0)]), evaluate.kind, evaluate.mode).conversations
     known = Data(
-        train=read([(source.path, source.weight) for source in data.train], data.mode),
-        held_out=read([(data.eval, 1.0)], data.mode) if data.eval else None,
-        prompts=read([(recipe.evaluate.data, 1.0)], prepare.test_mode(recipe.evaluate)).prompts
-        if recipe.evaluate
-        else (),
+        train=read([(source.path, source.weight) for source in data.train]),
+        held_out=read([(data.eval, 1.0)]) if data.eval else None,
+        prompts=lengths.estimate(questions).prompts,
     )
     plan = make.make(prepare.request_of(recipe), known, shape, hardware.card(recipe.budget.vram_gb))
     assert plan.least_bytes is not None  # a card has one

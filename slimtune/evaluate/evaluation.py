@@ -174,14 +174,7 @@ def with_the_runs_own(request: Request) -> Request:
 def conversations(request: Request) -> loading.Loaded:
     """The file's rows of the asked mode; rows that do not say their mode are of any."""
     loaded = loading.load_conversations([(str(request.data), 1.0)], system=request.system)
-    if not kinds.named(request.settings.kind).has_choices:
-        return loaded
-    wanted = request.settings.mode
-    kept = tuple(row for row in loaded.conversations if row.meta.get("mode") in (None, wanted))
-    if not kept:
-        fix = "name another file, or another --mode"
-        raise fail(f"the file has no row of mode {wanted}", where=str(request.data), fix=fix)
-    return replace(loaded, conversations=kept)
+    return items.of_mode(loaded, request.settings.kind, request.settings.mode)
 
 
 def _contamination(request: Request, test: Sequence[Conversation]) -> dict[str, Any] | None:

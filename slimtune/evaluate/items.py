@@ -1,12 +1,17 @@
 """The items of a held-out file, independent of the model that will answer. No torch."""
 
+import dataclasses
+from collections import Counter
 from collections.abc import Sequence
+from typing import get_args
 
 from slimtune.core.errors import Gathered, Problem, SlimtuneError, bad_data, fail
+from slimtune.core.units import plural
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.json_rows import type_name
+from slimtune.data.loading import Loaded
 from slimtune.data.questions import asked_faults
-from slimtune.data.records import Conversation
+from slimtune.data.records import Conversation, Mode
 from slimtune.evaluate import kinds
 from slimtune.evaluate.kinds import permutations as orders
 from slimtune.evaluate.kinds.kind import Item, Settings
@@ -23,6 +28,32 @@ def first(conversations: Sequence[Conversation], count: int | None, path: str) -
     return conversations[:count]
 
 
+def of_mode(loaded: Loaded, kind: str, mode: Mode) -> Loaded:
+    """The rows of a file with this `meta.mode`; rows that do not say theirs are of any, and only questions have one.
+
+    Raises SlimtuneError for each row with a mode that there is not, and where no row is left.
+    """
+    if not kinds.named(kind).has_choices:
+        return loaded
+    rows, path = loaded.conversations, loaded.files[0].file.path
+    modes = Counter(str(row.meta["mode"]) for row in rows if row.meta.get("mode") is not None)
+    fix = "write direct or cot, or leave it out"
+    _require_none(
+        [
+            Problem(f"meta.mode is {row.meta['mode']!r}, neither direct nor cot", row.where, fix)
+            for row in rows
+            if row.meta.get("mode") not in (None, *get_args(Mode))
+        ]
+    )
+    kept = tuple(row for row in rows if row.meta.get("mode") in (None, mode))
+    if not kept:
+        others = ", ".join(f"{count} {other}" for other, count in modes.items())
+        what = f"no row is left: none has meta.mode {mode} (there are: {others})"
+        raise fail(what, where=path, fix=f"set evaluate.mode: {next(iter(modes))} (slimtune evaluate: --mode)")
+    (file,) = loaded.files
+    return Loaded(kept, (dataclasses.replace(file, kept=len(kept), used=len(kept)),))
+
+
 def read(conversations: Sequence[Conversation], kind: str, *, permutations: int = 1) -> list[Item]:
     """The items of a held-out file; the last turn of each conversation is what is asked for.
 
@@ -31,6 +62,14 @@ def read(conversations: Sequence[Conversation], kind: str, *, permutations: int 
     """
     items = list(map(_item, conversations))
     problems: list[Problem] = []
+    if kinds.named(kind).has_choices and not any("choices" in row.meta for row in conversations):
+        what = f"evaluate.kind is {kind}, and none of {plural(len(items), 'row')} has choices (meta.choices)"
+        fix = (
+            "set evaluate.kind: generation (slimtune evaluate: --kind generation); or build questions from your table: "
+        )
+        fix += "slimtune data build TABLE --output FILE --mode direct"
+        path = items[0].where.rpartition(":")[0]
+        raise SlimtuneError(Problem(what, path, fix), summary=_UNUSABLE)
     seen: dict[str, str] = {}
     for item, conversation in zip(items, conversations, strict=True):
         if what := _no_question(conversation):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from slimtune.core import console, inputs
 from slimtune.core.errors import Gathered, Problem, SlimtuneError, fail
+from slimtune.core.findings import Finding
 from slimtune.data import loading, split_manifest
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
@@ -25,7 +26,7 @@ from slimtune.plan import lengths, make
 from slimtune.plan.explain import suggestions
 from slimtune.plan.request import Data, PlanRequest
 from slimtune.recipe.schema import EvaluateSection, Recipe
-from slimtune.run import folders
+from slimtune.run import folders, suitability
 from slimtune.train import methods
 from slimtune.train.methods import Method
 
@@ -34,7 +35,7 @@ from slimtune.train.methods import Method
 class _Read:
     """A recipe with its data read and compared, and the machine to plan for.
 
-    train, held_out: the method's records. test: the questions; items: the same, ready to ask. data_hashes: by file. data_splits: as
+    findings: what of the evaluation does not suit the training data. train, held_out: the method's records. test: the questions; items: the same, ready to ask. data_hashes: by file. data_splits: as
     `split_manifest.recorded` gives them. contamination: as `contamination.check` gives it, None without a test.
     """
 
@@ -50,6 +51,7 @@ class _Read:
     contamination: dict[str, Any] | None
     hardware: machines.Hardware
     notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Prepared(_Read):
     """What was read, encoded once, and planned.
 
     folder, tokenizer: None where the base is on the hub and not in the cache yet. examples, held_out_examples: the
-    records encoded for the trainer; empty without a tokenizer. facts: what suggestions are drawn from.
+    records encoded for the trainer; empty without a tokenizer. warnings: the findings, and answers that would be cut off.
+    facts: what suggestions are drawn from.
     """
 
     folder: Path | None
@@ -68,6 +71,7 @@ class Prepared(_Read):
     shape: models.ModelShape
     plan: make.Plan
     facts: suggestions.PlanFacts
+    warnings: tuple[Finding, ...]
 
     def as_json(self) -> dict[str, Any]:
         """The plan with what it was made for."""
@@ -77,6 +81,7 @@ class Prepared(_Read):
             "hardware": dataclasses.asdict(self.hardware),
             "examples": {"train": len(self.train), "eval": len(self.held_out), "test": len(self.test)},
             **self.plan.as_json(),
+            "findings": [dataclasses.asdict(one) for one in self.warnings],
             "suggestions": [dataclasses.asdict(one) for one in suggestions.suggest(self.facts)],
         }
 
@@ -203,7 +208,7 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
     wrong = system_problems(data.system, "data.system")
     found.add(wrong)
     given: dict[str, Any] = {"system": None if wrong else data.system, "format": data.format, "seed": recipe.run.seed}
-    train = held_out = test = overlap = None
+    train = held_out = whole = test = overlap = None
     questions: tuple[Conversation, ...] = ()
     asked: list[Item] = []
     with found:
@@ -213,7 +218,8 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
             held_out = method.read([(data.eval, 1.0)], mode=data.mode, **given)
     if evaluate:
         with found:
-            test = loading.load_conversations([(evaluate.data, 1.0)], mode=test_mode(evaluate), **given)
+            whole = loading.load_conversations([(evaluate.data, 1.0)], **given)
+            test = items.of_mode(whole, evaluate.kind, evaluate.mode)
         if test:
             with found:
                 questions = tuple(items.first(test.conversations, evaluate.max_items, evaluate.data))
@@ -245,6 +251,12 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
                 f"{len(seen)} of {len(questions)} test questions are in the training data, so the verdict will be "
                 "'contaminated'. Remove them from one of the two. The run's eval/contamination.json lists them."
             )
+    compared = suitability.Compared(
+        suitability.setup_of(recipe, whole, test),
+        questions,
+        list(map(method.as_conversation, held_out.conversations if held_out else ())),
+    )
+    findings = suitability.find(list(map(method.as_conversation, train.conversations)), compared)
     return _Read(
         recipe=recipe,
         method=method,
@@ -258,6 +270,7 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
         contamination=overlap,
         hardware=hardware,
         notes=tuple(notes),
+        findings=suitability.require_none_wrong(findings),
     )
 
 
@@ -300,6 +313,14 @@ def _plan(read: _Read, base: _Base) -> Prepared:
         )
         plan = make.make(request, data, shape, read.hardware)
     found.require_none()
+    warnings = read.findings
+    if read.recipe.evaluate is not None:
+        rows, limits = (
+            list(map(method.as_conversation, read.train)),
+            (read.recipe.evaluate, request.model.max_seq_length),
+        )
+        warnings += tuple(suitability.cut_replies(prompts, data.train, rows, read.test, *limits))
+    said = tuple(map(suitability.sentence, warnings))
     return Prepared(
         **{field.name: getattr(read, field.name) for field in dataclasses.fields(_Read)},
         folder=folder,
@@ -308,7 +329,7 @@ def _plan(read: _Read, base: _Base) -> Prepared:
         held_out_examples=held_out,
         data=data,
         shape=shape,
-        plan=dataclasses.replace(plan, notes=(*read.notes, *plan.notes)),
+        plan=dataclasses.replace(plan, notes=(*said, *read.notes, *plan.notes)),
         facts=suggestions.facts_of(
             request,
             Counter(suggestions.task_of(method.as_conversation(record)) for record in read.train),
@@ -317,6 +338,7 @@ def _plan(read: _Read, base: _Base) -> Prepared:
             rank=plan.lora_rank,
             steps=plan.total_steps,
         ),
+        warnings=warnings,
     )
 
 
@@ -339,8 +361,3 @@ def settings_of(evaluate: EvaluateSection, seed: int) -> Settings:
     """The settings of the evaluation, from the recipe's section."""
     shared = {field.name for field in dataclasses.fields(Settings)}
     return Settings(**evaluate.model_dump(include=shared), seed=seed)
-
-
-def test_mode(evaluate: EvaluateSection) -> loading.DataMode:
-    """How to filter the test data: free-form rows have no `meta.mode` to choose by."""
-    return evaluate.mode if evaluate.kind == "multiple_choice" else "auto"

@@ -20,6 +20,7 @@ from slimtune.plan.explain import suggestions
 from slimtune.plan.make import Plan
 from slimtune.plan.memory import ram, vram
 from slimtune.plan.speed import Estimate
+from slimtune.run import suitability
 from slimtune.run.report.values import duration
 
 if TYPE_CHECKING:
@@ -53,8 +54,12 @@ def plan(console: Console, prepared: Prepared) -> None:
     console.say(first)
     for line in others:
         console.out.print(Padding(Text(visible(line)), (0, 0, 0, 4)))
+    warned = set(map(suitability.sentence, prepared.warnings))
     for note in plan.notes:
-        console.say(f"note: {note}")
+        if note in warned:
+            console.warn(note)
+        else:
+            console.say(f"note: {note}")
 
 
 def _memory(console: Console, plan: Plan) -> None:

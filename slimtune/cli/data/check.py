@@ -50,13 +50,15 @@ def check(
 ) -> None:
     """Check training files before you train: rows that would be refused, and rows that would not train as you meant.
 
-    Errors are rows that the loader refuses; they give exit code 2. Several files count as one training set.
+    Errors are rows that the loader refuses; they give exit code 2. Several files count as one training set. With a recipe,
+    they are also compared with its evaluation: another kind, language, system prompt, style or form of question.
     """
     from slimtune.core import console
     from slimtune.data import formats
     from slimtune.datatools.check import check as checking
     from slimtune.datatools.check import contamination, rendering
     from slimtune.plan.explain import suggestions
+    from slimtune.run import suitability
 
     if format not in formats.FORMATS:
         raise fail(f"unknown format '{format}'", where="--format", fix=f"use one of {', '.join(formats.FORMATS)}")
@@ -71,6 +73,7 @@ def check(
     with console.stderr().bar("Reading evaluation files") as progress:
         compared = [*(against or []), *(path for path in held_out if path)]
         evaluation = contamination.read(compared, on_progress=progress)
+        judges = suitability.judge_of(settings, tokenizer, known=evaluation.findings) if recipe else None
     wish = checking.CheckSettings(
         tokenizer=tokenizer,
         model=name if tokenizer else "",
@@ -80,6 +83,7 @@ def check(
         mode=settings.data.mode,
         secrets=secrets,
         evaluation=evaluation,
+        judges=judges,
     )
     with console.stderr().bar("Checking (%)") as progress:
         report = checking.check(paths, wish, on_progress=progress)

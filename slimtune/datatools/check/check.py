@@ -9,12 +9,14 @@ from slimtune.core.progress import Advance, ignore
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.loading import ModeFilter
 from slimtune.data.reading import DataFile, distinct
+from slimtune.data.records import Conversation
 from slimtune.data.text import system_problems
 from slimtune.datatools.check import text
 from slimtune.datatools.check.answers import AnswerCounts
 from slimtune.datatools.check.contamination import Contamination, Evaluation
 from slimtune.datatools.check.likeness import Likeness
 from slimtune.datatools.check.token_lengths import TokenLengths
+from slimtune.evaluate.mismatch import Sample
 
 _SHOWN_KEYS = 8
 
@@ -51,7 +53,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
-    """format, system, mode: as for the loader. secrets: also look for keys and personal numbers."""
+    """format, system, mode: as for the loader. secrets: also look for keys and personal numbers.
+
+    judges: what a recipe's evaluation finds odd about a sample of the training rows, in order; None without a recipe.
+    """
 
     tokenizer: ChatTokenizer | None = None
     model: str = ""
@@ -61,6 +66,7 @@ class CheckSettings:
     mode: str = "auto"
     secrets: bool = True
     evaluation: Evaluation = field(default_factory=Evaluation)
+    judges: Callable[[Sequence[Conversation]], list[Finding]] | None = None
 
 
 def check(paths: Sequence[str], wish: CheckSettings, *, on_progress: Advance = ignore) -> Report:
@@ -73,7 +79,7 @@ def check(paths: Sequence[str], wish: CheckSettings, *, on_progress: Advance = i
     problems = [*listed_again, *system_problems(wish.system, "data.system")]
     findings = [refused(problem, "loader") for problem in problems]
     findings += wish.evaluation.findings
-    likeness = Likeness()
+    likeness, sample = Likeness(), Sample()
     files: list[FileFigures] = []
     for path in hashes:
         source = DataFile(path, wish.format, wish.system)
@@ -81,10 +87,12 @@ def check(paths: Sequence[str], wish: CheckSettings, *, on_progress: Advance = i
         def advance(source: DataFile = source) -> None:
             on_progress(int(100 * (len(files) + source.done / source.total) / len(hashes)), 100)
 
-        file, found = _check_file(source, wish, likeness, advance)
+        file, found = _check_file(source, wish, likeness, sample, advance)
         files.append(file)
         findings += found
     findings += likeness.findings()
+    if wish.judges and sample.rows:
+        findings += wish.judges(sample.in_order())
     order = {path: place for place, path in enumerate(hashes)}
 
     def place(finding: Finding) -> tuple[int, int]:
@@ -98,7 +106,7 @@ def check(paths: Sequence[str], wish: CheckSettings, *, on_progress: Advance = i
 
 
 def _check_file(
-    source: DataFile, wish: CheckSettings, likeness: Likeness, advance: Callable[[], None]
+    source: DataFile, wish: CheckSettings, likeness: Likeness, sample: Sample, advance: Callable[[], None]
 ) -> tuple[FileFigures, list[Finding]]:
     path = source.path
     modes, answers, languages = ModeFilter(path, wish.mode, source.problems), AnswerCounts(path), text.Languages()
@@ -115,6 +123,7 @@ def _check_file(
                 findings += text.row_findings(conversation, secrets=wish.secrets) + answers.add(conversation)
                 languages.add(conversation)
             contamination.add(conversations)
+            sample.add(conversations)
             findings += too_long.result()
             advance()
     modes.finish()
