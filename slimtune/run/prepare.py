@@ -251,7 +251,7 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
                 f"{len(seen)} of {len(questions)} test questions are in the training data, so the verdict will be "
                 "'contaminated'. Remove them from one of the two. The run's eval/contamination.json lists them."
             )
-    compared = suitability.Compared(
+    compared = suitability.Evaluated(
         suitability.setup_of(recipe, whole, test),
         questions,
         list(map(method.as_conversation, held_out.conversations if held_out else ())),

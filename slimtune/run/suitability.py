@@ -19,7 +19,7 @@ from slimtune.train import methods
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class Evaluated:
     """What training rows are compared with. test: the questions that are asked; held_out: the rows of `data.eval`."""
 
     setup: Setup
@@ -39,7 +39,7 @@ def setup_of(recipe: Recipe, whole: Loaded | None = None, asked: Loaded | None =
     )
 
 
-def _read(recipe: Recipe) -> Compared:
+def _read(recipe: Recipe) -> Evaluated:
     """What the training rows are compared with. Raises SlimtuneError for files that cannot be read or asked."""
     evaluate, data, found = recipe.evaluate, recipe.data, Gathered()
     given: dict[str, Any] = {"system": data.system, "format": data.format, "seed": recipe.run.seed}
@@ -58,7 +58,7 @@ def _read(recipe: Recipe) -> Compared:
             records = method.read([(data.eval, 1.0)], mode=data.mode, **given).conversations
             held_out = [method.as_conversation(record) for record in records]
     found.require_none()
-    return Compared(setup_of(recipe, whole, asked), test, held_out)
+    return Evaluated(setup_of(recipe, whole, asked), test, held_out)
 
 
 def judge_of(
@@ -110,7 +110,7 @@ def sentence(finding: Finding) -> str:
     return f"{finding.where}: {finding.what}. {finding.fix[:1].upper()}{finding.fix[1:]}."
 
 
-def find(train: Sequence[Conversation], compared: Compared) -> list[Finding]:
+def find(train: Sequence[Conversation], compared: Evaluated) -> list[Finding]:
     """As `mismatch.find`."""
     return mismatch.find(train, compared.test, compared.held_out, compared.setup)
 
