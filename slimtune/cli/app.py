@@ -14,6 +14,7 @@ from slimtune.cli.doctor import doctor
 from slimtune.cli.ensemble import ensemble
 from slimtune.cli.evaluate import evaluate
 from slimtune.cli.export import export
+from slimtune.cli.new import new
 from slimtune.cli.ollama import ollama
 from slimtune.cli.options import CONTEXT
 from slimtune.cli.plan import plan
@@ -31,7 +32,7 @@ def _slimtune(version: VersionOption = False) -> None:
     """Fine-tune Qwen on the graphics card you own: proven to fit, proven to be better, shipped to Ollama."""
 
 
-for _command in (train, plan, evaluate, compare, ensemble, rescore, report, export, chat, doctor, version):
+for _command in (new, train, plan, evaluate, compare, ensemble, rescore, report, export, chat, doctor, version):
     app.command()(_command)
 app.add_typer(data, name="data")
 app.add_typer(ollama, name="ollama")

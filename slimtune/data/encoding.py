@@ -4,6 +4,7 @@ Guessing an encoding and going on would put mojibake into a training set unseen,
 """
 
 import contextlib
+import re
 import shlex
 from pathlib import Path
 
@@ -21,6 +22,13 @@ _BYTE_ORDER_MARKS = {
 _ISO_2022_JP = b"\x1b$"
 # What no text holds.
 _CONTROLS = bytes(code for code in range(32) if chr(code) not in "\t\n\f\r\x1b")
+# Hiragana and full-width katakana: Japanese in the wrong encoding has next to none of them, and Chinese none.
+_KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa]")
+_LEAST_KANA = 0.2
+# What western text does not have: four letters beyond ASCII in a row, as every word of a Cyrillic file has them, or
+# signs among which no letter of a western language is.
+_NOT_WESTERN = re.compile("[\u0080-\U0010ffff]{4}|[\x80-\x9f¤¦¨¬¯¸¹²³¼½¾×÷ÞðþÐ]")
+_SOME_UTF8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}")
 _CONVERTIBLE = ("cp932", "euc-jp", "iso-2022-jp", "utf-16", "utf-32")
 
 
@@ -93,6 +101,36 @@ def decode(data: bytes, path: str, problems: list[Problem]) -> tuple[str, frozen
         fix = "the rest of the file is UTF-8: write this line again as UTF-8"
         problems.append(Problem(what, f"{path}:{number}", fix))
     return "\n".join(texts), frozenset(bad)
+
+
+def certain(data: bytes) -> tuple[str, str] | None:
+    r"""The encoding of a file that is not UTF-8 and its text with "\n" as line end, where both are beyond doubt.
+
+    That is a byte order mark, Japanese with kana in the only encoding in which it has full-width ones, or western text
+    whose few letters beyond ASCII stand alone. None for anything else, a damaged file among it.
+    """
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if data.startswith(mark):
+            return _as_text(data, encoding)
+    if recognised(data[:512])[0] or b"\0" in data:
+        return None
+    if _ISO_2022_JP in data:
+        return _as_text(data, "iso-2022-jp")
+    if _looks_like(data) == "damaged":
+        return None
+    found = [one for name in ("cp932", "euc-jp") if (one := _as_text(data, name))]
+    kana = {name: len(_KANA.findall(text)) for name, text in found}
+    best = max(found, key=lambda one: kana[one[0]], default=None)
+    if best and kana[best[0]] >= _LEAST_KANA * sum(not character.isascii() for character in best[1]):
+        return best
+    western = None if _SOME_UTF8.search(data) else _as_text(data, "cp1252")
+    return western if western and not _NOT_WESTERN.search(western[1]) else None
+
+
+def _as_text(data: bytes, encoding: str) -> tuple[str, str] | None:
+    with contextlib.suppress(UnicodeDecodeError):
+        return encoding, data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+    return None
 
 
 def _wrong_file(path: str, line: int, byte: int, value: int, encoding: str) -> Problem:

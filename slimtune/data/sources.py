@@ -131,7 +131,7 @@ def _read_csv(text: str, path: str, bad_lines: frozenset[int], problems: list[Pr
     """RFC 4180 with a header; a row's line is the physical line where it starts, however many lines its cells have."""
     first_line = text.lstrip("\n").partition("\n")[0]
     delimiter = max("\t,;" if path.lower().endswith(".tsv") else ",;\t", key=first_line.count)
-    records = _csv_records(text, delimiter, path, bad_lines, problems)
+    records = csv_records(text, delimiter, path, bad_lines, problems)
     line, header = next(records, (1, []))
     faulty = [name for name in header if header.count(name) > 1 or not name.strip()]
     if faulty:
@@ -149,9 +149,10 @@ def _read_csv(text: str, path: str, bad_lines: frozenset[int], problems: list[Pr
     return rows
 
 
-def _csv_records(
+def csv_records(
     text: str, delimiter: str, path: str, bad_lines: frozenset[int], problems: list[Problem]
 ) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each record with the line where it starts; `bad_lines` are left out, faults go into `problems`."""
     csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     while True:

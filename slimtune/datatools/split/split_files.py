@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -68,31 +68,23 @@ def split_files(
     questions = items(files, threshold=threshold, on_progress=on_progress)
     asked = {"dev": dev, "test": test}
     sizes = _sizes(len(questions), asked)
-    wish: dict[str, Any] = {
-        "version": split_manifest.VERSION,
-        "seed": seed,
-        "sizes": asked,
-        "threshold": threshold,
-        "inputs": [
-            {"path": _relative(file.path, folder), "sha256": file.sha256, "rows": len(file.rows)} for file in files
-        ],
-    }
+    wished = wish(files, folder, seed=seed, asked=asked, threshold=threshold)
     known = hashes(files)
     placed: dict[str, str] = {}
     if earlier is not None:
-        same = all(earlier[key] == value for key, value in wish.items())
+        same = all(earlier[key] == value for key, value in wished.items())
         if redo == "extend" or (same and redo == "no"):
             placed = split_manifest.split_of(earlier)
         elif redo == "no":
-            raise _refusal(manifest_path, earlier, wish, known, split_items(questions, sizes, seed=seed))
+            raise _refusal(manifest_path, earlier, wished, known, split_items(questions, sizes, seed=seed))
     name_of = split_items(questions, sizes, seed=seed, placed=placed)
     _check_not_empty(name_of, sizes, questions)
-    manifest, rows = _render(wish, files, questions, name_of, known)
+    manifest, rows = render(wished, files, questions, name_of, known)
     _check_targets(folder, manifest, earlier if redo != "no" else None, paths, overwrite=overwrite)
     contents = {folder / name: b"".join(map(as_line, own)) for name, own in rows.items()}
     if earlier != manifest:
         contents[manifest_path] = split_manifest.as_bytes(manifest)
-    changed = _write(contents)
+    changed = write(contents)
     notes = list(_notes(questions, name_of, sizes, threshold))
     left_over = [entry["name"] for entry in earlier["files"] if entry["name"] not in rows] if earlier else []
     notes += [
@@ -101,13 +93,16 @@ def split_files(
     return Outcome(manifest_path, manifest, not changed, tuple(notes))
 
 
-def _write(contents: Mapping[Path, bytes]) -> bool:
-    """Write the files that are not there with these bytes already, all or none of them; whether there were any."""
+def write(contents: Mapping[Path, bytes], *, overwrite: bool = True) -> bool:
+    """Write the files that are not there with these bytes already, all or none of them; whether there were any.
+
+    Raises SlimtuneError where the disk is full, and for a file with other bytes that must not be replaced.
+    """
     with contextlib.ExitStack() as all_written:
         # Left in the opposite order: the manifest, which is the last one, gets its name when the files have theirs.
         wanted = {path: content for path, content in contents.items() if not outputs.holds(path, content)}
         for path, content in reversed(wanted.items()):
-            partial = all_written.enter_context(outputs.staged_file(path, overwrite=True))
+            partial = all_written.enter_context(outputs.staged_file(path, overwrite=overwrite))
             partial.write_bytes(content)
             sync_path(partial)
     return bool(wanted)
@@ -144,24 +139,45 @@ def _check_names(paths: Sequence[str], folder: Path) -> None:
         raise SlimtuneError(problems)
 
 
-def _render(
+def wish(
+    files: Sequence[SourceFile], folder: Path, *, seed: int, asked: Mapping[str, int | float], threshold: float
+) -> dict[str, Any]:
+    """What a manifest says of how its split was asked for. folder: of the manifest."""
+    return {
+        "version": split_manifest.VERSION,
+        "seed": seed,
+        "sizes": dict(asked),
+        "threshold": threshold,
+        "inputs": [
+            {"path": _relative(file.path, folder), "sha256": file.sha256, "rows": len(file.rows)} for file in files
+        ],
+    }
+
+
+def _part_name(file: SourceFile, split: str) -> str:
+    return f"{file.path.stem}.{split}.jsonl"
+
+
+def render(
     wish: Mapping[str, Any],
     files: Sequence[SourceFile],
     questions: Sequence[SplitItem],
     name_of: Mapping[str, str],
     known: Mapping[str, str],
+    *,
+    name: Callable[[SourceFile, str], str] = _part_name,
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    """The manifest, and the rows of each file by its name."""
+    """The manifest, and the rows of each file by its name. name: of a file's part."""
     rows: dict[str, list[dict[str, Any]]] = {}
     listed = []
     for file in files:
         for split in SPLITS:
             own = [row.value for row in file.rows if name_of[row.id] == split]
             if own:
-                name = f"{file.path.stem}.{split}.jsonl"
-                rows[name] = own
+                part = name(file, split)
+                rows[part] = own
                 sha256 = hashlib.sha256(b"".join(map(as_line, own))).hexdigest()
-                listed.append({"name": name, "split": split, "sha256": sha256, "rows": len(own)})
+                listed.append({"name": part, "split": split, "sha256": sha256, "rows": len(own)})
     splits = {}
     for split in SPLITS:
         members = sorted((one for one in questions if name_of[one.id] == split), key=lambda one: one.id)

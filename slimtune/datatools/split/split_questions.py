@@ -57,7 +57,7 @@ def read_files(paths: Sequence[str], *, on_progress: Advance = ignore) -> list[S
             for one in converted:
                 # A table's cell may be a date or a decimal number, which becomes its text.
                 value = json.loads(json.dumps(one.row.value, default=str))
-                kept.append(SplitRow(_id(value), value, one.conversation))
+                kept.append(SplitRow(row_id(value), value, one.conversation))
             on_progress(file.done, file.total)
         if not found:
             files.append(SourceFile(Path(path), sha256_file(Path(path)), tuple(kept)))
@@ -107,7 +107,7 @@ def hashes(files: Sequence[SourceFile]) -> dict[str, str]:
     return {id: hashlib.sha256("\n".join(sorted(own)).encode()).hexdigest() for id, own in lines.items()}
 
 
-def _id(value: dict[str, Any]) -> str:
+def row_id(value: dict[str, Any]) -> str:
     """`meta.origin` or `meta.id`; a row without is known by its content."""
     for key in ("origin", "id"):
         own = value.get("meta", {}).get(key)

@@ -1,0 +1,1 @@
+"""`slimtune new`: a file that somebody has, read, understood, cleaned, divided, and described by a recipe."""
