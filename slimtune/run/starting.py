@@ -13,7 +13,7 @@ from slimtune.data.chat_template import ChatTokenizer
 from slimtune.datatools.new import settings
 from slimtune.datatools.new.draft import Draft
 from slimtune.datatools.new.recognise import Goal
-from slimtune.datatools.new.settings import Settings
+from slimtune.datatools.new.settings import RecipeSettings
 from slimtune.models import cards, files, shapes
 from slimtune.models import hardware as machines
 from slimtune.plan.memory import vram
@@ -29,7 +29,7 @@ from slimtune.train import methods
 class Planned:
     """wish: the settings of the recipe. prepared: its plan."""
 
-    wish: Settings
+    wish: RecipeSettings
     prepared: Prepared
 
     @property
@@ -75,7 +75,7 @@ def _first_that_fits(draft: Draft, models: Sequence[str], folder: Path, size: fl
     raise AssertionError("there is always a model to try")
 
 
-def _settings(draft: Draft, base: str, size: float, goal: Goal | None) -> Settings:
+def _settings(draft: Draft, base: str, size: float, goal: Goal | None) -> RecipeSettings:
     try:
         folder = files.locate(base)
         shape = shapes.of_base(base, folder)
@@ -87,7 +87,7 @@ def _settings(draft: Draft, base: str, size: float, goal: Goal | None) -> Settin
     )
 
 
-def _prepared(draft: Draft, wish: Settings, folder: Path) -> Prepared:
+def _prepared(draft: Draft, wish: RecipeSettings, folder: Path) -> Prepared:
     recipe = folder.parent / "recipe.yaml"
     with writing(recipe):
         recipe.write_text(draft.text(wish, folder), encoding="utf-8")

@@ -12,7 +12,7 @@ from slimtune.core.units import plural
 from slimtune.data import split_manifest
 from slimtune.data.records import Conversation
 from slimtune.data.splitting import SPLITS, SplitItem, split_items
-from slimtune.datatools.new.examples import Example
+from slimtune.datatools.new.examples import NewRow
 from slimtune.datatools.split import split_files
 from slimtune.datatools.split.split_questions import SourceFile, SplitRow, hashes, items, row_id
 from slimtune.datatools.writing import as_line
@@ -40,7 +40,7 @@ class Divided:
         return {name: len(own) for name, own in self.parts.items()}
 
 
-def divide(examples: Sequence[Example], source: Path, folder: Path) -> Divided:
+def divide(examples: Sequence[NewRow], source: Path, folder: Path) -> Divided:
     """Write nothing; say what goes into `train.jsonl`, `dev.jsonl`, `test.jsonl` and the manifest.
 
     source: the file that was read. folder: where the files will be. Raises SlimtuneError for fewer than two questions that

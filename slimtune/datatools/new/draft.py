@@ -13,7 +13,7 @@ from slimtune.datatools.new import dividing, examples, mapping, reading, recipe_
 from slimtune.datatools.new.dividing import Divided
 from slimtune.datatools.new.examples import Understood
 from slimtune.datatools.new.recognise import Goal
-from slimtune.datatools.new.settings import Settings
+from slimtune.datatools.new.settings import RecipeSettings
 from slimtune.datatools.split import split_files
 from slimtune.recipe.schema import NAME
 
@@ -39,7 +39,7 @@ class Draft:
     def recipe(self) -> Path:
         return Path("recipes") / f"{self.name}.yaml"
 
-    def text(self, wish: Settings, folder: Path | None = None) -> str:
+    def text(self, wish: RecipeSettings, folder: Path | None = None) -> str:
         """The recipe. folder: where its data are, if they are not in their own folder yet."""
         where = (folder or self.folder).as_posix()
         return recipe_text.render(self.name, self.source, self.understood, self.divided.sizes, wish, where)
@@ -62,7 +62,7 @@ class Draft:
             raise SlimtuneError(problems)
         return found
 
-    def write(self, wish: Settings, targets: dict[str, Path], *, overwrite: bool) -> bool:
+    def write(self, wish: RecipeSettings, targets: dict[str, Path], *, overwrite: bool) -> bool:
         """Write the data, the manifest and the recipe, or nothing; False where all of them are there already."""
         contents = {targets[name]: content for name, content in self.divided.files.items()}
         contents[targets[""]] = encoded(self.text(wish))

@@ -9,18 +9,18 @@ from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 from slimtune.core.units import plural
 from slimtune.data import formats
 from slimtune.data.json_rows import Row, type_name
+from slimtune.data.languages import language, spoken
 from slimtune.data.questions import asked_faults
 from slimtune.data.reading import DataFile
 from slimtune.data.records import Conversation
 from slimtune.datatools.build import columns as question_columns
 from slimtune.datatools.build import training_rows
-from slimtune.datatools.check.text.languages import language
 from slimtune.datatools.new import mapping, names, recognise
 from slimtune.datatools.new.grid import Table
 from slimtune.datatools.new.names import Field
 from slimtune.datatools.new.recognise import Goal, text_of
 
-Kind = Literal["questions with answers", "conversations", "multiple-choice questions"]
+TableKind = Literal["questions with answers", "conversations", "multiple-choice questions"]
 
 # The fields of a question in a table, as columns.py of `data build` calls them.
 _SIDES: Mapping[Field, str] = {"question": "question", "answer": "correct", "context": "context"}
@@ -30,7 +30,7 @@ _JAPANESE = "Japanese"
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class NewRow:
     """A row to be written, and the conversation that it holds."""
 
     value: dict[str, Any]
@@ -42,11 +42,11 @@ class Understood:
     """kind: what the rows are. columns: which column is which field; empty where the rows name their parts themselves.
 
     system: the system prompt of every row, taken out of the rows; None where they have none or several.
-    language: as `check.text.languages` names it, None for no clear one. notes: what should be known, a sentence each.
+    language: as `languages.spoken` names it, None for no clear one. notes: what should be known, a sentence each.
     """
 
-    kind: Kind
-    examples: list[Example]
+    kind: TableKind
+    examples: list[NewRow]
     columns: Mapping[str, str] = field(default_factory=dict)
     system: str | None = None
     language: str | None = None
@@ -84,7 +84,7 @@ def _conversations(table: Table) -> Understood | None:
     if not recognise.is_structured(first) or not any(formats.detect(row.value) for row in first):
         return None
     file = DataFile(table.path)
-    found = [Example(_plain(one.row.value), one.conversation) for block in file.records() for one in block]
+    found = [NewRow(_plain(one.row.value), one.conversation) for block in file.records() for one in block]
     if file.problems:
         raise bad_data({table.path: file.problems})
     notes = [f"not used: {', '.join(file.ignored)}"] if file.ignored else []
@@ -158,7 +158,7 @@ def _questions(table: Table, mapped: mapping.Mapped, goal: Goal | None) -> Under
     for row in rows:
         given = text_of(row.value.get(of.get("id", "")))
         counts[given] = counts.get(given, 0) + 1
-    examples: list[Example] = []
+    examples: list[NewRow] = []
     for row in rows:
         texts = {name: text_of(row.value.get(column)) for name, column in of.items()}
         asked = [texts.get("context", ""), texts["question"], texts.get("input", "")]
@@ -181,9 +181,9 @@ def _questions(table: Table, mapped: mapping.Mapped, goal: Goal | None) -> Under
     return Understood("questions with answers", examples, {name: of[name] for name in of}, notes=notes)
 
 
-def _converted(row: Row, path: str, problems: list[Problem]) -> list[Example]:
+def _converted(row: Row, path: str, problems: list[Problem]) -> list[NewRow]:
     found = formats.convert(row, "input_output", path=path, problems=problems)
-    return [Example(row.value, found.conversation)] if found else []
+    return [NewRow(row.value, found.conversation)] if found else []
 
 
 def _complete(table: Table, needed: Sequence[str]) -> tuple[list[Row], list[str]]:
@@ -226,7 +226,7 @@ def _unused(table: Table, used: Sequence[str]) -> list[str]:
 
 def _leave_out_repeated(understood: Understood) -> None:
     """Keep the first row of each question: training refuses one that stands there twice, or with two answers."""
-    kept: list[Example] = []
+    kept: list[NewRow] = []
     answers: dict[tuple[Any, ...], str] = {}
     same: list[int] = []
     other: list[int] = []
@@ -256,14 +256,14 @@ def _take_out_system(understood: Understood) -> None:
         return
     understood.system = systems.pop()
     understood.examples = [
-        Example({name: part for name, part in one.value.items() if name != "system"}, one.conversation)
+        NewRow({name: part for name, part in one.value.items() if name != "system"}, one.conversation)
         for one in understood.examples
     ]
 
 
-def _language(examples: Sequence[Example]) -> str | None:
+def _language(examples: Sequence[NewRow]) -> str | None:
     texts = [" ".join(message.content for message in one.conversation.messages) for one in examples[:_SAMPLE_ROWS]]
-    return _most([language(text) for text in texts])
+    return _most([spoken(text) for text in texts])
 
 
 def _most(found: Sequence[str | None]) -> str | None:

@@ -3,6 +3,7 @@
 import re
 from typing import Literal, get_args
 
+from slimtune.data.preference_keys import is_mark
 from slimtune.data.text import normalised
 
 Field = Literal["question", "answer", "input", "context", "system", "id", "category"]
@@ -50,22 +51,6 @@ _KNOWN = {name for table in _TABLES for found in table.values() for name in foun
 _CHOICE = re.compile("(?:choice|option|opt|answer|選択肢|肢|候補)?(?P<label>[a-j0-9ア-コ])")
 _ASIDE = re.compile(r"[(\[【<].*?[)\]】>]")
 
-PREFERRED = frozenset(
-    (
-        "chosen",
-        "rejected",
-        "chosenresponse",
-        "rejectedresponse",
-        "chosenmessages",
-        "rejectedmessages",
-        "preferredoutput",
-        "nonpreferredoutput",
-        "acceptedresponse",
-        "chosenanswer",
-        "rejectedanswer",
-    )
-)
-"""Columns of preferences: which of two answers is better."""
 JUDGED = frozenset(("label", "ktotag", "thumbsup", "thumbs", "feedback", "desirable"))
 """Columns that say whether an answer is good."""
 
@@ -77,7 +62,7 @@ def plain(name: str) -> str:
 
 
 def is_known(name: str) -> bool:
-    return plain(name) in _KNOWN or plain(name) in PREFERRED
+    return plain(name) in _KNOWN or is_mark(name)
 
 
 def certain(field: Field, columns: list[str]) -> list[str]:

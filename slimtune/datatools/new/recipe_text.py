@@ -8,7 +8,7 @@ import yaml
 
 from slimtune.core.visible import visible
 from slimtune.datatools.new.examples import Understood
-from slimtune.datatools.new.settings import Settings, number
+from slimtune.datatools.new.settings import RecipeSettings, number
 from slimtune.plan.explain import suggestions
 from slimtune.recipe.names import KindName
 
@@ -21,7 +21,7 @@ _JUDGED: Mapping[KindName, str] = {
 
 
 def render(
-    name: str, source: str, understood: Understood, sizes: Mapping[str, int], wish: Settings, folder: str
+    name: str, source: str, understood: Understood, sizes: Mapping[str, int], wish: RecipeSettings, folder: str
 ) -> str:
     """The text of recipes/NAME.yaml. source: the file that it was made from. sizes: rows of each split. folder: of the data."""
     path = {split: _scalar(f"{folder}/{split}.jsonl") for split in ("train", "dev", "test")}
@@ -53,7 +53,7 @@ def render(
     return "\n".join(lines) + "\n"
 
 
-def _model(wish: Settings) -> list[str]:
+def _model(wish: RecipeSettings) -> list[str]:
     other = f"  # half as large and faster: {wish.smaller}" if wish.smaller else ""
     lines = ["model:", f"  base: {_scalar(wish.base)}{other}"]
     lines.append(f"  max_seq_length: {wish.max_seq_length}  # tokens of the longest question with its answer")
@@ -62,7 +62,7 @@ def _model(wish: Settings) -> list[str]:
     return lines
 
 
-def _train(wish: Settings, rows: int) -> list[str]:
+def _train(wish: RecipeSettings, rows: int) -> list[str]:
     if wish.small:
         rate = "a model of this size needs a far higher rate than a real one"
     elif wish.learning_rate < 2e-4:

@@ -8,7 +8,9 @@ from statistics import fmean
 from typing import Any, Literal
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
+from slimtune.data import formats
 from slimtune.data.json_rows import Row
+from slimtune.data.preference_keys import marks, refusal
 from slimtune.data.text import normalised
 from slimtune.datatools.new import names
 from slimtune.datatools.new.grid import Table
@@ -28,7 +30,7 @@ _CLEAR_DIFFERENCE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class FieldColumns:
     """The column of each field, and a sentence on each that was not plain from its name."""
 
     of: Mapping[Field, str]
@@ -48,21 +50,19 @@ def text_of(value: Any) -> str:
 
 def refuse_preferences(table: Table) -> None:
     """Raise SlimtuneError for tables that compare or judge answers: their rejected answers must not be learned."""
-    plain = {names.plain(name): name for name in table.columns}
-    preferred = [name for name in plain if name in names.PREFERRED]
-    fix = (
-        "to learn the better answers alone, keep them in a table of their own, with columns question and answer; "
-        "say which with  --map question=COLUMN,answer=COLUMN"
-    )
-    if len(preferred) >= 2:
-        told = " and ".join(repr(plain[name]) for name in preferred[:2])
-        what = f"these are preferences ({told}), which supervised fine-tuning (train.method: sft) cannot use"
-        raise fail(what, where=table.path, fix=fix)
-    judged = [plain[name] for name in plain if name in names.JUDGED and _flags(table, plain[name])]
+    first = table.rows[: formats.FIRST_ROWS]
+    marked = [(row, mark) for row in first if (mark := marks(row.value))]
+    if 2 * len(marked) > len(first):
+        row, mark = marked[0]
+        told = "preferences" if mark.kind == "preference" else "rated answers"
+        what = f"these are {told}, which supervised fine-tuning (train.method: sft) cannot use"
+        raise SlimtuneError(refusal(mark, table.path, row.line, what))
+    judged = [name for name in table.columns if names.plain(name) in names.JUDGED and _flags(table, name)]
     answered = names.certain("answer", table.columns)
     if judged and answered and names.certain("question", table.columns):
         what = f"the column '{judged[0]}' says which answers of '{answered[0]}' are good, and supervised fine-tuning "
         what += "(train.method: sft) would learn the others too"
+        fix = "keep the rows with good answers alone, and leave the column out"
         raise fail(what, where=table.path, fix=fix)
 
 
@@ -71,7 +71,7 @@ def _flags(table: Table, column: str) -> bool:
     return bool(values) and all(_FLAG.fullmatch(text) for text in values)
 
 
-def columns_of(table: Table, mapped: Mapping[str, tuple[str, ...]], goal: Goal | None = None) -> Columns:
+def columns_of(table: Table, mapped: Mapping[str, tuple[str, ...]], goal: Goal | None = None) -> FieldColumns:
     """Which column of a table is which field of questions with answers.
 
     mapped: what a person said, as `mapping.on` gives it. Raises SlimtuneError, with a sample of every column and the
@@ -79,7 +79,7 @@ def columns_of(table: Table, mapped: Mapping[str, tuple[str, ...]], goal: Goal |
     """
     found: dict[Field, str] = {field: mapped[field][0] for field in names.FIELDS if field in mapped}
     if "question" in found and "answer" in found:
-        return Columns(found, ())
+        return FieldColumns(found, ())
     notes: list[str] = []
     free = [name for name in table.columns if name not in found.values() and _texts(table, name)]
     sides: tuple[Field, ...] = ("question", "answer")
@@ -108,7 +108,7 @@ def columns_of(table: Table, mapped: Mapping[str, tuple[str, ...]], goal: Goal |
     for field in ("context", "category"):
         for name in names.possible(field, [name for name in free if name not in found.values()])[:1]:
             found.setdefault(field, name)
-    return Columns(found, tuple(notes))
+    return FieldColumns(found, tuple(notes))
 
 
 def _is_needed(table: Table, name: str, found: Mapping[Field, str], free: Sequence[str]) -> bool:
@@ -198,7 +198,7 @@ def _is_few(table: Table, name: str) -> bool:
 def _one_sided(table: Table, missing: Field, found: Mapping[Field, str]) -> SlimtuneError:
     from slimtune.datatools.new.reading import plain_text
 
-    if not found.keys() & {"question", "answer"}:
+    if not found.keys() & {"question", "answer"} or sum(_is_text(table, name) for name in table.columns) < 2:
         return plain_text(table.path, "plain text in one column" if table.columns else "a file without columns")
     shown = ", ".join(table.columns)
     fix = f"add a column with it, or name it with  --map {missing}=COLUMN  (the columns are {shown})"

@@ -38,7 +38,7 @@ _Q8_BYTES, _Q8_SHARE = 1.07, 0.85  # of a parameter, and of the card
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RecipeSettings:
     """What a recipe says besides names and paths. vram_gb: None for a model that needs no card.
 
     max_new_tokens: None where no reply is generated. smaller: the next smaller model, "" for none. labels: different
@@ -77,7 +77,7 @@ def choose(
     tokenizer: ChatTokenizer | None,
     vram_gb: float | None,
     goal: Goal | None,
-) -> Settings:
+) -> RecipeSettings:
     """The settings for these examples and this model. parts: the conversations of each split."""
     every = [one for own in parts.values() for one in own]
     of = lengths.of(tokenizer.examples_of(every)) if tokenizer else lengths.estimate(every)
@@ -102,7 +102,7 @@ def choose(
     models = candidates(understood)
     later = models[models.index(base) + 1 :] if base in models else ()
     fits = vram_gb is not None and _Q8_BYTES * shape.total_parameters <= _Q8_SHARE * vram_gb * 2**30
-    return Settings(
+    return RecipeSettings(
         base=base,
         max_seq_length=min(max(_rounded(longest), default), shape.max_position_embeddings),
         thinking=any(split_thought(answer) for answer in answers),

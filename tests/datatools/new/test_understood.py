@@ -148,11 +148,12 @@ def test_json_tables_of_every_shape(folder, content):
     [
         (("prompt", "chosen", "rejected"), "preferences"),
         (("question", "chosen_response", "rejected_response"), "preferences"),
-        (("prompt", "completion", "label"), "'label' says which answers"),
+        (("prompt", "completion", "label"), "rated answers"),
+        (("question", "answer", "thumbs_up"), "'thumbs_up' says which answers"),
     ],
 )
 def test_preferences_are_refused_with_the_reason(folder, names, said):
-    rows = [(q, a, "True" if names[-1] == "label" else "いいえ") for q, a in PAIRS]
+    rows = [(q, a, "True" if names[-1] in ("label", "thumbs_up") else "いいえ") for q, a in PAIRS]
     with pytest.raises(SlimtuneError, match=said):
         understood(table(folder / "t.csv", names, *rows))
 
