@@ -133,49 +133,39 @@ def load_conversations(
     format: one of `formats.FORMATS`. seed: one file keeps its order; several are shuffled. on_progress: bytes of one.
     Raises SlimtuneError with every problem of every file, at most 50 shown per file.
     """
-    return load(
-        paths,
-        DataFile,
-        lambda conversation: conversation,
-        mode=mode,
-        system=system,
-        format=format,
-        seed=seed,
-        on_progress=on_progress,
-    )
+    return load(paths, DataFile, mode=mode, system=system, format=format, seed=seed, on_progress=on_progress)
 
 
 @collector_paused()
 def load(
     paths: Sequence[tuple[str, float]],
     reader: Callable[..., DataFile],
-    compared: Callable[[R], Conversation],
     *,
     mode: DataMode = "auto",
     system: str | None = None,
     format: str = "auto",
     seed: int = 42,
     on_progress: Advance = ignore,
-) -> Loaded[R]:
+) -> Loaded[Any]:
     """The checked records of all files, as `load_conversations` has it for conversations.
 
-    reader: opens a file; its `records` have the record as `record`. compared: a record as the conversation by which
-    repeated and contradicting ones are found: its last turn is the answer to the others. Raises as that function.
+    reader: opens a file. Its `records` have the record as `record`, and as `question` the conversation by which repeated
+    and contradicting ones are found: its last turn is the answer to the others. Raises as that function.
     """
     _check_arguments(paths, mode, system, format)
     hashes, listed_again = distinct([path for path, _ in paths])
     problems: dict[str, list[Problem]] = {path: [] for path, _ in paths}
     weights = dict(reversed(paths))
     repetitions = Repetitions()
-    records: list[R] = []
+    records: list[Any] = []
     reports: list[FileReport] = []
     for path, sha256 in hashes.items():
         file, weight = reader(path, format, system, problems=problems[path]), weights[path]
         modes = ModeFilter(path, mode, file.problems)
-        kept: list[R] = []
+        kept: list[Any] = []
         for converted in file.records():
             for one in converted:
-                repetitions.add(compared(one.record))
+                repetitions.add(one.question)
             kept += modes.keep([one.record for one in converted])
             on_progress(file.done, file.total)
         modes.finish()

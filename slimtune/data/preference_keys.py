@@ -16,6 +16,8 @@ from slimtune.core.errors import Problem
 
 Kind = Literal["preference", "unpaired"]
 """preference: two answers to a prompt, a chosen and a rejected one. unpaired: one answer, rated good or bad."""
+NAMES: Mapping[str, str] = {"preference": "preference pairs", "unpaired": "rated answers"}
+"""What people call rows of each kind."""
 
 ANSWERS = ("completion", "output", "response", "answer")
 """Keys of a prompt's answer, in the order in which they are looked for."""
@@ -34,7 +36,7 @@ _NOUNS = {
     *("output", "reply", "replie", "response", "solution", "summary", "text", "translation", "turn"),
 }
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
-_MOST_KEYS, _LONGEST_KEY = 4096, 60
+_MOST_LAYOUTS, _LONGEST_KEY = 256, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,7 @@ class Marks:
     @property
     def what(self) -> str:
         """ "preference pairs ('chosen', 'rejected')"."""
-        kind = "preference pairs" if self.kind == "preference" else "rated answers"
-        return f"{kind} ({', '.join(map(repr, self.keys))})"
+        return f"{NAMES[self.kind]} ({', '.join(map(repr, self.keys))})"
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -59,12 +60,18 @@ class Marks:
 
 def refusal(mark: Marks, path: str, line: int, what: str) -> Problem:
     """The problem where one right answer to each prompt is needed: for supervised fine-tuning and for an evaluation."""
+    return Problem(what, f"{path}:{line}", advice(mark.kind, path))
+
+
+def advice(kind: Kind, path: str) -> str:
+    """What to do with a file of this kind where one right answer to each prompt is needed."""
     name = f"{PurePath(path).stem or 'answers'}.chosen.jsonl"
-    bad = "a rejected answer" if mark.kind == "preference" else "a bad one"
-    good = "the chosen answers" if mark.kind == "preference" else "the good ones"
+    these = "these are preferences" if kind == "preference" else "these are ratings"
+    bad = "a rejected answer" if kind == "preference" else "a bad one"
+    good = "the chosen answers" if kind == "preference" else "the good ones"
     command = shlex.join(["slimtune", "data", "import", path, "--chosen", "--output", name])
-    fix = f"train.method sft and evaluations take one right answer to each prompt, never {bad}; keep {good}: {command}"
-    return Problem(what, f"{path}:{line}", fix)
+    need = f"train.method sft and an evaluation take one right answer to each prompt, never {bad}"
+    return f"{these}, and {need}; keep {good}: {command}"
 
 
 def marks(value: Mapping[str, Any]) -> Marks | None:
@@ -73,13 +80,10 @@ def marks(value: Mapping[str, Any]) -> Marks | None:
     A `label` rates an answer if it is true or false. Numbers and texts may be the name of a class: they count as a rating
     only where trainers expect one, 0 and 1 beside `completion`, the texts "true" and "false" also beside a list of turns.
     """
-    every: dict[str, str] = {}
-    found: dict[str, str] = {}
-    for key in value:
-        if word := _marking(key):
-            every.setdefault(word, key)
-            if value[key] not in (None, "", [], {}):
-                found.setdefault(word, key)
+    every = _marking_keys(tuple(value))
+    if not every:
+        return None
+    found = {word: key for word, key in every.items() if value[key] not in (None, "", [], {})}
     if not found:
         return None
     if "chosen" in found or any(word in found for word in _REJECTED):
@@ -115,7 +119,16 @@ def _rates(label: str, value: Mapping[str, Any]) -> bool:
     return written in ("0", "1") and "completion" in value
 
 
-@functools.lru_cache(_MOST_KEYS)
+@functools.lru_cache(_MOST_LAYOUTS)
+def _marking_keys(keys: tuple[str, ...]) -> Mapping[str, str]:
+    """The words of the keys that may say how an answer compares, each with its first key. Rows of a file are alike."""
+    found: dict[str, str] = {}
+    for key in keys:
+        if word := _marking(key):
+            found.setdefault(word, key)
+    return found
+
+
 def _marking(key: str) -> str:
     """The words of a key that may say how its answer compares ("chosen", "label", …); "" for none."""
     words = [word.lower() for word in _WORD.findall(key)] if len(key) <= _LONGEST_KEY else []

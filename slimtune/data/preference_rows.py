@@ -124,7 +124,9 @@ class Taken:
         if 0 < end < len(self._prompt):
             answer, self._prompt = self._prompt[end:], self._prompt[:end]
             return answer
-        if key := next((key for key in ANSWERS if self._rest.get(key)), ""):
+        # AutoTrain's chosen answer is "text", which beside a rating would be no answer.
+        names = (*ANSWERS, "text") if mark.kind == "preference" else ANSWERS
+        if key := next((key for key in names if self._rest.get(key)), ""):
             return self._parts(self._rest.pop(key), key, "assistant")
         name = "chosen" if mark.kind == "preference" else "completion"
         return self._named("", name)

@@ -23,12 +23,11 @@ from slimtune.core.errors import Problem
 from slimtune.data import formats, loading
 from slimtune.data.json_rows import Row, type_name
 from slimtune.data.loading import Loaded
-from slimtune.data.preference_keys import Kind, Marks, marks
+from slimtune.data.preference_keys import NAMES, Kind, Marks, marks
 from slimtune.data.preference_rows import Answered, Taken
 from slimtune.data.reading import DataFile
 from slimtune.data.records import Conversation, Message, Preference, Unpaired
 
-_NAMES: dict[Kind, str] = {"preference": "preference pairs", "unpaired": "rated answers"}
 _TABLES = (".csv", ".tsv")
 
 
@@ -48,6 +47,10 @@ class Compared:
         """The prompt with its chosen, or its only answer."""
         return self.record.conversation()
 
+    @property
+    def question(self) -> Conversation:
+        return as_question(self.record)
+
 
 @dataclass(slots=True)
 class PreferenceFile(DataFile):
@@ -66,7 +69,7 @@ class PreferenceFile(DataFile):
         kind = self.wanted or kind_of(rows) or "preference"
         if self.format != "auto":
             option, value = self.setting or ("data.format", self.format)
-            what = f"{option} is {value}, but {_NAMES[kind]} are recognised by their keys"
+            what = f"{option} is {value}, but {NAMES[kind]} are recognised by their keys"
             self.problems.append(Problem(what, self.path, f"set {option} to auto"))
         return kind
 
@@ -75,6 +78,27 @@ class PreferenceFile(DataFile):
             convert(row, cast(Kind, name), path=self.path, system=self.system, problems=self.problems) for row in rows
         ]
         return [one for one in read if one]
+
+
+@dataclass(slots=True)
+class AnyFile(PreferenceFile):
+    """A file of whichever records its first rows are. kind: of comparisons; None for conversations. refused: comparisons
+    are problems, as for supervised training."""
+
+    kind: Kind | None = None
+    refused: bool = False
+    _known: bool = False
+
+    def _usable(self, rows: list[Row]) -> list[Row]:
+        if rows and not self._known:
+            self.kind, self._known = None if self.refused else kind_of(rows), True
+        return PreferenceFile._usable(self, rows) if self.kind else DataFile._usable(self, rows)
+
+    def _choose(self, rows: list[Row]) -> str | None:
+        return PreferenceFile._choose(self, rows) if self.kind else DataFile._choose(self, rows)
+
+    def _convert(self, rows: list[Row], name: str) -> list[Any]:
+        return PreferenceFile._convert(self, rows, name) if self.kind else DataFile._convert(self, rows, name)
 
 
 def kind_of(rows: Sequence[Row]) -> Kind | None:
@@ -86,12 +110,12 @@ def kind_of(rows: Sequence[Row]) -> Kind | None:
 def load_preferences(paths: Sequence[tuple[str, float]], **wish: Any) -> Loaded[Preference]:
     """The checked preferences of all files, in `conversations`. Takes what `loading.load_conversations` takes, and raises
     what it raises."""
-    return loading.load(paths, partial(PreferenceFile, wanted="preference"), as_question, **wish)
+    return loading.load(paths, partial(PreferenceFile, wanted="preference"), **wish)
 
 
 def load_unpaired(paths: Sequence[tuple[str, float]], **wish: Any) -> Loaded[Unpaired]:
     """As `load_preferences`, the rated answers."""
-    return loading.load(paths, partial(PreferenceFile, wanted="unpaired"), as_question, **wish)
+    return loading.load(paths, partial(PreferenceFile, wanted="unpaired"), **wish)
 
 
 def as_question(record: Preference | Unpaired) -> Conversation:
@@ -106,6 +130,13 @@ def as_question(record: Preference | Unpaired) -> Conversation:
     return replace(record.conversation(), messages=(*record.prompt, *asked, *judged))
 
 
+def sides(record: Preference | Unpaired) -> list[tuple[str, Conversation]]:
+    """Each of its answers behind the prompt, with what it is: "chosen" and "rejected", or "good" or "bad"."""
+    if isinstance(record, Unpaired):
+        return [("good" if record.good else "bad", record.conversation())]
+    return [("chosen", record.conversation("chosen")), ("rejected", record.conversation("rejected"))]
+
+
 def convert(row: Row, kind: Kind, *, path: str, system: str | None = None, problems: list[Problem]) -> Compared | None:
     """The row with `system` in front if it has no system prompt; None if something is added to `problems`."""
     taken = Taken(row, path, system)
@@ -114,7 +145,7 @@ def convert(row: Row, kind: Kind, *, path: str, system: str | None = None, probl
     if mark is None or mark.kind != kind:
         keys = ", ".join(map(repr, row.value)) or "(none)"
         need = "'chosen' and 'rejected'" if kind == "preference" else "'label', which is true or false"
-        taken.report(f"the row is none of the {_NAMES[kind]}: it has the keys {keys}", f"add {need}, or leave it out")
+        taken.report(f"the row is none of the {NAMES[kind]}: it has the keys {keys}", f"add {need}, or leave it out")
     else:
         good = _good(taken, mark) if kind == "unpaired" else False
         converted = taken.answers(mark)

@@ -11,10 +11,12 @@ from slimtune.core import pages
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.progress import Advance, ignore
 from slimtune.core.units import plural
-from slimtune.data import formats
+from slimtune.data import formats, preferences
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer, Example
 from slimtune.data.json_rows import Row
+from slimtune.data.preference_keys import NAMES, Kind, advice
 from slimtune.data.reading import DataFile
+from slimtune.data.records import Conversation
 
 NEWLINE, TAB, SPACE = "↵", "⇥", "·"
 _EDGE_SPACES = re.compile(r"^ +|(?<! ) +$", re.MULTILINE)
@@ -45,7 +47,8 @@ class Preview:
 
     where: "file:line" of its row. part, parts: number of this example among those of its row, from 1; a conversation of
     several turns may become several examples (see data/chat_template.py). part 0: what no example holds, the excluded
-    turns at the end of a row with their history.
+    turns at the end of a row with their history. side: which of a prompt's answers it has ("chosen"), where several are
+    compared or one is rated.
     """
 
     where: str
@@ -53,6 +56,7 @@ class Preview:
     parts: int
     segments: tuple[Segment, ...]
     max_seq_length: int
+    side: str = ""
 
     @property
     def tokens(self) -> int:
@@ -64,10 +68,11 @@ class Preview:
 
     @property
     def title(self) -> str:
-        """ "train.jsonl:7, example 1 of 2"."""
+        """ "train.jsonl:7, example 1 of 2", for compared answers "pairs.jsonl:7, chosen"."""
         if not self.part:
             return f"{self.where}, not trained on: it ends with excluded turns"
-        return self.where + (f", example {self.part} of {self.parts}" if self.parts > 1 else "")
+        side = f", {self.side}" if self.side else ""
+        return self.where + side + (f", example {self.part} of {self.parts}" if self.parts > 1 else "")
 
     @property
     def figures(self) -> str:
@@ -90,7 +95,8 @@ class Preview:
 class Previews:
     """rows: of the file, those of another mode not counted. other_mode: those. shown: rows that `examples` are of.
 
-    problems: number of lines that could not be read, none of them among the rows shown.
+    problems: number of lines that could not be read, none of them among the rows shown. kind: of compared or rated
+    answers; None for conversations.
     """
 
     path: str
@@ -99,14 +105,22 @@ class Previews:
     shown: int
     examples: tuple[Preview, ...]
     problems: int
+    kind: Kind | None = None
 
     @property
     def summary(self) -> str:
         """ "2 of 98 rows of train.jsonl, 3 examples"."""
         text = f"{self.shown:,} of {self.rows:,} rows of {self.path}"
-        if (examples := sum(one.part > 0 for one in self.examples)) != self.shown:
+        if self.kind:
+            text += f", {NAMES[self.kind]}"
+        elif (examples := sum(one.part > 0 for one in self.examples)) != self.shown:
             text += f", {plural(examples, 'example')}"
         return f"{text}; {self.other_mode:,} rows of the other mode are left out" if self.other_mode else text
+
+    @property
+    def refused(self) -> str:
+        """That supervised training does not take such rows, and what to do; "" where it does."""
+        return advice(self.kind, self.path) if self.kind else ""
 
     @property
     def unread(self) -> str:
@@ -148,8 +162,9 @@ def preview(
     if not everything:
         raise SlimtuneError(source.problems)
     problems: list[Problem] = []
-    name = formats.choose(everything, format, path, problems)
-    if name is None:
+    kind = preferences.kind_of(everything)
+    name = None if kind else formats.choose(everything, format, path, problems)
+    if problems:
         raise SlimtuneError(problems)
     rows = [row for row in everything if mode == "auto" or _mode_of(row) == mode]
     if not rows:
@@ -159,21 +174,27 @@ def preview(
     chosen = _chosen(rows, choice)
     if choice.line is not None and not chosen:
         raise _nothing_at(choice.line, source, everything, rows, mode)
-    converted = formats.convert_rows(chosen, name, format, path=path, system=system, problems=problems)
+    shown: list[tuple[str, Conversation]] = []
+    if kind:
+        read = (preferences.convert(row, kind, path=path, system=system, problems=problems) for row in chosen)
+        shown = [side for one in read if one for side in preferences.sides(one.record)]
+    elif name:
+        converted = formats.convert_rows(chosen, name, format, path=path, system=system, problems=problems)
+        shown = [("", one.conversation) for one in converted]
     if problems:
         raise SlimtuneError(problems)
     examples: list[Preview] = []
-    for one in converted:
-        parts = tokenizer.examples(one.conversation)
+    for side, conversation in shown:
+        parts = tokenizer.examples(conversation)
         examples += [
-            Preview(part.where, number, len(parts), segments(part, tokenizer, max_seq_length), max_seq_length)
+            Preview(part.where, number, len(parts), segments(part, tokenizer, max_seq_length), max_seq_length, side)
             for number, part in enumerate(parts, start=1)
         ]
-        if tail := tokenizer.excluded_tail(one.conversation):
-            shown = segments(tail, tokenizer, max_seq_length)
-            examples.append(Preview(tail.where, 0, len(parts), shown, max_seq_length))
+        if tail := tokenizer.excluded_tail(conversation):
+            excluded = segments(tail, tokenizer, max_seq_length)
+            examples.append(Preview(tail.where, 0, len(parts), excluded, max_seq_length))
     other_mode = len(everything) - len(rows)
-    return Previews(path, len(rows), other_mode, len(chosen), tuple(examples), len(source.problems))
+    return Previews(path, len(rows), other_mode, len(chosen), tuple(examples), len(source.problems), kind)
 
 
 def page(previews: Sequence[Previews]) -> str:

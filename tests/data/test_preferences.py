@@ -156,6 +156,7 @@ ONE_TURN = {
     "ShareGPT, whole": {"chosen": spoken("問い", "甲"), "rejected": spoken("問い", "乙")},
     "accepted": {"prompt": "問い", "accepted": "甲", "rejected": "乙"},
     "reject": {"prompt": "問い", "chosen": "甲", "reject": "乙"},
+    "AutoTrain": {"prompt": "問い", "text": "甲", "rejected_text": "乙"},
     "ranked": {"question": "問い", "response_j": "甲", "response_k": "乙"},
     "a table's cells": {key: json.dumps(turns) for key, turns in WHOLE.items()},
     "a text against turns": {"prompt": "問い", "chosen": "甲", "rejected": [WORSE]},

@@ -13,6 +13,7 @@ from support.paths import ROOT
 from slimtune.core.errors import SlimtuneError
 from slimtune.data import split_manifest
 from slimtune.data.loading import load_conversations
+from slimtune.data.preferences import load_preferences
 from slimtune.datatools.build import question_sources
 from slimtune.datatools.retrieval import corpus
 from slimtune.evaluate import items
@@ -49,6 +50,7 @@ def accept(kind, path):
     elif kind in ("multiple_choice", "evaluation"):
         assert all(one.choices and one.gold for one in items.read(accept_rows(path, "input_output"), "multiple_choice"))
     elif kind == "preferences":
+        assert load_preferences([(str(path), 1.0)]).conversations
         with pytest.raises(SlimtuneError, match="these are preferences"):
             load_conversations([(str(path), 1.0)])
     elif kind in ("questions", "lawqa"):

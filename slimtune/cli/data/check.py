@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from typer import Option
@@ -13,6 +13,7 @@ from slimtune.cli.data import recipes
 from slimtune.cli.options import OptionalFilesArgument, OverwriteOption, picture_file
 from slimtune.core.console import echo, echo_json
 from slimtune.core.errors import BAD_INPUT, fail
+from slimtune.recipe.names import FormatName
 
 if TYPE_CHECKING:
     from slimtune.datatools.check.check import Report
@@ -82,6 +83,7 @@ def check(
         system=settings.data.system,
         mode=settings.data.mode,
         secrets=secrets,
+        of_recipe=recipe is not None,
         evaluation=evaluation,
         judges=judges,
     )
@@ -117,7 +119,7 @@ def _facts(report: Report, settings: Recipe, name: str) -> PlanFacts | None:
     weights = {source.path: source.weight for source in settings.data.train}
     tasks: Counter[suggestions.Task] = Counter()
     for file in report.files:
-        for task, count in file.answers.tasks.items():
+        for task, count in file.answers.tasks.items() if file.format in get_args(FormatName) else ():
             tasks[task] += round(count * weights.get(file.path, 1.0))
     folder = recipes.folder_of(name, settings)
     shape = models.from_config(base_model.read_config(folder), name) if folder else models.find(name)

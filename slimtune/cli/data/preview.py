@@ -92,6 +92,8 @@ def preview(
         outputs.write(target, previewing.page(found), overwrite=overwrite, ours=_is_ours)
         console.say(f"Page: {html}")
     for one in found:
+        if one.refused:
+            consoles.stderr().warn(f"{one.path}: {one.refused}")
         if one.unread:
             consoles.stderr().warn(one.unread)
 

@@ -85,6 +85,11 @@ class Converted:
     def record(self) -> Conversation:
         return self.conversation
 
+    @property
+    def question(self) -> Conversation:
+        """By which repeated and contradicting rows are found."""
+        return self.conversation
+
 
 @dataclass(slots=True)
 class _Reading:

@@ -8,11 +8,13 @@ from slimtune.core.findings import Finding, refused
 from slimtune.core.progress import Advance, ignore
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.loading import ModeFilter
+from slimtune.data.preferences import AnyFile
 from slimtune.data.reading import DataFile, distinct
 from slimtune.data.records import Conversation
 from slimtune.data.text import system_problems
 from slimtune.datatools.check import text
 from slimtune.datatools.check.answers import AnswerCounts
+from slimtune.datatools.check.comparisons import Comparisons
 from slimtune.datatools.check.contamination import Contamination, Evaluation
 from slimtune.datatools.check.likeness import Likeness
 from slimtune.datatools.check.token_lengths import TokenLengths
@@ -53,7 +55,8 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
-    """format, system, mode: as for the loader. secrets: also look for keys and personal numbers.
+    """format, system, mode: as for the loader. secrets: also look for keys and personal numbers. of_recipe: the files are a
+    recipe's, which refuses compared and rated answers.
 
     judges: what a recipe's evaluation finds odd about a sample of the training rows, in order; None without a recipe.
     """
@@ -65,6 +68,7 @@ class CheckSettings:
     system: str | None = None
     mode: str = "auto"
     secrets: bool = True
+    of_recipe: bool = False
     evaluation: Evaluation = field(default_factory=Evaluation)
     judges: Callable[[Sequence[Conversation]], list[Finding]] | None = None
 
@@ -82,9 +86,9 @@ def check(paths: Sequence[str], wish: CheckSettings, *, on_progress: Advance = i
     likeness, sample = Likeness(), Sample()
     files: list[FileFigures] = []
     for path in hashes:
-        source = DataFile(path, wish.format, wish.system)
+        source = AnyFile(path, wish.format, wish.system, refused=wish.of_recipe)
 
-        def advance(source: DataFile = source) -> None:
+        def advance(source: AnyFile = source) -> None:
             on_progress(int(100 * (len(files) + source.done / source.total) / len(hashes)), 100)
 
         file, found = _check_file(source, wish, likeness, sample, advance)
@@ -106,19 +110,21 @@ def check(paths: Sequence[str], wish: CheckSettings, *, on_progress: Advance = i
 
 
 def _check_file(
-    source: DataFile, wish: CheckSettings, likeness: Likeness, sample: Sample, advance: Callable[[], None]
+    source: AnyFile, wish: CheckSettings, likeness: Likeness, sample: Sample, advance: Callable[[], None]
 ) -> tuple[FileFigures, list[Finding]]:
     path = source.path
     modes, answers, languages = ModeFilter(path, wish.mode, source.problems), AnswerCounts(path), text.Languages()
     counted, contamination = TokenLengths(wish.tokenizer, wish.max_seq_length), Contamination(path, wish.evaluation)
-    findings: list[Finding] = []
+    comparisons, findings = Comparisons(source), list[Finding]()
     with ThreadPoolExecutor(max_workers=1) as beside:
         for converted in source.records():
             conversations = modes.keep([one.conversation for one in converted])
             # Tokens are counted without the interpreter's lock, so that the texts are looked at in the meantime.
-            too_long = beside.submit(counted.add, conversations)
+            rejected, odd = comparisons.add(converted)
+            too_long = beside.submit(counted.add, [*conversations, *rejected])
+            findings += odd
             for one in converted:
-                likeness.add(one.conversation)
+                likeness.add(one.question)
             for conversation in conversations:
                 findings += text.row_findings(conversation, secrets=wish.secrets) + answers.add(conversation)
                 languages.add(conversation)
@@ -129,7 +135,7 @@ def _check_file(
     modes.finish()
     findings += [refused(problem, "loader") for problem in source.problems]
     findings += answers.findings() + languages.findings(path) + contamination.findings()
-    findings += _loading_notes(source)
+    findings += _loading_notes(source) + comparisons.findings()
     return FileFigures(path, source.layout, source.rows, source.sound, modes.left_out, answers, counted), findings
 
 

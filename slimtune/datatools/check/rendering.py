@@ -7,6 +7,7 @@ from typing import Any
 
 from slimtune.core.findings import LEVELS, Finding
 from slimtune.core.units import plural
+from slimtune.data.preference_keys import NAMES
 from slimtune.datatools.check.check import FileFigures, Report
 from slimtune.plan import batching
 from slimtune.plan.explain.suggestions import Suggestion
@@ -69,7 +70,7 @@ def _figures(file: FileFigures, report: Report) -> list[str]:
     if file.other_mode:
         modes = f"{modes or 'none'}; {file.other_mode:,} of another mode, left out"
     refused = f", {file.rows - file.sound:,} of them refused" if file.rows > file.sound else ""
-    layout = f" in the layout {file.format}" if file.format else ""
+    layout = f", {name}" if (name := NAMES.get(file.format)) else f" in the layout {file.format}" if file.format else ""
     said = [f"{file.path}: {plural(file.rows, 'row')}{layout}{refused}" + (f" ({modes})" if modes else "")]
     spread = file.lengths.percentiles()
     if spread:
