@@ -17,6 +17,7 @@ from slimtune.datatools.check.answers import AnswerCounts
 from slimtune.datatools.check.comparisons import Comparisons
 from slimtune.datatools.check.contamination import Contamination, Evaluation
 from slimtune.datatools.check.likeness import Likeness
+from slimtune.datatools.check.system_prompts import SystemPrompts
 from slimtune.datatools.check.token_lengths import TokenLengths
 from slimtune.evaluate.mismatch import Sample
 
@@ -73,6 +74,15 @@ class CheckSettings:
     judges: Callable[[Sequence[Conversation]], list[Finding]] | None = None
 
 
+@dataclass(slots=True)
+class _Whole:
+    """What is looked at in all files together."""
+
+    likeness: Likeness = field(default_factory=Likeness)
+    system_prompts: SystemPrompts = field(default_factory=SystemPrompts)
+    sample: Sample = field(default_factory=Sample)
+
+
 def check(paths: Sequence[str], wish: CheckSettings, *, on_progress: Advance = ignore) -> Report:
     """Check every file row by row, and look for repetitions across all of them.
 
@@ -83,7 +93,7 @@ def check(paths: Sequence[str], wish: CheckSettings, *, on_progress: Advance = i
     problems = [*listed_again, *system_problems(wish.system, "data.system")]
     findings = [refused(problem, "loader") for problem in problems]
     findings += wish.evaluation.findings
-    likeness, sample = Likeness(), Sample()
+    whole = _Whole()
     files: list[FileFigures] = []
     for path in hashes:
         source = AnyFile(path, wish.format, wish.system, refused=wish.of_recipe)
@@ -91,12 +101,12 @@ def check(paths: Sequence[str], wish: CheckSettings, *, on_progress: Advance = i
         def advance(source: AnyFile = source) -> None:
             on_progress(int(100 * (len(files) + source.done / source.total) / len(hashes)), 100)
 
-        file, found = _check_file(source, wish, likeness, sample, advance)
+        file, found = _check_file(source, wish, whole, advance)
         files.append(file)
         findings += found
-    findings += likeness.findings()
-    if wish.judges and sample.rows:
-        findings += wish.judges(sample.in_order())
+    findings += whole.likeness.findings() + whole.system_prompts.findings()
+    if wish.judges and whole.sample.rows:
+        findings += wish.judges(whole.sample.in_order())
     order = {path: place for place, path in enumerate(hashes)}
 
     def place(finding: Finding) -> tuple[int, int]:
@@ -110,7 +120,7 @@ def check(paths: Sequence[str], wish: CheckSettings, *, on_progress: Advance = i
 
 
 def _check_file(
-    source: AnyFile, wish: CheckSettings, likeness: Likeness, sample: Sample, advance: Callable[[], None]
+    source: AnyFile, wish: CheckSettings, whole: _Whole, advance: Callable[[], None]
 ) -> tuple[FileFigures, list[Finding]]:
     path = source.path
     modes, answers, languages = ModeFilter(path, wish.mode, source.problems), AnswerCounts(path), text.Languages()
@@ -124,12 +134,13 @@ def _check_file(
             too_long = beside.submit(counted.add, [*conversations, *rejected])
             findings += odd
             for one in converted:
-                likeness.add(one.question)
+                whole.likeness.add(one.question)
             for conversation in conversations:
                 findings += text.row_findings(conversation, secrets=wish.secrets) + answers.add(conversation)
                 languages.add(conversation)
+                whole.system_prompts.add(conversation)
             contamination.add(conversations)
-            sample.add(conversations)
+            whole.sample.add(conversations)
             findings += too_long.result()
             advance()
     modes.finish()
