@@ -38,7 +38,7 @@ def new(
         str | None, Option("--model", help="Base model. Default: the largest usual one that fits the card.")
     ] = None,
     vram_gb: Annotated[
-        float | None, Option("--vram-gb", min=1, help="Memory of the card, as sold. Default: this machine's, or 10.")
+        float | None, Option("--vram-gb", help="Memory of the card, as sold. Default: this machine's, or 10.")
     ] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Show what would be written, and write nothing.")] = False,
     overwrite: OverwriteOption = False,
@@ -51,20 +51,24 @@ def new(
     from slimtune.core import console as consoles
     from slimtune.core.console import Console, echo
     from slimtune.datatools.new import draft as drafts
+    from slimtune.datatools.split import split_files
     from slimtune.run import starting
 
     with consoles.stderr().bar(f"Reading {file}"):
         draft = drafts.make(file, name=name, sheet=sheet, columns=columns or [], goal=goal)
-    targets = draft.targets(overwrite=overwrite)
     console = Console()
-    _show(console, draft)
     planned = starting.plan(draft, model=model, vram_gb=vram_gb, goal=goal)
+    draft = planned.draft
+    contents = draft.contents(planned.wish, overwrite=overwrite)
+    _show(console, draft)
     written = False
     if not dry_run:
-        written = draft.write(planned.wish, targets, overwrite=overwrite)
+        written = split_files.write(contents, overwrite=overwrite)
     console.step(f"Plan: {planned.wish.base}, judged by {planned.wish.kind}")
     for line in planned.lines:
         console.say(line)
+    for note in planned.prepared.plan.notes:
+        console.say(f"note: {note}")
     if dry_run:
         console.say(f"Nothing is written (--dry-run): neither {draft.recipe} nor {draft.folder}/")
         return

@@ -2,11 +2,10 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimtune.core.errors import DOES_NOT_FIT, Problem, SlimtuneError
+from slimtune.core.errors import DOES_NOT_FIT, Problem, SlimtuneError, fail
 from slimtune.core.files import writing
 from slimtune.core.units import GIB, size_text
 from slimtune.data.chat_template import ChatTokenizer
@@ -24,11 +23,15 @@ from slimtune.run.prepare import Prepared
 from slimtune.run.report.values import duration
 from slimtune.train import methods
 
+_RECIPE = "recipe.yaml"
+_LARGEST_CARD = 1024  # as in the recipe's schema
+
 
 @dataclass(frozen=True)
 class Planned:
-    """wish: the settings of the recipe. prepared: its plan."""
+    """draft: with the rows that the model can read. wish: the settings of the recipe. prepared: its plan."""
 
+    draft: Draft
     wish: RecipeSettings
     prepared: Prepared
 
@@ -53,45 +56,43 @@ def plan(draft: Draft, *, model: str | None, vram_gb: float | None, goal: Goal |
     model: the base; None for the largest of the candidates that fits. vram_gb: memory of the card; None for what the
     machine has, or the recipes' default. Raises SlimtuneError as `prepare.prepare` does.
     """
+    if vram_gb is not None and not 1 < vram_gb <= _LARGEST_CARD:
+        what = f"{vram_gb:g} GB is not the memory of a card"
+        raise fail(what, where="--vram-gb", fix=f"give its size as sold: more than 1, at most {_LARGEST_CARD:,}")
     size = vram_gb or _card_size()
-    wanted = [model] if model else list(settings.candidates(draft.understood))
+    models = [model] if model else list(settings.candidates(draft.understood))
     with tempfile.TemporaryDirectory(prefix="slimtune-new-") as place:
         folder = Path(place) / "data"
-        with writing(folder):
-            folder.mkdir()
-            for name, content in draft.divided.files.items():
-                (folder / name).write_bytes(content)
-        return _first_that_fits(draft, wanted, folder, size, goal)
+        for base in models[:-1]:
+            try:
+                return _planned(draft, base, folder, size, goal)
+            except SlimtuneError as error:
+                if error.exit_code != DOES_NOT_FIT:
+                    raise
+        return _planned(draft, models[-1], folder, size, goal)
 
 
-def _first_that_fits(draft: Draft, models: Sequence[str], folder: Path, size: float, goal: Goal | None) -> Planned:
-    for number, base in enumerate(models, start=1):
-        wish = _settings(draft, base, size, goal)
-        try:
-            return Planned(wish, _prepared(draft, wish, folder))
-        except SlimtuneError as error:
-            if error.exit_code != DOES_NOT_FIT or number == len(models):
-                raise error.mapped(lambda problem: _named(problem, draft, folder)) from error
-    raise AssertionError("there is always a model to try")
-
-
-def _settings(draft: Draft, base: str, size: float, goal: Goal | None) -> RecipeSettings:
+def _planned(draft: Draft, base: str, folder: Path, size: float, goal: Goal | None) -> Planned:
+    """The plan with this model. folder: for the data meanwhile. Raises SlimtuneError with the places to come."""
     try:
-        folder = files.locate(base)
-        shape = shapes.of_base(base, folder)
+        place = files.locate(base)
+        shape = shapes.of_base(base, place)
+        tokenizer = ChatTokenizer(place) if place and (place / "tokenizer.json").is_file() else None
+        kept = draft.within(min(shape.max_position_embeddings, settings.MOST_TOKENS), tokenizer)
+        wish = settings.choose(
+            kept.understood, kept.divided.parts, base=base, shape=shape, tokenizer=tokenizer, vram_gb=size, goal=goal
+        )
+        recipe = folder.parent / _RECIPE
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+            for name, content in kept.divided.files.items():
+                (folder / name).write_bytes(content)
+            recipe.write_text(kept.text(wish, folder), encoding="utf-8")
+        prepared = prepare.prepare(loading.load(recipe, methods=methods.names()), assume_card=True)
     except SlimtuneError as error:
-        raise error.mapped(lambda problem: _of_model(problem)) from error
-    tokenizer = ChatTokenizer(folder) if folder and (folder / "tokenizer.json").is_file() else None
-    return settings.choose(
-        draft.understood, draft.divided.parts, base=base, shape=shape, tokenizer=tokenizer, vram_gb=size, goal=goal
-    )
-
-
-def _prepared(draft: Draft, wish: RecipeSettings, folder: Path) -> Prepared:
-    recipe = folder.parent / "recipe.yaml"
-    with writing(recipe):
-        recipe.write_text(draft.text(wish, folder), encoding="utf-8")
-    return prepare.prepare(loading.load(recipe, methods=methods.names()), assume_card=True)
+        summary = _placed(error.summary, draft, folder)
+        raise error.mapped(lambda problem: _named(problem, draft, folder), summary=summary) from error
+    return Planned(kept, wish, prepared)
 
 
 def _card_size() -> float:
@@ -104,14 +105,15 @@ def _card_size() -> float:
 
 def _named(problem: Problem, draft: Draft, folder: Path) -> Problem:
     """The problem with the places that the files will have."""
-    parts = {
-        name: getattr(problem, name).replace(str(folder), draft.folder.as_posix()) for name in ("what", "where", "fix")
-    }
-    return _of_model(dataclasses.replace(problem, **parts))
+    parts = {name: _placed(getattr(problem, name), draft, folder) for name in ("what", "where", "fix")}
+    if problem.where == "model.base":
+        parts["where"] = "--model"
+    return dataclasses.replace(problem, **parts)
 
 
-def _of_model(problem: Problem) -> Problem:
-    return dataclasses.replace(problem, where="--model") if problem.where == "model.base" else problem
+def _placed(text: str, draft: Draft, folder: Path) -> str:
+    recipe = folder.parent / _RECIPE
+    return text.replace(str(folder), draft.folder.as_posix()).replace(str(recipe), draft.recipe.as_posix())
 
 
 def _download(prepared: Prepared) -> str:

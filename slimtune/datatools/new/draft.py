@@ -1,5 +1,6 @@
 """What `slimtune new` is going to write: made whole in memory, checked against what is there, written all or not at all."""
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,13 +9,15 @@ from pathlib import Path, PurePath
 from slimtune.core import outputs
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import encoded
+from slimtune.core.units import plural
+from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.text import normalised
 from slimtune.datatools.new import dividing, examples, mapping, reading, recipe_text
 from slimtune.datatools.new.dividing import Divided
 from slimtune.datatools.new.examples import Understood
 from slimtune.datatools.new.recognise import Goal
 from slimtune.datatools.new.settings import RecipeSettings
-from slimtune.datatools.split import split_files
+from slimtune.plan import lengths
 from slimtune.recipe.schema import NAME
 
 _UNNAMED = "my-data"
@@ -39,34 +42,49 @@ class Draft:
     def recipe(self) -> Path:
         return Path("recipes") / f"{self.name}.yaml"
 
+    def within(self, most: int, tokenizer: ChatTokenizer | None) -> "Draft":
+        """The same without the rows of more tokens than `most`, and divided anew where there are any; they are told.
+
+        tokenizer: None estimates tokens from characters. Raises SlimtuneError where no two questions are left.
+        """
+        rows = self.understood.examples
+        every = [one.conversation for one in rows]
+        counts = (lengths.of(tokenizer.examples_of(every)) if tokenizer else lengths.estimate(every)).tokens
+        kept = [one for one, count in zip(rows, counts, strict=True) if count <= most]
+        if len(kept) == len(rows):
+            return self
+        lines = [one.conversation.line for one, count in zip(rows, counts, strict=True) if count > most]
+        told = f"left out: {plural(len(lines), 'row')} of more than {most:,} tokens ({examples.lines_text(lines)})"
+        if not kept:
+            fix = "divide the texts into shorter ones"
+            raise fail(f"every row has more than {most:,} tokens", where=self.source, fix=fix)
+        understood = dataclasses.replace(self.understood, examples=kept, notes=[*self.understood.notes, told])
+        return dataclasses.replace(
+            self, understood=understood, divided=dividing.divide(kept, Path(self.source), self.folder)
+        )
+
     def text(self, wish: RecipeSettings, folder: Path | None = None) -> str:
         """The recipe. folder: where its data are, if they are not in their own folder yet."""
         where = (folder or self.folder).as_posix()
         return recipe_text.render(self.name, self.source, self.understood, self.divided.sizes, wish, where)
 
-    def targets(self, *, overwrite: bool) -> dict[str, Path]:
-        """Where each file goes, by its name, the recipe under "". Raises SlimtuneError for every place that is taken.
+    def contents(self, wish: RecipeSettings, *, overwrite: bool) -> dict[Path, bytes]:
+        """What to write where, the recipe last. Raises SlimtuneError with every place that cannot be written.
 
-        A data file with the content that it would get is left alone; a recipe is compared when its text is known.
+        A file with the content that it would get is left alone; any other is replaced only if `overwrite` says so.
         """
-        found: dict[str, Path] = {}
+        wanted = {self.folder / name: content for name, content in self.divided.files.items()}
+        wanted[self.recipe] = encoded(self.text(wish))
+        found: dict[Path, bytes] = {}
         problems: list[Problem] = []
-        for name in ("", *self.divided.files):
-            path = self.folder / name if name else self.recipe
-            content = self.divided.files.get(name)
+        for path, content in wanted.items():
             try:
-                found[name] = _target(path, content, [self.source], overwrite=overwrite)
+                found[_target(path, content, [self.source], overwrite=overwrite)] = content
             except SlimtuneError as error:
                 problems += error.problems
         if problems:
             raise SlimtuneError(problems)
         return found
-
-    def write(self, wish: RecipeSettings, targets: dict[str, Path], *, overwrite: bool) -> bool:
-        """Write the data, the manifest and the recipe, or nothing; False where all of them are there already."""
-        contents = {targets[name]: content for name, content in self.divided.files.items()}
-        contents[targets[""]] = encoded(self.text(wish))
-        return split_files.write(contents, overwrite=overwrite)
 
 
 def make(
@@ -97,9 +115,8 @@ def name_of(path: str) -> str:
     return plain[:_LONGEST_NAME].rstrip("-._") or _UNNAMED
 
 
-def _target(path: Path, content: bytes | None, reads: Iterable[str], *, overwrite: bool) -> Path:
-    def is_same(found: Path) -> bool:
-        return content is None or outputs.holds(found, content)
-
+def _target(path: Path, content: bytes, reads: Iterable[str], *, overwrite: bool) -> Path:
     fix = "choose another name with --name, or replace it with --overwrite"
-    return outputs.file(path, reads=reads, overwrite=overwrite, ours=is_same, fix=fix)
+    return outputs.file(
+        path, reads=reads, overwrite=overwrite, ours=lambda found: outputs.holds(found, content), fix=fix
+    )

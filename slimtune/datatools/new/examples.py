@@ -69,7 +69,7 @@ def understand(table: Table, mapped: mapping.Mapped, goal: Goal | None = None) -
     )
     understood.notes[:0] = table.notes
     if table.empty:
-        understood.notes.append(f"left out: {plural(len(table.empty), 'empty row')} ({_lines(table.empty)})")
+        understood.notes.append(f"left out: {plural(len(table.empty), 'empty row')} ({lines_text(table.empty)})")
     _leave_out_repeated(understood)
     if not understood.examples:
         raise fail("no row is left to learn from", where=table.path, fix="write at least one question with its answer")
@@ -81,7 +81,12 @@ def understand(table: Table, mapped: mapping.Mapped, goal: Goal | None = None) -
 def _conversations(table: Table) -> Understood | None:
     """Rows in a layout that training reads as it stands: chats above all."""
     first = table.rows[: formats.FIRST_ROWS]
-    if not recognise.is_structured(first) or not any(formats.detect(row.value) for row in first):
+    if not recognise.is_structured(first):
+        return None
+    sides = [
+        names.certain(side, table.columns) + names.possible(side, table.columns) for side in ("question", "answer")
+    ]
+    if all(sides) and not any(formats.detect(row.value) for row in first):
         return None
     file = DataFile(table.path)
     found = [NewRow(_plain(one.row.value), one.conversation) for block in file.records() for one in block]
@@ -201,11 +206,12 @@ def _complete(table: Table, needed: Sequence[str]) -> tuple[list[Row], list[str]
         else:
             missing.setdefault(lacks[0], []).append(row.line)
     notes = [
-        f"left out: {plural(len(lines), 'row')} without '{name}' ({_lines(lines)})" for name, lines in missing.items()
+        f"left out: {plural(len(lines), 'row')} without '{name}' ({lines_text(lines)})"
+        for name, lines in missing.items()
     ]
     if empty:
         told = " and ".join(map(repr, needed))
-        notes.append(f"left out: {plural(len(empty), 'row')} without {told} ({_lines(empty)})")
+        notes.append(f"left out: {plural(len(empty), 'row')} without {told} ({lines_text(empty)})")
     return rows, notes
 
 
@@ -243,9 +249,9 @@ def _leave_out_repeated(understood: Understood) -> None:
             other.append(conversation.line)
     understood.examples = kept
     if same:
-        understood.notes.append(f"left out: {plural(len(same), 'row')} that repeat an earlier one ({_lines(same)})")
+        understood.notes.append(f"left out: {plural(len(same), 'row')} that repeat an earlier one ({lines_text(same)})")
     if other:
-        what = f"{plural(len(other), 'row')} with another answer to an earlier question ({_lines(other)})"
+        what = f"{plural(len(other), 'row')} with another answer to an earlier question ({lines_text(other)})"
         understood.notes.append(f"left out: {what}; the first answer is kept")
 
 
@@ -276,6 +282,7 @@ def _has_wide(texts: Sequence[str]) -> bool:
     return any("\u3040" <= character <= "\u9fff" for text in texts[:_SAMPLE_ROWS] for character in text)
 
 
-def _lines(numbers: Sequence[int]) -> str:
+def lines_text(numbers: Sequence[int]) -> str:
+    """ "line 3", "lines 3, 5, 8, …"."""
     shown = ", ".join(map(str, numbers[:_SHOWN_LINES])) + (", …" if len(numbers) > _SHOWN_LINES else "")
     return f"line {shown}" if len(numbers) == 1 else f"lines {shown}"

@@ -27,6 +27,8 @@ CODE_MODELS = (
     "unsloth/Qwen2.5-Coder-0.5B-Instruct-bnb-4bit",
 )
 
+MOST_TOKENS = 8192
+"""Of a row: a longer one would decide how much memory the run takes, and so which model fits."""
 _STEP = 64  # lengths are rounded up to a multiple of it
 _LEAST_REPLY, _MOST_REPLY = 64, 1024
 _LABEL_REPLY = 32
@@ -94,7 +96,10 @@ def choose(
         longest_reply = math.ceil(margin * max(of.supervised))
         reply = _LABEL_REPLY if labels or goal == "classify" else _LEAST_REPLY
         reply = min(_MOST_REPLY, max(reply, _rounded(1.25 * longest_reply)))
-        longest = max(longest, math.ceil(margin * max(of.prompts)) + reply)
+        prompt = math.ceil(margin * max(of.prompts))
+        if prompt + reply > shape.max_position_embeddings:
+            reply = max(1, shape.max_position_embeddings - prompt)
+        longest = max(longest, prompt + reply)
     default = int(ModelSection.model_fields["max_seq_length"].default)
     small = shape.total_parameters < _SMALL_MODEL
     direct = kind == "multiple_choice" or bool(labels) or goal == "classify"
