@@ -25,7 +25,7 @@ _SCRIPTS = {
 _FURTHER = tuple(name for name in _SCRIPTS if name not in ("kana", "han", "latin"))
 _ANY_FURTHER = re.compile(f"[{''.join(_SCRIPTS[name].pattern.strip('[]+') for name in _FURTHER)}]")
 _ADDRESSES = re.compile(r"https?://\S+")
-_JAPANESE, _CHINESE, _LATIN = "Japanese", "Chinese (no kana)", "Latin script"
+_JAPANESE, _CHINESE, LATIN = "Japanese", "Chinese (no kana)", "Latin script"
 # Words that make up a quarter of a text in their language and are rare in the others.
 _WORDS = {
     "English": "the of and to is was are for that with what which how this you it from have be by your",
@@ -36,6 +36,8 @@ _WORDS = {
     "Portuguese": "o os as e é que um uma não para com do da em no na qual como mais por dos ao",
     "Dutch": "het een van en is dat niet de voor met zijn op wat hoe er aan ook als je wordt",
 }
+IN_LATIN = frozenset(_WORDS)
+"""What `spoken` tells apart in Latin script."""
 _LANGUAGES_OF: dict[str, list[str]] = {}
 for _name, _listed in _WORDS.items():
     for _word in _listed.split():
@@ -56,7 +58,7 @@ def language(text: str) -> str | None:
     if "://" in text:
         text = _ADDRESSES.sub(" ", text)
     kana, han = _count("kana", text), _count("han", text)
-    weights = {_LATIN: _count("latin", text)}
+    weights = {LATIN: _count("latin", text)}
     if _ANY_FURTHER.search(text):
         weights |= {name: _count(name, text) for name in _FURTHER}
     weights[_JAPANESE if kana else _CHINESE] = _IDEOGRAPH_WEIGHT * (kana + han)
@@ -72,7 +74,7 @@ def language(text: str) -> str | None:
 def spoken(text: str) -> str | None:
     """As `language`, with "English", "German", … where the words of a text in Latin script leave no doubt."""
     name = language(text)
-    if name != _LATIN:
+    if name != LATIN:
         return name
     words = _LATIN_WORD.findall(without_code(text[:SAMPLE]).lower())
     counts = Counter(one for word in words for one in _LANGUAGES_OF.get(word, ()))

@@ -12,7 +12,7 @@ from slimtune.data.text import faults, normalised
 LABELS = "abcdefghij"
 _TEXTS = ("id", "source", "article", "context", "question", "correct", "reasoning")
 _RIGHT = "write the label of the right choice"
-_SHAPE = '{"input": …, "output": "c", "meta": {"choices": {"a": …, "b": …}, "correct": "c"}}'
+SHAPE = '{"input": …, "output": "c", "meta": {"choices": {"a": …, "b": …}, "correct": "c"}}'
 KEYS = ("id", "source", "article", "context", "question", "choices", "correct", "reasoning")
 
 
@@ -84,9 +84,9 @@ def asked_faults(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
     choices, correct = meta.get("choices"), meta.get("correct")
     if choices is None:
-        return [("it has no meta.choices", _SHAPE)]
+        return [("it has no meta.choices", SHAPE)]
     if not isinstance(choices, dict):
-        return [(f"meta.choices is {type_name(choices)}, not an object", _SHAPE)]
+        return [(f"meta.choices is {type_name(choices)}, not an object", SHAPE)]
     found: list[tuple[str, str]] = []
     if len(choices) < 2:
         found.append((f"meta.choices has {plural(len(choices), 'choice')}", "write two choices or more"))

@@ -1,6 +1,7 @@
 """The items of a held-out file, independent of the model that will answer. No torch."""
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
@@ -10,14 +11,17 @@ from slimtune.core.units import plural
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.json_rows import type_name
 from slimtune.data.loading import Loaded
-from slimtune.data.questions import asked_faults
+from slimtune.data.questions import SHAPE, asked_faults
 from slimtune.data.records import Conversation, Mode
 from slimtune.evaluate import kinds
 from slimtune.evaluate.kinds import permutations as orders
 from slimtune.evaluate.kinds.kind import Item, Settings
+from slimtune.evaluate.replies.extract import label_position
 from slimtune.evaluate.targets.served import single_tokens
 
 _UNUSABLE = "The evaluation set cannot be used"
+_ROUND, _LEAST_REPLY = 64, 32
+"""max_seq_length is advised in steps of so many tokens, and no limit of replies that is shorter."""
 
 
 def first(conversations: Sequence[Conversation], count: int | None, path: str) -> Sequence[Conversation]:
@@ -64,10 +68,9 @@ def read(conversations: Sequence[Conversation], kind: str, *, permutations: int 
     problems: list[Problem] = []
     if kinds.named(kind).has_choices and not any("choices" in row.meta for row in conversations):
         what = f"evaluate.kind is {kind}, and none of {plural(len(items), 'row')} has choices (meta.choices)"
-        fix = (
-            "set evaluate.kind: generation (slimtune evaluate: --kind generation); or build questions from your table: "
-        )
-        fix += "slimtune data build TABLE --output FILE --mode direct"
+        fix = "set evaluate.kind: generation (slimtune evaluate: --kind generation), which compares replies with the outputs"
+        if all(label_position(item.reference.strip()) is not None for item in items):
+            fix = f"say what the letters mean: {SHAPE}; or {fix}"
         path = items[0].where.rpartition(":")[0]
         raise SlimtuneError(Problem(what, path, fix), summary=_UNUSABLE)
     seen: dict[str, str] = {}
@@ -114,6 +117,7 @@ def require_askable(items: Sequence[Item], settings: Settings, tokenizer: ChatTo
         for label, item in letters.items()
         if not single_tokens(label, tokenizer.encode)
     ]
+    crowded: dict[str, int] = {}
     for item in items:
         try:
             if ability == "likelihood":
@@ -124,9 +128,16 @@ def require_askable(items: Sequence[Item], settings: Settings, tokenizer: ChatTo
             problems += [Problem(one.what, item.where, one.fix) for one in error.problems]
             continue
         if needed > max_length:
-            what = f"prompt and reply may have {needed} tokens, max_seq_length is {max_length}"
-            fix = "raise model.max_seq_length (--max-length), or lower evaluate.max_new_tokens"
-            problems.append(Problem(what, item.where, fix))
+            crowded[item.where] = needed
+    # One value for all of them, and a lower limit of replies only where it leaves room for one.
+    wanted = math.ceil(max(crowded.values(), default=0) / _ROUND) * _ROUND
+    fix = f"set model.max_seq_length: {wanted} (--max-length {wanted})"
+    room = max_length - max(crowded.values(), default=0) + settings.max_new_tokens
+    if ability == "generate" and kind.room(settings) == settings.max_new_tokens and room >= _LEAST_REPLY:
+        fix += f", or evaluate.max_new_tokens: {room} (--max-new-tokens {room})"
+    for where, needed in crowded.items():
+        what = f"prompt and reply may have {needed} tokens, max_seq_length is {max_length}"
+        problems.append(Problem(what, where, fix))
     _require_none(problems)
 
 

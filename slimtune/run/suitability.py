@@ -31,7 +31,8 @@ def setup_of(recipe: Recipe, whole: Loaded | None = None, asked: Loaded | None =
     """whole, asked: the evaluation file, and its rows of the mode that is asked."""
     return Setup(
         evaluate=recipe.evaluate,
-        train=recipe.data.train[0].path,
+        train=tuple(source.path for source in recipe.data.train),
+        thinking=recipe.model.thinking,
         held_out=recipe.data.eval,
         length=recipe.model.max_seq_length,
         other_mode=bool(whole and asked and len(whole.conversations) > len(asked.conversations)),

@@ -7,16 +7,19 @@ gone then, and the run plans.
 import copy
 import json
 import re
+import shlex
 
 import pytest
+from support import command_line
 from support.faulty_recipes import Place
 from support.paths import ROOT
 
 from slimtune.core.errors import SlimtuneError
+from slimtune.data.loading import load_conversations
 from slimtune.recipe import loading, yaml_lines
-from slimtune.run import prepare
+from slimtune.run import prepare, suitability
 
-SET = re.compile(r"(?:set|and) ((?:data|evaluate|model)\.[a-z_]+): (\"(?:[^\"\\]|\\.)*\"|[^\s,;]+)")
+SET = re.compile(r"(?:set|and) ((?:data|evaluate|model)\.[a-z_]+): (\"(?:[^\"\\]|\\.)*\"|\[.*?\]|[^\s,;]+)")
 TOPICS = ("川", "森", "海", "山", "星", "橋", "駅", "畑", "滝", "島", "丘", "港")
 ENGLISH = ("river", "wood", "sea", "hill", "star", "bridge", "train", "field", "fall", "island", "road", "harbour")
 
@@ -88,6 +91,12 @@ def of_gold(rows, label):
 GENERATION = {"evaluate__kind": "generation", "evaluate__max_new_tokens": 64}
 # name: (change, code, a part of what is said, whether the advice is values to set)
 CASES = {
+    "free text judged by letters, and nothing held out": (
+        lambda it: use(it, train=japanese(), data__eval=None),
+        "other-task",
+        "are multiple-choice questions",
+        True,
+    ),
     "free text judged by letters": (
         lambda it: use(it, train=japanese(), dev=free(TOPICS, "{}はどんな所ですか。一文で書いてください。")),
         "other-task",
@@ -174,27 +183,43 @@ CASES = {
         lambda it: use(it, train=japanese(), test=free(TOPICS, "{}とは何ですか。教えてください。", "{}は静かです。" + "朝の光に輝いています。" * 40), model__max_seq_length=512, **GENERATION),
         "other-length",
         "times longer",
-        False,
+        True,
     ),
     "JSON in place of sentences": (
         lambda it: use(it, train=japanese(), test=free(TOPICS, "{}とは何ですか。教えてください。", '{{"名": "{}"}}'), **GENERATION),
         "other-answers",
         "answer with JSON",
-        False,
+        True,
     ),
     "no full stops": (
         lambda it: use(it, train=japanese(), test=free(TOPICS, "{}とは何ですか。教えてください。", "{}は静かで、朝の光に輝いています"), **GENERATION),
         "other-ending",
         "without a full stop",
-        False,
+        True,
     ),
     "Markdown": (
         lambda it: use(it, train=japanese(), test=free(TOPICS, "{}とは何ですか。教えてください。", "- {}は静かです。\n- 朝の光に輝いています。"), **GENERATION),
         "other-markdown",
         "are Markdown",
-        False,
+        True,
     ),
 }  # fmt: skip
+
+
+# Proofs that tests/evaluate/test_mismatch.py gives without a plan.
+SLOW = {
+    "the likelihood of letters",
+    "hardly a question",
+    "questions in another language",
+    "another instruction",
+    "a system prompt where the training has none",
+    "another system prompt",
+    "letters where arguments are trained",
+    "one answer is a paragraph",
+    "JSON in place of sentences",
+    "no full stops",
+    "Markdown",
+}
 
 
 def told(place):
@@ -207,13 +232,15 @@ def told(place):
 
 
 def apply(place, fix):
-    """Set what the advice says; whether it says anything."""
+    """Type the command that the advice gives, and set what it says; whether it names values."""
+    for command in re.findall(r"slimtune (data split [^,]+?)(?:,| makes|$)", fix):
+        assert command_line.run(*shlex.split(command)).code == 0
     values = {key.replace(".", "__"): yaml_lines.parse_value(text) for key, text in SET.findall(fix)}
     place.set(**values)
     return bool(values)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES])
 def test_it_is_told_and_the_advice_works(name, tmp_path, data, monkeypatch):
     change, code, what, mechanical = CASES[name]
     monkeypatch.chdir(tmp_path)
@@ -231,3 +258,62 @@ def test_it_is_told_and_the_advice_works(name, tmp_path, data, monkeypatch):
     if mechanical:
         found, error = told(place)
         assert error is None and code not in found, (fix, error, found.get(code))
+
+
+def test_questions_without_choices_are_told_once_and_by_plan_and_check(tmp_path, data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = Place(tmp_path, data)
+    use(place, train=japanese(), test=free(TOPICS, "{}とは何ですか。教えてください。"))
+    place.set(data__eval=None)
+    _, error = told(place)
+    (problem,) = error.problems
+    assert "none of 12 rows has choices" in problem.what
+    checked = command_line.run("data", "check", "--recipe", place.save(), "--json")
+    assert checked.code == 2 and problem.what in checked.stdout
+    apply(place, problem.fix)
+    _, error = told(place)
+    # 512 tokens of a reply are more than the model's context: one value for all prompts.
+    assert len({problem.fix for problem in error.problems}) == 1
+    apply(place, error.problems[0].fix)
+    found, error = told(place)
+    assert error is None and not found
+
+
+def test_too_little_room_for_a_reply_names_the_room_that_there_is(tmp_path, data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = Place(tmp_path, data)
+    use(place, train=japanese(), test=free(TOPICS, "{}とは何ですか。教えてください。"), evaluate__kind="generation")
+    place.set(data__eval=None)
+    _, error = told(place)
+    longest = max(int(re.search(r"may have (\d+)", one.what)[1]) for one in error.problems)
+    assert error.problems[0].fix.endswith(
+        f"or evaluate.max_new_tokens: {256 + 512 - longest} (--max-new-tokens {256 + 512 - longest})"
+    )
+    place.set(evaluate__max_new_tokens=256 + 512 - longest)
+    assert told(place)[1] is None
+    place.set(evaluate__max_new_tokens=256 + 513 - longest)
+    assert told(place)[1] is not None
+
+
+def test_the_check_finds_what_the_plan_finds(tmp_path, data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = Place(tmp_path, data)
+    use(place, train=japanese(), test=english(), **GENERATION)
+    place.set(data__eval=None, evaluate__max_new_tokens=4)
+    found, _ = told(place)
+    assert {"other-language", "replies-cut-off"} <= found.keys()
+    checked = command_line.run("data", "check", "--recipe", place.save(), "--json")
+    assert checked.code == 0, checked.stdout
+    shared = {one["code"]: one["what"] for one in json.loads(checked.stdout)["findings"]}
+    assert {code: shared.get(code) for code in found} == {code: one.what for code, one in found.items()}
+    shown = " ".join(command_line.run("plan", place.save()).stdout.split())
+    assert f"warning: evaluate.data: {found['other-language'].what}" in shown
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_false_alarm_about_the_recipes_that_are_shipped(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe = loading.load(str(path))
+    sources, data = [(one.path, one.weight) for one in recipe.data.train], recipe.data
+    rows = load_conversations(sources, mode=data.mode, system=data.system).conversations
+    assert suitability.judge_of(recipe, None)(rows) == []

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from slimtune.core.units import plural
+from slimtune.data.languages import IN_LATIN, LATIN
 from slimtune.evaluate.mismatch import traits
 from slimtune.evaluate.mismatch.traits import Traits
 
@@ -48,7 +49,7 @@ def between(train: Sequence[Traits], test: Sequence[Traits], *, answers: bool) -
     if answers and not other_task and not other_answer:
         if not other_language:
             seen(_language("other-answer-language", train, test, lambda row: row.answer_language, "answer in {}"))
-        if not seen(_foreign("other-reasoning", train, test, _reasoning, "answer {}")):
+        if not seen(_foreign("other-reasoning", train, test, _reasoning, "{}")):
             seen(_style("other-markdown", train, test, _markdown), _style("other-ending", train, test, _ending))
             seen(_length(train, test))
     seen(_system(train, test))
@@ -63,7 +64,7 @@ def _answer(row: Traits) -> str:
 
 
 def _reasoning(row: Traits) -> str:
-    return "with reasoning before it" if row.reasoning else "without reasoning before it"
+    return "reason before they answer" if row.reasoning else "answer without reasoning"
 
 
 def _markdown(row: Traits) -> str | None:
@@ -82,7 +83,8 @@ def _foreign(
     asked = [(value, row) for row in test if (value := trait(row)) is not None]
     few = RARE * trained.total()
     foreign = [(value, row) for value, row in asked if trained[value] < few]
-    if not trained or len(foreign) < WORTH_A_WORD * len(asked) or not foreign:
+    # A single row among others is chance.
+    if not trained or len(foreign) < max(WORTH_A_WORD * len(asked), min(2, len(asked)), 1):
         return None
     value = Counter(value for value, _ in foreign).most_common(1)[0][0]
     rows = [row for one, row in foreign if one == value]
@@ -97,15 +99,17 @@ def _language(
     code: str, train: Sequence[Traits], test: Sequence[Traits], trait: Callable[[Traits], str | None], clause: str
 ) -> Difference | None:
     """As `_foreign`. A text that is only known to be in Latin script may be in any language that the other side has."""
-    latin = {"English", "German", "French", "Spanish", "Italian", "Portuguese", "Dutch"}
 
     def script(row: Traits) -> str | None:
-        return "Latin script" if trait(row) in latin else trait(row)
+        return LATIN if trait(row) in IN_LATIN else trait(row)
 
     def clear(row: Traits) -> str | None:
-        return None if trait(row) == "Latin script" else trait(row)
+        return None if trait(row) == LATIN else trait(row)
 
-    return _foreign(code, train, test, script, clause) or _foreign(code, train, test, clear, clause)
+    if found := _foreign(code, train, test, script, clause):
+        named = Counter(name for row in (*train, *test) if (name := trait(row)) in IN_LATIN).most_common(1)
+        return replace(found, what=found.what.replace(LATIN, str(named[0][0]))) if named else found
+    return _foreign(code, train, test, clear, clause)
 
 
 def _style(
@@ -155,7 +159,7 @@ def _system(train: Sequence[Traits], test: Sequence[Traits]) -> Difference | Non
         trained = Counter({"": trained[""], "one": trained.total() - trained[""]})
     few = RARE * len(train)
     foreign = {value: count for value, count in asked.items() if count and trained[value] < few}
-    if sum(foreign.values()) < WORTH_A_WORD * len(test) or not foreign:
+    if sum(foreign.values()) < max(WORTH_A_WORD * len(test), min(2, len(test))) or not foreign:
         return None
     value = max(foreign, key=lambda one: foreign[one])
     rows = [row for row in test if (bool(row.system) == bool(value) if several else row.system == value)]

@@ -26,16 +26,19 @@ _ROUND = 64
 
 
 def of(
-    train: Sequence[Traits], test: Sequence[Traits], questions: Sequence[Conversation], setup: Setup
+    train: Sequence[Traits], test: Sequence[Traits], questions: Sequence[Conversation], setup: Setup, instead: str
 ) -> list[Finding]:
-    """Findings on the kind, the mode and the questions. questions: all that are asked; test: a sample's traits."""
-    evaluate = setup.evaluate
+    """Findings on the kind, the mode and the questions. questions: all that are asked; test: a sample's traits.
+
+    instead: the values that ask the rows of `data.eval`; "" where these do not suit the training rows either.
+    """
+    evaluate, found = setup.evaluate, _thoughts(train, setup)
     if evaluate is None or not questions:
-        return []
+        return found
     if evaluate.kind == "multiple_choice":
-        found = [*_gold(questions, evaluate), *_answers(train, test, questions, setup)]
+        found += [*_gold(questions, evaluate), *_answers(train, test, questions, setup, instead)]
     else:
-        found = _labels(test, questions, evaluate)
+        found += _labels(test, questions, evaluate)
     return found + _few(len(questions), setup.available, evaluate)
 
 
@@ -67,6 +70,17 @@ def cut_replies(
     return [Finding("warning", what, fix, "evaluate.max_new_tokens", "replies-cut-off")]
 
 
+def _thoughts(train: Sequence[Traits], setup: Setup) -> list[Finding]:
+    """Thinking that is asked for and not trained."""
+    if not setup.thinking or not train or any(row.reasoning for row in train):
+        return []
+    what = (
+        f"model.thinking is on, and none of {plural(len(train), 'training answer')} has reasoning: the model learns to "
+    )
+    what += "answer without it"
+    return [Finding("warning", what, "set model.thinking: false", "model.thinking", "no-reasoning")]
+
+
 def _gold(questions: Sequence[Conversation], evaluate: EvaluateSection) -> list[Finding]:
     """One label that is nearly always right: a model that has collapsed into it looks good."""
     golds = Counter(str(row.meta.get("correct")) for row in questions)
@@ -94,7 +108,7 @@ def _in_prompts(questions: Sequence[Conversation]) -> bool:
 
 
 def _answers(
-    train: Sequence[Traits], test: Sequence[Traits], questions: Sequence[Conversation], setup: Setup
+    train: Sequence[Traits], test: Sequence[Traits], questions: Sequence[Conversation], setup: Setup, instead: str
 ) -> list[Finding]:
     """Training answers that a multiple-choice evaluation of this mode does not read."""
     evaluate, n = setup.evaluate, len(train)
@@ -111,6 +125,7 @@ def _answers(
         what += f"{plural(n, 'training row')} answer with {other} ({places(rows)})"
         fix = f"name questions of mode {mode} in evaluate.data (slimtune data build QUESTIONS --output FILE --mode {mode})"
         fix += f", and set evaluate.mode: {mode}"
+        fix = instead or fix
         if setup.other_mode:
             fix = f"set evaluate.mode: {mode}" + ("" if evaluate.votes == 1 or not direct else " and evaluate.votes: 1")
         return [Finding("warning", what, fix, "evaluate.mode", "other-mode")]

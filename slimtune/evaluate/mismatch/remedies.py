@@ -4,11 +4,12 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from slimtune.data.questions import asked_faults
 from slimtune.data.records import Conversation
 from slimtune.evaluate.mismatch.differences import Difference, system_prompts
-from slimtune.evaluate.mismatch.traits import Traits
+from slimtune.evaluate.mismatch.traits import QUESTION, Traits
 from slimtune.recipe.schema import EvaluateSection
 
 
@@ -16,37 +17,47 @@ from slimtune.recipe.schema import EvaluateSection
 class Setup:
     """What of a recipe the findings are about.
 
-    train: the first training file. held_out: data.eval. length: model.max_seq_length. other_mode: whether the evaluation
+    train: the training files. held_out: data.eval. thinking: model.thinking. length: model.max_seq_length. other_mode: whether the evaluation
     file also has rows of the mode that is not asked. available: its rows, of which `max_items` are asked.
     """
 
     evaluate: EvaluateSection | None
-    train: str
+    train: tuple[str, ...]
+    thinking: bool
     held_out: str | None
     length: int
     other_mode: bool = False
     available: int = 0
 
     @property
-    def split(self) -> str:
-        """The command that makes a test file of the training rows."""
-        return f"hold some of the training rows out: slimtune data split {shlex.quote(self.train)} --test 0.2"
+    def files(self) -> str:
+        """The training files, as they are typed."""
+        return shlex.join(self.train)
 
 
-def of(
-    found: Difference,
-    train: Sequence[Traits],
-    test: Sequence[Traits],
-    better: Sequence[Traits],
-    held_out: Sequence[Conversation],
-    setup: Setup,
-) -> str:
-    """better: the rows of `data.eval` where they are like the training rows, else empty; held_out: these rows."""
-    if fix := system_prompt(found, train, test):
-        return fix
-    if better and setup.held_out:
-        return instead(setup, held_out)
-    return f"ask rows like the training's. {setup.split[0].upper()}{setup.split[1:]}"
+def of(found: Difference, train: Sequence[Traits], test: Sequence[Traits], setup: Setup, instead: str) -> str:
+    """instead: the values that ask the rows of `data.eval`, "" where these differ from the training rows too."""
+    return system_prompt(found, train, test) or instead or _held_out(train, setup)
+
+
+def _held_out(train: Sequence[Traits], setup: Setup) -> str:
+    """How to make the evaluation of some of the training rows."""
+    assert setup.evaluate is not None  # only then there is anything to replace
+    fix = f"ask rows like the training's: slimtune data split {setup.files} --test 0.2"
+    if len(setup.train) > 1:
+        return f"{fix} makes a test file of each"
+    stem = Path(setup.train[0]).with_suffix("")
+    fix += f", then set data.train: [{{path: {stem}.train.jsonl}}] and evaluate.data: {stem}.test.jsonl"
+    kind, questions = setup.evaluate.kind, all(row.asks == QUESTION for row in train)
+    if kind == "multiple_choice" and not questions:
+        fix += f" and evaluate.kind: {_as_text(setup)}"
+    return fix
+
+
+def _as_text(setup: Setup) -> str:
+    """The kind of evaluation for free text: perplexity needs no room for a reply, which a short context may not have."""
+    assert setup.evaluate is not None  # only then there is a limit
+    return "generation" if 2 * setup.evaluate.max_new_tokens <= setup.length else "perplexity"
 
 
 def instead(setup: Setup, held_out: Sequence[Conversation]) -> str:
@@ -56,9 +67,7 @@ def instead(setup: Setup, held_out: Sequence[Conversation]) -> str:
     questions = not any(asked_faults(row.meta) for row in held_out)
     modes = {row.meta.get("mode") for row in held_out}
     if not questions:
-        # Perplexity needs no room for a reply, which a short context may not have.
-        fits = 2 * setup.evaluate.max_new_tokens <= setup.length
-        values["kind"] = "generation" if fits else "perplexity"
+        values["kind"] = _as_text(setup)
         values |= {"mode": "direct", "votes": 1, "permutations": 1}
     else:
         values["kind"] = "multiple_choice"

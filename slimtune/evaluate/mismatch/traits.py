@@ -35,6 +35,8 @@ _KANA, _LATIN = re.compile("[\u3041-\u309f\u30a1-\u30fa]"), re.compile("[A-Za-z\
 _FEW_LETTERS = 8
 _MARKDOWN = re.compile(r"^ {0,3}(?:#{1,6} |[-*] |\d+\. |```|\|.*\|)|\*\*[^*\n]+\*\*", re.MULTILINE)
 _FENCE = re.compile(r"\A```\w*\n(.*)\n```\Z", re.DOTALL)
+# The commonest ending by far, which needs no reading.
+_ENDING = re.compile(r"(?:回答|答え|Answer)[:：][ ]?[^\s]{1,3}\Z")
 _STOPS = "。．.!?！？"
 _CLOSING = "」』）)\"'”’"
 _LONG = 8
@@ -121,6 +123,8 @@ def _answer(text: str, choices: dict[str, str], count: int, meta: dict[str, Any]
         return CHOICE, ""
     if text[:1] in ("{", "[", "`") and _is_json(text):
         return JSON, ""
+    if meta.get("mode") == "cot" and _ENDING.search(text[-_LONGEST_LINE:]):
+        return ARGUED, ""
     if count >= 2 or meta.get("mode") == "cot":
         ending = text[-_SAMPLE:]
         in_order = all(label_position(one) == index for index, one in enumerate(choices))
