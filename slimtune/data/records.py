@@ -34,6 +34,11 @@ class Message:
     excluded: bool = False
     tool_calls: tuple[ToolCall, ...] = ()
 
+    @property
+    def texts(self) -> list[str]:
+        """Its content, then name and arguments of each call: all that tells it from another turn of its role."""
+        return [self.content, *(text for call in self.tool_calls for text in (call.name, call.arguments))]
+
     def as_dict(self) -> dict[str, Any]:
         turn: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:

@@ -16,7 +16,7 @@ from slimtune.core.progress import Advance, ignore
 from slimtune.data.duplicates import ngrams, question_text
 from slimtune.data.duplicates.question_text import Asked
 from slimtune.data.duplicates.similarity import PASSAGE_LETTERS
-from slimtune.data.records import Conversation
+from slimtune.data.records import Conversation, Message
 from slimtune.data.splitting import context_key
 
 # A text that more than about 9 % of the rows have (weight 0.5) does not count as a passage.
@@ -215,7 +215,7 @@ def _item(conversation: Conversation) -> TestItem:
 
 def _asked(conversation: Conversation, turns: set[int], answers: bool) -> list[Asked]:
     """What a training row asks: each of its user's turns, alone or with as many turns before it as test items have."""
-    spoken = [message for message in conversation.messages if message.role != "system"]
+    spoken = _spoken(conversation)
     found = []
     for end in range(1, len(spoken), 2):
         choices = conversation.meta.get("choices") if end == len(spoken) - 1 else None
@@ -227,6 +227,17 @@ def _asked(conversation: Conversation, turns: set[int], answers: bool) -> list[A
                 asked = question_text.read("\n\n".join(message.content for message in spoken[end - count : end]))
             found.append(replace(asked, answer=question_text.letters(answer)) if answers else asked)
     return found
+
+
+def _spoken(conversation: Conversation) -> list[Message]:
+    """User and assistant in turn: of what the assistant does before it answers, calling tools, the last turn alone."""
+    spoken: list[Message] = []
+    for message in conversation.messages:
+        if message.role == "assistant" and spoken[-1].role == "assistant":
+            spoken[-1] = message
+        elif message.role in ("user", "assistant"):
+            spoken.append(message)
+    return spoken
 
 
 def _context(conversation: Conversation) -> str:

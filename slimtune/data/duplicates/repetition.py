@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from slimtune.core.errors import Problem
-from slimtune.data.records import Conversation, Message
+from slimtune.data.records import Conversation
 
 _SEPARATOR = "\x1f"
 _LINE_BITS = 40
@@ -40,11 +40,11 @@ class Repetitions:
         if not self._paths or self._paths[-1] != conversation.path:
             self._paths.append(conversation.path)
         *prompt, answer = conversation.messages
-        texts = [text for message in prompt for text in (message.role, message.content, *_called(message))]
+        texts = [text for message in prompt for text in (message.role, *message.texts)]
         prompt_key = key(str(conversation.meta.get("mode")), *texts, *filter(None, [conversation.tools]))
         self._places.append((len(self._paths) - 1) << _LINE_BITS | conversation.line)
         self._prompts.append(prompt_key)
-        self._rows.append(key(str(prompt_key), answer.content, *_called(answer)))
+        self._rows.append(key(str(prompt_key), *answer.texts))
 
     def same_prompts(self) -> Iterator[list[int]]:
         """The numbers of the rows that share a prompt, in the order in which they were added."""
@@ -69,10 +69,6 @@ class Repetitions:
         """ "path:line" of the row with this number."""
         place = self._places[row]
         return f"{self._paths[place >> _LINE_BITS]}:{place & (1 << _LINE_BITS) - 1}"
-
-
-def _called(message: Message) -> list[str]:
-    return [text for call in message.tool_calls for text in (call.name, call.arguments)]
 
 
 def repeated(keys: array[int]) -> Iterator[list[int]]:

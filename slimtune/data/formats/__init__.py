@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast, get_args
 
 from slimtune.core.errors import Problem
-from slimtune.data.formats import keys, tools, turns
+from slimtune.data.formats import keys, order, tools, turns
 from slimtune.data.formats.keys import Report
 from slimtune.data.formats.turns import Turn
 from slimtune.data.json_rows import Row, type_name
@@ -63,6 +63,7 @@ _REQUIRED: dict[FormatName, tuple[frozenset[str], ...]] = {
     **{name: (frozenset({key}),) for name, (key, _) in _LISTED.items()},
     **{name: tuple(frozenset({*one.asked, key} - one.optional) for key in one.answer) for name, one in _SINGLE.items()},
 }
+_IN_ORDER = [(name, required) for name, sets in _REQUIRED.items() for required in sets]
 # The keys of a row that need no look at anything else in it.
 _PLAIN = {name: frozenset().union(*sets, {"meta"}) for name, sets in _REQUIRED.items()}
 _PLAIN["alpaca"] |= {"input"}
@@ -105,7 +106,11 @@ class _Reading:
 
 def detect(value: Mapping[str, Any]) -> FormatName | None:
     """The first format whose required keys the row has; None for no format."""
-    return next((name for name, sets in _REQUIRED.items() if any(required <= value.keys() for required in sets)), None)
+    there = value.keys()
+    for name, required in _IN_ORDER:
+        if required <= there:
+            return name
+    return None
 
 
 def choose(
@@ -165,13 +170,14 @@ def convert(
         problems.append(refusal(mark, path, row.line, f"the row is one of {mark.what}"))
         return None
     read = _Reading(report)
+    plain = value.keys() <= _PLAIN[name]
     if name in _LISTED:
         _read_list(value, name, read)
     else:
-        _read_single(value, _SINGLE[name], read, plain=value.keys() <= _PLAIN[name])
-    texts = [turn.text for turn in read.turns if turn.role in ("user", "assistant")]
+        _read_single(value, _SINGLE[name], read, plain=plain)
     ignored: tuple[str, ...] = ()
-    if not value.keys() <= read.used:
+    if not plain and not value.keys() <= read.used:
+        texts = [turn.text for turn in read.turns if turn.role in ("user", "assistant")]
         ignored = keys.check_row(value, read.used, name, texts, report, listed=name in _LISTED)
     meta = value.get("meta", {})
     if not isinstance(meta, dict):
@@ -350,7 +356,7 @@ def _with_masked_history(
 
 def _check_whole(spoken: Sequence[Turn], read: _Reading) -> None:
     """Report what is wrong with a conversation whose turns are sound."""
-    turns.check_order(spoken, read.report)
+    order.check(spoken, read.report)
     if read.names:
         for turn in spoken:
             if turn.calls:

@@ -30,32 +30,46 @@ LEARNED = ("weight", "loss_weight", "loss", "loss_scale", "train", "training", "
 """1 or true: the turn carries loss. 0 or false: it does not."""
 DETAIL = ("train_detail", "training_detail")
 
-_MEDIA = {"image", "images", "video", "videos", "audio", "audios", "objects", "pixel_values"}
-_LOSS_WORDS = {"weight", "weights", "loss", "train", "trainable", "training", "mask", "masks", "masked", "masking"}
-_LOSS_WORDS |= {"learn", "learned", "learnable", "supervise", "supervised", "unsupervised", "ignore", "ignored"}
-_ALWAYS_LOSS = {"loss", "mask", "masks", "masked"}
-_RENDERING = {"chat_template", "chat_template_kwargs", "add_generation_prompt", "enable_thinking", "documents"}
-_RENDERING |= {"input_ids", "attention_mask"}
-_RENDERING_OF_TURNS = {"prefix", "channel", "recipient", "eos", "eot"}
-_PROMPT = {*SYSTEM, *TOOLS, "sys_prompt", "sys", "history", "context", "contexts", "instruction", "instructions"}
-_PROMPT |= {"prompt", "prompts", "input", "inputs", "passage", "passages", "paragraph", "paragraphs"}
-_PROMPT |= {"background", "evidence", "knowledge", "choices", "options", "few_shot", "demonstrations"}
-_ANSWER = {"output", "outputs", "response", "responses", "completion", "completions", "reply"}
-_ANSWER |= {"tool_calls", "function_call", "tool_call", "tool_response", "tool_responses", "tool_call_id", "refusal"}
-_THOUGHT = {*REASONING, "reasoning_details", "thought", "thoughts", "cot", "chain_of_thought", "rationale"}
-_LISTS = {"messages", "message", "conversation", "conversations", "dialogue", "dialog", "dialogs", "turns"}
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_MEDIA = _names("image images video videos audio audios objects pixel_values")
+_LOSS_WORDS = _names(
+    "weight weights loss train trainable training mask masks masked masking unmask unmasked learn learned learnable "
+    "supervise supervised unsupervised ignore ignored"
+)
+_ALWAYS_LOSS = _names("loss mask masks masked")
+_RENDERING = _names(
+    "chat_template chat_template_kwargs add_generation_prompt enable_thinking documents input_ids attention_mask"
+)
+_RENDERING_OF_TURNS = _names("prefix channel recipient eos eot")
+_PROMPT = _names(
+    "sys sys_prompt history context contexts instruction instructions prompt prompts input inputs passage passages "
+    "paragraph paragraphs background evidence knowledge choices options few_shot demonstrations"
+).union(SYSTEM, TOOLS)
+_ANSWER = _names(
+    "output outputs response responses completion completions reply corrected refusal tool_calls tool_call "
+    "function_call tool_response tool_responses tool_call_id"
+)
+_THOUGHT = _names(
+    "reasoning_details thought thoughts cot chain_of_thought rationale reflection scratchpad thinking_trajectory "
+    "thinking_trajectories"
+).union(REASONING)
+_LISTS = _names("messages message conversation conversations dialogue dialog dialogs turns")
 # Beside a question and its answer these are another question, another answer or its reasons. Beside a whole
 # conversation they describe it.
-_ONE_ANSWER = {"question", "query", "answer", "answers", "target", "targets", "solution", "explanation"}
+_ONE_ANSWER = _names("question query answer answers answer_key target targets solution explanation")
 _CHOICE = re.compile(r"[a-e]|(?:option|choice|opt)_?[a-e0-9]")
 
-_METADATA = {"id", "uuid", "idx", "index", "turn", "turn_id", "turn_identifier", "message_id", "parent_id", "name"}
-_METADATA |= {"timestamp", "time", "created", "created_at", "updated_at", "create_time", "date", "lang", "language"}
-_METADATA |= {"country", "state", "model", "model_name", "author", "user_id", "hashed_ip", "header", "toxic"}
-_METADATA |= {"redacted", "moderation", "score", "scores", "rating", "rank", "quality", "source", "metadata", "meta"}
-_METADATA |= {"tokens", "token_count", "num_tokens", "length", "usage", "finish_reason", "stop_reason", "logprobs"}
-_METADATA |= {"votes", "feedback", "tags", "category", "annotations", "cache_control", "markdown", "deleted"}
-_METADATA |= {"synthetic", "review_count", "review_result", "emojis", "detoxify", "call_id", "order"}
+_METADATA = _names(
+    "id uuid idx index order turn turn_id turn_identifier message_id parent_id call_id user_id name author model "
+    "model_name timestamp time date created created_at updated_at create_time lang language country state hashed_ip "
+    "header source metadata meta category tags toxic redacted moderation detoxify deleted synthetic score scores rating "
+    "rank quality votes feedback review_count review_result emojis annotations tokens token_count num_tokens length usage "
+    "finish_reason stop_reason logprobs cache_control markdown"
+)
 
 _SAY_IT = "put it into the conversation, remove the key, or move it into 'meta', which is kept and not learned"
 _ONLY_TURNS = (

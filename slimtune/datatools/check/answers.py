@@ -78,6 +78,8 @@ class AnswerCounts:
     def add(self, conversation: Conversation) -> list[Finding]:
         """Counts a row; returns what is odd about its answer."""
         self.rows += 1
+        if conversation.messages[-1].tool_calls:
+            return []
         output, meta = conversation.messages[-1].content, conversation.meta
         mode, correct, choices = meta.get("mode"), meta.get("correct"), meta.get("choices")
         self.modes[mode if isinstance(mode, str) else "none"] += 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from slimtune.core.findings import Finding, refused
 from slimtune.core.progress import Advance, ignore
+from slimtune.core.units import plural
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.loading import ModeFilter
 from slimtune.data.preferences import AnyFile
@@ -162,4 +163,12 @@ def _loading_notes(source: DataFile) -> list[Finding]:
         rows = "1 row is" if normalised == 1 else f"{normalised:,} rows are"
         what = f"{rows} not in Unicode NFC and will be normalised"
         notes.append(Finding("note", what, "nothing to do", source.path, "not-nfc"))
+    if source.excluded:
+        what = f"{plural(source.excluded, 'turn')} of the assistant excluded from the loss, as the file says"
+        notes.append(
+            Finding("note", what, "they stand in the history and are not learned", source.path, "excluded-turns")
+        )
+    if source.empty_systems:
+        what = f"{plural(source.empty_systems, 'row')} with an empty system prompt, which is left out"
+        notes.append(Finding("note", what, "nothing to do", source.path, "empty-system-prompt"))
     return notes

@@ -22,7 +22,7 @@ class Likeness:
     def add(self, conversation: Conversation) -> None:
         self._repetitions.add(conversation)
         mode, identifier = str(conversation.meta.get("mode")), conversation.meta.get("id")
-        self._folded.append(key(mode, *(squeezed(message.content) for message in conversation.messages)))
+        self._folded.append(key(mode, *(squeezed(text) for message in conversation.messages for text in message.texts)))
         # 0 stands for a row without an id, which repeats nobody's.
         self._ids.append(0 if identifier is None else key(conversation.path, mode, str(identifier)))
 

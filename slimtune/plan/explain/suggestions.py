@@ -145,6 +145,8 @@ def task_of(conversation: Conversation) -> Task:
     if mode in ("direct", "cot"):
         return cast(Task, mode)
     answer = conversation.messages[-1].content
+    if conversation.messages[-1].tool_calls:
+        return "chat"
     if "```" in answer:
         return "code"
     return "direct" if len(answer.strip()) <= _SHORT else "chat"

@@ -12,21 +12,31 @@ from slimtune.datatools.check.text.secrets import private_findings
 
 __all__ = ["Languages", "row_findings"]
 
-_PART_NAMES = {"system": "the system prompt", "user": "the prompt", "assistant": "the output"}
+_PART_NAMES = {
+    "system": "the system prompt",
+    "user": "the prompt",
+    "assistant": "the output",
+    "tool": "the answer of a tool",
+}
 
 
 def row_findings(conversation: Conversation, *, secrets: bool = True) -> list[Finding]:
     """What is odd about the texts of one row. secrets: also look for keys, passwords and personal data."""
     messages, where = conversation.messages, conversation.where
     prompt, output = messages[-2].content, messages[-1].content
-    found = [
-        *outputs.label_at_prompt_end(prompt, output, where),
-        *outputs.answer_in_prompt(prompt, output, conversation.meta, where),
-        *outputs.role_residue(prompt, output, where),
-        *outputs.trailing_space(output, where),
-        *outputs.truncated_output(output, where),
-        *outputs.repetition(output, where),
-    ]
+    calls = bool(messages[-1].tool_calls)
+    found = (
+        []
+        if calls
+        else [
+            *outputs.label_at_prompt_end(prompt, output, where),
+            *outputs.answer_in_prompt(prompt, output, conversation.meta, where),
+            *outputs.role_residue(prompt, output, where),
+            *outputs.trailing_space(output, where),
+            *outputs.truncated_output(output, where),
+            *outputs.repetition(output, where),
+        ]
+    )
     about_html = any("html" in message.content.lower() for message in messages)
     for number, message in enumerate(messages, start=1):
         part = _PART_NAMES[message.role] + (f" of turn {number}" if len(messages) > 3 else "")
