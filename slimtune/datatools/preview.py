@@ -96,7 +96,7 @@ class Previews:
     """rows: of the file, those of another mode not counted. other_mode: those. shown: rows that `examples` are of.
 
     problems: number of lines that could not be read, none of them among the rows shown. kind: of compared or rated
-    answers; None for conversations.
+    answers; None for conversations. excluded: turns of the assistant without loss in the rows shown.
     """
 
     path: str
@@ -106,6 +106,7 @@ class Previews:
     examples: tuple[Preview, ...]
     problems: int
     kind: Kind | None = None
+    excluded: int = 0
 
     @property
     def summary(self) -> str:
@@ -115,6 +116,8 @@ class Previews:
             text += f", {NAMES[self.kind]}"
         elif (examples := sum(one.part > 0 for one in self.examples)) != self.shown:
             text += f", {plural(examples, 'example')}"
+        if self.excluded and not self.kind:
+            text += f", {plural(self.excluded, 'turn')} of the assistant excluded from the loss"
         return f"{text}; {self.other_mode:,} rows of the other mode are left out" if self.other_mode else text
 
     @property
@@ -194,7 +197,9 @@ def preview(
             excluded = segments(tail, tokenizer, max_seq_length)
             examples.append(Preview(tail.where, 0, len(parts), excluded, max_seq_length))
     other_mode = len(everything) - len(rows)
-    return Previews(path, len(rows), other_mode, len(chosen), tuple(examples), len(source.problems), kind)
+    without_loss = sum(message.excluded for _, conversation in shown for message in conversation.messages)
+    problems_elsewhere = len(source.problems)
+    return Previews(path, len(rows), other_mode, len(chosen), tuple(examples), problems_elsewhere, kind, without_loss)
 
 
 def page(previews: Sequence[Previews]) -> str:

@@ -80,6 +80,15 @@ def test_a_qwen3_conversation_is_several_examples(chat, file):
     assert whole.title == f"{path}:1"
 
 
+def test_excluded_turns_are_counted(chat, file):
+    turns = [("user", "x"), ("assistant", "y"), ("user", "z"), ("assistant", "w")]
+    listed = [{"role": role, "content": text} for role, text in turns]
+    listed[1]["weight"] = 0
+    shown = preview(file({"messages": listed}), chat("qwen2.5"), Selection(), max_seq_length=100)
+    assert shown.summary.endswith(", 1 turn of the assistant excluded from the loss")
+    assert supervised(shown.examples[0]) == "w<|im_end|>"
+
+
 def test_the_limit_never_halves_a_character(chat):
     tokenizer = chat()
     text = "a😀𠮷b"

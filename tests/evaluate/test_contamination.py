@@ -26,11 +26,20 @@ from support.planted_questions import (
 )
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.data.records import Message
+from slimtune.data.records import Message, ToolCall
 from slimtune.evaluate import contamination
 
 EXACT = {
     "a copy": lambda one: one,
+    "a tool asked first": lambda one: replace(
+        one,
+        messages=(
+            *one.messages[:-1],
+            Message("assistant", "", tool_calls=(ToolCall("search", "{}"),)),
+            Message("tool", "条文"),
+            one.messages[-1],
+        ),
+    ),
     "a system prompt": lambda one: replace(one, messages=(Message("system", "あなたは法律家です。"), *one.messages)),
     "no meta": lambda one: replace(one, meta={}),
     "the first turn of several": lambda one: replace(

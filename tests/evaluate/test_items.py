@@ -4,7 +4,7 @@ import pytest
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import ChatTokenizer
-from slimtune.data.records import Conversation, Message
+from slimtune.data.records import Conversation, Message, ToolCall
 from slimtune.evaluate import items
 from slimtune.evaluate.kinds.kind import Settings
 
@@ -35,6 +35,21 @@ def test_rows_that_are_no_questions_are_all_named():
 def test_free_form_rows_need_no_choices():
     (item,) = items.read([conversation(1, choices=None, correct=None, id=None)], "generation")
     assert (item.id, item.labels, item.gold) == ("test.jsonl:1", (), "")
+
+
+def test_calls_tools_and_excluded_answers_cannot_be_judged():
+    asked, called = Message("user", "天気は。"), Message("assistant", "", tool_calls=(ToolCall("weather", "{}"),))
+    plain = Message("assistant", "晴れ")
+    rows = [
+        Conversation((asked, called), {}, "test.jsonl", 1),
+        Conversation((asked, called, Message("tool", "晴れ"), plain), {}, "test.jsonl", 2),
+        Conversation((asked, plain), {}, "test.jsonl", 3, tools="[]"),
+        Conversation((asked, plain, asked, Message("assistant", "雨", excluded=True)), {}, "test.jsonl", 4),
+        Conversation((asked, Message("assistant", "雨", excluded=True), asked, plain), {}, "test.jsonl", 5),
+    ]
+    with pytest.raises(SlimtuneError) as caught:
+        items.read(rows, "generation")
+    assert [problem.where for problem in caught.value.problems] == [f"test.jsonl:{line}" for line in (1, 2, 3, 4)]
 
 
 def test_fewer_items_than_asked_for_are_an_error():

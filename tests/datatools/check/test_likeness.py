@@ -1,6 +1,6 @@
 """Rows that stand twice, contradict each other, or share an id."""
 
-from slimtune.data.records import Conversation, Message
+from slimtune.data.records import Conversation, Message, ToolCall
 from slimtune.datatools.check.likeness import Likeness
 
 
@@ -47,3 +47,12 @@ def test_ids_within_a_file():
 
 def test_nothing_read_nothing_found():
     assert found() == []
+
+
+def test_what_is_called_tells_rows_apart():
+    def calling(line, city):
+        call = ToolCall("weather", f'{{"city": "{city}"}}')
+        return Conversation((Message("user", "p"), Message("assistant", "", tool_calls=(call,))), {}, "f.jsonl", line)
+
+    assert found(calling(1, "奈良"), calling(2, "奈良")) == [("error", "duplicate-row", "f.jsonl:2")]
+    assert found(calling(1, "奈良"), calling(2, "岡山")) == [("error", "conflicting-answers", "f.jsonl:2")]

@@ -12,7 +12,7 @@ from support.paths import ROOT
 from scripts.law_files import render_question
 from slimtune.data.loading import load_conversations
 from slimtune.data.questions import Question
-from slimtune.data.records import Conversation, Message
+from slimtune.data.records import Conversation, Message, ToolCall
 from slimtune.datatools.check.text import row_findings
 
 DATA = ROOT / "data"
@@ -24,6 +24,14 @@ def row(prompt: str, output: str, **meta: Any) -> Conversation:
 
 def codes(prompt: str, output: str, **meta: Any) -> list[str]:
     return [finding.code for finding in row_findings(row(prompt, output, **meta))]
+
+
+def test_a_row_with_tools_is_read_to_its_end() -> None:
+    called = Message("assistant", "", tool_calls=(ToolCall("weather", "{}"),))
+    turns = (Message("user", "天気は。"), called, Message("tool", "晴\ufffd"), Message("assistant", "晴れです。"))
+    (finding,) = row_findings(Conversation(turns, {}, "rows.jsonl", 7))
+    assert finding.what.startswith("the answer of a tool")
+    assert row_findings(Conversation(turns[:2], {}, "rows.jsonl", 7)) == []
 
 
 def test_a_plain_row_has_no_findings() -> None:
