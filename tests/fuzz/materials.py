@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import re
 import struct
@@ -334,6 +335,27 @@ def tables() -> Files:
         "work/c.json": as_json([row | {"input": "値"} for row in rows]),
         "work/d.parquet": parquet.getvalue().to_pybytes(),
     }
+
+
+def workbook() -> Files:
+    """Two sheets, a title above the table, a merged area."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for row in (
+        ["よくある質問"],
+        [],
+        ["分類", "質問", "回答"],
+        *([None, f"{one}は？", f"第{n}条"] for n, one in enumerate(_SUBJECTS)),
+    ):
+        sheet.append(row)
+    sheet["A4"] = "届出"
+    sheet.merge_cells("A4:A6")
+    book.create_sheet("メモ").append(["x"])
+    content = io.BytesIO()
+    book.save(content)
+    return COMMON | {"work/faq.xlsx": content.getvalue()}
 
 
 def stored() -> bytes:

@@ -41,6 +41,7 @@ _ASK = {
     "--max-new-tokens": "16", "--max-items": "3", "--seed": "1",
 }  # fmt: skip
 _ONE = {"--fresh": "", "--max-length": "256", "--batch-size": "2", "--load-in-4bit": "", "--vram-gb": "8"}
+_NEW = ("work/data/**", "work/recipes/**")
 _OUT = ("work/outputs/**", "home/cache/**")
 
 SCENES: dict[str, Scene] = {
@@ -75,6 +76,9 @@ SCENES: dict[str, Scene] = {
     "chat --compare": Scene(lambda: m.data() | m.run(), ("chat", RUN, "--compare", "-p", "問い"), {"--system": "x", "--thinking": ""}),
     "ollama check": Scene(lambda: COMMON | m.run() | m.ollama(), ("ollama", "check", RUN), {"--name": "law-direct"}, writes=_OUT),
     "ollama create": Scene(lambda: COMMON | m.run() | m.ollama(), ("ollama", "create", RUN, "--replace"), {"--name": "law-direct"}, writes=_OUT),
+    "new": Scene(m.tables, ("new", "a.csv", "--model", "builtin:tiny-qwen3"), {"--name": "x", "--goal": "answer", "--map": "question=instruction,answer=output", "--vram-gb": "10", "--dry-run": "", "--overwrite": ""}, writes=_NEW),
+    "new of a workbook": Scene(m.workbook, ("new", "faq.xlsx", "--model", "builtin:tiny-qwen3"), {"--sheet": "Sheet", "--dry-run": ""}, writes=_NEW),
+    "new of chats": Scene(lambda: COMMON | {"work/chats.jsonl": m.as_lines(*m.CHATS)}, ("new", "chats.jsonl"), {"--goal": "style", "--model": "builtin:tiny-qwen3"}, writes=_NEW),
     "data check": Scene(m.data, ("data", "check", "rows.jsonl", "--against", "test.jsonl"), {"--model": "builtin:tiny-qwen3", "--max-seq-length": "128", "--format": "input_output", "--no-secrets": "", "--limit": "3", "--plot": "new.png", "--json": "", "--strict": ""}),
     "data check of a recipe": Scene(m.local_model, ("data", "check", "--recipe", "recipe.yaml"), {"--json": ""}),
     "data check of layouts": Scene(lambda: COMMON | m.sample("alpaca.jsonl", "sharegpt.jsonl", "messages.jsonl"), ("data", "check", "alpaca.jsonl", "sharegpt.jsonl", "messages.jsonl")),

@@ -20,7 +20,7 @@ from support.paths import ROOT
 
 QUICK, QUICK_COSTLY = 6, 2
 """How many cases a scene has in `make test`, 300 in all with the valid ones and those that once failed."""
-COSTLY = ("plan", "train", "compare", "report")
+COSTLY = ("plan", "train", "compare", "report", "new")
 WANTED = int(os.environ.get("SLIMTUNE_FUZZ", "0"))
 SECONDS = 20 if WANTED else 60  # a machine that runs other tests as well is slow
 SEED = int(os.environ.get("SLIMTUNE_FUZZ_SEED", "0"))

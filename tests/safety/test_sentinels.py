@@ -357,3 +357,25 @@ def test_a_split_on_a_full_disk_writes_none_of_its_files(box):
         before = tree(box)
         ends(run(*SPLIT, "full/new"), 2)
         assert changed(before, tree(box)) == set()
+
+
+NEW = ("new", "../train.jsonl", "--model", "builtin:tiny-qwen3")
+
+
+def test_new_writes_its_files_and_no_others(box, monkeypatch):
+    plant(box / "case")
+    monkeypatch.chdir(box / "case")
+    before = tree(box)
+    ends(run(*NEW), 0)
+    names = ("train.jsonl", "dev.jsonl", "test.jsonl", "split.json")
+    assert changed(before, tree(box)) == {"case/recipes/train.yaml", *(f"case/data/train/{name}" for name in names)}
+    (box / "case/data/train/dev.jsonl").write_bytes(WORK)
+    assert "the file exists already" in refused(box, *NEW)
+
+
+def test_new_on_a_full_disk_writes_none_of_its_files(box, monkeypatch):
+    with full_disk(box / "full"):
+        monkeypatch.chdir(box / "full")
+        before = tree(box)
+        ends(run(*NEW), 2)
+        assert changed(before, tree(box)) == set()

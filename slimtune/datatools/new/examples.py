@@ -15,10 +15,11 @@ from slimtune.data.reading import DataFile
 from slimtune.data.records import Conversation
 from slimtune.datatools.build import columns as question_columns
 from slimtune.datatools.build import training_rows
-from slimtune.datatools.new import mapping, names, recognise
+from slimtune.datatools.new import chat_logs, mapping, names, recognise
 from slimtune.datatools.new.grid import Table
 from slimtune.datatools.new.names import Field
 from slimtune.datatools.new.recognise import Goal, text_of
+from slimtune.recipe.names import FormatName
 
 TableKind = Literal["questions with answers", "conversations", "multiple-choice questions"]
 
@@ -64,7 +65,7 @@ def understand(table: Table, mapped: mapping.Mapped, goal: Goal | None = None) -
         recognise.refuse_preferences(table)
     understood = (
         (None if mapped and "choices" not in mapped else _multiple_choice(table, mapped))
-        or (None if mapped else _conversations(table))
+        or (None if mapped else _conversations(table) or _chat_log(table))
         or _questions(table, mapped, goal)
     )
     understood.notes[:0] = table.notes
@@ -95,6 +96,19 @@ def _conversations(table: Table) -> Understood | None:
     notes = [f"not used: {', '.join(file.ignored)}"] if file.ignored else []
     sound = all(not asked_faults(one.conversation.meta) for one in found)
     return Understood("multiple-choice questions" if sound else "conversations", found, notes=notes)
+
+
+def _chat_log(table: Table) -> Understood | None:
+    """Conversations whose turns are rows."""
+    log = chat_logs.read(table)
+    if log is None:
+        return None
+    problems: list[Problem] = []
+    found = [one for row in log.rows for one in _converted(row, table.path, problems, "messages")]
+    if problems:
+        raise bad_data({table.path: problems})
+    notes = [*log.notes, *_unused(table, list(log.columns.values()))]
+    return Understood("conversations", found, log.columns, notes=notes)
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -186,8 +200,8 @@ def _questions(table: Table, mapped: mapping.Mapped, goal: Goal | None) -> Under
     return Understood("questions with answers", examples, {name: of[name] for name in of}, notes=notes)
 
 
-def _converted(row: Row, path: str, problems: list[Problem]) -> list[NewRow]:
-    found = formats.convert(row, "input_output", path=path, problems=problems)
+def _converted(row: Row, path: str, problems: list[Problem], layout: FormatName = "input_output") -> list[NewRow]:
+    found = formats.convert(row, layout, path=path, problems=problems)
     return [NewRow(row.value, found.conversation)] if found else []
 
 

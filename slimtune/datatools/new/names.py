@@ -51,6 +51,26 @@ _KNOWN = {name for table in _TABLES for found in table.values() for name in foun
 _CHOICE = re.compile("(?:choice|option|opt|answer|選択肢|肢|候補)?(?P<label>[a-j0-9ア-コ])")
 _ASIDE = re.compile(r"[(\[【<].*?[)\]】>]")
 
+SPEAKERS = ("role", "speaker", "sender", "from", "author", "who", "話者", "発言者", "送信者", "役割", "ロール")
+UTTERANCES = (
+    "content",
+    "text",
+    "message",
+    "value",
+    "utterance",
+    "body",
+    "発言",
+    "発話",
+    "内容",
+    "本文",
+    "メッセージ",
+    "発言内容",
+)
+CONVERSATIONS = (
+    *("conversationid", "conversation", "chatid", "chat", "sessionid", "session", "threadid", "thread", "dialogid"),
+    *("dialogueid", "ticketid", "ticket", "caseid", "会話id", "会話", "会話番号", "セッション", "スレッド", "案件番号"),
+)
+"""Columns of a chat log with a turn in each row: who speaks, what, and in which conversation."""
 JUDGED = frozenset(("label", "ktotag", "thumbsup", "thumbs", "feedback", "desirable"))
 """Columns that say whether an answer is good."""
 
@@ -62,7 +82,7 @@ def plain(name: str) -> str:
 
 
 def is_known(name: str) -> bool:
-    return plain(name) in _KNOWN or is_mark(name)
+    return plain(name) in _KNOWN or plain(name) in (*SPEAKERS, *CONVERSATIONS) or is_mark(name)
 
 
 def certain(field: Field, columns: list[str]) -> list[str]:

@@ -193,3 +193,14 @@ def test_questions_of_one_template_are_divided_too(folder):
 def test_names_of_files_become_names_of_recipes():
     assert draft.name_of("a/FAQ (2026).xlsx") == "faq-2026"
     assert draft.name_of("よくある質問.csv") == "my-data"
+
+
+def test_a_chat_log_becomes_conversations(folder):
+    rows = [("会話ID", "話者", "発言")]
+    for number, (question, answer) in enumerate(PAIRS):
+        rows += [(number, "担当者", "ご用件をどうぞ"), (number, "お客様", question), (number, "お客様", "急ぎです。")]
+        rows += [(number, "担当者", answer), (number, "お客様", "ありがとう。")]
+    found = understood(table(folder / "t.csv", *rows))
+    assert found.kind == "conversations"
+    assert texts(found) == [(f"{question}\n急ぎです。", answer) for question, answer in PAIRS]
+    assert sum("turns" in note for note in found.notes) == 2
