@@ -80,6 +80,10 @@ def test_a_turn_with_loss_says_nothing_new(key):
         ({"value": "other"}, "has text that is not learned"),
         ({"refusal": "no"}, "has text that is not learned"),
         ({"images": ["a.png"]}, "is not text"),
+        ({"image_url": "a.png"}, "is not text"),
+        ({"thinking_blocks": "考え"}, "has text that is not learned"),
+        ({"prefill": "はい"}, "would change how the turn is rendered"),
+        ({"excluded": True}, "could change which answers are learned"),
     ],
 )
 def test_a_key_of_a_turn_that_could_change_what_is_learned(key, what):
@@ -95,9 +99,19 @@ def test_loss_of_other_turns_and_of_no_turn():
 
 
 def test_metadata_of_turns_is_a_note():
-    extra = {"id": "m1", "timestamp": 3, "toxic": False, "mood": "merry", "refusal": None, "annotations": []}
+    extra = {
+        "id": "m1",
+        "timestamp": 3,
+        "toxic": False,
+        "mood": "merry",
+        "reasoning_tokens": 3,
+        "refusal": None,
+        "annotations": [],
+    }
     one = converted(chat(("u", "x", {"name": "bob"}), ("a", "y", extra)), "messages")
-    assert sorted(one.ignored) == [f"messages[].{key}" for key in ("id", "mood", "name", "timestamp", "toxic")]
+    assert sorted(one.ignored) == [
+        f"messages[].{key}" for key in ("id", "mood", "name", "reasoning_tokens", "timestamp", "toxic")
+    ]
 
 
 def test_a_masked_history():
@@ -236,6 +250,8 @@ def test_a_column_with_text_that_the_layout_does_not_use(name, key):
         ({"loss_mask": "0011"}, False),
         ({"train_on_input": True}, False),
         ({"unmask": True}, False),
+        ({"excluded": True}, False),
+        ({"skip_prompt_formatting": True}, True),
         ({"mask": "User"}, False),
         ({"chat_template_kwargs": {"enable_thinking": False}}, False),
         ({"images": ["a.png"]}, False),

@@ -35,16 +35,18 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_MEDIA = _names("image images video videos audio audios objects pixel_values")
+_MEDIA = _names("image images image_url video videos audio audios objects pixel_values attachments")
+_MEDIA_WORDS = _names("image images audio audios video videos file files")
 _LOSS_WORDS = _names(
     "weight weights loss train trainable training mask masks masked masking unmask unmasked learn learned learnable "
     "supervise supervised unsupervised ignore ignored"
 )
 _ALWAYS_LOSS = _names("loss mask masks masked")
+_CHOSEN_ROWS = _names("skip exclude excluded include included")
 _RENDERING = _names(
     "chat_template chat_template_kwargs add_generation_prompt enable_thinking documents input_ids attention_mask"
 )
-_RENDERING_OF_TURNS = _names("prefix channel recipient eos eot")
+_RENDERING_OF_TURNS = _names("prefix prefill channel recipient eos eot")
 _PROMPT = _names(
     "sys sys_prompt history context contexts instruction instructions prompt prompts input inputs passage passages "
     "paragraph paragraphs background evidence knowledge choices options few_shot demonstrations"
@@ -54,9 +56,10 @@ _ANSWER = _names(
     "function_call tool_response tool_responses tool_call_id"
 )
 _THOUGHT = _names(
-    "reasoning_details thought thoughts cot chain_of_thought rationale reflection scratchpad thinking_trajectory "
-    "thinking_trajectories"
+    "reasoning_details reasoning_text reasoning_trace reasoning_traces thought thoughts thought_process thinking_blocks "
+    "thinking_text thinking_trajectory thinking_trajectories cot chain_of_thought rationale reflection scratchpad"
 ).union(REASONING)
+_THOUGHT_WORDS = _names("thinking reasoning thought thoughts")
 _LISTS = _names("messages message conversation conversations dialogue dialog dialogs turns")
 # Beside a question and its answer these are another question, another answer or its reasons. Beside a whole
 # conversation they describe it.
@@ -70,6 +73,7 @@ _METADATA = _names(
     "rank quality votes feedback review_count review_result emojis annotations tokens token_count num_tokens length usage "
     "finish_reason stop_reason logprobs cache_control markdown"
 )
+_OF_METADATA = re.compile(r".*_(?:id|ids|index|tokens|length|count|at|time|score|rating|name)")
 
 _SAY_IT = "put it into the conversation, remove the key, or move it into 'meta', which is kept and not learned"
 _ONLY_TURNS = (
@@ -131,16 +135,22 @@ def check_turn(entry: Mapping[str, Any], known: Collection[str], place: str, rep
     ignored = [key for key in entry if key not in known and not is_empty(entry[key])]
     for key in ignored:
         content, name = entry[key], plain(key)
-        field = f"'{place}.{key}'"
-        if name in _MEDIA:
+        field, words = f"'{place}.{key}'", {*plain(key).split("_")}
+        metadata = name in _METADATA or _OF_METADATA.fullmatch(name)
+        if name in _MEDIA or (words & _MEDIA_WORDS and not metadata):
             report(f"{field} is not text, and only text is learned", "remove the rows with pictures or sound")
         elif _is_loss(name, content, row=False):
             report(f"{field} could change which answers are learned", _ONLY_TURNS)
         elif name in _RENDERING or name in _RENDERING_OF_TURNS:
             report(f"{field} would change how the turn is rendered", "remove it; the recipe's model section says how")
-        elif _carries_text(name, listed=False) or name in ("content", "value", "role", "from"):
-            report(f"{field} has text that is not learned", "put it into the turn's text, or remove the key")
-        elif name not in _METADATA and not isinstance(content, str):
+        elif (
+            _carries_text(name, listed=False)
+            or name in ("content", "value", "text", "role", "from")
+            or (words & _THOUGHT_WORDS and not metadata)
+        ):
+            if not any(content == entry[other] for other in entry if other != key):  # "text" beside an equal "content"
+                report(f"{field} has text that is not learned", "put it into the turn's text, or remove the key")
+        elif not (metadata or isinstance(content, str)):
             what = f"{field} is {type_name(content)} that Slimtune does not know: it could change what is learned"
             report(what, "remove the key, or move it into the row's 'meta'")
     return ignored
@@ -148,6 +158,8 @@ def check_turn(entry: Mapping[str, Any], known: Collection[str], place: str, rep
 
 def _is_loss(name: str, content: Any, *, row: bool) -> bool:
     words = set(name.split("_"))
+    if name in _CHOSEN_ROWS and isinstance(content, bool):
+        return True
     if name in LEARNED and not isinstance(content, str) and content in (0, 1):
         return not content if row else False
     if name in LEARNED or name in DETAIL or words & _ALWAYS_LOSS:
