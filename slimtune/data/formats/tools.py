@@ -139,11 +139,7 @@ def _parsed(value: Any, field: str, report: Report) -> Any:
 
 def _checked_json(value: Any, field: str, report: Report) -> str:
     """The value as normalised JSON text; what no text may hold has been reported."""
-    try:
-        text = normalised(json.dumps(value, ensure_ascii=False, allow_nan=False))
-    except (TypeError, ValueError) as error:  # a date or bytes of a Parquet file
-        report(f"'{field}' cannot be written as JSON: {inputs.reason(error)}", "write it as JSON text")
-        return ""
+    text = normalised(json.dumps(value, ensure_ascii=False))
     for what, fix in dict.fromkeys([*unwritable(value), *faults(text, "tool")]):
         report(f"'{field}' {what}", fix)
     return text
