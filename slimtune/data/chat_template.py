@@ -121,6 +121,12 @@ class ChatTokenizer:
         """
         return self._render(as_dicts(messages), tools, add_generation_prompt=add_generation_prompt)
 
+    @functools.cached_property
+    def _renderer(self) -> Callable[[str], Any]:
+        from slimtune.data import template_traces  # Jinja: not for a command that renders nothing
+
+        return functools.cache(template_traces.Renderer)
+
     def _render(
         self,
         turns: Sequence[Mapping[str, Any]],
@@ -131,14 +137,9 @@ class ChatTokenizer:
     ) -> str:
         template = template_files.choose(self._templates, self.directory, with_tools=bool(tools))
         try:
-            return render_template(
-                template.source,
-                turns,
-                add_generation_prompt=add_generation_prompt,
-                thinking=self.thinking if thinking is None else thinking,
-                tools=_tools(tools),
-                variables=self.variables,
-            )
+            thinks = self.thinking if thinking is None else thinking
+            values = _values(add_generation_prompt, thinks, _tools(tools), self.variables)
+            return self._renderer(template.source).render((tools, add_generation_prompt, thinks), turns, values)
         except SlimtuneError as error:
             raise fail(error.problems[0].what, where=str(template.path), fix=_OWN_TEMPLATE) from error
 
@@ -331,6 +332,11 @@ def render_template(
     """
     from slimtune.data import template_sandbox  # Jinja: not for a command that renders nothing
 
+    values = _values(add_generation_prompt, thinking, tools, variables)
+    return template_sandbox.render(template, messages=messages, **values)
+
+
+def _values(add_generation_prompt: bool, thinking: bool, tools: Any, variables: Mapping[str, str]) -> dict[str, Any]:
+    """What a template is given beside the messages."""
     settings = {"add_generation_prompt": add_generation_prompt, "enable_thinking": thinking}
-    values = {**variables, "messages": messages, "tools": tools, "documents": None, **settings}
-    return template_sandbox.render(template, **values)
+    return {**variables, "tools": tools, "documents": None, **settings}

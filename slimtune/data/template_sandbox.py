@@ -30,7 +30,7 @@ SECONDS = 5.0
 _STEPS = 1_000_000
 _OWN = "use the base's own chat template, unchanged"
 _TEMPLATE_CHARACTERS = 2**20
-_CHARACTERS, _ALL_CHARACTERS = 2**24, 2**28
+CHARACTERS, _ALL_CHARACTERS = 2**24, 2**28
 """Of one text, and of all texts that a rendering puts together."""
 _SLOWLY_READ = 2**20
 _WIDTH = 10_000
@@ -76,7 +76,7 @@ class TooMuch(SecurityError):
     """A template that would go on for too long, or needs too much memory."""
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
+class Sandbox(ImmutableSandboxedEnvironment):
     """Transformers' environment with limits. One rendering at a time."""
 
     intercepted_binops = frozenset(("+", "*", "**", "%"))
@@ -126,8 +126,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def charge(self, size: int) -> None:
         """Raise TooMuch where a text of so many characters is too much. Charged before it is made."""
         self.characters += size
-        if size > _CHARACTERS or self.characters > _ALL_CHARACTERS:
-            raise TooMuch(f"it makes more than {_CHARACTERS:,} characters")
+        if size > CHARACTERS or self.characters > _ALL_CHARACTERS:
+            raise TooMuch(f"it makes more than {CHARACTERS:,} characters")
 
     def text(self, value: Any) -> str:
         """What is written out of a value."""
@@ -247,7 +247,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 class _Compiler(CodeGenerator):
     """Jinja's own, with the places where something grows handed to the sandbox."""
 
-    environment: _Sandbox
+    environment: Sandbox
 
     def visit_Add(self, node: nodes.BinExpr, frame: Frame) -> None:
         """A sum with a short constant grows so slowly that the clock is enough."""
@@ -282,7 +282,7 @@ class _Compiler(CodeGenerator):
             self.write(")) is str else environment.text(written))")
 
 
-_Sandbox.code_generator_class = _Compiler
+Sandbox.code_generator_class = _Compiler
 
 
 class _Generation(Extension):
@@ -304,7 +304,7 @@ def _size(value: Any, depth: int = 0) -> int:
         parts = (part for pair in value.items() for part in pair) if isinstance(value, Mapping) else iter(value)
         for part in parts:
             total += 64 + (_size(part, depth + 1) if depth < 100 else 0)
-            if total > _CHARACTERS:
+            if total > CHARACTERS:
                 break
         return total
     return 24
@@ -327,10 +327,10 @@ def _strftime_now(form: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _compiled(template: str) -> tuple[_Sandbox, Callable[..., str], bool]:
+def _compiled(template: str) -> tuple[Sandbox, Callable[..., str], bool]:
     if len(template) > _TEMPLATE_CHARACTERS:
         raise TooMuch(f"it has {len(template):,} characters, more than {_TEMPLATE_CHARACTERS:,}")
-    sandbox = _Sandbox()
+    sandbox = Sandbox()
     return sandbox, sandbox.from_string(template).render, bool(_MAKES_CHARACTERS.search(template))
 
 
