@@ -78,6 +78,10 @@ class _Unknown(RuntimeError):
     """Something was done that cannot be repeated for other texts."""
 
 
+def _then(get: _Get, function: Callable[[Any], Any]) -> _Get:
+    return lambda texts: function(get(texts))
+
+
 @dataclass(slots=True)
 class _Trace:
     """guards: what was asked, and the answers. parts: constant texts, and what to put between them."""
@@ -100,8 +104,8 @@ class _Trace:
             self.guards.append((get, value))
             return value
         if type(value) in (list, tuple):
-            self.guards.append((lambda texts: len(get(texts)), len(value)))
-            return [self.noted(one, lambda texts, at=at: get(texts)[at]) for at, one in enumerate(value)]
+            self.guards.append((_then(get, len), len(value)))
+            return [self.noted(one, _then(get, operator.itemgetter(at))) for at, one in enumerate(value)]
         self.unknown()
 
     def rendering(self, texts: Texts) -> str | None:
@@ -136,7 +140,7 @@ class _Text(str, _Noted):
         return self
 
     def __bool__(self) -> bool:
-        return bool(self._trace.noted(str.__len__(self) > 0, lambda texts, get=self._get: bool(get(texts))))
+        return bool(self._trace.noted(str.__len__(self) > 0, _then(self._get, bool)))
 
     def __add__(self, other: str) -> str:
         return _joined([self, other]) if isinstance(other, str) else self._trace.unknown()
@@ -154,23 +158,21 @@ class _Text(str, _Noted):
         return self._trace.noted(value, lambda texts: get(texts)[slice(*(_for(edge, texts) for edge in edges))])
 
 
-class _Number(int, _Noted):
-    """A number made of the conversation's texts, such as a length."""
+class _Number(_Noted):
+    """A number made of the conversation's texts, such as a length. No int: Python would take it for a place unasked."""
 
-    def __new__(cls, value: int, trace: _Trace, get: _Get) -> "_Number":
-        made = super().__new__(cls, value)
-        made._trace, made._get = trace, get
-        return made
+    def __init__(self, value: int, trace: _Trace, get: _Get):
+        self._value, self._trace, self._get = value, trace, get
 
     def __bool__(self) -> bool:
-        return bool(self._trace.noted(int.__ne__(self, 0), lambda texts, get=self._get: bool(get(texts))))
+        return bool(self._trace.noted(self._value != 0, _then(self._get, bool)))
 
 
 def _plain(value: Any) -> Any:
     """A value as it is for the conversation that is recorded, without notes."""
     if isinstance(value, _Text):
         return str.__add__(value, "")
-    return int.__add__(value, 0) if isinstance(value, _Number) else value
+    return value._value if isinstance(value, _Number) else value
 
 
 def _for(value: Any, texts: Texts) -> Any:
@@ -181,7 +183,7 @@ def _method(kind: type, name: str) -> Callable[..., Any]:
     call = getattr(kind, name)
 
     def done(self: Any, *args: Any) -> Any:
-        if not all(one is None or isinstance(one, str | int) for one in args):
+        if not all(one is None or isinstance(one, str | int | _Number) for one in args):
             if name in ("__eq__", "__ne__") and not isinstance(args[0], tuple | list | dict):
                 return NotImplemented
             self._trace.unknown()
@@ -194,7 +196,7 @@ def _method(kind: type, name: str) -> Callable[..., Any]:
     return done
 
 
-def _refused(self: Any, *_: Any, **__: Any) -> NoReturn:
+def _refused(self: _Noted, *_: Any, **__: Any) -> NoReturn:
     self._trace.unknown()
 
 
@@ -252,7 +254,7 @@ class _Recording(Sandbox):
         super().__init__()
         self.filters["slimtune.in"] = lambda one, other: one in other
         self.filters = {name: self._noting(name, function) for name, function in self.filters.items()}
-        self.tests = {name: self._testing(name, function) for name, function in self.tests.items()}
+        self.tests = {name: self._testing(name, cast(Any, function)) for name, function in self.tests.items()}
         self.trace = _Trace()
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
@@ -272,12 +274,14 @@ class _Recording(Sandbox):
                 if name == "trim" and not kwargs and all(map(_is_plain, more)):
                     return first.strip(*more)
                 if name in ("length", "count"):
-                    return self.trace.noted(len(_plain(first)), lambda texts, get=first._get: len(get(texts)))
+                    return self.trace.noted(len(_plain(first)), _then(first._get, len))
                 if name in ("default", "d") and len(more) < 2 and not kwargs:
                     return first
             elif isinstance(first, list | tuple) and name in ("length", "count"):
                 return len(first)
-            elif name in _HANDING_ON and not isinstance(first, _Noted):
+            elif (
+                name in _HANDING_ON and not isinstance(first, _Noted) and all(map(_is_plain, (*more, *kwargs.values())))
+            ):
                 return function(*args, **kwargs)
             if name == "slimtune.in" and (
                 isinstance(other := more[0], _Text) or (_is_plain(first) and isinstance(other, list | tuple))
@@ -307,6 +311,11 @@ class _Recording(Sandbox):
         if not known and not all(map(_is_plain, (*args, *given))):
             __self.trace.unknown()
         return super().call(__context, __obj, *args, **kwargs)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(argument, _Noted):
+            self.trace.unknown()
+        return super().getitem(obj, argument)
 
     def call_binop(self, context: Context, operator_: str, left: Any, right: Any) -> Any:
         if _is_plain(left) and _is_plain(right):
@@ -362,8 +371,7 @@ class Renderer:
         sandbox, render = self._recording
         trace = sandbox.trace = _Trace()
         turns = [
-            {**one, "content": trace.noted(one["content"], lambda texts, at=at: texts[at])}
-            for at, one in enumerate(messages)
+            {**one, "content": trace.noted(one["content"], operator.itemgetter(at))} for at, one in enumerate(messages)
         ]
         sandbox.begin()
         try:

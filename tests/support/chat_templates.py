@@ -21,9 +21,15 @@ def chat_template(family: str) -> str:
 def unsloth_template(name: str) -> str:
     """The Jinja text that the installed Unsloth has by this name, such as "llama-3.1"."""
     tables = _unsloth_tables()
-    return tables["CHAT_TEMPLATES"][name][0].replace(
-        "{system_message}", tables["DEFAULT_SYSTEM_MESSAGE"].get(name) or ""
-    )
+    system = tables["DEFAULT_SYSTEM_MESSAGE"].get(name) or ""
+    for plain, escaped in (("\\", "\\\\"), ("'", "\\'"), ('"', '\\"'), ("\n", "\\n")):  # it stands in a Jinja literal
+        system = system.replace(plain, escaped)
+    return tables["CHAT_TEMPLATES"][name][0].replace("{system_message}", system)
+
+
+def unsloth_templates() -> dict[str, str]:
+    """All of the installed Unsloth, by name."""
+    return {name: unsloth_template(name) for name in _unsloth_tables()["CHAT_TEMPLATES"]}
 
 
 @functools.cache
