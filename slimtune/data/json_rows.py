@@ -19,7 +19,10 @@ from slimtune.core.errors import Problem
 # So many faults of an array's elements are told; each costs a look at the whole file, and the next ones say the same.
 _MOST_FAULTS = 1000
 # A single object with one of these is a row, not a wrapper around rows, even if its one list holds objects.
-_ROW_KEYS = ("messages", "conversations", "instruction", "input", "output", "prompt", "question", "query", "response")
+_ROW_KEYS = (
+    *("messages", "conversations", "instruction", "input", "output", "prompt", "question", "query", "response"),
+    *("chosen", "rejected", "completion", "preferred_output"),
+)
 _SPACE = re.compile(r"[ \t\n]*")
 _FIRST_KEY_OF_TURNS = re.compile(r"\s*\[\s*\{\s*(['\"])(role|content|from|value)\1\s*:")
 _OTHER_KEY = {"role": "content", "content": "role", "from": "value", "value": "from"}

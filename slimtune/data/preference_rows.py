@@ -20,11 +20,22 @@ from slimtune.recipe.names import FormatName
 
 _PROMPTS = ("prompt", "instruction", "question", "query", "problem", "input")
 """Keys of a prompt's text, in the order in which they are looked for."""
+_BESIDE = ("completions", "outputs", "responses", "answers", "candidates", "generations", "rationale", "explanation")
+"""Keys of what answers were chosen from, and why: nothing of these is learned."""
 _ASKING = ("system", "developer", "user", "human")
 """Roles with which a whole conversation begins, as an answer does not."""
 _SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 _TURNS_AS_TEXT = re.compile(r"\s*\[\s*\{\s*(?P<quote>['\"])(role|content|from|value)(?P=quote)\s*:")
-_PLACE = re.compile(r"'(?:(?:messages|conversations)\[(?P<index>\d+)\](?P<rest>[^']*)|(?P<key>instruction|output))'")
+_PLACE = re.compile(
+    r"'(?:(?:messages|conversations)\[(?P<index>\d+)\](?P<rest>[^']*)"
+    r"|(?P<key>instruction|output|response|question|answer))'"
+)
+# The layout in which a text and its answer are read, and its keys for them; others where there is a context.
+_ALPACA: tuple[FormatName, str, str] = ("alpaca", "instruction", "output")
+_WITH_CONTEXT: dict[str, tuple[FormatName, str, str]] = {
+    "question": ("question_answer", "question", "answer"),
+    "instruction": ("instruction_response", "instruction", "response"),
+}
 
 
 class Part(NamedTuple):
@@ -41,7 +52,7 @@ class Part(NamedTuple):
     @property
     def text(self) -> str:
         content = self.turn.get("content", self.turn.get("value", "")) if isinstance(self.turn, dict) else ""
-        return content.strip() if isinstance(content, str) else ""
+        return str(content).strip()
 
 
 @dataclass(slots=True)
@@ -87,9 +98,12 @@ class Taken:
         text_key = "" if self._prompt else self._text_key()
         if whole:
             self._require_same(whole[0], text_key)
-            self._prompt = self._prompt or whole[0][: _last_asking(whole[0]) + 1]
+            self._prompt, text_key = whole[0][: _last_asking(whole[0]) + 1], ""
         elif self._prompt:
             self._prompt = _without_answer(self._prompt, first)
+            if all(part.is_text for part in self._prompt):
+                # Behind "Assistant:" stands a space, which is no part of the answer.
+                sides = [[_stripped(part) for part in side] for side in sides]
         elif not text_key:
             fix = "add 'prompt': a text, or a list of turns that ends with the user's"
             self.report("there is no prompt: " + " and ".join(repr(side[0].place) for side in sides) + " alone", fix)
@@ -105,7 +119,7 @@ class Taken:
             self._rest |= {key: content for key, content in asked.items() if key != "messages"}
             return self._parts(asked.get("messages"), "input.messages", "user")
         for key in (*LISTS, "prompt"):
-            if self._rest.get(key):
+            if self._rest.get(key) and (key not in LISTS or _has_roles(self._rest[key])):
                 parts = self._parts(self._rest[key], key, "user")
                 if key in LISTS or not parts or parts[0].turn != {"role": "user", "content": self._rest[key]}:
                     del self._rest[key]
@@ -179,17 +193,15 @@ class Taken:
     def _require_same(self, whole: Sequence[Part], text_key: str) -> None:
         """Report a prompt that is not the one with which the whole conversation begins."""
         name = whole[0].place.partition("[")[0]
-        asked = [part.text for part in whole if part.role in _ASKING]
-        spoken = [part.text for part in whole if part.role not in ("system", "developer")]
         if self._prompt:
-            listed = [part.text for part in self._prompt if part.role not in ("system", "developer")]
-            same, place = listed == spoken[: len(listed)], self._prompt[0].place.partition("[")[0]
+            listed, place = [part.text for part in self._prompt], self._prompt[0].place.partition("[")[0]
+            # The conversation may have a system prompt more, but not one less.
+            same = any(listed == [part.text for part in begun][: len(listed)] for begun in (whole, whole[1:]))
         elif text_key:
             content, place = self._rest.pop(text_key), text_key
-            same = isinstance(content, str) and content.strip() in asked
+            same = isinstance(content, str) and content.strip() in [part.text for part in whole if part.role in _ASKING]
         else:
             return
-        self._prompt = []
         if not same:
             self.report(
                 f"'{place}' is not the prompt with which '{name}' begins", "write the same one, or leave it out"
@@ -199,8 +211,11 @@ class Taken:
         """Leave out keys that repeat the prompt, and answers that are not compared. Report another prompt."""
         told = {part.text for part in (*self._prompt, *(part for side in sides for part in side))}
         told.add(str(self._rest.get(text_key, "")).strip())
+        if "conversation" in self._rest and all(text.strip() in told for text in _texts(self._rest["conversation"])):
+            del self._rest["conversation"]
+            self.ignored.append("conversation")
         used = {text_key, "input"} if text_key == "instruction" else {text_key}
-        for key in [key for key in (*_PROMPTS, *ANSWERS) if key in self._rest and key not in used]:
+        for key in [key for key in (*_PROMPTS, *ANSWERS, *_BESIDE) if key in self._rest and key not in used]:
             content = self._rest.pop(key)
             self.ignored.append(key)
             if key in _PROMPTS and content and not (isinstance(content, str) and content.strip() in told):
@@ -212,11 +227,11 @@ class Taken:
         """An answer behind the prompt, as `formats` reads it."""
         turns = 0 if side[0].role in _ASKING else len(side)
         if text_key and not self._prompt and turns == 1 and side[0].is_text:
-            asked, answer = self._rest[text_key], side[0].turn["content"]
+            layout, *names = _WITH_CONTEXT.get(text_key, _ALPACA) if self._rest.get("context") else _ALPACA
             value = {key: content for key, content in self._rest.items() if key != text_key}
-            value |= {"instruction": asked, "output": answer}
-            places = {"instruction": text_key, "output": side[0].place}
-            return self._converted(value, "alpaca", lambda found: places[found["key"]], turns)
+            value |= zip(names, (self._rest[text_key], side[0].turn["content"]), strict=True)
+            places = dict(zip(names, (text_key, side[0].place), strict=True))
+            return self._converted(value, layout, lambda found: places.get(found["key"], found["key"]), turns)
         value = dict(self._rest)
         prompt = self._prompt
         if text_key and not prompt:
@@ -243,8 +258,27 @@ class Taken:
         converted = formats.convert(row, name, path=self.path, system=self.system, problems=problems)
         for one in problems:
             what = _PLACE.sub(lambda match: f"'{place(match.groupdict())}'", one.what)
+            what = what.replace(f"the layout {name}", "the layout of these rows")
             self.problems.append(replace(one, what=what))
         return Answered(converted, turns) if converted else None
+
+
+def _has_roles(listed: Any) -> bool:
+    """Whether it is a text or has turns as they are read here: lists of {"input", "output"} describe a row otherwise."""
+    objects = [turn for turn in listed if isinstance(turn, dict)] if isinstance(listed, list) else []
+    return not objects or any("role" in turn or "from" in turn for turn in objects)
+
+
+def _texts(value: Any) -> list[str]:
+    """Every text in a JSON value, the names of its keys left out."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for part in parts for text in _texts(part)]
+
+
+def _stripped(part: Part) -> Part:
+    return part._replace(turn=part.turn | {"content": part.text}) if part.is_text else part
 
 
 def _last_asking(parts: Sequence[Part]) -> int:

@@ -1,99 +1,20 @@
-"""Answers that are compared or rated: every spelling is recognised, and none of them is learned by supervised training."""
+"""Answers that are compared or rated: every spelling becomes the same record, and every fault is told."""
 
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from slimtune.core.errors import SlimtuneError
-from slimtune.data import formats, loading, preferences
+from slimtune.data import preferences
 from slimtune.data.json_rows import Row
-from slimtune.data.preference_keys import marks
 from slimtune.data.records import Message
-
-USER, GOOD, BAD = {"role": "user", "content": "問い"}, {"role": "assistant", "content": "甲"}, "乙"
-LAYOUTS = [
-    {"input": "問い", "output": "甲"},
-    {"instruction": "問い", "input": "", "output": "甲"},
-    {"messages": [USER, GOOD]},
-    {"conversations": [{"from": "human", "value": "問い"}, {"from": "gpt", "value": "甲"}]},
-]
-BESIDE_A_LAYOUT = [
-    {"rejected": BAD},
-    {"rejected_response": BAD},
-    {"Rejected Response": BAD},
-    {"rejectedAnswer": BAD},
-    {"rejected_messages": [USER, {"role": "assistant", "content": BAD}]},
-    {"chosen": "甲", "rejected": BAD},
-    {"chosen": {"from": "gpt", "value": "甲"}, "rejected": {"from": "gpt", "value": BAD}},
-    {"accepted": "甲", "reject": BAD},
-    {"preferred_output": [GOOD], "non_preferred_output": [{"role": "assistant", "content": BAD}]},
-    {"good_answer": "甲", "bad_answer": BAD},
-    {"response_j": "甲", "response_k": BAD},
-    {"kto_tag": False},
-    {"kto_tag": "false"},
-    {"label": False},
-]
 
 
 def write(path, rows):
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return str(path)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: next(iter(layout)))
-def test_a_rejected_answer_beside_a_layout_is_refused_never_ignored(layout, tmp_path):
-    for number, keys in enumerate(BESIDE_A_LAYOUT):
-        row = layout | keys
-        path = write(tmp_path / f"{number}.jsonl", [row, row])
-        with pytest.raises(SlimtuneError) as caught:
-            loading.load_conversations([(path, 1.0)])
-        (problem,) = caught.value.problems
-        assert problem.where == f"{path}:1"
-        assert problem.what.startswith("2 of 2 rows are ")
-        assert any(repr(key) in problem.what for key in keys)
-        assert f"slimtune data import {path} --chosen" in problem.fix
-        problems = []
-        assert formats.convert(Row(1, row), formats.detect(row), path="x", problems=problems) is None
-        assert len(problems) == 1
-
-
-def test_one_such_row_in_a_file_of_conversations_is_refused(tmp_path):
-    rows = [{"input": str(number), "output": "甲"} for number in range(30)]
-    path = write(tmp_path / "mixed.jsonl", [*rows, {"input": "問い", "output": "甲", "rejected": BAD}])
-    with pytest.raises(SlimtuneError, match=r"mixed.jsonl:31: 1 of 31 rows are preference pairs \('rejected'\)"):
-        loading.load_conversations([(path, 1.0)])
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [
-        {"label": "spam"},
-        {"label": 1},
-        {"label": "true"},
-        {"label": None},
-        {"rejected": None, "chosen": ""},
-        {"chosen_score": 4.5, "rejected_model": "x", "score_rejected": 1},
-        {"accepted_answer": "甲", "preferred_language": "ja"},
-        {"good": True, "negative": ["x"], "reject_reason": "none"},
-        {"text": "x", "": "y", "質問": "z", "x" * 10_000: 1},
-    ],
-)
-def test_other_keys_say_nothing_about_the_answer(keys):
-    row = {"input": "問い", "output": "甲"} | keys
-    assert marks(row) is None
-    assert formats.convert(Row(1, row), "input_output", path="x", problems=[]) is not None
-
-
-@pytest.mark.parametrize("label", [True, False, 0, 1, "0", "1", "True", "false"])
-def test_a_label_beside_a_completion_rates_it(label):
-    found = marks({"prompt": "問い", "completion": "甲", "label": label})
-    assert found
-    assert (found.kind, found.keys) == ("unpaired", ("label",))
-
-
-def test_a_label_without_an_answer_is_a_class():
-    assert marks({"text": "問い", "label": True}) is None
-    assert marks({"input": "問い", "label": 1}) is None
 
 
 def turn(role, text):
@@ -157,6 +78,27 @@ ONE_TURN = {
     "accepted": {"prompt": "問い", "accepted": "甲", "rejected": "乙"},
     "reject": {"prompt": "問い", "chosen": "甲", "reject": "乙"},
     "AutoTrain": {"prompt": "問い", "text": "甲", "rejected_text": "乙"},
+    "Orca, distilled": {
+        **{
+            "input": "問い",
+            **SIDES,
+            "generations": ["甲", "乙"],
+            "rationale": "x",
+            "labelling_prompt": [turn("user", "y")],
+        }
+    },
+    "Capybara": {"prompt": "問い", **WHOLE, "conversation": [{"input": "問い", "output": "甲"}]},
+    "content parts": {
+        "prompt": [turn("user", [{"type": "text", "text": "問い"}])],
+        "chosen": [turn("assistant", [{"type": "text", "text": "甲"}])],
+        "rejected": [turn("assistant", [{"type": "text", "text": "乙"}])],
+    },
+    "a space behind Assistant:": {
+        "prompt": "Human: 問い\n\nAssistant:",
+        "chosen": " 甲",
+        "rejected": " 乙",
+        "response": " 甲",
+    },
     "ranked": {"question": "問い", "response_j": "甲", "response_k": "乙"},
     "a table's cells": {key: json.dumps(turns) for key, turns in WHOLE.items()},
     "a text against turns": {"prompt": "問い", "chosen": "甲", "rejected": [WORSE]},
@@ -171,6 +113,20 @@ def test_every_spelling_becomes_the_same_preference(row):
     assert (record.chosen, record.rejected) == ((Message("assistant", "甲"),), (Message("assistant", "乙"),))
     assert (record.meta, record.where) == ({"id": 1}, "x.jsonl:7")
     assert record.conversation("rejected").messages == (*record.prompt, *record.rejected)
+
+
+def test_tools_contexts_and_histories_mean_what_they_mean_in_conversations():
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    record = read(
+        {"input": {"messages": [ASKED], "tools": tools}, "preferred_output": [call], "non_preferred_output": [WORSE]}
+    )
+    assert (record.chosen[0].tool_calls[0].name, json.loads(record.tools)) == ("f", tools)
+    assert read({"question": "問い", "context": "文", **SIDES}).prompt[0].content == "文\n\n問い"
+    earlier = read({"instruction": "次", "history": [["問い", "甲"]], **SIDES}).prompt
+    assert [message.content for message in earlier] == ["問い", "甲", "次"]
+    thought = read({"prompt": "問い", "chosen": [BETTER | {"thinking": "考え"}], "rejected": [WORSE]})
+    assert thought.chosen[0].content == "<think>\n考え\n</think>\n\n甲"
 
 
 LONG = [ASKED, BETTER, turn("user", "次")]
@@ -263,6 +219,17 @@ FAULTS = [
         {"prompt": "問い", "chosen": '[{"role": "assistant"', "rejected": "乙"},
         ["'chosen' has a list of turns that is broken"],
     ),
+    ({"prompt": [turn("system", "x"), ASKED], **WHOLE}, ["'prompt' is not the prompt with which 'chosen' begins"]),
+    ({"prompt": "問い", **SIDES, "images": ["x.png"]}, ["'images' is not text, and only text is learned"]),
+    ({"prompt": "問い", **SIDES, "context": "文"}, ["'context' has text that the layout of these rows does not use"]),
+    (
+        {"prompt": "問い", "chosen": [BETTER | {"weight": 0}], "rejected": [WORSE]},
+        ["every turn of the assistant is excluded, so the row teaches nothing"],
+    ),
+    (
+        {"messages": LONG, "chosen": [BETTER], "rejected": [WORSE | {"weight": 0}]},
+        ["an answer is excluded from the loss"],
+    ),
     ({"input": "問い", "output": "甲"}, ["the row is none of the preference pairs: it has the keys 'input', 'output'"]),
     ({"input": {"messages": 3}, **SIDES}, ["'input.messages' is a number, neither a text nor a list of turns"]),
 ]
@@ -350,3 +317,38 @@ def test_a_layout_that_was_asked_for_is_none_of_preferences(tmp_path):
         SlimtuneError, match=r"data\.format is messages, but preference pairs are recognised by their keys"
     ):
         preferences.load_preferences([(path, 1.0)], format="messages")
+
+
+leaves = st.one_of(
+    st.none(), st.booleans(), st.sampled_from([0, 1, "", "a", "b", "true", "Human: a\n\nAssistant: b", [], {}])
+)
+turns = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": leaves},
+    optional={"from": leaves, "value": leaves, "weight": leaves, "tool_calls": leaves},
+)
+values = st.one_of(
+    leaves, turns, st.lists(turns | leaves, max_size=4), st.fixed_dictionaries({"messages": st.lists(turns)})
+)
+NAMES = """prompt instruction question input messages conversations chosen rejected chosen_response rejected_messages
+    preferred_output label kto_tag completion output system history tools"""
+keys = st.sampled_from(NAMES.split())
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(keys, values, max_size=6))
+def test_any_row_is_a_sound_record_or_has_a_fault_with_its_place(row):
+    for kind in ("preference", "unpaired"):
+        problems = []
+        found = preferences.convert(Row(3, row), kind, path="x", problems=problems)
+        assert (found is None) == bool(problems)
+        assert all(problem.where == "x:3" and problem.fix for problem in problems)
+        for _, conversation in preferences.sides(found.record) if found else ():
+            assert conversation.messages[-1].role == "assistant"
+            assert any(message.role == "user" for message in conversation.messages)
+
+
+def test_one_object_in_a_json_file_is_one_row(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"chosen": [ASKED, BETTER], "rejected": "乙"}), encoding="utf-8")
+    (record,) = preferences.load_preferences([(str(path), 1.0)]).conversations
+    assert record.rejected[0].content == "乙"
