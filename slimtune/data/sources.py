@@ -145,7 +145,7 @@ def _read_csv(text: str, path: str, bad_lines: frozenset[int], problems: list[Pr
             what = f"{len(cells)} cells, but the header has {len(header)}"
             problems.append(Problem(what, f"{path}:{line}", fix))
             continue
-        rows += _table_row(dict(zip(header, cells, strict=True)), path, line, problems)
+        rows += table_row(dict(zip(header, cells, strict=True)), path, line, problems)
     return rows
 
 
@@ -173,7 +173,7 @@ def csv_records(
             yield start, cells
 
 
-def _table_row(value: dict[str, Any], path: str, line: int, problems: list[Problem]) -> list[Row]:
+def table_row(value: dict[str, Any], path: str, line: int, problems: list[Problem]) -> list[Row]:
     """A row of a table, its JSON columns and its lists of turns parsed; none if they cannot be."""
     decoder = StrictDecoder()
     row: dict[str, Any] = {}
@@ -243,7 +243,7 @@ def _arrow_rows(values: Iterable[dict[str, Any]], path: str, problems: list[Prob
             what = f"a value is not JSON: {inputs.reason(error)}"
             problems.append(Problem(what, f"{path}:{number}", "leave it out"))
             continue
-        rows += _table_row(row, path, number, problems)
+        rows += table_row(row, path, number, problems)
     return rows
 
 

@@ -103,7 +103,7 @@ def make(
         fix = "use lower-case letters, digits, '.', '_' and '-', and begin with a letter or a digit"
         raise fail(f"'{name}' is not a usable name", where="--name", fix=fix)
     mapped = mapping.parse(list(columns))
-    table = reading.read(path, sheet=sheet, wanted=mapping.names_in(mapped))
+    table = reading.read(path, sheet=sheet, wanted=mapping.names_in(mapped) if mapped else None)
     understood = examples.understand(table, mapped, goal)
     name = name or name_of(path)
     return Draft(name, path, understood, dividing.divide(understood.examples, Path(path), Path("data") / name))

@@ -11,7 +11,6 @@ from slimtune.data import formats
 from slimtune.data.json_rows import Row, type_name
 from slimtune.data.languages import language, spoken
 from slimtune.data.questions import asked_faults
-from slimtune.data.reading import DataFile
 from slimtune.data.records import Conversation
 from slimtune.datatools.build import columns as question_columns
 from slimtune.datatools.build import training_rows
@@ -82,18 +81,27 @@ def understand(table: Table, mapped: mapping.Mapped, goal: Goal | None = None) -
 def _conversations(table: Table) -> Understood | None:
     """Rows in a layout that training reads as it stands: chats above all."""
     first = table.rows[: formats.FIRST_ROWS]
-    if not recognise.is_structured(first):
+    known = any(formats.detect(row.value) for row in first)
+    if not recognise.is_structured(first) and not (known and recognise.meant(table, table.columns)):
         return None
     sides = [
         names.certain(side, table.columns) + names.possible(side, table.columns) for side in ("question", "answer")
     ]
-    if all(sides) and not any(formats.detect(row.value) for row in first):
+    if all(sides) and not known:
         return None
-    file = DataFile(table.path)
-    found = [NewRow(_plain(one.row.value), one.conversation) for block in file.records() for one in block]
-    if file.problems:
-        raise bad_data({table.path: file.problems})
-    notes = [f"not used: {', '.join(file.ignored)}"] if file.ignored else []
+    problems: list[Problem] = []
+    layout = formats.choose(table.rows, "auto", table.path, problems)
+    rows = [Row(row.line, _plain(row.value)) for row in table.rows]
+    converted = (
+        formats.convert_rows(rows, layout, "auto", path=table.path, system=None, problems=problems) if layout else []
+    )
+    if problems:
+        raise bad_data({table.path: problems})
+    ignored = dict.fromkeys(key for one in converted for key in one.ignored)
+    notes = [f"not used: {', '.join(ignored)}"] if ignored else []
+    if excluded := sum(one.excluded for one in converted):
+        notes.append(f"{plural(excluded, 'turn')} of the assistant excluded from the loss, as the file says")
+    found = [NewRow(one.row.value, one.conversation) for one in converted]
     sound = all(not asked_faults(one.conversation.meta) for one in found)
     return Understood("multiple-choice questions" if sound else "conversations", found, notes=notes)
 
@@ -173,6 +181,14 @@ def _questions(table: Table, mapped: mapping.Mapped, goal: Goal | None) -> Under
     of = columns.of
     rows, notes = _complete(table, (of["question"], of["answer"]))
     problems = _unreadable(table, list(of.values()))
+    if not mapped:
+        left = recognise.meant(table, [name for name in table.columns if name not in of.values()])
+        fix = "remove the column, or say which columns to use, and all others are left out:  "
+        fix += f"--map question='{of['question']}',answer='{of['answer']}'"
+        problems += [
+            Problem(f"the column '{name}' could change what is learned, and is not used", table.path, fix)
+            for name in left
+        ]
     counts: dict[str, int] = {}
     for row in rows:
         given = text_of(row.value.get(of.get("id", "")))
@@ -181,6 +197,8 @@ def _questions(table: Table, mapped: mapping.Mapped, goal: Goal | None) -> Under
     for row in rows:
         texts = {name: text_of(row.value.get(column)) for name, column in of.items()}
         asked = [texts.get("context", ""), texts["question"], texts.get("input", "")]
+        if names.plain(of["question"]) == "instruction":  # as the layouts of `data/formats` have it
+            asked = [*asked[1:], asked[0]]
         id = texts.get("id", "") or f"{PurePath(table.path).stem}-{row.line}"
         meta: dict[str, Any] = {"id": id}
         if counts.get(id, 1) > 1:

@@ -8,7 +8,7 @@ from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError, bad_data, fail
 from slimtune.core.units import plural
 from slimtune.data.json_rows import Row
-from slimtune.data.sources import is_hub_id, read_rows
+from slimtune.data.sources import is_hub_id, read_rows, table_row
 from slimtune.datatools.new import delimited, names, workbook
 from slimtune.datatools.new.grid import Table, as_table
 
@@ -19,10 +19,11 @@ _MOST_FILES = 100_000
 _FEWEST_PAIRS = 4
 
 
-def read(path: str, *, sheet: str | None = None, wanted: Collection[str] = ()) -> Table:
+def read(path: str, *, sheet: str | None = None, wanted: Collection[str] | None = None) -> Table:
     """The table in a file.
 
-    sheet: of a workbook. wanted: names of columns that must be there, which tells where the heading is.
+    sheet: of a workbook. wanted: names of columns that somebody maps, which tells where the heading is; None
+    where nobody maps any: then cells with JSON are read as it.
     Raises SlimtuneError, with every problem that is found, for plain text, for a folder, and for what cannot be read.
     """
     if is_hub_id(path):
@@ -36,7 +37,7 @@ def read(path: str, *, sheet: str | None = None, wanted: Collection[str] = ()) -
             head = file.read(4)
     suffix = PurePath(path).suffix.lower()
     if workbook.is_workbook(head) and suffix != ".parquet":
-        return as_table(workbook.read(path, sheet), wanted)
+        return _parsed(as_table(workbook.read(path, sheet), wanted or ()), wanted is None)
     if sheet is not None:
         raise fail("the file is not a workbook, and has no sheets", where="--sheet", fix="leave the option out")
     if not head or suffix in _KEYED or head.startswith(b"PAR1"):
@@ -46,7 +47,7 @@ def read(path: str, *, sheet: str | None = None, wanted: Collection[str] = ()) -
         return _keyed(path)
     if grid is None:
         raise plain_text(path, "plain text without columns")
-    return as_table(grid, wanted)
+    return _parsed(as_table(grid, wanted or ()), wanted is None)
 
 
 def plain_text(path: str, what: str) -> SlimtuneError:
@@ -73,6 +74,17 @@ def _of_folder(folder: Path) -> SlimtuneError:
     return fail(
         "this folder holds no table and no text", where=str(folder), fix="name a CSV, Excel, JSON or Parquet file"
     )
+
+
+def _parsed(table: Table, wanted: bool) -> Table:
+    """The table with what its cells hold as JSON: turns, tools, `meta`. Raises SlimtuneError for broken ones."""
+    if not wanted:
+        return table
+    problems: list[Problem] = []
+    table.rows = [parsed for row in table.rows for parsed in table_row(row.value, table.path, row.line, problems)]
+    if problems:
+        raise bad_data({table.path: problems})
+    return table
 
 
 def _keyed(path: str) -> Table:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.data import formats
+from slimtune.data.formats import keys
 from slimtune.data.json_rows import Row
 from slimtune.data.preference_keys import marks, refusal
 from slimtune.data.text import normalised
@@ -23,6 +24,9 @@ _QUESTION_END = re.compile(r"[?？]\s*$|か[。.]?\s*$")
 _DATE = re.compile(r"\d{4}[-/.年]\d{1,2}([-/.月]\d{1,2}日?)?([ T]\d{1,2}:\d{2}(:\d{2})?)?|\d{1,2}:\d{2}(:\d{2})?")
 _NUMBER = re.compile(r"[-+]?[\d,.]+%?")
 _FLAG = re.compile(r"true|false|0|1|yes|no|good|bad|[-+]1", re.IGNORECASE)
+_MEANT = frozenset(
+    (*keys.REASONING, *keys.TOOLS, *keys.LEARNED, *keys.DETAIL, keys.MASK_HISTORY, "history", "tool_calls")
+)
 _SHOWN_SAMPLE = 40
 # A column repeats its values when it has half as many different ones as rows, or fewer.
 _FEW_SHARE = 0.5
@@ -218,6 +222,17 @@ def _ambiguous(table: Table, columns: Sequence[str], what: str) -> SlimtuneError
     return SlimtuneError(
         Problem(what, table.path, f"say which is which, for example\n      {command}\n    The columns:\n{listed}")
     )
+
+
+def meant(table: Table, columns: Sequence[str]) -> list[str]:
+    """The columns that say what is learned in a trainer's format: earlier turns, reasoning, tools, where the loss counts."""
+    return [
+        name for name in columns if keys.plain(name) in _MEANT and not all(_is_blank(row, name) for row in table.rows)
+    ]
+
+
+def _is_blank(row: Row, name: str) -> bool:
+    return keys.is_empty(row.value.get(name))
 
 
 def is_structured(rows: Sequence[Row]) -> bool:

@@ -28,7 +28,9 @@ def table(path, *rows, delimiter=",", encoding="utf-8"):
 
 def understood(path, *columns, goal=None):
     mapped = mapping.parse(columns)
-    return examples.understand(reading.read(str(path), wanted=mapping.names_in(mapped)), mapped, goal)
+    return examples.understand(
+        reading.read(str(path), wanted=mapping.names_in(mapped) if mapped else None), mapped, goal
+    )
 
 
 def texts(found):
@@ -204,3 +206,18 @@ def test_a_chat_log_becomes_conversations(folder):
     assert found.kind == "conversations"
     assert texts(found) == [(f"{question}\n急ぎです。", answer) for question, answer in PAIRS]
     assert sum("turns" in note for note in found.notes) == 2
+
+
+def test_columns_that_change_what_is_learned_are_used_or_named(folder):
+    path = table(folder / "t.csv", ("question", "reasoning", "answer"), *((q, "条文による。", a) for q, a in PAIRS))
+    assert texts(understood(path))[0][1] == f"<think>\n条文による。\n</think>\n\n{PAIRS[0][1]}"
+    path = table(folder / "u.csv", ("質問", "Weight", "回答"), *((q, "0", a) for q, a in PAIRS))
+    with pytest.raises(SlimtuneError, match="'Weight' could change what is learned"):
+        understood(path)
+    assert texts(understood(path, "question=質問,answer=回答")) == PAIRS
+
+
+def test_chats_in_the_cells_of_a_table(folder):
+    chat = json.dumps([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]).replace('"', '""')
+    (folder / "t.csv").write_text(f'id,messages\n1,"{chat}"\n2,"{chat.replace("q", "r")}"\n', encoding="utf-8")
+    assert texts(understood(folder / "t.csv")) == [("q", "a"), ("r", "a")]
