@@ -8,14 +8,15 @@ public_shapes/*.yaml holds for each file its content and its verdict, decided fr
     refused   the line and parts of the message.
     noted     keys of the row that teach nothing and are named in a note.
 
-What the token ids and labels should be is computed from `apply_chat_template` of Transformers and from the verdict, not
-from Slimtune's reader.
+What the token ids and labels should be is computed from the verdict with Transformers' own renderer, not with Slimtune's
+reader: by default without importing torch, and in the slow tests by `apply_chat_template` itself.
 """
 
 import csv
 import functools
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,28 +100,45 @@ def _tools(chat: Any) -> list[dict[str, Any]] | None:
     return chat.get("tools") if isinstance(chat, dict) else None
 
 
+Render = Callable[..., str]
+Encode = Callable[[str], list[int]]
+
+
 @functools.cache
-def reference(folder: Path) -> Any:
+def torchless(folder: Path) -> tuple[Render, Encode]:
+    """What `apply_chat_template` calls, and the tokenizer that it would use."""
+    from tokenizers import Tokenizer
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    template = (folder / "chat_template.jinja").read_bytes().decode()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    def render(messages: Turns, **settings: Any) -> str:
+        return render_jinja_template(conversations=[messages], chat_template=template, **settings)[0][0]
+
+    return render, lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+
+
+@functools.cache
+def transformers(folder: Path) -> tuple[Render, Encode]:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    render = functools.partial(tokenizer.apply_chat_template, tokenize=False)
+    return render, functools.partial(tokenizer.encode, add_special_tokens=False)
 
 
-def expected_spans(folder: Path, chat: Any, thinking: bool) -> list[tuple[list[int], list[int]]]:
+def expected_spans(tools: tuple[Render, Encode], chat: Any, thinking: bool) -> list[tuple[list[int], list[int]]]:
     """Of each turn that carries loss the ids before it, as inference has them, and its own."""
-    tokenizer, turns = reference(folder), _turns(chat)
-    messages = [as_openai(turn) for turn in turns]
-    render = functools.partial(
-        tokenizer.apply_chat_template, tools=_tools(chat), tokenize=False, enable_thinking=thinking
-    )
+    (render, encode), turns = tools, _turns(chat)
+    messages, settings = [as_openai(turn) for turn in turns], {"tools": _tools(chat), "enable_thinking": thinking}
     spans = []
     for index, turn in enumerate(turns):
         if learned(turn):
-            prompt = render(messages[:index], add_generation_prompt=True)
-            full = render(messages[: index + 1], add_generation_prompt=False)
+            prompt = render(messages[:index], add_generation_prompt=True, **settings)
+            full = render(messages[: index + 1], add_generation_prompt=False, **settings)
             assert full.startswith(prompt)
-            response = full[len(prompt) :].partition(END)[0] + END
-            spans.append(tuple(tokenizer.encode(text, add_special_tokens=False) for text in (prompt, response)))
+            spans.append((encode(prompt), encode(full[len(prompt) :].partition(END)[0] + END)))
     return spans
 
 
@@ -141,7 +159,8 @@ def test_there_are_at_least_a_hundred():
 
 
 @of("read")
-def test_the_labels_are_those_of_the_verdict(case, template_folder, tmp_path):
+@pytest.mark.parametrize("tools", [torchless, pytest.param(transformers, marks=pytest.mark.slow)])
+def test_the_labels_are_those_of_the_verdict(case, tools, template_folder, tmp_path):
     chats, conversations = case["read"], load(written(case, tmp_path)).conversations
     assert len(conversations) == len(chats)
     for family, thinking in [("qwen2.5", False), ("qwen3", False), ("qwen3", True)]:
@@ -152,7 +171,7 @@ def test_the_labels_are_those_of_the_verdict(case, template_folder, tmp_path):
             continue
         for conversation, chat in zip(conversations, chats, strict=True):
             found = [span for example in tokenizer.examples(conversation) for span in spans_of(example)]
-            assert found == expected_spans(tokenizer.directory, chat, thinking), (family, thinking)
+            assert found == expected_spans(tools(tokenizer.directory), chat, thinking), (family, thinking)
 
 
 @of("read")
