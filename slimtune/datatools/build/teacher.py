@@ -22,6 +22,7 @@ from slimtune.datatools.build import prompts
 from slimtune.datatools.build.prompts import Language
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.replies import reply_text
+from slimtune.evaluate.replies.demand import demand
 from slimtune.evaluate.replies.extract import extract
 from slimtune.evaluate.targets.target import Prompt, Sampling, Target
 
@@ -139,7 +140,8 @@ def _usable(question: Question, reply: Mapping[str, Any]) -> tuple[str, str]:
         return "", "the server gave no answer"
     if reply["truncated"]:
         return "", "cut off"
-    answer = extract(reply["text"], mode="cot", labels=tuple(question.choices)).answer
+    labels, asks = tuple(question.choices), demand(question.question)
+    answer = extract(reply["text"], mode="cot", labels=labels, asks=asks).answer
     if answer is None:
         return "", "no answer in the reply"
     if answer != question.correct:

@@ -7,6 +7,7 @@ from typing import cast
 
 from slimtune.core.findings import Finding
 from slimtune.data.records import Conversation, Mode
+from slimtune.evaluate.replies.demand import demand
 from slimtune.evaluate.replies.extract import extract, label_position
 from slimtune.plan.explain import suggestions
 
@@ -104,7 +105,9 @@ class AnswerCounts:
         # The commonest answers by far, which need no reading.
         if answer in (correct, f"回答: {correct}") or output.endswith((f"\n回答: {correct}", f"\nAnswer: {correct}")):
             return []
-        read = extract(output, mode=cast(Mode, "cot" if mode == "cot" else "direct"), labels=tuple(choices)).answer
+        read_as = cast(Mode, "cot" if mode == "cot" else "direct")
+        asks = demand(conversation.messages[-2].content) if len(conversation.messages) > 1 else ""
+        read = extract(output, mode=read_as, labels=tuple(choices), asks=asks).answer
         if read == correct:
             return []
         if read is None:

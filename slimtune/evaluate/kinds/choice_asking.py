@@ -8,6 +8,7 @@ from slimtune.data.records import Mode
 from slimtune.evaluate.kinds import permutations
 from slimtune.evaluate.kinds.kind import Answer, Item, Settings
 from slimtune.evaluate.replies import extract
+from slimtune.evaluate.replies.demand import demand
 from slimtune.evaluate.targets.target import Letters, Prompt, Reply, Sampling, Target, spells
 
 FAILED = extract.Extraction(None, "error message", "error")
@@ -67,14 +68,22 @@ def _from_letters(letters: Letters, prompt: Prompt) -> Answer:
 
 def _from_replies(replies: Sequence[Reply], prompt: Prompt, mode: Mode) -> Answer:
     """The answer of one reply, or the vote of several: replies without an answer do not vote."""
+    asks = demand(prompt.messages[-1].content)
     read = [
         FAILED
         if reply.error
-        else extract.extract(reply.text, mode=mode, labels=prompt.labels, truncated=reply.truncated)
+        else extract.extract(reply.text, mode=mode, labels=prompt.labels, truncated=reply.truncated, asks=asks)
         for reply in replies
     ]
     reply, found = replies[0], read[0]
-    answer: Answer = {"text": reply.text, "tokens": sum(one.tokens for one in replies), "prompt_sha256": None}
+    # The prompt is not stored with the reply, which must be read again as it was.
+    told_by_question = {"asks": asks} if asks else {}
+    answer: Answer = {
+        **told_by_question,
+        "text": reply.text,
+        "tokens": sum(one.tokens for one in replies),
+        "prompt_sha256": None,
+    }
     if reply.error:
         answer["error"] = reply.error
     if len(read) == 1:
@@ -105,6 +114,7 @@ def _over_orders(item: Item, orders: Sequence[Sequence[str]], answers: Sequence[
             own = answer.get("votes") or ({answer["predicted"]: 1} if answer["predicted"] else {})
             votes.update({original[label]: count for label, count in own.items()})
         merged = vote(votes, [answer["status"] for answer in answers])
+        merged |= {"asks": first["asks"]} if "asks" in first else {}
         merged |= {"text": first["text"], "tokens": sum(answer["tokens"] for answer in answers)}
     return {**merged, "prompt_sha256": first["prompt_sha256"], "permutations": shown}
 

@@ -20,6 +20,8 @@ LISTING = "\ue022"
 """All the labels, as an instruction names them: "a〜d"."""
 REJECTED = "\ue023"
 BOXED = "\ue024"
+YES, NO, TICKED, UNTICKED = "\ue025", "\ue026", "\ue027", "\ue028"
+"""Before a label: ✓ or ✗, as a verdict on it; ☑ or ☐, as in a list of boxes."""
 ONE = rf"[{LETTERS}{DIGITS}]"
 ANY = rf"(?:{ONE}|{OPEN}[^{CLOSE}]*{CLOSE})"
 CONTENT = rf"\w{LETTERS}{DIGITS}{OPEN}"
@@ -48,6 +50,8 @@ def position(name: str) -> int | None:
 def mark_labels(text: str, count: int) -> str:
     """Folded text without markup, in which the first `count` labels are marks and everything else is as it was."""
     text = _LABEL_LAST.sub(r"\1 \3 \2", _without_instructions(_without_markup(text)))
+    if _TRUE.search(text):
+        text = _TRUE_FALSE.sub(lambda match: "True" if match[0] in "Tt" else "False", text)
     text = _LABEL_AFTER_TEXT.sub(r"\2 \1", text)
     text = _MENTION.sub(lambda match: _mark(match, count), text)
     text = _EXAMPLE.sub(rf"\1{REJECTED}", _NUMBERING.sub("", text))
@@ -87,7 +91,49 @@ def _without_markup(text: str) -> str:
     """Markdown, LaTeX, HTML and JSON quoting taken away; every bracket is a round one."""
     for pattern, replacement in _MARKUP:
         text = pattern.sub(replacement, text)
-    return _LINE_START.sub("", text.translate(_BRACKETS))
+    return _LINE_START.sub("", _with_signs(text).translate(_BRACKETS))
+
+
+_CHECKED, _PLAIN_SIGN = "[xX✓✔☑✗×●*]", "☑☒☐□■○◯〇◎⭕✓✔✅×✕✖✗✘❌●◉"
+_BARE = rf"(?:[A-Ja-j]|10|[1-9]|[{KANA}])(?![A-Za-z0-9ァ-ヺー])"
+_SIGN = rf"""(?:(?P<box>[\[【][ ]?{_CHECKED}[ ]?[\]】])|(?P<no_box>\[[ ]*\])|(?P<round>\({_CHECKED}\))|(?P<no_round>\([ ]?\))
+    |(?P<sign>[{_PLAIN_SIGN}]))[ ]*(?=[ ('\[]{{0,6}}(?:(?:option|choice|選択[肢枝]|肢)[ ]*)?{_BARE})"""
+_SIGNED = re.compile(_SIGN, re.VERBOSE | re.IGNORECASE)
+_SIGNED_LINE = re.compile(
+    rf"^(?:[^\w\n]*?|[ ]*\d+[.)][ ]*)(?={_SIGN})[^\n]+", re.VERBOSE | re.IGNORECASE | re.MULTILINE
+)
+# "b. [x]", and a line that begins with a verdict on the choice of the line above.
+_BOX_BEHIND = re.compile(
+    rf"(?<!\w)(?P<name>{_BARE}[ .):]{{0,3}})(?:\[[ ]?(?P<x>[xX✓✔☑])[ ]?\]|\[[ ]*\])(?=[ ]*(?:$|[,;|、]|{_BARE}))",
+    re.MULTILINE,
+)
+_SIGN_ALONE = re.compile(r"^[^\w\n(]*?([○◯⭕✓✔✅×✕✖✗✘❌])(?=[ ]*\w)", re.MULTILINE)
+_CROSSES = "☒×✕✖✗✘❌"
+
+
+def _with_signs(text: str) -> str:
+    """The text in which a sign before a label, in a line that begins with one, or before anything else in a line is a mark."""
+    empty, empty_round = re.search(r"[☐□]|\[[ ]*\]", text), re.search(r"\([ ]?\)", text)
+    radio = re.search("[●◉]", text) and re.search("[○◯]", text)
+    ticks = "☑" + ("☒■" if empty else "") + ("●◉" if radio else "")
+    empties = "☐□" + ("○◯" if radio else "")
+
+    def mark(sign: re.Match[str]) -> str:
+        kind, char = str(sign.lastgroup), sign["sign"] or " "
+        if kind in ("round", "no_round"):
+            return sign[0] if not empty_round else TICKED if kind == "round" else UNTICKED
+        if kind == "box" or char in ticks:
+            return TICKED
+        if kind == "no_box" or char in empties:
+            return UNTICKED
+        if char in "●◉■":
+            return sign[0]
+        return NO if char in _CROSSES else YES
+
+    signed = _SIGNED_LINE.sub(lambda line: _SIGNED.sub(mark, line[0]), text)
+    if signed == text:
+        signed = _BOX_BEHIND.sub(lambda box: (TICKED if box["x"] else UNTICKED) + box["name"], text)
+    return _SIGN_ALONE.sub(lambda sign: NO if sign[1] in _CROSSES else YES, signed)
 
 
 # Labels in running text -----------------------------------------------------------------------------------------------
@@ -177,6 +223,11 @@ _LABEL_LAST = re.compile(
 _LABEL_AFTER_TEXT = re.compile(rf"\A\s*([^\n:()]{{1,120}}[一-鿿ァ-ヺ](?<![条項号肢]))(\({_NAME}\))[ ]*[。.]?\s*\Z")
 
 
+# "A: T, B: F": true and false; without a T the F is a label.
+_TRUE = re.compile(r"(?<=[:=→|)-])[ ]*T(?=[ ]*(?:$|[,.;|(/-]))", re.MULTILINE)
+_TRUE_FALSE = re.compile(r"(?:(?<=[:=→|)-])|(?<=[:=→|)-][ ]))[TF](?=[ ]*(?:$|[,.;|(/-]))", re.MULTILINE)
+
+
 # Labels named together ------------------------------------------------------------------------------------------------
 
 _JOINT_WORD = one_of(
@@ -223,7 +274,7 @@ _BUT_ANOTHER = re.compile(
     re.IGNORECASE,
 )
 _DENIED = re.compile(
-    rf"""{ANY}(?=(?:だけ|のみ)?[ ]*(?:で(?:は|も)?|じゃ)[ ]*(?:な[いか]|あり(?:ません|得)|ござ|あるまい)
+    rf"""{ANY}(?=(?:だけ|のみ)?[ 、]*(?:で(?:は|も)?|じゃ)[ ]*(?:な[いか]|あり(?:ません|得)|ござ|あるまい)
         (?!か|ろうか|でしょうか|だろうか|のでは|のだろうか)  # 「aではないでしょうか」 means a
       | [ ]*(?:以外|を除|は除|ということ[はも]な|とは(?:言|い|限)))""",
     re.VERBOSE,
@@ -233,11 +284,19 @@ _DENIED_EN = re.compile(
         |ruling[ ]out|eliminat\w{{1,4}})|n't)[ ]+(?:(?:be|the|either|both)[ ]+){{0,3}}){ANY}""",
     re.VERBOSE | re.IGNORECASE,
 )
+# What others might take for the answer.
+_SUPPOSED_EN = re.compile(
+    rf"""((?:\b(?:you|one)[ ](?:might|may|could|would)[ ](?:think|say|assume|believe|argue|claim|guess)
+          |\b(?:some|someone|somebody|people|many|most[ ]people|students|others|it[ ]is[ ]tempting[ ]to)[ ]
+          (?:(?:might|may|could|would)[ ])?(?:think|say|assume|believe|argue|claim|guess|answer|choose|pick|select))\b
+        [^.\n{LETTERS}{DIGITS}{OPEN}]{{0,40}}){ANY}""",
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 def _reject(text: str) -> str:
     text = _DENIED.sub(REJECTED, _BUT_ANOTHER.sub("", text))
-    return _DENIED_EN.sub(rf"\1{REJECTED}", text)
+    return _SUPPOSED_EN.sub(rf"\1{REJECTED}", _DENIED_EN.sub(rf"\1{REJECTED}", text))
 
 
 # Instructions and examples --------------------------------------------------------------------------------------------

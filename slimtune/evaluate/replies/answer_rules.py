@@ -9,7 +9,18 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from slimtune.evaluate.replies.answer_marks import ANY, BOXED, CLOSE, DIGITS, LETTERS, LISTING, ONE, OPEN, SYMBOL
+from slimtune.evaluate.replies.answer_marks import (
+    ANY,
+    BOXED,
+    CLOSE,
+    DIGITS,
+    LETTERS,
+    LISTING,
+    ONE,
+    OPEN,
+    SYMBOL,
+    TICKED,
+)
 from slimtune.evaluate.replies.reply_text import one_of
 
 FLAGS = re.VERBOSE | re.IGNORECASE | re.MULTILINE
@@ -123,7 +134,7 @@ SUPPOSED = (
     )
     + ")"
 )
-_CHOSEN = one_of("選び(?!ません) 選ぶ 選ん[だで] 選択し(?!ません|ない) 選択す 選択肢と")
+_CHOSEN = one_of("選び(?!ません|た[いくが]) 選ぶ 選ん(?:だ|で(?!は)) 選択し(?!ません|ない) 選択す 選択肢と")
 _ANSWERED = r"(?:回答|解答|答え|正解)(?:と?し(?!ません|ない)|と?する|ます|る)"
 CHOOSE = rf"(?:{_CHOSEN}|{_ANSWERED})(?!{one_of('と べきでは?な 場合 人 ことはでき ことができ のは のも')})"
 CHOOSE_EN = r"(?<!not[ ])(?<!n't[ ])(?<!never[ ])\b" + one_of(
@@ -148,7 +159,8 @@ Place = Literal["anywhere", "first line", "last line", "closing line", "last sen
 class Rule:
     """name: as `extract` documents it. direct, cot: where it must stand to count in that mode; see `extract`.
 
-    marker: an explicit answer marker, which in cot mode outweighs every other rule.
+    marker: an explicit answer marker, which in cot mode outweighs every other rule. judges: it may call the answer right
+    or wrong, which must be what the question wants. only_one: of several labels that it finds none is the answer.
     """
 
     name: str
@@ -156,10 +168,34 @@ class Rule:
     direct: Place = "anywhere"
     cot: Place = "anywhere"
     marker: bool = False
+    judges: bool = False
+    only_one: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether it says itself that the label is the answer, whatever is said of the label behind it."""
+        return self.marker or self.judges
 
 
 _ANSWER = rf"(?P<answer>{ANY})"
 _LETTER = rf"(?P<answer>[{LETTERS}]|{OPEN}[{LETTERS}][^{CLOSE}]*{CLOSE})"
+_FITS = one_of(
+    "match(?:es) fits corresponds_to aligns_with agrees_with points_to is_(?:best_|fully_|directly_|clearly_)?supported_by",
+    "is_consistent_with is_in_line_with",
+)
+_CLOSELY = one_of("best exactly precisely clearly directly perfectly closely most_closely")
+_GIVEN = one_of("described stated given listed covered reflected") + "[ ](?:in|by|as)"
+PARTLY = one_of("only part partly partially half but however except not if unless")
+_FINDING = (
+    r"(?<!\bif[ ])(?<!whether[ ])(?<!unless[ ])(?<![A-Za-z])"
+    + one_of("that this it which the_(?:statute|law|text|article|provision|rule|description|passage|context)")
+    + "[ ]"
+)
+_DECLARED = one_of("ため ので と(?:判断|考え) こと")
+CORRECTION = one_of(
+    r"\b(?:no,?_)?wait\b \bactually\b \bcorrection\b scratch_that on_second_thought \bi_meant?\b \bor_rather\b let_me_correct_(?:that|myself)",
+    "訂正(?:します|すると)? いや いえ すみません 失礼(?:しました)? 間違え(?:た|ました) やはり やっぱり 正しくは",
+)
 _DIGIT = rf"(?P<answer>[{DIGITS}]|{OPEN}[{DIGITS}][^{CLOSE}]*{CLOSE})"
 # Possessive: a long run of brackets has one reading, not one for each way to share it out.
 _START = rf"^[ (']*+(?:{OPENING}){{0,3}}[ (']*+"
@@ -167,17 +203,26 @@ _PREDICATE = rf"[ )']*{PART}(?:{IS}{UNMARKED}{{0,12}})"
 _REST = rf"(?:{SYMBOL}|[ ])*"
 
 
-def _marker(pattern: str, name: str = "marker") -> Rule:
-    return Rule(name, re.compile(pattern, FLAGS), marker=True)
+def _marker(pattern: str, name: str = "marker", direct: Place = "anywhere", *, only_one: bool = False) -> Rule:
+    return Rule(name, re.compile(pattern, FLAGS), direct, marker=True, only_one=only_one)
 
 
-def _rule(name: str, pattern: str, direct: Place = "anywhere", cot: Place = "anywhere") -> Rule:
-    return Rule(name, re.compile(pattern, FLAGS), direct, cot)
+def _rule(
+    name: str, pattern: str, direct: Place = "anywhere", cot: Place = "anywhere", *, judges: bool = False
+) -> Rule:
+    return Rule(name, re.compile(pattern, FLAGS), direct, cot, judges=judges)
+
+
+def _fit(pattern: str) -> Rule:
+    """Of a choice that fits what was found; another part may fit another choice."""
+    return Rule("sentence", re.compile(pattern, FLAGS), "last sentence", "last sentence", judges=True, only_one=True)
 
 
 # Of several rules that find the same answer, the first one names it.
 RULES = (
     _marker(rf"{BOXED}[ \n(]*{_ANSWER}{LOOSE}", "boxed"),
+    # - [x] c
+    _marker(rf"{TICKED}[ (']*{_ANSWER}(?=[ )']*(?:{SYMBOL}*[ ]*$|[{TICKED}\ue028]|[.):、,。;→(-]|[ ](?!{PARTICLE}|(?-i:[a-z]))))", "ticked box", only_one=True),
     # 回答: c, 正解は「c」です
     _marker(rf"{MARKER}{NOTE}{LINK}{_ANSWER}{LOOSE}"),
     # 正解は、第2条によりcとなる
@@ -192,28 +237,47 @@ RULES = (
     _marker(rf"{FIELD}{NOTE}[ ]*[:=→)][ :(]*{_ANSWER}(?=[ )'。.,]*$)"),
     # 問1: c
     _marker(rf"^[ (]*(?:問題?|q(?:uestion)?)[ ]*(?:[1{DIGITS}][ ]*)?[:.)][ ]*{_ANSWER}(?=[ )'。.]*$)"),
+    # Wait, no, it's b. 訂正: b
+    _marker(
+        rf"""{CORRECTION}[ \n、,.:…!-]*(?:(?:{CORRECTION}|{OPENING}|no\b|it's|it[ ]is|that's|it[ ]should[ ]be|正しくは|正解は|答えは|回答は)[ \n、,:]*){{0,3}}
+        [(']*{_ANSWER}(?=[ )']*(?:{COPULA}|[。.!]|$|{one_of("because since")}\b))""",
+        "correction",
+        direct="nowhere",
+    ),
     # よってc。
     _rule("conclusion", rf"{THEREFORE}[ \n、,:(]*(?:选|選|{FILLER}){_ANSWER}{CLOSED}"),
     # したがって、cが誤り
-    _rule("conclusion", rf"{THEREFORE}[ \n、,:(]*{FILLER}{_ANSWER}{PART}[ )]*が{MOST}(?:{RIGHT}|{WRONG}){SUPPOSED}"),
+    _rule("conclusion", rf"{THEREFORE}[ \n、,:(]*{FILLER}{_ANSWER}{PART}[ )]*が{MOST}(?:{RIGHT}|{WRONG}){SUPPOSED}", judges=True),
     # Therefore, C is correct
-    _rule("conclusion", rf"{THEREFORE}[ \n,:(]*{FILLER}{_ANSWER}[ )]*{IS_RIGHT}"),
+    _rule("conclusion", rf"{THEREFORE}[ \n,:(]*{FILLER}{_ANSWER}[ )]*{IS_RIGHT}", judges=True),
     # 正しいのはc, 届出が要るものはc
-    _rule("sentence", rf"(?:{THING}|{WANTED}{UNMARKED}{{0,10}}の)(?:は|が|:|→|=)、?{FILLER}{_ANSWER}{ENDED}"),
+    _rule("sentence", rf"(?:{THING}|{WANTED}{UNMARKED}{{0,10}}の)(?:は|が|:|→|=)、?{FILLER}{_ANSWER}{ENDED}", judges=True),
     # 誤り: c
-    _rule("sentence", rf"(?:(?:正しい|誤り|間違い|不?適切)(?:は|:)|[正誤][ ]*:)、?{FILLER}(?P<answer>{ONE}){ENDED}"),
+    _rule("sentence", rf"(?:(?:正しい|誤り|間違い|不?適切)(?:は|:)|[正誤][ ]*:)、?{FILLER}(?P<answer>{ONE}){ENDED}", judges=True),
     # cが最も適切
-    _rule("sentence", rf"{_ANSWER}{PART}[ )]*(?:こそが?|が){MOST}{RIGHT}{SUPPOSED}", cot="last sentence"),
+    _rule("sentence", rf"{_ANSWER}{PART}[ )]*(?:こそが?|が){MOST}{RIGHT}{SUPPOSED}", cot="last sentence", judges=True),
     # cを選びます
     _rule("sentence", rf"{_ANSWER}{PART}[ )]*(?:を|と)、?{CHOOSE}"),
     # 选C
     _rule("sentence", rf"(?:选择?|选项|選擇)[ :是]*{_ANSWER}{CLOSED}"),
     # The incorrect statement is C
-    _rule("sentence", rf"\b{WANTED_EN}[ ]*(?:{IS_EN}|[:=→-])[ :(]*{FILLER}{_ANSWER}{CLAUSE_END}"),
+    _rule("sentence", rf"\b{WANTED_EN}[ ]*(?:{IS_EN}|[:=→-])[ :(]*{FILLER}{_ANSWER}{CLAUSE_END}", judges=True),
     # I would choose option (c)
     _rule("sentence", rf"{CHOOSE_EN}[ :]+(?:(?:the|answer|option|choice|letter)[ ]+)*[(]*{_ANSWER}{CLAUSE_END}"),
     # C is the best answer
-    _rule("sentence", rf"{_ANSWER}[ )]*{IS_RIGHT}", cot="last sentence"),
+    _rule("sentence", rf"(?<!\bif[ ])(?<!whether[ ])(?<!unless[ ]){_ANSWER}[ )]*{IS_RIGHT}", cot="last sentence", judges=True),
+    # That matches option b
+    _fit(
+        rf"""{_FINDING}(?:{_CLOSELY}[ ])?(?:{_FITS}|is[ ](?:{_CLOSELY}[ ])?what|(?:is|was)[ ]{_GIVEN})[ ](?:the[ ])?[(']*{_ANSWER}
+        (?:[ )]*(?:{_CLOSELY}|says|states|describes))?(?=[ )']*(?:[.!。]|$|{one_of("because since")}\b))"""
+    ),
+    # Option b matches the statute
+    _fit(rf"(?<!\bif[ ])(?<!whether[ ]){_ANSWER}[ )]*(?:{_CLOSELY}[ ])?{_FITS}\b(?![^.\n]{{0,120}}\b{PARTLY}\b)[^.\n]{{0,120}}(?=[.!]|$)"),
+    # これはcと一致する
+    _fit(
+        rf"""(?:は|が|、|^|から)[ ]*{_ANSWER}{PART}[ )]*[にと](?:合致|一致|対応|該当)(?:する|します|している)?
+        (?=[ ]*(?:[。.!]|$|{_DECLARED}))"""
+    ),
     # c, はい、cです。
     _rule("bare label", rf"{_START}{_LETTER}{_PREDICATE}?{_REST}(?:$|。)", cot="last line"),
     # お答えします。cです。
@@ -227,6 +291,11 @@ RULES = (
     _rule("bare label", rf"{ASKED}[^\n]{{0,80}}\n+{_START}{_DIGIT}{_PREDICATE}?{_REST}(?:$|。)", cot="last line"),
     _rule("first line", rf"{_START}{_LETTER}{_PREDICATE}?{_REST}$", direct="nowhere", cot="first line"),
     # C. 第5条の届出書
-    _rule("label with text", rf"^[ ('?!]*{_LETTER}[ ']*{TEXT}", direct="first line", cot="closing line"),
+    _rule(
+        "label with text",
+        rf"^[ ('?!]*{_LETTER}[ ']*{TEXT}(?![^\n]*という(?:選択肢|記述)[もが]あ)",
+        direct="first line",
+        cot="closing line",
+    ),
     _rule("label with text", rf"^[ ('?!]*{_DIGIT}[ ']*{TEXT}", direct="first line", cot="nowhere"),
 )  # fmt: skip

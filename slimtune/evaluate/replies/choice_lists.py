@@ -1,10 +1,9 @@
-"""Replies that go through the choices: lists that only repeat them, and what is said of each. No torch."""
+"""Replies that go through the choices: lists that only repeat them. No torch."""
 
 import re
 
-from slimtune.evaluate.replies.answer_marks import ANY, DIGITS, LETTERS, LISTING, ONE, OPEN, REJECTED, SYMBOL, positions
-from slimtune.evaluate.replies.answer_rules import FAULTY, FLAGS, PART, RIGHT, SUPPOSED, TEXT, UNMARKED, WRONG
-from slimtune.evaluate.replies.reply_text import one_of
+from slimtune.evaluate.replies.answer_marks import DIGITS, LETTERS, ONE, OPEN, REJECTED, SYMBOL, positions
+from slimtune.evaluate.replies.answer_rules import FLAGS, TEXT
 
 _LEAD = re.compile(rf"^[ (']*(?P<label>[{LETTERS}{DIGITS}])(?:(?P<alone>[ )']*+{SYMBOL}*[ ]*$)|[ ']*{TEXT})", FLAGS)
 _ENTRY = re.compile(rf"(?P<label>{ONE})(?P<text>[ ']*{TEXT})?", FLAGS)
@@ -42,35 +41,3 @@ def _line_by_line(text: str) -> list[int]:
         else:
             runs.append([lead] if positions(lead["label"]) == [0] else [])
     return [lead.start("label") for run in runs if len(run) > 1 for lead in run]
-
-
-_CALLED_RIGHT = one_of(RIGHT, "正(?=[_。、,)\n]|$) [✓✔✅] correct right true")
-_CALLED_WRONG = one_of(WRONG, r"incorrect wrong false (?:not|n't|cannot|never)_[^.\n]{0,12}(?:correct|right|true)")
-_JUDGED = re.compile(
-    rf"""(?P<labels>{ANY}){PART}[ )]*(?:(?P<the_one>が{FAULTY})
-      | (?:[はもが:.→、,|-]|is|was|[ ])*{UNMARKED}{{0,12}}?(?:(?P<wrong>{_CALLED_WRONG})|(?P<right>{_CALLED_RIGHT})))
-      {SUPPOSED}""",
-    FLAGS,
-)
-
-
-def only_one_named(marked: str) -> int | None:
-    """The only label that is named, where it is called right or 「cが誤り」 means it; a lone digit may be anything."""
-    named = {index for mark in re.findall(ONE, marked) for index in positions(mark)}
-    if len(named) != 1 or LISTING in marked or re.search(f"[{DIGITS}]", marked):
-        return None
-    judged = [match["wrong"] is None for match in _JUDGED.finditer(marked)]
-    (index,) = named
-    return index if judged and all(judged) and index >= 0 else None
-
-
-def odd_one_out(marked: str, count: int) -> int | None:
-    """The position of the choice that is called otherwise than all others, where each is called right or wrong."""
-    verdicts: dict[int, set[bool]] = {}
-    for match in _JUDGED.finditer(marked):
-        for index in positions(match["labels"]):
-            verdicts.setdefault(index, set()).add(match["right"] is not None)
-    if count < 3 or set(verdicts) != set(range(count)) or any(len(said) > 1 for said in verdicts.values()):
-        return None
-    sides = [[index for index, said in verdicts.items() if said == {right}] for right in (True, False)]
-    return next((side[0] for side in sides if len(side) == 1), None)

@@ -4,7 +4,9 @@ A reply is folded to one width (`reply_text`), its labels become marks (`answer_
 the places where it commits itself to one. In **direct** mode the first committed answer counts, as it does for a
 reader of the first token's probabilities: an explanation, a correction or an invented next question cannot change it.
 In **cot** mode the last answer marker before any invented next question counts; without a marker, the last sentence
-that concludes, or a last line that is only a label; a label in the middle of the reasoning is not an answer.
+that concludes, or a last line that is only a label; a label in the middle of the reasoning is not an answer. A reply
+that commits itself to nothing else is read by what it says of each choice (`verdicts`): what the question wants
+(`demand`) then tells whether 「dは誤り」 names the answer or rules it out.
 
 | rule | fires on |
 |---|---|
@@ -16,8 +18,11 @@ that concludes, or a last line that is only a label; a label in the middle of th
 | label with text | C. 第5条の届出書; direct: its first line; cot: its only line, or its last one, apart |
 | first line | cot: the first line is only a label, and nothing after it says another one |
 | repeated label | nothing but one letter over and over: cccccc |
-| odd one out | direct: every choice is called right or wrong, and one of them otherwise than all others |
-| only one named | direct: one label alone is named, and called right, or 「cが誤り」 |
+| correction | cot: … no wait, c. / 訂正: c |
+| ticked box | - [x] c / ☑ c, and no other box is ticked |
+| odd one out | every choice is called right or wrong, and one as the question wants it, or otherwise than all others |
+| called right, called wrong | one choice is called what the question wants, as the last that the whole reply names |
+| only one named | direct: one label alone is named, and called what the question wants, or 「cが誤り」 |
 
 | rule | why there is no answer | status |
 |---|---|---|
@@ -43,10 +48,12 @@ from typing import Literal
 from slimtune.core.errors import fail
 from slimtune.data.questions import LABELS
 from slimtune.data.records import Mode
-from slimtune.evaluate.replies import choice_lists, reply_text
+from slimtune.evaluate.replies import choice_lists, reply_text, roman, verdicts
 from slimtune.evaluate.replies.answer_marks import CONTENT, LISTING, has_request, mark_labels, position, positions
 from slimtune.evaluate.replies.answer_rules import FLAGS, OPENING, RULES, Place
+from slimtune.evaluate.replies.demand import Demand
 from slimtune.evaluate.replies.reply_text import Part, one_of
+from slimtune.evaluate.replies.verdicts import Verdicts
 
 Status = Literal["answered", "unknown", "ambiguous", "truncated", "error"]
 
@@ -55,11 +62,25 @@ _STATUS: dict[str, Status] = {"error message": "error", "several labels": "ambig
 
 @dataclass(frozen=True, slots=True)
 class _Commitment:
-    """labels: their positions, several for 「aまたはc」, -1 for a label that the question does not have."""
+    """labels: their positions, several for 「aまたはc」, -1 for a label that the question does not have.
+
+    judged: it is one of the places where the reply calls a choice right or wrong.
+    """
 
     labels: tuple[int, ...]
     rule: str
     marker: bool
+    judged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """How a reply is to be read. count: the labels that the question has."""
+
+    mode: Mode
+    count: int
+    demand: Demand
+    truncated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +92,18 @@ class Extraction:
     status: Status
 
 
-def extract(text: str, *, mode: Mode, labels: int | Sequence[str] = 4, truncated: bool = False) -> Extraction:
+def extract(
+    text: str, *, mode: Mode, labels: int | Sequence[str] = 4, truncated: bool = False, asks: Demand = ""
+) -> Extraction:
     """The answer that a careful reader takes from a reply.
 
-    labels: how many (a, b, c …), or the labels in order, in any writing that a reply may use: A B C, 1 2 3, ア イ ウ.
-    truncated: the reply was cut off. Linear in the length of the text. Raises SlimtuneError for invalid labels.
+    labels: how many (a, b, c …), or the labels in order, in any writing that a reply may use: A B C, 1 2 3, ア イ ウ, I II III.
+    truncated: the reply was cut off. asks: what the question wants, as `demand` reads it; it tells whether 「dは誤り」 is an
+    answer. Linear in the length of the text. Raises SlimtuneError for invalid labels.
     """
     names = label_names(labels)
-    index, rule = _find(text, mode, len(names))
+    asked = _Asked(mode, len(names), asks, truncated)
+    index, rule = _find(roman.with_kana(text) if roman.are_numerals(names) else text, asked)
     if index is not None:
         return Extraction(names[index], rule, "answered")
     status = _STATUS.get(rule, "unknown")
@@ -89,10 +114,10 @@ def label_names(labels: int | Sequence[str]) -> tuple[str, ...]:
     """The labels as answers name them. Raises SlimtuneError unless they are 2 to 10 in order: a b c, 1 2 3, …"""
     names = tuple(LABELS[:labels]) if isinstance(labels, int) else tuple(labels)
     wanted = labels if isinstance(labels, int) else len(names)
-    in_order = all(label_position(name) == index for index, name in enumerate(names))
+    in_order = roman.are_numerals(names) or all(label_position(name) == index for index, name in enumerate(names))
     if not 2 <= wanted <= len(LABELS) or not in_order:
         shown = labels if isinstance(labels, int) else ", ".join(map(str, names)) or "(none)"
-        fix = "use 2 to 10 of a b c …, in order; A B C, 1 2 3 or ア イ ウ too"
+        fix = "use 2 to 10 of a b c …, in order; A B C, 1 2 3, ア イ ウ or I II III too"
         raise fail(f"these are not valid labels: {shown}", where="labels", fix=fix)
     return names
 
@@ -102,7 +127,7 @@ def label_position(name: object) -> int | None:
     return position(reply_text.fold(name).strip()) if isinstance(name, str) else None
 
 
-def _find(text: str, mode: Mode, count: int) -> tuple[int | None, str]:
+def _find(text: str, asked: _Asked) -> tuple[int | None, str]:
     """The position of the answer and its rule, or None and why there is none."""
     visible, unclosed = reply_text.after_reasoning(reply_text.fold(text))
     if not visible.strip():
@@ -110,11 +135,11 @@ def _find(text: str, mode: Mode, count: int) -> tuple[int | None, str]:
     if reply_text.is_error(visible):
         return None, "error message"
     repeated = _REPEATED.fullmatch(visible)
-    if repeated and (index := position(repeated[1])) is not None and index < count:
+    if repeated and (index := position(repeated[1])) is not None and index < asked.count:
         return index, "repeated label"
     reasons: list[str] = []
     for part in reply_text.parts(visible):
-        index, rule = _find_in_part(part, mode, count)
+        index, rule = _find_in_part(part, asked)
         if index is not None:
             return index, rule
         reasons.append(rule)
@@ -123,32 +148,50 @@ def _find(text: str, mode: Mode, count: int) -> tuple[int | None, str]:
     return None, min(reasons, key=_WEIGHT.index)
 
 
-def _find_in_part(part: Part, mode: Mode, count: int) -> tuple[int | None, str]:
-    marked = mark_labels(part.text, count)
-    found = _commitments(marked, count, mode, fresh=part.fresh)
-    if mode == "direct" and not found:
-        if (index := choice_lists.only_one_named(marked)) is not None:
+def _find_in_part(part: Part, asked: _Asked) -> tuple[int | None, str]:
+    marked = mark_labels(part.text, asked.count)
+    judged = verdicts.verdicts(marked, asked.count, asked.demand)
+    plain = verdicts.without_signs(marked)
+    found = _commitments(plain, asked, judged, fresh=part.fresh)
+    if asked.mode == "direct" and not found:
+        if (index := verdicts.only_one_named(judged, marked, asked.demand)) is not None:
             return index, "only one named"
-        if (index := choice_lists.odd_one_out(marked, count)) is not None:
-            return index, "odd one out"
-    decided = _first_commitment(found, count) if mode == "direct" else _last_marker(found, count)
+    told, rule = verdicts.answer(judged, asked.count, asked.demand, truncated=asked.truncated)
+    if told and _rests_on_verdicts(found, asked.mode):
+        return (told[0], rule) if len(told) == 1 else (None, "several labels")
+    decided = _first_commitment(found, asked.count) if asked.mode == "direct" else _last_marker(found, asked.count)
     if decided is None:
-        return None, _reason(part, marked, count, offered=any(-1 not in one.labels for one in found))
+        return None, _reason(part, plain, asked.count, offered=any(-1 not in one.labels for one in found))
     if -1 in decided.labels:
         return None, "label out of range"
     return (decided.labels[0], decided.rule) if len(decided.labels) == 1 else (None, "several labels")
 
 
-def _commitments(marked: str, count: int, mode: Mode, *, fresh: bool) -> list[_Commitment]:
-    """Every place where the reply commits itself as `mode` wants it, in order. fresh: as `Part` has it."""
-    text = choice_lists.without_lists(marked, count)
+def _rests_on_verdicts(found: Sequence[_Commitment], mode: Mode) -> bool:
+    """Whether the reply commits itself to nothing but by what it says of each choice."""
+    if mode == "direct":
+        return not found or found[0].judged
+    return not any(one.marker for one in found) and (not found or found[-1].judged)
+
+
+def _commitments(marked: str, asked: _Asked, judged: Verdicts, *, fresh: bool) -> list[_Commitment]:
+    """Every place where the reply commits itself as the mode wants it, in order. fresh: as `Part` has it."""
+    text = choice_lists.without_lists(marked, asked.count)
     places = _places(text, fresh)
     found: dict[int, _Commitment] = {}
+    turned_down = {start for start, verdict in judged.at.items() if verdict == (asked.demand == "wrong")}
     for rule in RULES:
-        place = places[rule.direct if mode == "direct" else rule.cot]
-        for match in rule.pattern.finditer(text):
-            if (start := match.start("answer")) in place and start not in found:
-                found[start] = _Commitment(tuple(positions(match["answer"])), rule.name, rule.marker)
+        place = places[rule.direct if asked.mode == "direct" else rule.cot]
+        matches = [
+            match for match in rule.pattern.finditer(text) if match.start("answer") not in turned_down or rule.own
+        ]
+        named = dict.fromkeys(index for match in matches for index in positions(match["answer"]))
+        for match in matches:
+            start = match.start("answer")
+            if start not in place or start in found or (rule.judges and verdicts.is_against(match, asked.demand)):
+                continue
+            labels = tuple(named) if rule.only_one else tuple(positions(match["answer"]))
+            found[start] = _Commitment(labels, rule.name, rule.marker, start in judged.at)
     return [found[start] for start in sorted(found)]
 
 
