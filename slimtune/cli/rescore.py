@@ -11,7 +11,12 @@ from slimtune.data.records import Mode
 
 
 def rescore(
-    file: Annotated[Path, Argument(help="Stored replies: one JSON object per line, with 'text' or 'response'.")],
+    file: Annotated[
+        Path,
+        Argument(
+            help="Stored replies: one JSON object per line, with 'text', or as lm-eval, OpenAI or Ollama write it."
+        ),
+    ],
     mode: Annotated[Mode, Option(help="Mode of rows that do not state one.")] = "direct",
     labels: Annotated[int, Option(min=2, max=10, help="Choices in rows that do not list them.")] = 4,
     output: Annotated[

@@ -15,10 +15,12 @@ from slimtune.core.units import plural
 from slimtune.data import encoding
 from slimtune.data.json_rows import Row, read_lines, type_name
 from slimtune.data.records import Mode
-from slimtune.evaluate import kinds
+from slimtune.evaluate import kinds, reply_rows
 from slimtune.evaluate.judge.text import percent
 from slimtune.evaluate.kinds import choice_asking
+from slimtune.evaluate.replies.demand import Demand, demand
 from slimtune.evaluate.replies.extract import Extraction, extract, label_names, label_position
+from slimtune.evaluate.reply_rows import Replies
 
 _TEXT_KEYS = ("text", "response")
 _GOLD_KEYS = ("gold", "expected", "correct")
@@ -34,7 +36,8 @@ class Summary:
 
     path, rows: as written. statuses, rules: how many rows have each, the commonest first. answers: in the order of the labels.
     changed: rows whose values changed. known: rows whose right answer is known; of these, `answered` have an answer and
-    `correct` the right one.
+    `correct` the right one. layouts: how many rows other programs wrote, by what they are. filters: of lm-eval, each of
+    which has all replies again.
     """
 
     path: Path
@@ -46,16 +49,19 @@ class Summary:
     known: int
     answered: int
     correct: int
+    layouts: dict[str, int]
+    filters: list[str]
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """A row as it will be written. correct: None where its right answer is not known."""
+    """A row as it will be written. correct: None where its right answer is not known. layout: "" for rows with `text`."""
 
     row: dict[str, Any]
     found: Extraction
     correct: bool | None
     changed: bool
+    layout: str
 
 
 def rescore(
@@ -68,7 +74,7 @@ def rescore(
 ) -> Summary:
     """Read the answers out of a JSONL file of replies and write its rows with `answer`, `rule` and `status`.
 
-    A row needs `text` or `response`. mode, labels: of the rows that do not say their own (`mode`; `labels`, or
+    A row needs `text` or `response`, or is one that lm-eval, an OpenAI batch or Ollama wrote (`reply_rows`). mode, labels: of the rows that do not say their own (`mode`; `labels`, or
     `choices`, also in `meta`). `truncated: true`, `finish_reason: "length"` or a stored status of "truncated" say that
     the reply was cut off. Rows of our own with several `replies` or `permutations` vote as they did when they were
     asked. All keys and their order stay; values of the three keys that change are kept under `previous`.
@@ -108,6 +114,7 @@ def rows_as_jsonl(rows: Sequence[Mapping[str, Any]]) -> str:
 def lines(summary: Summary) -> list[str]:
     """The summary for a terminal."""
     shown = [
+        *_layout(summary),
         f"{len(summary.rows)} {'reply' if len(summary.rows) == 1 else 'replies'}: {_counts(summary.statuses)}",
         f"rules: {_counts(summary.rules)}",
         f"answers: {_counts(summary.answers) or 'none'}",
@@ -120,6 +127,13 @@ def lines(summary: Summary) -> list[str]:
     if summary.changed:
         shown.append(f"{plural(summary.changed, 'row')} changed; the old values are under 'previous'")
     return shown
+
+
+def _layout(summary: Summary) -> list[str]:
+    if not summary.layouts:
+        return []
+    filters = f"; each reply stands there once for each filter: {', '.join(summary.filters)}"
+    return [f"read as {_counts(summary.layouts)}" + (filters if len(summary.filters) > 1 else "")]
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -139,6 +153,8 @@ def _summary(path: Path, readings: Sequence[_Reading]) -> Summary:
         known=len(known),
         answered=sum(reading.found.answer is not None for reading in known),
         correct=sum(bool(reading.correct) for reading in known),
+        layouts=dict(Counter(reading.layout for reading in readings if reading.layout).most_common()),
+        filters=list(dict.fromkeys(str(reading.row["filter"]) for reading in readings if "filter" in reading.row)),
     )
 
 
@@ -163,14 +179,15 @@ def _read_again(row: dict[str, Any], mode: Mode, labels: int | Sequence[str]) ->
     mode = row.get("mode") or mode
     if mode not in _MODES:
         problems.append(Problem(f"unknown mode {mode!r}", fix=f"write {' or '.join(_MODES)}, or leave it out"))
+    replies = reply_rows.read(row)
     try:
-        names = label_names(_own_labels(row, labels))
+        names = label_names(_own_labels(row, labels) if replies is None else _labels(row, replies, labels))
     except SlimtuneError as error:
         problems += error.problems
-    problems += _faults(row, names)
+    problems += _faults(row, names) if replies is None else []
     if problems:
         raise SlimtuneError(problems)
-    found = _extraction(row, mode, names)
+    found = _extraction(row, mode, names) if replies is None else _of_another(replies, mode, names)
     written = {"answer": found.answer, "rule": found.rule, "status": found.status}
     changed = {key: row[key] for key in _WRITTEN if key in row and row[key] != written[key]}
     kept = row.get("previous", {})
@@ -179,9 +196,32 @@ def _read_again(row: dict[str, Any], mode: Mode, labels: int | Sequence[str]) ->
         raise fail(f"the row has a 'previous' of its own, and other {', '.join(changed)}", fix=fix)
     # What stood there before any re-scoring is what to keep: ours can be had again.
     earlier = {"previous": {**changed, **kept}} if changed else {}
-    gold = _gold(row, names)
+    gold = _gold(row, names, replies)
     correct = None if gold is None else found.answer == names[gold]
-    return _Reading({**row, **written, **earlier}, found, correct, bool(changed))
+    layout = replies.layout if replies else ""
+    return _Reading({**row, **written, **earlier}, found, correct, bool(changed), layout)
+
+
+def _labels(row: Mapping[str, Any], replies: Replies, labels: int | Sequence[str]) -> int | Sequence[str]:
+    """The labels of another program's row; its `choices` may be the replies themselves."""
+    if replies.labels is not None:
+        return replies.labels
+    return _own_labels({key: row[key] for key in row if key != "choices"}, labels)
+
+
+def _of_another(replies: Replies, mode: Mode, names: tuple[str, ...]) -> Extraction:
+    """What is read from another program's row; several replies vote."""
+    asks = demand(replies.question)
+    found = [
+        choice_asking.FAILED
+        if text is None
+        else extract(text, mode=mode, labels=names, truncated=replies.was_cut_off(index), asks=asks)
+        for index, text in enumerate(replies.texts)
+    ]
+    if len(found) == 1:
+        return found[0]
+    told = choice_asking.vote(Counter(one.answer for one in found if one.answer), [one.status for one in found])
+    return Extraction(told["predicted"], told["rule"], told["status"])
 
 
 def _own_labels(row: Mapping[str, Any], labels: int | Sequence[str]) -> int | Sequence[str]:
@@ -211,7 +251,9 @@ def _faults(row: Mapping[str, Any], names: Sequence[str]) -> list[Problem]:
     elif not voters:
         text, key = _text(row)
         if key is None:
-            fix = "name the reply 'text' or 'response'"
+            keys = ", ".join(list(row)[:20]) or "(none)"
+            known = "write the reply as 'text' or 'response', or bring rows of lm-eval, an OpenAI batch or Ollama"
+            fix = f"{known}; this row has the keys {keys}"
             faults.append(Problem("the row has neither 'text' nor 'response'", fix=fix))
         elif not isinstance(text, str) and not (text is None and row.get("error")):
             faults.append(Problem(f"'{key}' is {type_name(text)}, not a string", fix="write the reply as a string"))
@@ -247,9 +289,10 @@ def _with_text(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 def _extraction(row: Mapping[str, Any], mode: Mode, names: tuple[str, ...]) -> Extraction:
     orders = _orders(row)
     voters = orders or _with_text(row, "replies")
+    asks = _asks(row)
     if not voters:
-        return _single(row, mode, names)
-    found = [_single(voter, mode, names) for voter in voters]
+        return _single(row, mode, names, asks)
+    found = [_single(voter, mode, names, asks) for voter in voters]
     # Position i of an order shows the choice that the file calls order[i].
     shown = [order["order"] for order in orders] or [names] * len(found)
     both = zip(found, shown, strict=True)
@@ -261,16 +304,34 @@ def _extraction(row: Mapping[str, Any], mode: Mode, names: tuple[str, ...]) -> E
     return Extraction(told["predicted"], told["rule"], told["status"])
 
 
-def _single(reply: Mapping[str, Any], mode: Mode, names: tuple[str, ...]) -> Extraction:
+def _single(reply: Mapping[str, Any], mode: Mode, names: tuple[str, ...], asks: Demand) -> Extraction:
     text, _ = _text(reply)
     stored = reply.get("status")
     if text is None or (stored == "error" and not text.strip()):
         return choice_asking.FAILED
     truncated = reply.get("truncated") is True or reply.get("finish_reason") == "length" or stored == "truncated"
-    return extract(text, mode=mode, labels=names, truncated=truncated)
+    return extract(text, mode=mode, labels=names, truncated=truncated, asks=asks)
 
 
-def _gold(row: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    values = [*(row.get(key) for key in _GOLD_KEYS), as_dict(row.get("meta")).get("correct")]
-    found = map(label_position, values)
-    return next((index for index in found if index is not None and index < len(names)), None)
+def _asks(row: Mapping[str, Any]) -> Demand:
+    """What the question of a row wants: as our own rows record it, or as its prompt says."""
+    recorded = row.get("asks")
+    return recorded if recorded in ("right", "wrong", "several") else demand(reply_rows.question_of(row))
+
+
+def _gold(row: Mapping[str, Any], names: tuple[str, ...], replies: Replies | None) -> int | None:
+    stated = [*(row.get(key) for key in _GOLD_KEYS), as_dict(row.get("meta")).get("correct")]
+    values = [value for value in stated if isinstance(value, str)] + (replies.golds if replies else [])
+    texts = replies.choice_texts if replies else []
+    found = (_place(value, names, texts) for value in values)
+    return next((index for index in found if index is not None and 0 <= index < len(names)), None)
+
+
+def _place(value: str | int, names: tuple[str, ...], texts: Sequence[str]) -> int | None:
+    """Which choice a label, a choice's text or a place from 0 means."""
+    if isinstance(value, int):
+        return value
+    if value in names:
+        return names.index(value)
+    position = label_position(value.strip().strip("()（）.:。"))
+    return position if position is not None or value.strip() not in texts else texts.index(value.strip())

@@ -153,9 +153,9 @@ def _find_in_part(part: Part, asked: _Asked) -> tuple[int | None, str]:
     judged = verdicts.verdicts(marked, asked.count, asked.demand)
     plain = verdicts.without_signs(marked)
     found = _commitments(plain, asked, judged, fresh=part.fresh)
-    if asked.mode == "direct" and not found:
-        if (index := verdicts.only_one_named(judged, marked, asked.demand)) is not None:
-            return index, "only one named"
+    is_only_one = asked.mode == "direct" and not found
+    if is_only_one and (index := verdicts.only_one_named(judged, marked, asked.demand)) is not None:
+        return index, "only one named"
     told, rule = verdicts.answer(judged, asked.count, asked.demand, truncated=asked.truncated)
     if told and _rests_on_verdicts(found, asked.mode):
         return (told[0], rule) if len(told) == 1 else (None, "several labels")
