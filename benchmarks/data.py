@@ -9,6 +9,9 @@ packed rows. Slimtune checks every row on the way, TRL none. TRL works with one 
 measurement is a process of its own with empty caches, and each of TRL's follows one of Slimtune's: a ratio is of these
 neighbours, so that what else the machine does falls on both.
 
+All this twice: on rows that share lines (statutes and instructions, which Slimtune tokenises once) and on rows of the same
+lengths in which every line is their own.
+
 First both prepare some rows without packing, and these are compared row by row: token ids, labels, and what packing makes
 of them. TRL's rendering ends an example with the line break that follows <|im_end|> in the template, and puts a label on
 it; Slimtune's ends where the model will stop. Exactly that token is taken off TRL's examples before they are compared.
@@ -34,8 +37,10 @@ if __name__ == "__main__":  # instead of this folder, so that both `benchmarks` 
     sys.path[0] = str(ROOT)
 
 OURS, THEIRS = "slimtune", ("trl", "trl, 2 processes")
-GOAL = 3.0
-"""How many times the rows/s of TRL Slimtune wants to prepare, with however many processes TRL is faster."""
+GOALS = dict(zip(THEIRS, (5.0, 3.0), strict=True))
+"""How many times the rows/s of TRL Slimtune wants to prepare, on either kind of rows."""
+KINDS = ("shared", "own")
+"""Of rows, by their lines."""
 
 Round = Mapping[str, Any]
 
@@ -44,34 +49,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     report: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "goal": GOAL,
+        "goals": GOALS,
         "rows": options.rows,
         "load_average": {"before": os.getloadavg()},
+        "lines": {kind: _measured(kind, options) for kind in options.lines},
     }
+    report["load_average"]["after"] = os.getloadavg()
+    report["machine"] = next(iter(report["lines"].values()))["machine"]
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    found = []
+    for kind, measured in report["lines"].items():
+        print(f"\nrows with {kind} lines\n{table(measured)}")
+        found += [f"{kind} lines: {problem}" for problem in problems(measured)]
+    sys.stderr.write("".join(f"{problem}\n" for problem in found))
+    return 1 if found else 0
+
+
+def _measured(kind: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All that is measured on one kind of rows."""
     with tempfile.TemporaryDirectory(prefix="slimtune-data-") as temporary:
         folder = Path(temporary)
         vocabulary = [str(options.vocabulary)] if options.vocabulary else []
-        report |= _contender("make", folder, str(options.rows), *vocabulary)
+        report = _contender("make", folder, str(options.rows), kind, *vocabulary)
         report["compared"] = _contender("compare", folder, str(min(options.rows, options.compared)))
-        print(f"{report['compared']['rows']:,} rows compared, {report['compared']['differing']} differ", flush=True)
+        told = f"{report['compared']['rows']:,} rows compared, {report['compared']['differing']} differ"
+        print(f"{kind} lines: {told}", flush=True)
         rounds: list[dict[str, Any]] = []
         for _ in range(options.rounds):
             for theirs in THEIRS:
                 rounds.append({"theirs": theirs, **{name: _contender(name, folder) for name in (OURS, theirs)}})
-                print(f"{theirs}: {ratio(rounds[-1]):.2f} times its seconds", flush=True)
-    report["load_average"]["after"] = os.getloadavg()
-    report["machine"] = rounds[0][OURS].pop("machine")
+                print(f"{kind} lines, {theirs}: {ratio(rounds[-1]):.2f} times its seconds", flush=True)
+    report["machine"] = rounds[0][OURS]["machine"]
     for one in rounds:
         for name in (OURS, one["theirs"]):
-            one[name].pop("machine", None)
-    report |= {"rounds": rounds, **summary(rounds)}
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(table(report))
-    found = problems(report)
-    sys.stderr.write("".join(f"{problem}\n" for problem in found))
-    return 1 if found else 0
+            one[name].pop("machine")
+    return {**report, "rounds": rounds, **summary(rounds)}
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -80,6 +94,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--rows", type=int, default=100_000)
     add("--rounds", type=int, default=3)
     add("--compared", type=int, default=10_000, metavar="ROWS", help="compared row by row, without packing")
+    add(
+        "--lines",
+        nargs="+",
+        choices=KINDS,
+        default=KINDS,
+        help="kinds of rows: with lines that rows share, or their own",
+    )
     add("--vocabulary", type=Path, metavar="FILE", help="Qwen's qwen.tiktoken, instead of the built-in tokenizer's")
     add("--output", type=Path, help="the measurements, as JSON")
     return parser.parse_args(arguments)
@@ -156,9 +177,9 @@ def problems(report: Mapping[str, Any]) -> list[str]:
         )
     if not report["same_examples"]:
         found.append("the token ids or labels of the timed runs differ")
-    lowest = min(times["median"] for times in report["times_as_fast_as"].values())
-    if lowest < GOAL:
-        found.append(f"{lowest:.2f} times as fast as TRL, below the goal of {GOAL:g}")
+    for name, times in report["times_as_fast_as"].items():
+        if times["median"] < GOALS[name]:
+            found.append(f"{times['median']:.2f} times as fast as {name}, below the goal of {GOALS[name]:g}")
     return found
 
 

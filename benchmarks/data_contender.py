@@ -1,6 +1,6 @@
 """The steps of `data.py`, each a process that prints what it found as the last line, JSON.
 
-make FOLDER ROWS [VOCABULARY]    FOLDER/{slimtune,trl}.jsonl and a tiny Qwen3 with its tokenizer in FOLDER/model
+make FOLDER ROWS shared|own [VOCABULARY]    FOLDER/{slimtune,trl}.jsonl and a tiny Qwen3 with its tokenizer in FOLDER/model
 compare FOLDER ROWS              the first rows, prepared by both without packing
 slimtune|trl|trl, 2 processes FOLDER    all rows, timed
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data import OURS, THEIRS
+from benchmarks.data import KINDS, OURS, THEIRS
 
 LENGTH = 2048
 """Tokens of a packed row."""
@@ -29,7 +29,7 @@ Document = tuple[bytes, bytes]
 def main(arguments: Sequence[str]) -> None:
     name, folder, *rest = arguments
     if name == "make":
-        found = make(Path(folder), int(rest[0]), Path(rest[1]) if rest[1:] else None)
+        found = make(Path(folder), int(rest[0]), Path(rest[2]) if rest[2:] else None, shared=rest[1] == KINDS[0])
     elif name == "compare":
         found = compare(Path(folder), int(rest[0]))
     else:
@@ -37,8 +37,8 @@ def main(arguments: Sequence[str]) -> None:
     print(json.dumps(found))
 
 
-def make(folder: Path, count: int, vocabulary: Path | None) -> dict[str, Any]:
-    """Write the model and the rows. vocabulary: qwen.tiktoken; None for the built-in tokenizer."""
+def make(folder: Path, count: int, vocabulary: Path | None, *, shared: bool) -> dict[str, Any]:
+    """Write the model and the rows. vocabulary: qwen.tiktoken; None for the built-in tokenizer. shared: as in `KINDS`."""
     from tokenizers import Tokenizer
 
     from benchmarks import qwen_vocabulary
@@ -53,10 +53,10 @@ def make(folder: Path, count: int, vocabulary: Path | None) -> dict[str, Any]:
     model = models.new_model(tokenizer, family="qwen3", tied=True, hidden_size=64, layers=1, intermediate_size=64)
     template = (own / "chat_template.jinja").read_text(encoding="utf-8")
     models.save(model, tokenizer, folder / "model", chat_template=template, dtype=torch.float32)
-    return {"vocabulary": tokenizer.get_vocab_size(), "file_mb": write_rows(folder, count)}
+    return {"vocabulary": tokenizer.get_vocab_size(), "file_mb": write_rows(folder, count, shared=shared)}
 
 
-def write_rows(folder: Path, count: int) -> dict[str, float]:
+def write_rows(folder: Path, count: int, *, shared: bool = True) -> dict[str, float]:
     """Both layouts of the rows; their sizes in megabytes."""
     from benchmarks import law_rows
 
@@ -64,7 +64,7 @@ def write_rows(folder: Path, count: int) -> dict[str, float]:
         (folder / f"{OURS}.jsonl").open("w", encoding="utf-8") as ours,
         (folder / "trl.jsonl").open("w", encoding="utf-8") as theirs,
     ):
-        for row in law_rows.rows(count):
+        for row in law_rows.rows(count) if shared else law_rows.rows_with_own_lines(count):
             ours.write(json.dumps(row, ensure_ascii=False) + "\n")
             theirs.write(json.dumps(_for_trl(row), ensure_ascii=False) + "\n")
     return {name: round((folder / f"{name}.jsonl").stat().st_size / 10**6, 1) for name in (OURS, "trl")}

@@ -65,3 +65,13 @@ def rows(count: int, *, seed: int = 0) -> Iterator[dict[str, Any]]:
             reasoning=write(_REASONING_LETTERS),
         )
         yield render_question(question, mode=mode, rag=mode == "direct", passages=passages)
+
+
+def rows_with_own_lines(count: int, *, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Rows of about the same lengths in which no line stands twice: no instruction, no letters, statutes of their own."""
+    draw = random.Random(seed)
+    write = writer(draw)
+    for number in range(count):
+        passages = [] if number % 2 else [write(_STATUTE_LETTERS) for _ in range(_SHOWN)]
+        lines = [*passages, write(_QUESTION_LETTERS), *(write(_CHOICE_LETTERS) for _ in _LABELS)]
+        yield {"input": "\n".join(lines), "output": write(_REASONING_LETTERS) if number % 2 else write(_CHOICE_LETTERS)}

@@ -154,6 +154,8 @@ class _Text(str, _Noted):
         if not isinstance(place, slice):
             self._trace.unknown()
         get, edges = self._get, (place.start, place.stop, place.step)
+        if not any(isinstance(edge, _Noted) for edge in edges):
+            return self._trace.noted(str.__getitem__(self, place), _then(get, operator.itemgetter(place)))
         value = str.__getitem__(_plain(self), slice(*map(_plain, edges)))
         return self._trace.noted(value, lambda texts: get(texts)[slice(*(_for(edge, texts) for edge in edges))])
 
@@ -191,6 +193,8 @@ def _method(kind: type, name: str) -> Callable[..., Any]:
         if value is NotImplemented:
             return value
         get = self._get
+        if not any(isinstance(one, _Noted) for one in args):
+            return self._trace.noted(value, lambda texts: call(get(texts), *args))
         return self._trace.noted(value, lambda texts: call(get(texts), *[_for(one, texts) for one in args]))
 
     return done

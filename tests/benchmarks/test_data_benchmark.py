@@ -42,7 +42,7 @@ def test_a_ratio_is_of_two_neighbours_and_the_faster_way_of_trl_decides():
 
 def test_what_makes_the_comparison_void():
     slow = {"compared": SAME, **data.summary([pair(ONE, 1, 6), pair(TWO, 1, 2.5)])}
-    assert data.problems(slow) == ["2.50 times as fast as TRL, below the goal of 3"]
+    assert data.problems(slow) == ["2.50 times as fast as trl, 2 processes, below the goal of 3"]
     other = {"compared": SAME, **data.summary([pair(ONE, 1, 6), pair(TWO, 1, 4, digest="y")])}
     assert data.problems(other) == ["the token ids or labels of the timed runs differ"]
     same = {**other, "same_examples": True}
@@ -64,6 +64,11 @@ def test_the_rows_are_distinct_the_same_each_time_and_alike_in_both_layouts(tmp_
         assert [turn["content"] for turn in other["prompt"] + other["completion"]] == [row["input"], row["output"]]
 
 
+def test_rows_with_lines_of_their_own_share_none():
+    lines = [line for row in law_rows.rows_with_own_lines(6) for text in row.values() for line in text.split("\n")]
+    assert len(set(lines)) == len(lines) == 3 * (3 + 1 + 4 + 1) + 3 * (1 + 4 + 1)
+
+
 def test_examples_are_taken_out_of_packed_rows():
     import datasets
 
@@ -80,10 +85,11 @@ def test_examples_are_taken_out_of_packed_rows():
 
 
 @pytest.mark.slow  # a process of its own: TRL without Unsloth, which changes it where it was imported before
-def test_both_prepare_the_same(tmp_path):
+@pytest.mark.parametrize("kind", data.KINDS)
+def test_both_prepare_the_same(kind, tmp_path):
     (tmp_path / "scratch").mkdir()
     environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "datasets"), "CUDA_VISIBLE_DEVICES": ""}
-    for arguments in (["make", str(tmp_path), "200"], ["compare", str(tmp_path), "200"]):
+    for arguments in (["make", str(tmp_path), "200", kind], ["compare", str(tmp_path), "200"]):
         command = [sys.executable, "-m", "benchmarks.data_contender", *arguments]
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
