@@ -88,7 +88,7 @@ LETTERS = {"kind": "multiple_choice"}
         (questions(), questions(listed=LISTED.upper()), ["other-layout"], LETTERS),
         (questions(lambda n: "1234"[n % 4], choices={}, listed="1. 甲\n2. 乙\n3. 丙\n4. 丁"), questions(), ["other-labels", "other-layout"], LETTERS),
         (questions(lambda n: list(CHOICES.values())[n % 4]), questions(), ["answers-are-not-labels"], LETTERS),
-        (questions(lambda n: "わかりません、とは言えないのです。"), questions(), ["answers-are-not-labels"], LETTERS),
+        (questions(lambda n: f"{n}番については、わかりません、とは言えないのです。"), questions(), ["answers-are-not-labels"], LETTERS),
         (questions(), questions(mode="cot"), ["other-mode"], LETTERS | {"mode": "cot"}),
         (questions(lambda n: f"条例による。\n回答: {'abcd'[n % 4]}", mode="cot"), questions(), ["other-mode"], LETTERS),
         (questions(), questions(), ["labels-as-text"], {}),
@@ -96,6 +96,8 @@ LETTERS = {"kind": "multiple_choice"}
         (questions(), questions(correct="a"), ["one-right-answer"], LETTERS),
         (questions(), questions(correct="a"), [], LETTERS | {"permutations": 4}),
         (text(), text(answer="それは分かりません。"), ["one-right-answer"], {}),
+        (questions("a"), questions(), ["one-trained-answer"], LETTERS),
+        (text(answer="分かりません。"), text(answer="{}は静かです。"), ["one-trained-answer"], {}),
         (questions(), questions(count=12), ["few-questions"], LETTERS),
         (text(), text(count=5), ["few-questions"], {}),
     ],
@@ -111,7 +113,7 @@ def test_counts_and_lines_are_told():
         text(), text(path="t.jsonl", prompt="Describe what the {} is like, and say it in one sentence.")
     ).values()
     assert one.what == (
-        "10 of 10 evaluation rows ask in English (at t.jsonl:1, 2, 3, …), but no training row does; "
+        "another language: 10 of 10 evaluation rows ask in English (at t.jsonl:1, 2, 3, …), but no training row does; "
         "10 of 10 training rows ask in Japanese"
     )
 
@@ -182,6 +184,16 @@ def test_replies_that_would_be_cut_off():
 )
 def test_what_an_answer_is(answer, meta, kind):
     assert traits.of(row("何が要るか。", answer, **meta)).answer == kind
+
+
+def test_an_excluded_turn_is_no_answer():
+    turns = (
+        *row("何が要るか。", "届出です。").messages,
+        Message("user", "では？"),
+        Message("assistant", "c", excluded=True),
+    )
+    seen = traits.of(Conversation(turns, {}, "t.jsonl", 1))
+    assert (seen.answer, seen.turns) == (traits.TEXT, "single questions")
 
 
 def test_many_rows_take_no_longer_than_some():

@@ -15,6 +15,20 @@ RARE, WORTH_A_WORD = 0.05, 0.2
 # The style of answers varies, so that only files that are each of one style are called different.
 OF_ONE_STYLE, FEWEST_STYLED = 0.8, 5
 _TIMES_AS_LONG = 10
+_TITLES = {
+    "other-task": "another kind of task",
+    "other-answers": "another kind of answer",
+    "other-turns": "another kind of conversation",
+    "other-language": "another language",
+    "other-answer-language": "another language of answers",
+    "other-reasoning": "another style of answers",
+    "other-markdown": "another style of answers",
+    "other-ending": "another style of answers",
+    "other-length": "another length of answers",
+    "other-system-prompt": "another system prompt",
+    "other-layout": "another form of choices",
+    "other-prompt": "another form of prompt",
+}
 _SHOWN_LINES, _SHOWN, _PLACES = 2, 60, 3
 
 
@@ -56,7 +70,7 @@ def between(train: Sequence[Traits], test: Sequence[Traits], *, answers: bool) -
     if not other_task and not other_language:
         seen(_foreign("other-layout", train, test, lambda row: row.listing or None, "list their choices as '{}'"))
         seen(_prompt(train, test))
-    return found
+    return [replace(one, what=f"{_TITLES[one.code]}: {one.what}") for one in found]
 
 
 def _answer(row: Traits) -> str:

@@ -39,7 +39,7 @@ def of(
         found += [*_gold(questions, evaluate), *_answers(train, test, questions, setup, instead)]
     else:
         found += _labels(test, questions, evaluate)
-    return found + _few(len(questions), setup.available, evaluate)
+    return found + _always(train, test, questions, evaluate) + _few(len(questions), setup.available, evaluate)
 
 
 def cut_replies(
@@ -96,6 +96,27 @@ def _gold(questions: Sequence[Conversation], evaluate: EvaluateSection) -> list[
         fix = f"set evaluate.permutations: {labels}"
     level: Level = "error" if count == n >= _CERTAIN else "warning"
     return [Finding(level, what, fix, "evaluate.data", "one-right-answer")]
+
+
+def _always(
+    train: Sequence[Traits], test: Sequence[Traits], questions: Sequence[Conversation], evaluate: EvaluateSection
+) -> list[Finding]:
+    """Training rows with one answer: the model learns to give it always, which the verdict would call collapsed."""
+    if len(train) < statistics.FEWEST_PAIRS:
+        return []
+    said, count = Counter(row.said for row in train).most_common(1)[0]
+    choices = evaluate.kind == "multiple_choice"
+    right = [_plain(str(row.meta.get("correct"))) for row in questions] if choices else [row.said for row in test]
+    share = count / len(train)
+    if share < statistics.COLLAPSE_SHARE or share - right.count(said) / len(right) < statistics.COLLAPSE_EXCESS:
+        return []
+    what = f"{count} of {plural(len(train), 'training row')} answer '{said[:40]}' "
+    what += f"({places([row.where for row in train if row.said == said])}), and {right.count(said)} of {len(right)} questions "
+    what += "have that answer: the model would learn to give it always"
+    fix = "train on rows with different answers"
+    if train[0].asks == QUESTION:
+        fix += ": slimtune data build QUESTIONS --output FILE --mode direct --shuffle-choices 3"
+    return [Finding("warning", what, fix, "data.train", "one-trained-answer")]
 
 
 def _in_prompts(questions: Sequence[Conversation]) -> bool:

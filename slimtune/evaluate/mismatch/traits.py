@@ -39,7 +39,7 @@ _FENCE = re.compile(r"\A```\w*\n(.*)\n```\Z", re.DOTALL)
 _ENDING = re.compile(r"(?:回答|答え|Answer)[:：][ ]?[^\s]{1,3}\Z")
 _STOPS = "。．.!?！？"
 _CLOSING = "」』）)\"'”’"
-_LONG = 8
+_LONG, _COMPARED = 8, 100
 """Characters of an answer that could end with a full stop."""
 
 
@@ -47,7 +47,7 @@ _LONG = 8
 class Traits:
     """A row. asks, answer: see the names above; None where the row does not tell.
 
-    label: the answer's label as it is written. listing: how the prompt lists its choices ("a. …"). lines: short lines of
+    label: the answer's label as it is written. said: both ends of the answer, for comparison. listing: how the prompt lists its choices ("a. …"). lines: short lines of
     the prompt, and what stands before a colon in them. size: of the answer without its reasoning, in UTF-8 bytes.
     sentence: whether the answer ends with a full stop; None for an answer that needs none.
     """
@@ -56,6 +56,7 @@ class Traits:
     asks: str
     answer: str
     label: str
+    said: str
     turns: str
     system: str
     prompt_language: str | None
@@ -69,9 +70,11 @@ class Traits:
 
 
 def of(row: Conversation) -> Traits:
-    """The traits of a row, from its last turn and the prompt before it."""
-    last = row.messages[-1]
-    asked = [message.content for message in row.messages if message.role == "user"]
+    """The traits of a row, from the last turn that is learned and the prompt before it."""
+    learned = [place for place, turn in enumerate(row.messages) if turn.role == "assistant" and not turn.excluded]
+    end = learned[-1] if learned else len(row.messages) - 1
+    last = row.messages[end]
+    asked = [message.content for message in row.messages[:end] if message.role == "user"]
     prompt = asked[-1] if asked else ""
     reasoning, text = thought_and_answer(last.content)
     text = text.strip()
@@ -87,6 +90,9 @@ def of(row: Conversation) -> Traits:
         asks=QUESTION if question else OPEN,
         answer=answer,
         label=label,
+        said=normalised(label, "NFKC").casefold()
+        if answer == LABEL
+        else text[:_COMPARED] + text[_COMPARED:][-_COMPARED:],
         turns="conversations of several turns" if len(asked) > 1 else "single questions",
         system=row.messages[0].content if row.messages[0].role == "system" else NO_SYSTEM,
         prompt_language=_language(prompt),
