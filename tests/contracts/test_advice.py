@@ -18,7 +18,7 @@ from slimtune.recipe.schema import Recipe
 COMMAND = re.compile(r"\bslimtune (?!is |and |can |package|reads|itself)[a-z][^\n;,()]*")
 OPTION = re.compile(r"(?<![\w/-])--[a-z][a-z0-9-]+")
 KEY = re.compile(
-    r"\b(?:set |raise |lower |and )((?:data|evaluate|model|train|export|lora|budget|run)\.[a-z_0-9]+)(?:: (\S+))?"
+    r"\b(?:set |raise |lower |and )((?:data|evaluate|model|train|export|lora|budget|run)\.[a-z_0-9]+)(?:: (\[.*?\]|\S+))?"
 )
 # Options of other programs that messages name.
 FOREIGN = {"--include"}  # of hf download
