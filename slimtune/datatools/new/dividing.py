@@ -54,11 +54,10 @@ def divide(examples: Sequence[NewRow], source: Path, folder: Path) -> Divided:
         name_of = split_items(questions, sizes, seed=SEED)
         if _is_even(questions) and all(name in name_of.values() for name, size in sizes.items() if size):
             break
-    else:
-        if len(set(name_of.values()) & {"train", "test"}) < 2:
-            what = f"the file has {plural(len({one.group for one in questions}), 'different question')}"
-            fix = "add questions: one part of them is learned, and another is asked afterwards"
-            raise fail(f"{what}, and at least 2 are needed", where=str(source), fix=fix)
+    if len(set(name_of.values()) & {"train", "test"}) < 2:
+        what = f"the file has {plural(len({one.group for one in questions}), 'different question')}"
+        fix = "add questions: one part of them is learned, and another is asked afterwards"
+        raise fail(f"{what}, and at least 2 are needed", where=str(source), fix=fix)
     wish = split_files.wish(
         [file], folder, seed=SEED, asked={"dev": sizes["dev"], "test": sizes["test"]}, threshold=threshold
     )

@@ -1,7 +1,8 @@
 """A table to the rows of a training set: what was understood, row by row, and nothing left out without a word."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from slimtune.data.languages import language, spoken
 from slimtune.data.questions import asked_faults
 from slimtune.data.records import Conversation
 from slimtune.datatools.build import columns as question_columns
-from slimtune.datatools.build import training_rows
+from slimtune.datatools.build import prompts
 from slimtune.datatools.new import chat_logs, mapping, names, recognise
 from slimtune.datatools.new.grid import Table
 from slimtune.datatools.new.names import Field
@@ -24,7 +25,11 @@ TableKind = Literal["questions with answers", "conversations", "multiple-choice 
 
 # The fields of a question in a table, as columns.py of `data build` calls them.
 _SIDES: Mapping[Field, str] = {"question": "question", "answer": "correct", "context": "context"}
+# The prompts of `data build` are about statutes.
+_TASK = "次の問題に答えてください。"
 _SHOWN_LINES = 10
+# A context that more of the rows share says nothing about which of them belong together.
+_MOST_OF_A_CONTEXT = 0.5
 _SAMPLE_ROWS = 200
 _JAPANESE = "Japanese"
 
@@ -163,14 +168,17 @@ def _multiple_choice(table: Table, mapped: mapping.Mapped) -> Understood | None:
         notes.append("the ids repeat, so the rows are known by their lines")
     texts = [one.question for one in asked]
     japanese = _most([language(text) for text in texts[:_SAMPLE_ROWS]]) in (_JAPANESE, None) and _has_wide(texts)
-    context: training_rows.Context = "gold" if all(one.context for one in asked) else "none"
-    wish = training_rows.BuildSettings(context=context, language="ja" if japanese else "en")
-    built = training_rows.build(asked, wish)
+    in_context = all(one.context for one in asked)
+    words = replace(prompts.JAPANESE, task=_TASK) if japanese else prompts.ENGLISH
     examples = []
-    for question, value in zip(asked, built.rows, strict=True):
+    for question in asked:
+        passages = [question.context] if in_context else []
+        value = prompts.row(question, "direct", words, passages=passages)
         examples += _converted(Row(question.line, value), table.path, problems)
     if problems:
         raise bad_data({table.path: problems})
+    # A direct answer is the letter alone.
+    found = {name: own for name, own in found.items() if name != "reasoning"}
     shown = {name: ", ".join(own) for name, own in found.items()}
     notes += _unused(table, [name for own in found.values() for name in own])
     return Understood("multiple-choice questions", examples, shown, notes=notes)
@@ -189,11 +197,10 @@ def _questions(table: Table, mapped: mapping.Mapped, goal: Goal | None) -> Under
             Problem(f"the column '{name}' could change what is learned, and is not used", table.path, fix)
             for name in left
         ]
-    counts: dict[str, int] = {}
-    for row in rows:
-        given = text_of(row.value.get(of.get("id", "")))
-        counts[given] = counts.get(given, 0) + 1
+    counts = Counter(text_of(row.value.get(of.get("id", ""))) for row in rows)
     examples: list[NewRow] = []
+    contexts = Counter(text_of(row.value.get(of.get("context", ""))) for row in rows)
+    few_contexts = bool(rows) and max(contexts.values()) > _MOST_OF_A_CONTEXT * len(rows)
     for row in rows:
         texts = {name: text_of(row.value.get(column)) for name, column in of.items()}
         asked = [texts.get("context", ""), texts["question"], texts.get("input", "")]
@@ -201,10 +208,10 @@ def _questions(table: Table, mapped: mapping.Mapped, goal: Goal | None) -> Under
             asked = [*asked[1:], asked[0]]
         id = texts.get("id", "") or f"{PurePath(table.path).stem}-{row.line}"
         meta: dict[str, Any] = {"id": id}
-        if counts.get(id, 1) > 1:
+        if counts[id] > 1:
             # Rows of one id belong together, and yet each needs a name of its own.
             meta = {"id": f"{id}-{row.line}", "origin": id}
-        if texts.get("context"):
+        if texts.get("context") and not few_contexts:
             meta["context"] = texts["context"]
         if texts.get("category"):
             meta["source"] = texts["category"]

@@ -14,11 +14,13 @@ _CERTAIN: dict[Field, str] = {
     "question": (
         "question questions q query prompt userprompt usermessage instruction user human inquiry "
         "質問 質問文 質問内容 質問事項 ご質問 問い 問 問題 問題文 設問 設問文 問合せ 問い合わせ お問い合わせ お問合せ "
-        "問い合わせ内容 お問い合わせ内容 お問合せ内容 指示 指示文 依頼 依頼内容 相談 相談内容 ご相談 ユーザー ユーザ プロンプト"
+        "問い合わせ内容 お問い合わせ内容 お問合せ内容 指示 指示文 依頼 依頼内容 相談 相談内容 ご相談 ユーザー ユーザ プロンプト "
+        "frage fragen pregunta domanda pergunta vraag вопрос 问题 提问 问 指令 질문"
     ),
     "answer": (
         "answer answers a completion response responses output reply assistant ai bot gpt chatgpt assistantmessage "
-        "回答 回答文 回答内容 ご回答 解答 模範解答 答え 答 お答え 返答 返信 返信文 応答 応答文 出力 出力文 アシスタント"
+        "回答 回答文 回答内容 ご回答 解答 模範解答 答え 答 お答え 返答 返信 返信文 返信内容 応答 応答文 出力 出力文 アシスタント "
+        "antwort antworten réponse reponse respuesta risposta resposta antwoord ответ 答案 回复 답변 대답"
     ),
     "input": "",
     "context": (
@@ -26,16 +28,16 @@ _CERTAIN: dict[Field, str] = {
     ),
     "system": "system systemprompt systemmessage システム システムプロンプト システムメッセージ",
     "id": "id ids no number num index uid uuid qid questionid rowid faqid 番号 連番 通番 通し番号 項番 管理番号 問題番号 質問番号 質問id",
-    "category": "category categories topic genre tag tags カテゴリ カテゴリー ジャンル 種別 区分 科目 大分類 中分類 小分類",
+    "category": "category categories kategorie catégorie categoría topic genre tag tags カテゴリ カテゴリー ジャンル 種別 区分 科目 大分類 中分類 小分類",
 }
 _POSSIBLE: dict[Field, str] = {
     "question": (
         "input inputtext instructions request problem source sourcetext src original text sentence message utterance "
-        "document article content customer english 入力 入力文 入力テキスト 原文 文 文章 本文 テキスト 発話 顧客 お客様 利用者 英語"
+        "document article content customer english 入力 入力文 入力テキスト 原文 文 文章 本文 テキスト 発話 输入 eingabe 顧客 お客様 利用者 英語"
     ),
     "answer": (
         "target targettext tgt translation translated summary label labels class classification sentiment intent result "
-        "japanese correct solution 正解 正答 訳 訳文 翻訳 要約 対応 対応内容 結果 ラベル 分類 感情 日本語"
+        "japanese 输出 correct solution ausgabe sortie salida 正解 正答 訳 訳文 翻訳 要約 対応 対応内容 結果 ラベル 分類 感情 日本語"
     ),
     "input": "input 入力",
     "context": "document article reference references 本文",

@@ -31,6 +31,8 @@ _SHOWN_SAMPLE = 40
 # A column repeats its values when it has half as many different ones as rows, or fewer.
 _FEW_SHARE = 0.5
 _CLEAR_DIFFERENCE = 0.2
+# Characters of a text that is no word or name, and how much longer than the other column it must be.
+_LONG, _TIMES_AS_LONG = 20, 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +105,17 @@ def columns_of(table: Table, mapped: Mapping[str, tuple[str, ...]], goal: Goal |
             if field not in found and not (field in ("context", "category") and _is_needed(table, name, found, free)):
                 found[field] = name
     free = [name for name in free if name not in found.values()]
-    for field in sides:
+    for field in ("answer", "question"):
         possible = names.possible(field, free)
-        if field not in found and possible:
+        # "text" and "body" may be either: they ask where another column is known to answer.
+        if field not in found and possible and (field == "answer" or "answer" in found):
             found[field] = possible[0]
             free.remove(possible[0])
     _by_contents(table, found, free, goal, notes)
     for field in ("context", "category"):
         for name in names.possible(field, [name for name in free if name not in found.values()])[:1]:
             found.setdefault(field, name)
-    return FieldColumns(found, tuple(notes))
+    return FieldColumns({field: found[field] for field in names.FIELDS if field in found}, tuple(notes))
 
 
 def _is_needed(table: Table, name: str, found: Mapping[Field, str], free: Sequence[str]) -> bool:
@@ -145,7 +148,9 @@ def _by_contents(table: Table, found: dict[Field, str], free: list[str], goal: G
             raise _one_sided(table, missing, found)
         if len(candidates) > 1:
             told = ", ".join(map(repr, candidates))
-            raise _ambiguous(table, table.columns, f"several columns may be the {missing}: {told}")
+            raise _ambiguous(
+                table, table.columns, f"several columns may be the {missing}: {told}", found, candidates[0]
+            )
         found[missing] = candidates[0]
         notes.append(f"'{candidates[0]}' is read as the {missing}, as the only other column with text")
         return
@@ -160,6 +165,9 @@ def _by_contents(table: Table, found: dict[Field, str], free: list[str], goal: G
 
 def _sides(table: Table, left: str, right: str) -> tuple[str, str, str]:
     """Which of two columns asks, which answers, and why."""
+    if _is_text(table, left) != _is_text(table, right):
+        question, answer = (left, right) if _is_text(table, left) else (right, left)
+        return question, answer, f"'{answer}' holds numbers"
     asks = {name: _share(table, name, _QUESTION_END) for name in (left, right)}
     if abs(asks[left] - asks[right]) >= _CLEAR_DIFFERENCE:
         question = max(asks, key=lambda name: asks[name])
@@ -168,7 +176,7 @@ def _sides(table: Table, left: str, right: str) -> tuple[str, str, str]:
     if len(few) == 1:
         return right if few[0] == left else left, few[0], f"'{few[0]}' has few different values"
     length = {name: fmean(map(len, _texts(table, name))) for name in (left, right)}
-    if not table.headless and length[left] > (1 + _CLEAR_DIFFERENCE) * length[right]:
+    if not table.headless and length[left] > max(_LONG, _TIMES_AS_LONG * length[right]):
         return right, left, "answers are longer than questions"
     return left, right, "the first column comes first" if table.headless else "they stand in this order"
 
@@ -202,6 +210,8 @@ def _is_few(table: Table, name: str) -> bool:
 def _one_sided(table: Table, missing: Field, found: Mapping[Field, str]) -> SlimtuneError:
     from slimtune.datatools.new.reading import plain_text
 
+    if not table.rows:
+        return fail("there are no rows below the heading", where=table.path, fix="write at least one example into it")
     if not found.keys() & {"question", "answer"} or sum(_is_text(table, name) for name in table.columns) < 2:
         return plain_text(table.path, "plain text in one column" if table.columns else "a file without columns")
     shown = ", ".join(table.columns)
@@ -209,15 +219,20 @@ def _one_sided(table: Table, missing: Field, found: Mapping[Field, str]) -> Slim
     return fail(f"no column holds the {missing}", where=table.path, fix=fix)
 
 
-def _ambiguous(table: Table, columns: Sequence[str], what: str) -> SlimtuneError:
+def _ambiguous(
+    table: Table, columns: Sequence[str], what: str, found: Mapping[Field, str] | None = None, other: str = ""
+) -> SlimtuneError:
+    """found: the side that is known. other: a column that may be the other one."""
     shown = []
     for name in columns:
         texts = _texts(table, name)
         sample = " ".join((texts or [""])[0].split())
         shown.append(f"'{name}': {sample[:_SHOWN_SAMPLE]}{'…' if len(sample) > _SHOWN_SAMPLE else ''}")
     named = [name for name in columns if _is_text(table, name)] or list(columns)
-    pair = (named * 2)[:2]
-    command = f"slimtune new {shlex.quote(table.path)} --map {shlex.quote(f'question={pair[0]},answer={pair[1]}')}"
+    left, right = (named * 2)[:2]
+    if found:
+        left, right = found.get("question", other), found.get("answer", other)
+    command = f"slimtune new {shlex.quote(table.path)} --map {shlex.quote(f'question={left},answer={right}')}"
     listed = "\n".join(f"      {line}" for line in shown)
     return SlimtuneError(
         Problem(what, table.path, f"say which is which, for example\n      {command}\n    The columns:\n{listed}")

@@ -221,3 +221,53 @@ def test_chats_in_the_cells_of_a_table(folder):
     chat = json.dumps([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]).replace('"', '""')
     (folder / "t.csv").write_text(f'id,messages\n1,"{chat}"\n2,"{chat.replace("q", "r")}"\n', encoding="utf-8")
     assert texts(understood(folder / "t.csv")) == [("q", "a"), ("r", "a")]
+
+
+WORDS = ("apple", "dog", "cat", "house", "river", "stone", "night", "blue")
+
+
+@pytest.mark.parametrize(
+    "heading, rows, said",
+    [
+        (None, zip(WORDS, TOPICS, strict=False), ("column 1", "column 2")),
+        (("英語", "日本語"), zip(WORDS, TOPICS, strict=False), ("英語", "日本語")),
+        (("word", "meaning"), zip(WORDS, TOPICS, strict=False), ("word", "meaning")),
+        (("price", "item"), ((n, word) for n, word in enumerate(WORDS)), ("item", "price")),
+        (
+            ("レビュー", "評価"),
+            ((a, "良い" if n % 2 else "悪い") for n, (_, a) in enumerate(PAIRS)),
+            ("レビュー", "評価"),
+        ),
+        (
+            ("評価", "レビュー"),
+            (("良い" if n % 2 else "悪い", a) for n, (_, a) in enumerate(PAIRS)),
+            ("レビュー", "評価"),
+        ),
+        (("件名", "本文"), PAIRS, ("件名", "本文")),
+        (("件名", "本文", "返信内容"), ((q[:4], q, a) for q, a in PAIRS), ("本文", "返信内容")),
+        (("passage", "summary"), ((a * 3, q) for q, a in PAIRS), ("passage", "summary")),
+        (("frage", "antwort"), ((word, word * 3) for word in WORDS), ("frage", "antwort")),
+        (
+            ("No", "質問", "回答", "更新日"),
+            ((n, *pair, "2026-01-01") for n, pair in enumerate(PAIRS)),
+            ("質問", "回答"),
+        ),
+        (("x", "y"), ((n, n * n) for n in range(9)), ("x", "y")),
+    ],
+    ids=str,
+)
+def test_contents_decide_where_names_do_not(folder, heading, rows, said):
+    rows = [*([heading] if heading else []), *rows]
+    columns = understood(table(folder / "t.csv", *rows)).columns
+    assert (columns["question"], columns["answer"]) == said
+
+
+@pytest.mark.parametrize("rows", [[("question", "answer")], [("question", "answer"), PAIRS[0]], [PAIRS[0]] * 9])
+def test_files_without_two_questions_are_refused(folder, rows):
+    with pytest.raises(SlimtuneError, match=r"no rows below|1 different question"):
+        draft.make(table(folder / "t.csv", *rows))
+
+
+def test_a_row_with_too_many_cells_is_named(folder):
+    with pytest.raises(SlimtuneError, match=r"t\.csv:14: 3 cells, but the other rows have 2"):
+        understood(table(folder / "t.csv", ("question", "answer"), *PAIRS, ("いつ", "明日", "以降")))
