@@ -19,6 +19,7 @@ from typing import Any
 
 from slimtune.core.errors import fail
 from slimtune.core.run_folder import as_dict
+from slimtune.evaluate.replies.demand import demand
 
 _LOOK = "open the file and look at this row; it is not as the program that wrote it documents it"
 
@@ -71,8 +72,9 @@ def read(row: Mapping[str, Any]) -> Replies | None:
 
 def question_of(row: Mapping[str, Any]) -> str:
     """The prompt of a row, where it holds one; else ""."""
-    if isinstance(row.get("messages"), list):
-        return _asked(row["messages"])
+    turns = next((row[key] for key in ("messages", "prompt") if isinstance(row.get(key), list)), None)
+    if turns is not None:
+        return _asked(turns)
     names = ("prompt", "question", "input", "instruction")
     return next((value for name in names if isinstance(value := row.get(name), str) and value.strip()), "")
 
@@ -170,12 +172,15 @@ def _generated(resps: Any) -> list[str]:
 
 def _prompt(row: Mapping[str, Any]) -> str:
     """What the model was asked: {"gen_args_0": {"arg_0": …}}, or a list of arguments as older versions have it."""
+    # With examples in the prompt, only the doc tells the question itself.
+    if demand(question := question_of(as_dict(row.get("doc")))):
+        return question
     given = row.get("arguments")
     while isinstance(given, dict | list) and given:
         given = next(iter(given.values())) if isinstance(given, dict) else given[0]
     if isinstance(given, str):
         return given
-    return question_of(row) or question_of(as_dict(row.get("doc")))
+    return question_of(row)
 
 
 def _choices(doc: Mapping[str, Any]) -> tuple[int | list[str] | None, list[str]]:

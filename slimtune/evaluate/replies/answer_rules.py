@@ -174,7 +174,7 @@ class Rule:
     @property
     def own(self) -> bool:
         """Whether it says itself that the label is the answer, whatever is said of the label behind it."""
-        return self.marker or self.judges
+        return self.judges or (self.marker and not self.only_one)
 
 
 _ANSWER = rf"(?P<answer>{ANY})"
@@ -203,8 +203,10 @@ _PREDICATE = rf"[ )']*{PART}(?:{IS}{UNMARKED}{{0,12}})"
 _REST = rf"(?:{SYMBOL}|[ ])*"
 
 
-def _marker(pattern: str, name: str = "marker", direct: Place = "anywhere", *, only_one: bool = False) -> Rule:
-    return Rule(name, re.compile(pattern, FLAGS), direct, marker=True, only_one=only_one)
+def _marker(
+    pattern: str, name: str = "marker", direct: Place = "anywhere", *, judges: bool = False, only_one: bool = False
+) -> Rule:
+    return Rule(name, re.compile(pattern, FLAGS), direct, marker=True, judges=judges, only_one=only_one)
 
 
 def _rule(
@@ -234,7 +236,7 @@ RULES = (
     # The answer to this question is therefore C
     _marker(rf"{MARKER_EN}{UNMARKED_EN}{{0,60}}?\b(?:is|was|be|are)\b{LINK}{_ANSWER}{CLAUSE_END}"),
     # Choice: c
-    _marker(rf"{FIELD}{NOTE}[ ]*[:=→)][ :(]*{_ANSWER}(?=[ )'。.,]*$)"),
+    _marker(rf"{FIELD}{NOTE}[ ]*[:=→)][ :(]*{_ANSWER}(?=[ )'。.,]*$)", judges=True),
     # 問1: c
     _marker(rf"^[ (]*(?:問題?|q(?:uestion)?)[ ]*(?:[1{DIGITS}][ ]*)?[:.)][ ]*{_ANSWER}(?=[ )'。.]*$)"),
     # Wait, no, it's b. 訂正: b
@@ -272,7 +274,7 @@ RULES = (
         (?:[ )]*(?:{_CLOSELY}|says|states|describes))?(?=[ )']*(?:[.!。]|$|{one_of("because since")}\b))"""
     ),
     # Option b matches the statute
-    _fit(rf"(?<!\bif[ ])(?<!whether[ ]){_ANSWER}[ )]*(?:{_CLOSELY}[ ])?{_FITS}\b(?![^.\n]{{0,120}}\b{PARTLY}\b)[^.\n]{{0,120}}(?=[.!]|$)"),
+    _fit(rf"(?<!\bif[ ])(?<!whether[ ]){_ANSWER}[ )]*(?:{_CLOSELY}[ ])?(?:is[ ]the[ ](?:one|option|choice)[ ]that[ ])?{_FITS}\b(?![^.\n]{{0,120}}\b{PARTLY}\b)[^.\n]{{0,120}}(?=[.!]|$)"),
     # これはcと一致する
     _fit(
         rf"""(?:は|が|、|^|から)[ ]*{_ANSWER}{PART}[ )]*[にと](?:合致|一致|対応|該当)(?:する|します|している)?

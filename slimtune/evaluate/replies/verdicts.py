@@ -80,6 +80,7 @@ _TOKEN = re.compile(
       | (?P<end>[。\n;]|[.!?](?=\s|$))""",
     FLAGS,
 )
+_MARKED = re.compile(f"{_TICK}|正解|正答")
 _OF_AN_ANSWER, _FAULTY = re.compile(f"不?{_JA_CHOSEN}|(?:yes|no)$", re.IGNORECASE), re.compile(FAULTY)
 # What may stand before a choice that a verdict follows, from the end of the sentence or verdict before.
 _BEFORE = re.compile(
@@ -111,6 +112,7 @@ class _Segment:
     said: set[bool] = field(default_factory=set)
     unsure: bool = False
     is_the_one: bool = False
+    is_marked: bool = False
 
     def verdict(self, *, digits: bool) -> bool | None:
         if self.sure is not None or digits or self.unsure or len(self.said) != 1:
@@ -123,13 +125,14 @@ class Verdicts:
     """each: what is said of every choice that is judged. at: the verdict of each label, by the offset of its mark.
 
     closing: the choices of the last segment that has a verdict, if no label is named behind it. is_the_one: some choice is
-    called wrong with が, as the one that is.
+    called wrong with が, as the one that is. marked: in a list of all choices, the only one of which anything is said, by ✓.
     """
 
     each: dict[int, set[bool]]
     at: dict[int, bool]
     closing: tuple[int, ...]
     is_the_one: bool
+    marked: int | None
 
     def called(self, verdict: bool) -> tuple[int, ...]:
         """The choices of which this and nothing else is said, in order."""
@@ -156,7 +159,14 @@ def verdicts(marked: str, count: int, demand: Demand) -> Verdicts:
             each.setdefault(index, set()).add(verdict)
     if each and len(rest) == 1:
         each |= {index: set(rest) for index in range(count) if index not in each}
-    return Verdicts(each, at, closing, any(segment.is_the_one for segment in segments))
+    listed = [segment.labels for segment in segments] == [(index,) for index in range(count)]
+    alone = next(iter(each)) if listed and len(each) == 1 else None
+    marked_alone = (
+        alone is not None
+        and segments[alone].is_marked
+        and not any(one.said for one in segments if one.labels != (alone,))
+    )
+    return Verdicts(each, at, closing, any(segment.is_the_one for segment in segments), alone if marked_alone else None)
 
 
 def _segments(text: str, demand: Demand) -> list[_Segment]:
@@ -192,6 +202,7 @@ def _say(segment: _Segment, text: str, token: re.Match[str], verdict: bool, *, f
     """Adds a verdict that stands in a segment."""
     if segment.sure is not None:
         return
+    segment.is_marked = verdict and bool(_MARKED.fullmatch(token[0]))
     between = text[segment.end : token.start()]
     is_reply = token[0].lower() in ("yes", "no")
     if len(between) <= 40 and _DIRECTLY.fullmatch(between):
@@ -214,6 +225,8 @@ def answer(found: Verdicts, count: int, demand: Demand, *, truncated: bool) -> t
     """
     if demand == "several" or any(len(said) > 1 for said in found.each.values()):
         return (), ""
+    if found.marked is not None and demand != "wrong" and not truncated:
+        return (found.marked,), "odd one out"
     right, wrong = found.called(True), found.called(False)
     wanted = {"right": right, "wrong": wrong}.get(demand)
     if set(found.each) == set(range(count)):
@@ -253,12 +266,15 @@ def is_against(match: re.Match[str], demand: Demand) -> bool:
     """Whether a sentence that names an answer calls it the opposite of what the question wants."""
     if demand not in ("right", "wrong"):
         return False
-    # The match may end within the verdict's word.
-    words = _CALLED.finditer(match.string, match.start(), match.end() + 12)
+    # The match may begin behind the verdict (「誤っている選択肢: c」), and end within its word.
+    before = match.string[max(match.start() - 12, 0) : match.start()]
+    start = match.start() - len(_CLAUSE.split(before)[-1])
+    words = _CALLED.finditer(match.string, start, match.end() + 12)
     said = [word.lastgroup == "called_right" for word in words if word.start() < match.end()]
     return bool(said) and said[-1] != (demand == "right")
 
 
+_CLAUSE = re.compile(r"[。\n、,;.]")
 _CALLED = re.compile(
     rf"""(?P<called_wrong>{_JA_RIGHT}{_JA_NOT}|{_JA_WRONG}(?!{_JA_NOT})
         |\b(?:incorrect|wrong|false|untrue|inaccurate|invalid|inappropriate|improper|unsuitable)\b
