@@ -15,6 +15,7 @@ nothing, and is left out.
 import functools
 import itertools
 import json
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,7 @@ IGNORE_INDEX = -100
 """Label of a token that carries no loss (torch.nn.CrossEntropyLoss's `ignore_index`)."""
 
 _OWN_TEMPLATE = "use the base's own chat template, unchanged"
+_TAG = re.compile(r"<.+>|\[.+\]|\{.+\}")
 _ANSWER = "\u27eaanswer\u27eb"
 _IGNORED = array("i", [IGNORE_INDEX]).tobytes()
 _ENCODED_AT_ONCE = 1024  # conversations, whose texts are held in memory together
@@ -157,6 +159,14 @@ class ChatTokenizer:
     def added_tokens(self) -> dict[int, str]:
         """The tokens that are matched whole before text is cut up, by id: control tokens, and tags such as <think>."""
         return {number: token.content for number, token in self._tokenizer.get_added_tokens_decoder().items()}
+
+    @functools.cached_property
+    def control_tokens(self) -> frozenset[str]:
+        """The added tokens that no text may hold: special ones, and tags such as <think>. Added runs of spaces are text."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        return frozenset(
+            one.content for one in added if one.content.strip() and (one.special or _TAG.fullmatch(one.content))
+        )
 
     @functools.cached_property
     def end_of_turn_text(self) -> str:

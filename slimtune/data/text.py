@@ -1,13 +1,16 @@
 """What a text may contain: NFC Unicode without the tokens that steer the model.
 
 A tokenizer turns a control token inside a user's text into the real one, so that text could end its own turn. Such text
-is refused, never repaired. models/families tells the tokens of every family to `reserve`.
+is refused, never repaired. Within `tokens_of` these are the tokens of one model. Elsewhere they are those of every family,
+which models/families tells to `reserve`.
 """
 
+import contextlib
+import contextvars
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from slimtune.core.errors import Problem
@@ -19,6 +22,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 # `<|word|>` is how most models write their control tokens; another template may have left some in a text.
 _WRITTEN = r"<\|[a-z][a-z0-9_]*\|>"
+_of_model: contextvars.ContextVar[re.Pattern[str] | None] = contextvars.ContextVar("control tokens", default=None)
 _reserved: set[str] = set()
 _thoughts: dict[tuple[str, str], None] = {}  # in the order in which they were reserved
 
@@ -28,14 +32,38 @@ def reserve(tokens: Iterable[str], thought: tuple[str, str] | None = None) -> No
     _reserved.update(tokens)
     if thought:
         _thoughts[thought] = None
-    control_token.cache_clear()
+    _of_families.cache_clear()
+
+
+@contextlib.contextmanager
+def tokens_of(tokens: Iterable[str] | None) -> Iterator[None]:
+    """Within it, the control tokens are these, as one model's tokenizer has them; None: those of every family.
+
+    It holds for the thread that enters it, so nothing of one model is left for the next.
+    """
+    before = _of_model.set(None if tokens is None else _any_of(frozenset(tokens)))
+    try:
+        yield
+    finally:
+        _of_model.reset(before)
+
+
+def control_token() -> re.Pattern[str]:
+    """What matches any control token: of the model that is known, or else of any family."""
+    return _of_model.get() or _of_families()
 
 
 @functools.cache
-def control_token() -> re.Pattern[str]:
-    """What matches any control token."""
+def _of_families() -> re.Pattern[str]:
     others = sorted(token for token in _reserved if not re.fullmatch(_WRITTEN, token))
     return re.compile("|".join([_WRITTEN, *map(re.escape, others)]))
+
+
+@functools.lru_cache(maxsize=16)
+def _any_of(tokens: frozenset[str]) -> re.Pattern[str]:
+    # The longest first: of two that begin alike, a tokenizer takes the longer. Without any, nothing matches.
+    ordered = sorted(tokens, key=lambda token: (-len(token), token))
+    return re.compile("|".join(map(re.escape, ordered)) or "(?!)")
 
 
 def thoughts() -> frozenset[tuple[str, str]]:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slimtune.core import console, inputs
-from slimtune.core.errors import Gathered, Problem, SlimtuneError, fail
+from slimtune.core.errors import Gathered, Problem, SlimtuneError, bad_data, fail
 from slimtune.core.findings import Finding
-from slimtune.data import loading, split_manifest
+from slimtune.data import loading, split_manifest, text
 from slimtune.data.chat_template import ChatTokenizer
 from slimtune.data.records import Conversation
-from slimtune.data.text import system_problems
 from slimtune.evaluate import items
 from slimtune.evaluate.kinds.kind import Item, Settings
 from slimtune.export import preflight
@@ -105,7 +104,7 @@ def prepare(
         base = _base_of(recipe)
     with found:
         folders.require(recipe, base.folder if base else None, resumed)
-    with found:
+    with found, text.tokens_of(base.tokenizer.control_tokens if base and base.tokenizer else None):
         read = _read(recipe, method, assume_card=assume_card, card=card)
     if base and read:
         with found:
@@ -123,7 +122,29 @@ def after_download(prepared: Prepared) -> Prepared:
 
     Raises SlimtuneError as `prepare` does, for what only the base's files tell.
     """
-    return _plan(prepared, _base_of(prepared.recipe))
+    base = _base_of(prepared.recipe)
+    if base.tokenizer:
+        _require_no_tokens(prepared, base.tokenizer)
+    return _plan(prepared, base)
+
+
+def _require_no_tokens(read: _Read, tokenizer: ChatTokenizer) -> None:
+    """Raise SlimtuneError for texts with tokens of the model, which the data were read without."""
+    records = (*read.train, *read.held_out, *read.test)
+    conversations = [one if isinstance(one, Conversation) else read.method.as_conversation(one) for one in records]
+    problems: dict[str, list[Problem]] = {}
+    with text.tokens_of(tokenizer.control_tokens):
+        for one in {conversation.where: conversation for conversation in conversations}.values():
+            found: list[tuple[str, tuple[str, str]]] = [
+                (turn.role, fault)
+                for turn in one.messages
+                for fault in text.faults(turn.content, turn.role, calls=bool(turn.tool_calls))
+            ]
+            found += [("tools", fault) for fault in (text.faults(one.tools, "tool") if one.tools else ())]
+            told = [Problem(f"the text ({role}) {what}", one.where, fix) for role, (what, fix) in found]
+            problems.setdefault(one.path, []).extend(told)
+    if any(problems.values()):
+        raise bad_data(problems)
 
 
 class _Base(NamedTuple):
@@ -205,7 +226,7 @@ def _require_exportable(recipe: Recipe, base: _Base) -> None:
 def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card | None) -> _Read:
     """Raises SlimtuneError with every problem of every data file and of the evaluation set."""
     data, evaluate, found = recipe.data, recipe.evaluate, Gathered()
-    wrong = system_problems(data.system, "data.system")
+    wrong = text.system_problems(data.system, "data.system")
     found.add(wrong)
     given: dict[str, Any] = {"system": None if wrong else data.system, "format": data.format, "seed": recipe.run.seed}
     train = held_out = whole = test = overlap = None

@@ -19,7 +19,9 @@ from slimtune.cli.plan import plan
 from slimtune.core import run_record
 from slimtune.core.defects import MARK
 from slimtune.core.errors import SlimtuneError
-from slimtune.models import files
+from slimtune.models import builtin, files
+from slimtune.recipe import loading
+from slimtune.run import prepare
 
 ROWS = {"train": 12, "dev": 4, "test": 6}
 
@@ -113,6 +115,45 @@ def test_what_only_the_files_of_a_base_tell_is_told_before_its_weights_come(tmp_
     assert ended.code == 2 and "ends a turn with <|endoftext|>" in ended.stderr, ended.stderr
     assert here == ["Qwen/Qwen3-0.6B"] and not any("safetensors" in one for one in patterns)
     assert not (tmp_path / "outputs").exists()
+
+
+def with_end_of_text(place):
+    """A copy of the built-in model whose tokenizer has </s>, which no family's row names."""
+    place.model()
+    folder, own = Path(place.recipe["model"]["base"]), builtin.resolve("builtin:tiny-qwen3")
+    text = (own / "tokenizer.json").read_text("utf-8")
+    (folder / "tokenizer.json").write_text(text.replace('"<|fim_pad|>"', '"</s>"'), encoding="utf-8")
+    shutil.copy(own / "model.safetensors", folder)
+    return folder
+
+
+def test_the_control_tokens_in_texts_are_those_of_the_base(tmp_path, data):
+    place = Place(tmp_path, data)
+    with_end_of_text(place)
+    place.rows["train"][1]["input"] += " <|eot_id|> [INST]"  # of other models
+    place.set(data__train=[{"path": place.write("train")}])
+    assert prepare.prepare(loading.load(place.save()), assume_card=True).examples
+    place.rows["train"][4]["input"] += " </s>"
+    place.set(data__train=[{"path": place.write("train")}])
+    recipe = loading.load(place.save())
+    with pytest.raises(SlimtuneError, match=r"train\.jsonl:5: 'input' \(user\) contains the control token </s>"):
+        prepare.prepare(recipe, assume_card=True)
+    other = loading.load(place.save(), ["model.base=builtin:tiny-qwen3"])
+    assert prepare.prepare(other, assume_card=True).examples
+    with pytest.raises(SlimtuneError, match="</s>"):
+        prepare.prepare(recipe, assume_card=True)
+
+
+def test_the_control_tokens_of_a_base_that_is_downloaded_are_looked_for_then(tmp_path, data, monkeypatch):
+    place = Place(tmp_path, data)
+    folder = with_end_of_text(place)
+    place.rows["train"][4]["input"] += " </s>"
+    place.set(model__base="Qwen/Qwen3-0.6B", data__train=[{"path": place.write("train")}])
+    monkeypatch.setattr(files, "locate", lambda base, revision=None: None)
+    prepared = prepare.prepare(loading.load(place.save()), assume_card=True)
+    monkeypatch.setattr(files, "locate", lambda base, revision=None: folder)
+    with pytest.raises(SlimtuneError, match=r"train\.jsonl:5: the text \(user\) contains the control token </s>"):
+        prepare.after_download(prepared)
 
 
 def test_faults_of_several_sections_are_shown_together(tmp_path, data):

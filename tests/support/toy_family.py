@@ -35,7 +35,7 @@ def toy_family(monkeypatch):
     monkeypatch.setattr(text, "_reserved", set(text._reserved))
     families.register(ROW)
     yield ROW
-    text.control_token.cache_clear()
+    text._of_families.cache_clear()
 
 
 def write_files(folder: Path) -> Path:

@@ -56,6 +56,7 @@ def check(
     """
     from slimtune.core import console
     from slimtune.data import formats
+    from slimtune.data.text import tokens_of
     from slimtune.datatools.check import check as checking
     from slimtune.datatools.check import contamination, rendering
     from slimtune.plan.explain import suggestions
@@ -71,24 +72,25 @@ def check(
     if name and not tokenizer:
         echo(f"{name} is not on this machine: tokens are estimated from characters", err=True)
     held_out = [settings.data.eval, settings.evaluate.data if settings.evaluate else None]
-    with console.stderr().bar("Reading evaluation files") as progress:
-        compared = [*(against or []), *(path for path in held_out if path)]
-        evaluation = contamination.read(compared, on_progress=progress)
-        judges = suitability.judge_of(settings, tokenizer, known=evaluation.findings) if recipe else None
-    wish = checking.CheckSettings(
-        tokenizer=tokenizer,
-        model=name if tokenizer else "",
-        max_seq_length=max_seq_length or settings.model.max_seq_length,
-        format=settings.data.format if format == "auto" else format,
-        system=settings.data.system,
-        mode=settings.data.mode,
-        secrets=secrets,
-        of_recipe=recipe is not None,
-        evaluation=evaluation,
-        judges=judges,
-    )
-    with console.stderr().bar("Checking (%)") as progress:
-        report = checking.check(paths, wish, on_progress=progress)
+    with tokens_of(tokenizer.control_tokens if tokenizer else None):
+        with console.stderr().bar("Reading evaluation files") as progress:
+            compared = [*(against or []), *(path for path in held_out if path)]
+            evaluation = contamination.read(compared, on_progress=progress)
+            judges = suitability.judge_of(settings, tokenizer, known=evaluation.findings) if recipe else None
+        wish = checking.CheckSettings(
+            tokenizer=tokenizer,
+            model=name if tokenizer else "",
+            max_seq_length=max_seq_length or settings.model.max_seq_length,
+            format=settings.data.format if format == "auto" else format,
+            system=settings.data.system,
+            mode=settings.data.mode,
+            secrets=secrets,
+            of_recipe=recipe is not None,
+            evaluation=evaluation,
+            judges=judges,
+        )
+        with console.stderr().bar("Checking (%)") as progress:
+            report = checking.check(paths, wish, on_progress=progress)
     facts = _facts(report, settings, name or settings.model.base)
     suggested = suggestions.suggest(facts) if facts else ()
     if as_json:

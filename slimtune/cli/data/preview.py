@@ -57,6 +57,7 @@ def preview(
     """
     from slimtune.core import console as consoles
     from slimtune.core.console import Console
+    from slimtune.data.text import tokens_of
     from slimtune.datatools import preview as previewing
 
     if at_random and line is not None:
@@ -70,7 +71,8 @@ def preview(
         raise fail("--line needs a single file", where="--line", fix=f"give one of {', '.join(paths)}")
     tokenizer = _tokenizer(model, recipe, settings, thinking)
     choice = previewing.Selection(count, seed if at_random else None, line)
-    with consoles.stderr().bar("Reading (bytes)") as progress:
+    known = tokenizer.control_tokens if model or recipe else None
+    with consoles.stderr().bar("Reading (bytes)") as progress, tokens_of(known):
         found = [
             previewing.preview(
                 path,

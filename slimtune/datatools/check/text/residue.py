@@ -12,14 +12,14 @@ _INVISIBLE = "\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\U
 # Nearly every text has none of these characters, and then nothing else is searched.
 _TRIGGER = re.compile(rf"[<{{\[#&\ufffd縺繧繝ÃÂâã{_INVISIBLE}]")
 
-# Marks of other models' templates; reading refuses <|…|>. One that is also an HTML tag counts only where the text begins
-# or ends.
+# Marks of other models' templates; reading refuses those of the model. One that is also an HTML tag counts only where the
+# text begins or ends.
 _FOREIGN = {token for family in families.rows() for token in family.control_tokens}
 _FOREIGN -= {token for family in families.rows() if family.trains for token in family.control_tokens}
 _AS_HTML = "|".join(sorted(token for token in _FOREIGN if re.fullmatch(r"</?[a-z]+>", token)))
 _MARKS = "|".join(sorted(re.escape(token) for token in _FOREIGN if not re.fullmatch(r"</?[a-z]+>|<\|.*\|>", token)))
 _TEMPLATE = re.compile(
-    rf"{_MARKS}|\A(?:{_AS_HTML})|(?:{_AS_HTML})\Z"
+    rf"<\|[a-z][a-z0-9_]*\|>|{_MARKS}|\A(?:{_AS_HTML})|(?:{_AS_HTML})\Z"
     r"|^\#{2,3} ?(?:Response|Instruction|Input) ?[:：]"
     r"|(?<![A-Za-z0-9_$\\{}])\{(?:input|instruction|question|answer|context|output|response|prompt|query|choices|passages?"
     r"|documents?)\}(?!\})"
