@@ -48,8 +48,13 @@ def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, *
     Raises SlimtuneError where a label differs, an example has no supervised token, an example is cut, changed or
     missing. The random state is left as it was, so an audited run trains as an unaudited one.
     """
-    expected = {as_key(example.input_ids): example for example in examples}
-    due = Counter(as_key(example.input_ids) for example in examples)
+    # The same tokens may carry loss in different places: in one row a turn is excluded, in another it is not.
+    expected: dict[bytes, list[Example]] = {}
+    for example in examples:
+        alike = expected.setdefault(as_key(example.input_ids), [])
+        if example.labels not in [one.labels for one in alike]:
+            alike.append(example)
+    due = Counter(map(_keys, examples))
     problems = [
         Problem("no token of this example carries loss", example.where, "remove the example, whose answer is empty")
         for example in examples
@@ -61,11 +66,12 @@ def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, *
         for batch in trainer.get_train_dataloader():
             batches += 1
             for ids, labels in documents(batch):
-                example = expected.get(key := as_key(ids))
-                if example is None:
+                alike = expected.get(as_key(ids), [])
+                if not alike:
                     unknown.append(ids)
                     continue
-                due[key] -= 1
+                example = next((one for one in alike if labels == tuple(one.labels)), alike[0])
+                due[_keys(example)] -= 1
                 tokens += len(ids)
                 supervised += sum(label != IGNORE_INDEX for label in labels)
                 if labels != tuple(example.labels):
@@ -73,7 +79,7 @@ def audit(trainer: Any, examples: Sequence[Example], tokenizer: ChatTokenizer, *
     # accelerate must not count this loader among those of the run.
     trainer.accelerator._dataloaders.clear()
 
-    missing = [expected[key].where for key, count in due.items() if count > 0]
+    missing = [one.where for alike in expected.values() for one in alike if due[_keys(one)] > 0]
     if unknown:
         text = tokenizer.decode(unknown[0])[:120]
         what = f"{len(unknown)} rows of the trainer's batches do not come from the data, the first being {text!r}"
@@ -97,6 +103,10 @@ def count_refined(examples: Sequence[Example], mask: Any) -> int:
     mask: {"input_ids": [[int]]} -> {"labels": [[int]]}, as backend.train_on_responses_only makes it."""
     labels = mask({"input_ids": [list(example.input_ids) for example in examples]})["labels"]
     return sum(list(row) != list(example.labels) for row, example in zip(labels, examples, strict=True))
+
+
+def _keys(example: Example) -> tuple[bytes, bytes]:
+    return as_key(example.input_ids), as_key(example.labels)
 
 
 def _difference(example: Example, labels: Sequence[int], tokenizer: ChatTokenizer) -> Problem:

@@ -1,5 +1,7 @@
 """The audit reads the trainer's own batches: right labels pass, every way to undo the mask is caught."""
 
+import dataclasses
+
 import pytest
 
 from slimtune.core.errors import SlimtuneError
@@ -43,6 +45,16 @@ def test_the_trainers_batches_carry_exactly_the_responses(trainer, examples, tok
     first = seen.preview[0]
     assert first["where"] == "rows.jsonl:1"
     assert [segment["text"] for segment in first["segments"] if segment["supervised"]] == ["a<|im_end|>"]
+
+
+def test_the_same_tokens_with_loss_in_different_places(make_trainer, examples, tokenizer):
+    """As where a turn is excluded in one row and not in another."""
+    first = examples[0]
+    less = dataclasses.replace(first, labels=[*first.labels[:-1], IGNORE_INDEX], where="rows.jsonl:99")
+    seen = audit(make_trainer("qwen3", [first, less, first]), [first, less, first], tokenizer)
+    assert seen.supervised_tokens == 5
+    with pytest.raises(SlimtuneError, match="never reach the trainer"):
+        audit(make_trainer("qwen3", [first, first, first]), [first, less, first], tokenizer)
 
 
 def test_the_audit_leaves_the_random_state_as_it_was(trainer, examples, tokenizer):
