@@ -89,6 +89,16 @@ def test_excluded_turns_are_counted(chat, file):
     assert supervised(shown.examples[0]) == "w<|im_end|>"
 
 
+def test_excluded_turns_at_the_end_are_shown_and_are_no_example(chat, file):
+    turns = [("user", "q", {}), ("assistant", "a", {}), ("user", "r", {}), ("assistant", "never", {"weight": 0})]
+    path = file({"messages": [{"role": role, "content": text, **more} for role, text, more in turns]})
+    found = preview(path, chat(), Selection(), max_seq_length=2048)
+    example, rest = found.examples
+    assert (supervised(example), supervised(rest)) == ("a<|im_end|>", "")
+    assert rest.title == f"{path}:1, not trained on: it ends with excluded turns"
+    assert "never" in "".join(one.text for one in rest.segments) and "2 examples" not in found.summary
+
+
 def test_the_limit_never_halves_a_character(chat):
     tokenizer = chat()
     text = "a😀𠮷b"
