@@ -52,7 +52,7 @@ def of_mode(loaded: Loaded, kind: str, mode: Mode) -> Loaded:
     kept = tuple(row for row in rows if row.meta.get("mode") in (None, mode))
     if not kept:
         others = ", ".join(f"{count} {other}" for other, count in modes.items())
-        what = f"no row is left: none has meta.mode {mode} (there are: {others})"
+        what = f"no row is left: the file has no row of mode {mode} (there are: {others})"
         raise fail(what, where=path, fix=f"set evaluate.mode: {next(iter(modes))} (slimtune evaluate: --mode)")
     (file,) = loaded.files
     return Loaded(kept, (dataclasses.replace(file, kept=len(kept), used=len(kept)),))

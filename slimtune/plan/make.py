@@ -266,9 +266,11 @@ def _check_length(request: PlanRequest, data: Data) -> None:
         if overlong > math.floor(share * len(lengths.tokens)) or not left:
             what = f"{overlong} of {len(lengths.tokens)} {name} are longer than max_seq_length {limit} (longest: {longest} tokens)"
             what += ". Truncation would cut off their answers." if left else ", and none is left"
-            fix = f"set model.max_seq_length={longest}" + (
-                ", or data.max_overlong to leave such examples out" if left else ""
-            )
+            fix = f"set model.max_seq_length={longest}"
+            if left:
+                # Rounded up to a hundredth, so that it is enough.
+                least = math.ceil(100 * overlong / len(lengths.tokens)) / 100
+                fix += f", or data.max_overlong={least:g} to leave such examples out"
             problems.append(Problem(what, "model.max_seq_length", fix))
     if problems:
         raise SlimtuneError(problems)

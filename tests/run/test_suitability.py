@@ -295,6 +295,20 @@ def test_too_little_room_for_a_reply_names_the_room_that_there_is(tmp_path, data
     assert told(place)[1] is not None
 
 
+@pytest.mark.parametrize("advice", ["model.max_seq_length", "data.max_overlong"])
+def test_either_advice_about_long_examples_works(advice, tmp_path, data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = Place(tmp_path, data)
+    long = [row | {"input": "長い前置きがある。" * 60 + row["input"]} for row in place.rows["train"][:5]]
+    use(place, train=[*long, *place.rows["train"][5:]])
+    _, error = told(place)
+    (problem,) = error.problems
+    values = dict(re.findall(r"((?:model|data)\.[a-z_]+)=([\d.]+\d|\d)", problem.fix))
+    assert values.keys() == {"model.max_seq_length", "data.max_overlong"}
+    place.set(**{advice.replace(".", "__"): yaml_lines.parse_value(values[advice])})
+    assert told(place)[1] is None
+
+
 def test_the_check_finds_what_the_plan_finds(tmp_path, data, monkeypatch):
     monkeypatch.chdir(tmp_path)
     place = Place(tmp_path, data)

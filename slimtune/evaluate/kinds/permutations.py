@@ -79,7 +79,7 @@ def _spans(item: Item, text: str) -> list[tuple[int, int]]:
         fitting = [span for span in candidates if span[1] <= limit]
         if not fitting:
             what = f"the choices of '{item.id}' do not stand in its prompt as label and text"
-            fix = "write them as in meta.choices, one after the other ('a. …'), or set permutations to 1"
+            fix = "write them as in meta.choices, one after the other ('a. …'), or set evaluate.permutations: 1 (--permutations 1)"
             raise fail(what, where=item.where, fix=fix)
         spans.insert(0, fitting[-1])
         limit = fitting[-1][0]
