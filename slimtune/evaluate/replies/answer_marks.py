@@ -294,7 +294,27 @@ _SUPPOSED_EN = re.compile(
 )
 
 
+# "b以外はすべて誤り", "All options except b are wrong": a verdict on each choice.
+_ALL_BUT = re.compile(
+    rf"""(?P<one>{ONE})以外(?:の(?:選択肢|記述|肢|もの))?[はが、]{{1,2}}(?:すべて|全て|いずれも|みな|どれも)
+        (?:(?P<right>正しい(?=[。、\n]|です|で、|$)|(?:適切|妥当|正確)(?=で(?:す|あ)|[。、\n]|$))
+          |(?P<wrong>(?:誤り|間違い|不適切|不適当)(?=で(?:す|あ)|[。、\n]|$)|(?:誤って|間違って)(?=い(?:る|ます))))
+      | \ball[ ](?:of[ ])?(?:the[ ])?(?:other[ ])?(?:options|choices|statements|answers)[ ]except(?:[ ]for)?[ ](?P<but>{ONE})[ ]are[ ]
+        (?:(?P<true>correct|right|true|accurate)|(?P<false>incorrect|wrong|false|inaccurate))\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def _all_but(match: re.Match[str]) -> str:
+    if match["one"]:
+        said, other = (match["right"], "誤り") if match["right"] else (match["wrong"], "正しい")
+        return f"{match['one']}は{other}。その他は{said}"
+    said, other = (match["true"], "incorrect") if match["true"] else (match["false"], "correct")
+    return f"{match['but']} is {other}. The others are {said}"
+
+
 def _reject(text: str) -> str:
+    text = _ALL_BUT.sub(_all_but, text)
     text = _DENIED.sub(REJECTED, _BUT_ANOTHER.sub("", text))
     return _SUPPOSED_EN.sub(rf"\1{REJECTED}", _DENIED_EN.sub(rf"\1{REJECTED}", text))
 

@@ -148,8 +148,12 @@ def _find(text: str, asked: _Asked) -> tuple[int | None, str]:
     return None, min(reasons, key=_WEIGHT.index)
 
 
+# The "A:" of "Q: …? A: …", which stands for answer where it begins no list of choices.
+_REPLY_OF = re.compile(r"\A((?:[^\n]*\n)?)\s*A:(?![\s\S]*^\s*B\b)", re.MULTILINE)
+
+
 def _find_in_part(part: Part, asked: _Asked) -> tuple[int | None, str]:
-    marked = mark_labels(part.text, asked.count)
+    marked = mark_labels(part.text if part.fresh else _REPLY_OF.sub(r"\1", part.text), asked.count)
     judged = verdicts.verdicts(marked, asked.count, asked.demand)
     plain = verdicts.without_signs(marked)
     found = _commitments(plain, asked, judged, fresh=part.fresh)
