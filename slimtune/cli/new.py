@@ -85,9 +85,10 @@ def _show(console: Console, draft: Draft) -> None:
     for one in understood.examples[:_SHOWN_ROWS]:
         console.say(f"line {one.conversation.line}")
         for message in one.conversation.messages:
-            text = " ".join(message.content.split())
+            calls = [f"[calls {call.name} {call.arguments}]" for call in message.tool_calls]
+            text = " ".join([*message.content.split(), *calls])
             shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
-            console.say(f"    {message.role}: {shown}")
+            console.say(f"    {message.role}{' (no loss)' if message.excluded else ''}: {shown}")
     if understood.language:
         console.say(f"Language: {understood.language}")
     console.say("Divided into " + ", ".join(f"{name} {plural(rows, 'row')}" for name, rows in sizes.items()))
