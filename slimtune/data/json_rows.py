@@ -23,6 +23,8 @@ _ROW_KEYS = (
     *("messages", "conversations", "instruction", "input", "output", "prompt", "question", "query", "response"),
     *("chosen", "rejected", "completion", "preferred_output"),
 )
+# TRL's keys, which hold a text or a list of turns. What another key has as JSON may be meant as a text.
+TURNS_OR_TEXT = ("prompt", "completion")
 _SPACE = re.compile(r"[ \t\n]*")
 _FIRST_KEY_OF_TURNS = re.compile(r"\s*\[\s*\{\s*(['\"])(role|content|from|value)\1\s*:")
 _OTHER_KEY = {"role": "content", "content": "role", "from": "value", "value": "from"}

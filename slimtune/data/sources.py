@@ -16,7 +16,7 @@ from slimtune.core import inputs
 from slimtune.core.errors import Problem, SlimtuneError
 from slimtune.core.file_kinds import recognised
 from slimtune.data.encoding import MOST_BYTES, decode
-from slimtune.data.json_rows import Row, StrictDecoder, read_json, turns_as_text
+from slimtune.data.json_rows import TURNS_OR_TEXT, Row, StrictDecoder, read_json, turns_as_text
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,8 @@ def table_row(value: dict[str, Any], path: str, line: int, problems: list[Proble
     for name, cell in value.items():
         if name in _OPTIONAL_COLUMNS and isinstance(cell, str) and not cell.strip():
             continue
-        quote = turns_as_text(cell) if isinstance(cell, str) else ""
+        turns = isinstance(cell, str) and name in (*TURNS_OR_TEXT, *_JSON_COLUMNS)
+        quote = turns_as_text(cell) if turns else ""
         if not isinstance(cell, str) or not (quote or name in _JSON_COLUMNS):
             row[name] = cell
             continue

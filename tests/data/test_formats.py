@@ -136,6 +136,11 @@ MISSING = [
         {"input": "x", "output": "y", "history": [["a", "b"]]},
         ["'history' has text that the layout input_output does not use"],
     ),
+    (
+        "prompt_completion",
+        {"prompt": '[{"role": "user", "content": "x"}]', "completion": "[{'content': 'y', 'role': 'assistant'}]"},
+        [f"'{key}' is a list of turns that was written as a text" for key in ("prompt", "completion")],
+    ),
     ("alpaca", {"instruction": "", "input": "x", "output": "y"}, ["'instruction' (user) is empty"]),
     ("alpaca", {"instruction": "x", "input": 4, "output": "y"}, ["'input' is a number, not a string"]),
     ("alpaca", {"instruction": "x", "input": " ", "output": "y"}, ["'input' (user) is only white space"]),

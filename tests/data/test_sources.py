@@ -81,7 +81,7 @@ def test_csv_cell_with_messages(tmp_path):
     assert rows_of(write(tmp_path / "x.csv", f'messages\n"{cell}"\n')) == [Row(2, {"messages": turns})]
 
 
-@pytest.mark.parametrize("column", ["prompt", "completion", "messages", "anything"])
+@pytest.mark.parametrize("column", ["prompt", "completion", "messages"])
 def test_csv_cell_with_turns_is_never_their_text(tmp_path, column):
     turns = [{"role": "user", "content": 'It\'s "x".'}]
     as_json, as_python = (shown.replace('"', '""') for shown in (json.dumps(turns), str(turns)))
@@ -91,7 +91,9 @@ def test_csv_cell_with_turns_is_never_their_text(tmp_path, column):
     assert problem.where == f"{tmp_path / 'y.csv'}:2"
 
 
-@pytest.mark.parametrize("text", ['[{"from": "Osaka", "to": "Kobe"}]', '[{"content": 3}]', "[1]", "[]", "", "[{"])
+@pytest.mark.parametrize(
+    "text", ['[{"from": "Osaka", "to": "Kobe"}]', '[{"role": "user", "content": "x"}]', "[1]", "", "[{"]
+)
 def test_csv_cell_with_other_json_stays_text(tmp_path, text):
     cell = text.replace('"', '""')
     assert rows_of(write(tmp_path / "x.csv", f'id,output\n1,"{cell}"\n')) == [Row(2, {"id": "1", "output": text})]

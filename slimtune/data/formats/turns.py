@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from slimtune.data.formats import keys, tools
 from slimtune.data.formats.keys import Report
-from slimtune.data.json_rows import type_name
+from slimtune.data.json_rows import TURNS_OR_TEXT, turns_as_text, type_name
 from slimtune.data.records import Role, ToolCall
 from slimtune.data.text import faults, normalised, split_thought, with_thought
 
@@ -171,6 +171,10 @@ def content(value: Mapping[str, Any], key: str, field: str, report: Report) -> t
     parts = value.get(key)
     if isinstance(parts, str) or not isinstance(parts, list) or not parts:
         text = string(value, key, field, report)
+        if text is not None and field in TURNS_OR_TEXT and turns_as_text(text):
+            fix = "write it as a list, without quotes; if it is a text to read, put a word before it"
+            report(f"'{field}' is a list of turns that was written as a text", fix)
+            return None
         return None if text is None else (text, "")
     kinds = [part.get("type", "text") if isinstance(part, dict) else type_name(part) for part in parts]
     if not all(isinstance(part, dict) for part in parts) or not {*map(str, kinds)} <= {*_TEXT_PARTS, *_REASONING_PARTS}:
