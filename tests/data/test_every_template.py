@@ -181,14 +181,14 @@ def runs(labels):
     return zip(edges[::2], edges[1::2], strict=True)
 
 
-@pytest.mark.parametrize("name", ["own/qwen2.5", "own/qwen3", "trl/qwen3", "trl/llama3_1", "unsloth/zephyr"])
+@pytest.mark.parametrize("name", ["own/qwen3", "trl/llama3_1", "unsloth/zephyr"])
 def test_some_texts(reader, name):
-    assert same_texts(reader, name, 16)
+    assert same_texts(reader, name, 10)
 
 
 @pytest.mark.parametrize("name", ["own/qwen2.5", "own/qwen3", "unsloth/qwen3-thinking", "trl/qwen3_training"])
 def test_some_labels(reader, name):
-    same_labels(reader, name, 10)
+    same_labels(reader, name, 6)
 
 
 @pytest.mark.slow
