@@ -115,3 +115,13 @@ def test_rows_that_no_model_reads_are_left_out(folder):
     write("long.csv", ("question", "answer"), *ROWS, ("Long?", "word " * 9000))
     done = run("new", "long.csv", *TINY)
     assert done.code == 0 and "1 row of more than 2,048 tokens (line 29)" in done.stdout
+
+
+def test_chats_of_several_answers_become_a_recipe(folder):
+    again = [{"role": "user", "content": "And then?"}, {"role": "assistant", "content": "That is all."}]
+    chats = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}, *again] for q, a in ROWS]
+    lines = "".join(json.dumps({"messages": chat}) + "\n" for chat in chats)
+    (folder / "chats.jsonl").write_text(lines, encoding="utf-8")
+    done = run("new", "chats.jsonl", *TINY)
+    assert done.code == 0, done.stderr
+    assert "27 conversations" in done.stdout and (folder / "data/chats/test.jsonl").exists()

@@ -11,6 +11,7 @@ from slimtune.core.errors import Problem, SlimtuneError, fail
 from slimtune.core.files import encoded
 from slimtune.core.units import plural
 from slimtune.data.chat_template import ChatTokenizer
+from slimtune.data.records import Conversation
 from slimtune.data.text import normalised
 from slimtune.datatools.new import dividing, examples, mapping, reading, recipe_text
 from slimtune.datatools.new.dividing import Divided
@@ -48,8 +49,13 @@ class Draft:
         tokenizer: None estimates tokens from characters. Raises SlimtuneError where no two questions are left.
         """
         rows = self.understood.examples
-        every = [one.conversation for one in rows]
-        counts = (lengths.of(tokenizer.examples_of(every)) if tokenizer else lengths.estimate(every)).tokens
+
+        def longest(conversation: Conversation) -> int:
+            # A conversation of several answers may be learned as several examples.
+            one = [conversation]
+            return (lengths.of(tokenizer.examples_of(one)) if tokenizer else lengths.estimate(one)).longest
+
+        counts = [longest(one.conversation) for one in rows]
         kept = [one for one, count in zip(rows, counts, strict=True) if count <= most]
         if len(kept) == len(rows):
             return self
