@@ -16,26 +16,37 @@ from slimtune.plan.lengths import Lengths
 texts = st.text("あがabc \n<>「」", min_size=1).filter(str.strip)
 
 
+TOOLS = json.dumps([{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}])
+
+
 @st.composite
 def conversations(draw):
     messages = [Message("system", draw(texts))] if draw(st.booleans()) else []
-    for _ in range(draw(st.integers(1, 3))):
-        messages += [Message("user", draw(texts)), Message("assistant", draw(texts))]
-    return Conversation(tuple(messages), draw(st.dictionaries(st.sampled_from(["id", "mode"]), texts)))
+    tools = ""
+    for left_out in [*draw(st.lists(st.booleans(), max_size=2)), False]:
+        messages.append(Message("user", draw(texts)))
+        if cities := draw(st.lists(texts, max_size=2)) if draw(st.booleans()) else []:
+            tools = TOOLS
+            calls = tuple(ToolCall("weather", json.dumps({"city": city}, ensure_ascii=False)) for city in cities)
+            messages += [Message("assistant", "", left_out, calls), *(Message("tool", city) for city in cities)]
+        messages.append(Message("assistant", draw(texts), left_out))
+    return Conversation(
+        tuple(messages), tools=tools, meta=draw(st.dictionaries(st.sampled_from(["id", "mode"]), texts))
+    )
 
 
 @pytest.mark.parametrize("layout", ["openai", "messages", "alpaca", "sharegpt", "input_output"])
 @given(conversation=conversations())
 def test_out_and_back(layout, conversation):
     if layout in ("alpaca", "input_output") and not is_single_turn(conversation):
-        with pytest.raises(SlimtuneError, match="turns"):
+        with pytest.raises(SlimtuneError, match=r"turns|calls functions"):
             to_rows([conversation], layout)
         return
     rows, losses = to_rows([conversation], layout)
     row = Row(1, json.loads(json.dumps(rows[0])))
     problems = []
     back = convert(row, "messages" if layout == "openai" else layout, path="f", problems=problems)
-    assert not problems and back.conversation.messages == conversation.messages
+    assert not problems and back.conversation == conversation
     assert back.conversation.meta == ({} if layout == "openai" else conversation.meta)
     assert len(losses) == (layout == "openai" and bool(conversation.meta))
 
@@ -49,7 +60,6 @@ def test_losses_are_counted(tmp_path):
     assert "the key 'messages[].model' is dropped" in losses
 
 
-TOOLS = json.dumps([{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}])
 CALLS = (ToolCall("weather", '{"city": "奈良"}'), ToolCall("weather", '{"city": "岡山"}'))
 
 

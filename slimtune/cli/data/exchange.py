@@ -9,7 +9,7 @@ from slimtune.cli.options import OutputOption, OverwriteOption, TrainingFilesArg
 from slimtune.core.console import echo
 from slimtune.core.errors import SlimtuneError, fail
 from slimtune.core.units import plural
-from slimtune.recipe.names import Layout
+from slimtune.recipe.names import FormatName, Layout
 
 
 def export(
@@ -61,7 +61,9 @@ def export(
 def import_(
     files: Annotated[list[str], Argument(help="Files from another tool, or hub ids.")],
     output: OutputOption,
-    origin: Annotated[Literal["auto", Layout], Option("--from", help="Layout of the files. auto: detect it.")] = "auto",
+    origin: Annotated[
+        Literal["auto", "openai", FormatName], Option("--from", help="Layout of the files. auto: detect it.")
+    ] = "auto",
     to: Annotated[
         Literal["input_output", "messages"] | None,
         Option("--to", help="Default: input_output if every conversation has one turn, else messages."),

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, cast, get_args
 
 from slimtune.core.errors import Problem
 from slimtune.data.formats import keys, order, tools, turns
-from slimtune.data.formats.keys import Report
+from slimtune.data.formats.keys import Complain
 from slimtune.data.formats.turns import Turn
 from slimtune.data.json_rows import Row, type_name
 from slimtune.data.preference_keys import marks, refusal
@@ -96,7 +96,7 @@ class Converted:
 class _Reading:
     """What is read of a row. used: its keys that mattered. ignored: keys of turns that did not. names: of `tools`."""
 
-    report: Report
+    report: Complain
     turns: list[Turn] = field(default_factory=list)
     used: set[str] = field(default_factory=lambda: {"meta"})
     ignored: list[str] = field(default_factory=list)
@@ -283,7 +283,7 @@ def _read_single(value: Mapping[str, Any], layout: _Single, read: _Reading, *, p
         read.turns = [*before, turns.reasoned(text[0], reasoning or text[1], answer, report)]
 
 
-def _asked(value: Mapping[str, Any], asked: Sequence[str], report: Report) -> list[Turn]:
+def _asked(value: Mapping[str, Any], asked: Sequence[str], report: Complain) -> list[Turn]:
     """The user's turn, from one or several keys."""
     made: list[Turn] = []
     for key in asked:
@@ -320,7 +320,7 @@ def _read_tools(value: Mapping[str, Any], read: _Reading) -> None:
         read.tools, read.names = text, names
 
 
-def _history(value: Any, report: Report) -> list[Turn]:
+def _history(value: Any, report: Complain) -> list[Turn]:
     """Earlier turns, as LLaMA-Factory and ms-swift write them: [["question", "answer"], …]."""
     if keys.is_empty(value):
         return []
@@ -355,7 +355,7 @@ def _with_masked_history(
 
 
 def _check_whole(spoken: Sequence[Turn], read: _Reading) -> None:
-    """Report what is wrong with a conversation whose turns are sound."""
+    """Complain what is wrong with a conversation whose turns are sound."""
     order.check(spoken, read.report)
     if read.names:
         for turn in spoken:

@@ -18,7 +18,7 @@ from typing import Any
 
 from slimtune.data.json_rows import type_name
 
-Report = Callable[[str, str], None]
+Complain = Callable[[str, str], None]
 """Takes what is wrong with a row, and what to do."""
 
 SYSTEM = ("system", "system_prompt", "system_message")
@@ -104,7 +104,13 @@ def is_nothing(value: Any) -> bool:
 
 
 def check_row(
-    value: Mapping[str, Any], known: Collection[str], layout: str, texts: Sequence[str], report: Report, *, listed: bool
+    value: Mapping[str, Any],
+    known: Collection[str],
+    layout: str,
+    texts: Sequence[str],
+    report: Complain,
+    *,
+    listed: bool,
 ) -> tuple[str, ...]:
     """The keys of a row that are left out, after each that changes what is learned has been reported.
 
@@ -127,7 +133,7 @@ def check_row(
     return ignored
 
 
-def check_turn(entry: Mapping[str, Any], known: Collection[str], place: str, report: Report) -> list[str]:
+def check_turn(entry: Mapping[str, Any], known: Collection[str], place: str, report: Complain) -> list[str]:
     """The keys of a turn that are left out, after each that could change what is learned has been reported.
 
     place: of the turn in its row, "messages[2]". known: keys that have been used.

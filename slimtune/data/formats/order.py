@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from slimtune.data.formats.keys import Report
+from slimtune.data.formats.keys import Complain
 from slimtune.data.formats.turns import Turn
 from slimtune.data.records import Role
 
 
-def check(turns: Sequence[Turn], report: Report) -> None:
-    """Report the first turn that stands in the wrong place, and answers of tools that nobody asked for."""
+def check(turns: Sequence[Turn], report: Complain) -> None:
+    """Complain the first turn that stands in the wrong place, and answers of tools that nobody asked for."""
     fix = "a conversation is: system (optional), then user and assistant in turn, ending with the assistant"
     if not turns or (turns[0].role == "system" and len(turns) == 1):
         report("the conversation ends with system, not with the assistant", fix)
@@ -34,7 +34,7 @@ def check(turns: Sequence[Turn], report: Report) -> None:
         report(f"the conversation ends with {turns[-1].role}, not with the assistant", fix)
 
 
-def _take_answer(turn: Turn, waiting: list[tuple[str, str]], report: Report) -> None:
+def _take_answer(turn: Turn, waiting: list[tuple[str, str]], report: Complain) -> None:
     """Removes the call that the turn answers: the one with its id or name, else the first."""
     id, name = turn.answers
     fitting = [call for call in waiting if (not id or not call[0] or call[0] == id) and (not name or call[1] == name)]

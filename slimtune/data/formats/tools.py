@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any
 
 from slimtune.core import inputs
-from slimtune.data.formats.keys import Report, is_empty
+from slimtune.data.formats.keys import Complain, is_empty
 from slimtune.data.json_rows import StrictDecoder, type_name
 from slimtune.data.records import ToolCall
 from slimtune.data.text import faults, normalised, unwritable
@@ -16,7 +16,7 @@ _CALL = '{"type": "function", "function": {"name": …, "arguments": {…}}}'
 _FOREIGN = ("input_schema", "inputSchema")
 
 
-def definitions(value: Any, field: str, report: Report) -> tuple[str, frozenset[str]]:
+def definitions(value: Any, field: str, report: Complain) -> tuple[str, frozenset[str]]:
     """The functions as a JSON array for `Conversation.tools`, and their names; ("", none) for none or for faulty ones.
 
     value: a list, or its JSON text; each function in OpenAI's wrapper or bare.
@@ -49,7 +49,7 @@ def definitions(value: Any, field: str, report: Report) -> tuple[str, frozenset[
     return text, frozenset(names)
 
 
-def calls(value: Any, field: str, report: Report) -> tuple[tuple[ToolCall, ...], tuple[str, ...]]:
+def calls(value: Any, field: str, report: Complain) -> tuple[tuple[ToolCall, ...], tuple[str, ...]]:
     """The calls of a turn and their ids ("" where a call has none).
 
     value: a list, or its JSON text, or one call; each in OpenAI's wrapper or bare, its arguments an object or JSON text.
@@ -87,15 +87,15 @@ def calls(value: Any, field: str, report: Report) -> tuple[tuple[ToolCall, ...],
     return tuple(made), tuple(ids)
 
 
-def check_names(called: Collection[ToolCall], defined: Collection[str], field: str, report: Report) -> None:
-    """Report each call of a function that the row's `tools` do not define."""
+def check_names(called: Collection[ToolCall], defined: Collection[str], field: str, report: Complain) -> None:
+    """Complain each call of a function that the row's `tools` do not define."""
     for name in dict.fromkeys(call.name for call in called):
         if name not in defined:
             what = f"'{field}' calls '{name}', which 'tools' does not define"
             report(what, f"defined are {', '.join(sorted(defined))}: correct the name, or add its definition")
 
 
-def _function(value: Any, place: str, shape: str, report: Report) -> dict[str, Any] | None:
+def _function(value: Any, place: str, shape: str, report: Complain) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         report(f"'{place}' is {type_name(value)}, not an object", f"write {shape}")
         return None
@@ -110,7 +110,7 @@ def _function(value: Any, place: str, shape: str, report: Report) -> dict[str, A
     return function
 
 
-def _name(function: dict[str, Any], place: str, shape: str, report: Report) -> str | None:
+def _name(function: dict[str, Any], place: str, shape: str, report: Complain) -> str | None:
     name = function.get("name")
     if not isinstance(name, str) or not name.strip():
         report(f"'{place}' has no name", f"write {shape}")
@@ -120,7 +120,7 @@ def _name(function: dict[str, Any], place: str, shape: str, report: Report) -> s
     return normalised(name)
 
 
-def _parsed(value: Any, field: str, report: Report) -> Any:
+def _parsed(value: Any, field: str, report: Complain) -> Any:
     """The value, or what its JSON text says; None where that is broken, which has been reported, or blank."""
     if not isinstance(value, str):
         return value
@@ -137,7 +137,7 @@ def _parsed(value: Any, field: str, report: Report) -> Any:
     return parsed
 
 
-def _checked_json(value: Any, field: str, report: Report) -> str:
+def _checked_json(value: Any, field: str, report: Complain) -> str:
     """The value as normalised JSON text; what no text may hold has been reported."""
     text = normalised(json.dumps(value, ensure_ascii=False))
     for what, fix in dict.fromkeys([*unwritable(value), *faults(text, "tool")]):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from slimtune.data.formats import keys, tools
-from slimtune.data.formats.keys import Report
+from slimtune.data.formats.keys import Complain
 from slimtune.data.json_rows import TURNS_OR_TEXT, turns_as_text, type_name
 from slimtune.data.records import Role, ToolCall
 from slimtune.data.text import faults, normalised, split_thought, with_thought
@@ -53,7 +53,7 @@ class Turn(NamedTuple):
     answers: tuple[str, str] = ("", "")
 
 
-def checked(role: Role, raw: str, field: str, report: Report) -> Turn:
+def checked(role: Role, raw: str, field: str, report: Complain) -> Turn:
     """A turn that has a text alone."""
     text = normalised(raw)
     for what, fix in faults(text, role):
@@ -61,7 +61,7 @@ def checked(role: Role, raw: str, field: str, report: Report) -> Turn:
     return Turn(role, text, text != raw, field)
 
 
-def reasoned(raw: str, reasoning: str, field: str, report: Report, *, calls: bool = False) -> Turn:
+def reasoned(raw: str, reasoning: str, field: str, report: Complain, *, calls: bool = False) -> Turn:
     """The assistant's turn with its reasoning, "" for none, in front. calls: it calls functions and may say nothing."""
     if reasoning.strip() and split_thought(raw.lstrip()):
         report(f"'{field}' begins with a block of reasoning, and the turn has reasoning of its own", "keep one of them")
@@ -73,7 +73,7 @@ def reasoned(raw: str, reasoning: str, field: str, report: Report, *, calls: boo
     return Turn("assistant", text, text != whole, field)
 
 
-def listed(value: Any, key: str, names: tuple[str, str], report: Report) -> tuple[list[Turn], list[str]]:
+def listed(value: Any, key: str, names: tuple[str, str], report: Complain) -> tuple[list[Turn], list[str]]:
     """The turns of a list that can be read at all, every fault reported, and the keys of turns that are left out.
 
     names: the usual keys for who speaks and for the text; the other spelling is read too.
@@ -100,7 +100,7 @@ def listed(value: Any, key: str, names: tuple[str, str], report: Report) -> tupl
 
 
 def _turn(
-    entry: Mapping[str, Any], place: str, names: tuple[str, str], report: Report, ignored: list[str]
+    entry: Mapping[str, Any], place: str, names: tuple[str, str], report: Complain, ignored: list[str]
 ) -> Turn | None:
     role_key = _spelling(entry, names[0], "role", "from")
     text_key = _spelling(entry, names[1], "content", "value")
@@ -145,7 +145,7 @@ def _spelling(entry: Mapping[str, Any], usual: str, *others: str) -> str:
     return usual if usual in entry else next((key for key in others if key in entry), usual)
 
 
-def _said(role: Role, entry: Mapping[str, Any], text_key: str, field: str, report: Report) -> Turn | None:
+def _said(role: Role, entry: Mapping[str, Any], text_key: str, field: str, report: Complain) -> Turn | None:
     raw = entry.get(text_key)
     if not isinstance(raw, str):
         if role == "system" and text_key in entry and raw is None:
@@ -163,7 +163,7 @@ def _said(role: Role, entry: Mapping[str, Any], text_key: str, field: str, repor
     return checked(role, raw, field, report)
 
 
-def content(value: Mapping[str, Any], key: str, field: str, report: Report) -> tuple[str, str] | None:
+def content(value: Mapping[str, Any], key: str, field: str, report: Complain) -> tuple[str, str] | None:
     """The text of a key and the reasoning in it; None, with the reason reported, where it has no text.
 
     A list of text parts is read as chat templates render it: one part right after the other.
@@ -197,7 +197,7 @@ def content(value: Mapping[str, Any], key: str, field: str, report: Report) -> t
     return "".join(texts[False]), "\n".join(texts[True])
 
 
-def string(value: Mapping[str, Any], key: str, field: str, report: Report) -> str | None:
+def string(value: Mapping[str, Any], key: str, field: str, report: Complain) -> str | None:
     """The string of a key; None, with the reason reported, where there is none."""
     if key not in value:
         near = difflib.get_close_matches(key, list(value), n=1)
@@ -210,7 +210,7 @@ def string(value: Mapping[str, Any], key: str, field: str, report: Report) -> st
     return None
 
 
-def reasoning_of(value: Mapping[str, Any], place: str, used: set[str], report: Report) -> str:
+def reasoning_of(value: Mapping[str, Any], place: str, used: set[str], report: Complain) -> str:
     """The reasoning that keys of a turn or a row hold, "" for none. place: in front of a key, for messages."""
     found: dict[str, str] = {}
     for key in value:
@@ -232,7 +232,7 @@ def reasoning_of(value: Mapping[str, Any], place: str, used: set[str], report: R
     return next(iter(found.values()), "")
 
 
-def _excluded(entry: Mapping[str, Any], role: Role, place: str, used: set[str], report: Report) -> bool:
+def _excluded(entry: Mapping[str, Any], role: Role, place: str, used: set[str], report: Complain) -> bool:
     """Whether the row's author excluded the turn from the loss."""
     told: dict[str, bool] = {}
     for key, wish in entry.items():
@@ -259,7 +259,7 @@ def _excluded(entry: Mapping[str, Any], role: Role, place: str, used: set[str], 
     return bool(told) and not any(told.values())
 
 
-def _detail(entry: Mapping[str, Any], spans: Any, field: str, role: Role, report: Report) -> bool | None:
+def _detail(entry: Mapping[str, Any], spans: Any, field: str, role: Role, report: Complain) -> bool | None:
     """Whether Axolotl's spans (first and last character each) learn the whole text; None where that is no question."""
     text = next((entry[key] for key in ("content", "value") if isinstance(entry.get(key), str)), None)
     shape = '[{"begin_offset": 0, "end_offset": 8, "train": false}, …]'
@@ -288,7 +288,7 @@ def _begin(span: Any) -> int:
 
 
 def _called(
-    entry: Mapping[str, Any], said: str, text_key: str, place: str, used: set[str], report: Report
+    entry: Mapping[str, Any], said: str, text_key: str, place: str, used: set[str], report: Complain
 ) -> tuple[tuple[ToolCall, ...], tuple[str, ...]]:
     """The functions that a turn calls, and the calls' ids."""
     found: list[tuple[str, Any]] = [(text_key, entry.get(text_key))] if said in _CALLS else []
@@ -317,7 +317,7 @@ def _called(
     return made, ids
 
 
-def _answers(entry: Mapping[str, Any], role: Role, place: str, used: set[str], report: Report) -> tuple[str, str]:
+def _answers(entry: Mapping[str, Any], role: Role, place: str, used: set[str], report: Complain) -> tuple[str, str]:
     """The id of the call that a turn answers, and its function's name."""
     if role != "tool":
         return "", ""
