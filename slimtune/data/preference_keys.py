@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from slimtune.core.errors import Problem
 
-Kind = Literal["preference", "unpaired"]
+RecordKind = Literal["preference", "unpaired"]
 """preference: two answers to a prompt, a chosen and a rejected one. unpaired: one answer, rated good or bad."""
 NAMES: Mapping[str, str] = {"preference": "preference pairs", "unpaired": "rated answers"}
 """What people call rows of each kind."""
@@ -43,7 +43,7 @@ _MOST_LAYOUTS, _LONGEST_KEY = 256, 60
 class Marks:
     """What a row's keys say. chosen, rejected: the key of that answer, "" for none. label: the key of the rating."""
 
-    kind: Kind
+    kind: RecordKind
     chosen: str = ""
     rejected: str = ""
     label: str = ""
@@ -63,7 +63,7 @@ def refusal(mark: Marks, path: str, line: int, what: str) -> Problem:
     return Problem(what, f"{path}:{line}", advice(mark.kind, path))
 
 
-def advice(kind: Kind, path: str) -> str:
+def advice(kind: RecordKind, path: str) -> str:
     """What to do with a file of this kind where one right answer to each prompt is needed."""
     name = f"{PurePath(path).stem or 'answers'}.chosen.jsonl"
     these = "these are preferences" if kind == "preference" else "these are ratings"

@@ -38,7 +38,7 @@ _WITH_CONTEXT: dict[str, tuple[FormatName, str, str]] = {
 }
 
 
-class Part(NamedTuple):
+class _Turn(NamedTuple):
     """A turn. turn: as the row has it, a text as {"role", "content"}. place: its key or "key[2]". is_text: was a text."""
 
     turn: Any
@@ -77,7 +77,7 @@ class Taken:
     problems: list[Problem] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     _rest: dict[str, Any] = field(default_factory=dict)
-    _prompt: list[Part] = field(default_factory=list)
+    _prompt: list[_Turn] = field(default_factory=list)
 
     def report(self, what: str, fix: str) -> None:
         self.problems.append(Problem(what, f"{self.path}:{self.row.line}", fix))
@@ -111,7 +111,7 @@ class Taken:
         self._drop_repeated(text_key, sides)
         return [answered for side in sides if (answered := self._read(side, text_key))]
 
-    def _listed_prompt(self) -> list[Part]:
+    def _listed_prompt(self) -> list[_Turn]:
         """The turns before the answer, and the answer too where the row has no key for it; [] for a prompt of text."""
         asked = self._rest.get("input")
         if isinstance(asked, dict):
@@ -130,7 +130,7 @@ class Taken:
         present = [key for key in _PROMPTS if key in self._rest]
         return next((key for key in present if self._rest[key]), "") or next(iter(present), "")
 
-    def _first_answer(self, mark: Marks) -> list[Part]:
+    def _first_answer(self, mark: Marks) -> list[_Turn]:
         """The chosen or the only answer."""
         if mark.chosen:
             return self._named(mark.chosen, "chosen")
@@ -145,13 +145,13 @@ class Taken:
         name = "chosen" if mark.kind == "preference" else "completion"
         return self._named("", name)
 
-    def _named(self, key: str, name: str) -> list[Part]:
+    def _named(self, key: str, name: str) -> list[_Turn]:
         if key or name in self.row.value:
             return self._parts(self.row.value[key or name], key or name, "assistant")
         self.report(f"'{name}' is missing", f"the keys here are {', '.join(map(repr, self.row.value))}")
         return []
 
-    def _parts(self, raw: Any, place: str, role: str) -> list[Part]:
+    def _parts(self, raw: Any, place: str, role: str) -> list[_Turn]:
         """The turns of a value; [] with a report for one that has none."""
         if isinstance(raw, str) and (match := _TURNS_AS_TEXT.match(raw)):
             raw = self._decoded(raw, place, match["quote"])
@@ -160,16 +160,16 @@ class Taken:
         if isinstance(raw, str):
             spoken = _SPEAKER.split(raw)
             if spoken[0] or spoken[1:2] != ["Human"] or "Assistant" not in spoken[1::2]:
-                return [Part({"role": role, "content": raw}, place, True)]
+                return [_Turn({"role": role, "content": raw}, place, True)]
             roles = {"Human": "user", "Assistant": "assistant"}
             pairs = list(zip(spoken[1::2], spoken[2::2], strict=True))
             if len(pairs) > 1 and not pairs[-1][1].strip():
                 pairs.pop()  # a prompt that ends with "Assistant:"
-            return [Part({"role": roles[name], "content": said.strip()}, place, True) for name, said in pairs]
+            return [_Turn({"role": roles[name], "content": said.strip()}, place, True) for name, said in pairs]
         if isinstance(raw, dict):
-            return [Part(raw, place)]
+            return [_Turn(raw, place)]
         if isinstance(raw, list) and raw:
-            return [Part(turn, f"{place}[{index}]") for index, turn in enumerate(raw)]
+            return [_Turn(turn, f"{place}[{index}]") for index, turn in enumerate(raw)]
         state = "is empty" if raw == [] else f"is {type_name(raw)}, neither a text nor a list of turns"
         self.report(f"'{place}' {state}", 'write a text, or a list of {"role": …, "content": …}')
         return []
@@ -190,7 +190,7 @@ class Taken:
             self.report(f"'{place}' has a list of turns that is broken JSON: {fault}", fix)
         return None if faults else value
 
-    def _require_same(self, whole: Sequence[Part], text_key: str) -> None:
+    def _require_same(self, whole: Sequence[_Turn], text_key: str) -> None:
         """Report a prompt that is not the one with which the whole conversation begins."""
         name = whole[0].place.partition("[")[0]
         if self._prompt:
@@ -207,7 +207,7 @@ class Taken:
                 f"'{place}' is not the prompt with which '{name}' begins", "write the same one, or leave it out"
             )
 
-    def _drop_repeated(self, text_key: str, sides: Sequence[Sequence[Part]]) -> None:
+    def _drop_repeated(self, text_key: str, sides: Sequence[Sequence[_Turn]]) -> None:
         """Leave out keys that repeat the prompt, and answers that are not compared. Report another prompt."""
         told = {part.text for part in (*self._prompt, *(part for side in sides for part in side))}
         told.add(str(self._rest.get(text_key, "")).strip())
@@ -223,7 +223,7 @@ class Taken:
                 other = text_key or next((part.place for part in self._prompt), sides[0][0].place)
                 self.report(f"'{key}' is another prompt than '{other}'", fix)
 
-    def _read(self, side: Sequence[Part], text_key: str) -> Answered | None:
+    def _read(self, side: Sequence[_Turn], text_key: str) -> Answered | None:
         """An answer behind the prompt, as `formats` reads it."""
         turns = 0 if side[0].role in _ASKING else len(side)
         if text_key and not self._prompt and turns == 1 and side[0].is_text:
@@ -237,7 +237,7 @@ class Taken:
         if text_key and not prompt:
             texts = [value.pop(text_key), *([value.pop("input")] if value.get("input") else [])]
             asked = "\n\n".join(texts) if all(isinstance(text, str) for text in texts) else texts[0]
-            prompt = [Part({"role": "user", "content": asked}, text_key, True)]
+            prompt = [_Turn({"role": "user", "content": asked}, text_key, True)]
         parts = [*prompt, *side] if turns else list(side)
         key = (
             "conversations" if any("from" in part.turn for part in parts if isinstance(part.turn, dict)) else "messages"
@@ -277,22 +277,22 @@ def _texts(value: Any) -> list[str]:
     return [text for part in parts for text in _texts(part)]
 
 
-def _stripped(part: Part) -> Part:
+def _stripped(part: _Turn) -> _Turn:
     return part._replace(turn=part.turn | {"content": part.text}) if part.is_text else part
 
 
-def _last_asking(parts: Sequence[Part]) -> int:
+def _last_asking(parts: Sequence[_Turn]) -> int:
     """The number of the last turn of the user; -1 for none."""
     return max((number for number, part in enumerate(parts) if part.role in ("user", "human")), default=-1)
 
 
-def _without_answer(prompt: list[Part], answer: Sequence[Part]) -> list[Part]:
+def _without_answer(prompt: list[_Turn], answer: Sequence[_Turn]) -> list[_Turn]:
     """The prompt without the chosen answer at its end, which some data sets have in both places."""
     texts = [part.text for part in answer]
     return prompt[: -len(texts)] if [part.text for part in prompt[-len(texts) :]] == texts else prompt
 
 
-def _as_sharegpt(part: Part) -> Any:
+def _as_sharegpt(part: _Turn) -> Any:
     if not part.is_text:
         return part.turn
     return {"from": {"user": "human", "assistant": "gpt"}[part.turn["role"]], "value": part.turn["content"]}

@@ -23,7 +23,7 @@ from slimtune.core.errors import Problem
 from slimtune.data import formats, loading
 from slimtune.data.json_rows import Row, type_name
 from slimtune.data.loading import Loaded
-from slimtune.data.preference_keys import NAMES, Kind, Marks, marks
+from slimtune.data.preference_keys import NAMES, RecordKind, Marks, marks
 from slimtune.data.preference_rows import Answered, Taken
 from slimtune.data.reading import DataFile
 from slimtune.data.records import Conversation, Message, Preference, Unpaired
@@ -59,7 +59,7 @@ class PreferenceFile(DataFile):
     Without `wanted`, the first rows decide.
     """
 
-    wanted: Kind | None = None
+    wanted: RecordKind | None = None
 
     def _usable(self, rows: list[Row]) -> list[Row]:
         self.rows += len(rows)
@@ -75,7 +75,8 @@ class PreferenceFile(DataFile):
 
     def _convert(self, rows: list[Row], name: str) -> list[Any]:
         read = [
-            convert(row, cast(Kind, name), path=self.path, system=self.system, problems=self.problems) for row in rows
+            convert(row, cast(RecordKind, name), path=self.path, system=self.system, problems=self.problems)
+            for row in rows
         ]
         return [one for one in read if one]
 
@@ -85,7 +86,7 @@ class AnyFile(PreferenceFile):
     """A file of whichever records its first rows are. kind: of comparisons; None for conversations. refused: comparisons
     are problems, as for supervised training."""
 
-    kind: Kind | None = None
+    kind: RecordKind | None = None
     refused: bool = False
     _known: bool = False
 
@@ -101,7 +102,7 @@ class AnyFile(PreferenceFile):
         return PreferenceFile._convert(self, rows, name) if self.kind else DataFile._convert(self, rows, name)
 
 
-def kind_of(rows: Sequence[Row]) -> Kind | None:
+def kind_of(rows: Sequence[Row]) -> RecordKind | None:
     """What most of the first rows are; None where most are neither."""
     kinds = Counter(mark.kind if (mark := marks(row.value)) else None for row in rows[: formats.FIRST_ROWS])
     return kinds.most_common(1)[0][0] if kinds else None
@@ -137,7 +138,9 @@ def sides(record: Preference | Unpaired) -> list[tuple[str, Conversation]]:
     return [("chosen", record.conversation("chosen")), ("rejected", record.conversation("rejected"))]
 
 
-def convert(row: Row, kind: Kind, *, path: str, system: str | None = None, problems: list[Problem]) -> Compared | None:
+def convert(
+    row: Row, kind: RecordKind, *, path: str, system: str | None = None, problems: list[Problem]
+) -> Compared | None:
     """The row with `system` in front if it has no system prompt; None if something is added to `problems`."""
     taken = Taken(row, path, system)
     mark = marks(row.value)

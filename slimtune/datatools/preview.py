@@ -14,7 +14,7 @@ from slimtune.core.units import plural
 from slimtune.data import formats, preferences
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer, Example
 from slimtune.data.json_rows import Row
-from slimtune.data.preference_keys import NAMES, Kind, advice
+from slimtune.data.preference_keys import NAMES, RecordKind, advice
 from slimtune.data.reading import DataFile
 from slimtune.data.records import Conversation
 
@@ -105,7 +105,7 @@ class Previews:
     shown: int
     examples: tuple[Preview, ...]
     problems: int
-    kind: Kind | None = None
+    kind: RecordKind | None = None
     excluded: int = 0
 
     @property

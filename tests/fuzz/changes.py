@@ -200,10 +200,13 @@ def structure(name: str, content: bytes) -> Any:
 
 
 def changed(name: str, content: bytes, change: Change) -> bytes:
-    """The content after a change to a node, or to the bytes."""
+    """The content after a change to a node, or to the bytes. An earlier change may have left no node to change."""
     match change.how:
         case "set" | "drop" | "add" | "wrap" | "repeat":
-            value = structure(name, content)
+            try:
+                value = structure(name, content)
+            except (ValueError, struct.error, yaml.YAMLError):
+                return content
             return _written(name, content, _at(value, change.where, change), change)
         case "truncate":
             return content[: _offset(content, change.where)]

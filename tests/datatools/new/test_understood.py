@@ -254,7 +254,6 @@ WORDS = ("apple", "dog", "cat", "house", "river", "stone", "night", "blue")
         ),
         (("x", "y"), ((n, n * n) for n in range(9)), ("x", "y")),
     ],
-    ids=str,
 )
 def test_contents_decide_where_names_do_not(folder, heading, rows, said):
     rows = [*([heading] if heading else []), *rows]
