@@ -67,11 +67,9 @@ def advice(kind: RecordKind, path: str) -> str:
     """What to do with a file of this kind where one right answer to each prompt is needed."""
     name = f"{PurePath(path).stem or 'answers'}.chosen.jsonl"
     these = "these are preferences" if kind == "preference" else "these are ratings"
-    bad = "a rejected answer" if kind == "preference" else "a bad one"
     good = "the chosen answers" if kind == "preference" else "the good ones"
     command = shlex.join(["slimtune", "data", "import", path, "--chosen", "--output", name])
-    need = f"train.method sft and an evaluation take one right answer to each prompt, never {bad}"
-    return f"{these}, and {need}; keep {good}: {command}"
+    return f"{these}; train.method sft and evaluations need one right answer to each prompt. Keep {good}: {command}"
 
 
 def marks(value: Mapping[str, Any]) -> Marks | None:

@@ -83,7 +83,7 @@ SCENES: dict[str, Scene] = {
     "data check of a recipe": Scene(m.local_model, ("data", "check", "--recipe", "recipe.yaml"), {"--json": ""}),
     "data check of layouts": Scene(lambda: COMMON | m.sample("alpaca.jsonl", "sharegpt.jsonl", "messages.jsonl"), ("data", "check", "alpaca.jsonl", "sharegpt.jsonl", "messages.jsonl")),
     "data check of tables": Scene(m.tables, ("data", "check", "a.csv", "b.tsv", "c.json", "d.parquet")),
-    "data check of preferences": Scene(lambda: COMMON | m.sample("preferences.jsonl"), ("data", "check", "preferences.jsonl"), codes=(2,)),
+    "data check of preferences": Scene(lambda: COMMON | m.sample("preferences.jsonl"), ("data", "check", "preferences.jsonl")),
     "data preview": Scene(lambda: COMMON | {"work/chats.jsonl": m.as_lines(*m.CHATS)}, ("data", "preview", "chats.jsonl"), {"-n": "2", "--random": "", "--seed": "1", "--line": "2", "--model": "builtin:tiny-qwen3", "--thinking": "", "--max-seq-length": "32", "--html": "new.html"}),
     "data preview of a folder": Scene(lambda: m.model_folder() | {"work/chats.jsonl": m.as_lines(*m.CHATS[:1])}, ("data", "preview", "chats.jsonl", "--model", "model"), {"--html": "new.html"}),
     "data build": Scene(lambda: COMMON | {"work/questions.jsonl": m.as_lines(*m.QUESTIONS)}, ("data", "build", "questions.jsonl", "--mode", "direct", "-o", "new.jsonl"), {"--context": "gold", "--few-shot": "1", "--shuffle-choices": "1", "--language": "en", "--from": "questions", "--map": "question=question", "--first-answer": "1", "--seed": "1", "--overwrite": ""}),

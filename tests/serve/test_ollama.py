@@ -285,7 +285,7 @@ def test_every_fault_of_the_golden_prompts_is_said_at_once(tmp_path):
     golden = [
         good | {"thinking": True},
         good | {"thinking": False},
-        good | {"thinking": False, "max_new_tokens": 0, "messages": [{"role": "tool", "content": "u"}]},
+        good | {"thinking": False, "max_new_tokens": 0, "messages": [{"role": "nobody", "content": "u"}]},
         {"id": "r"},
     ]
     folder = make_run(tmp_path, golden=golden, name="../x")

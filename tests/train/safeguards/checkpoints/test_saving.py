@@ -178,7 +178,11 @@ def test_a_full_disk_leaves_the_earlier_checkpoints_and_says_what_to_do(elsewher
 WRITERS = {  # sizes here: adapter 135 kB, tokenizer.json 78 kB, optimizer.pt 286 kB
     "Rust, safetensors": ("model.save_pretrained", 60_000, "File too large"),
     "Rust, tokenizers": ("processing_class.save_pretrained", 60_000, "File too large"),
-    "C++, torch": ("_save_optimizer_and_scheduler", 200_000, "PyTorch could not write a file to its end"),
+    "C++, torch": (
+        "_save_optimizer_and_scheduler",
+        200_000,
+        "PyTorch could not write a file to its end, as on a full disk",
+    ),
     "Python": ("state.save_to_json", 2_000, "File too large"),
 }
 
