@@ -23,7 +23,7 @@ from slimtune.core.errors import Problem
 from slimtune.data import formats, loading
 from slimtune.data.json_rows import Row, type_name
 from slimtune.data.loading import Loaded
-from slimtune.data.preference_keys import NAMES, RecordKind, Marks, marks
+from slimtune.data.preference_keys import NAMES, Marks, RecordKind, marks
 from slimtune.data.preference_rows import Answered, Taken
 from slimtune.data.reading import DataFile
 from slimtune.data.records import Conversation, Message, Preference, Unpaired

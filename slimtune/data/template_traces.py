@@ -18,6 +18,7 @@ from jinja2.runtime import Context, LoopContext, Macro, Undefined
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
+from slimtune.core.errors import SlimtuneError
 from slimtune.data import template_sandbox
 from slimtune.data.template_sandbox import CHARACTERS, FAULTS, Sandbox
 
@@ -25,6 +26,8 @@ Texts = Sequence[str]
 _Get = Callable[[Texts], Any]
 """What a value is for the texts of another conversation."""
 
+_OTHER = "\u27ea"
+"""In the middle of a text, it makes another one of which a template says the same."""
 _CHANGING = re.compile("strftime_now|random|lipsum|cycler")
 _TRIED, _SHAPES = 8, 1000
 _LONGEST = 2**17  # characters of a template; the longest in use has 20,000
@@ -37,41 +40,16 @@ _KEPT = frozenset(
     ("__new__", "__init__", "__class__", "__getattribute__", "__setattr__", "__doc__", "__init_subclass__")
 )
 # Of the kind of a value alone.
-_KIND_TESTS = frozenset(
-    (
-        "defined",
-        "undefined",
-        "none",
-        "string",
-        "mapping",
-        "number",
-        "integer",
-        "float",
-        "boolean",
-        "sequence",
-        "iterable",
-        "callable",
-    )
-)
+_KIND_TESTS = frozenset((
+    "defined", "undefined", "none", "string", "mapping", "number", "integer", "float", "boolean", "sequence",
+    "iterable", "callable",
+))  # fmt: skip
 _COMPARING_TESTS = frozenset(("==", "eq", "equalto", "!=", "ne"))
 # These hand on the members of a list or a mapping as they are.
-_HANDING_ON = frozenset(
-    (
-        "first",
-        "last",
-        "list",
-        "items",
-        "map",
-        "select",
-        "reject",
-        "selectattr",
-        "rejectattr",
-        "reverse",
-        "default",
-        "d",
-        "slimtune.loop",
-    )
-)
+_HANDING_ON = frozenset((
+    "first", "last", "list", "items", "map", "select", "reject", "selectattr", "rejectattr", "reverse", "default",
+    "d", "slimtune.loop",
+))  # fmt: skip
 
 
 class _Unknown(RuntimeError):
@@ -384,6 +362,21 @@ class Renderer:
             return usual
         if not trace.broken:
             trace.parts = found._parts if isinstance(found, _Text) else [found]
-            if trace.rendering([one["content"] for one in messages]) == usual:
+            texts = [one["content"] for one in messages]
+            if trace.rendering(texts) == usual and self._repeats(trace, texts, messages, values):
                 self._shapes.setdefault(key, []).append(trace)
         return usual
+
+    def _repeats(
+        self, trace: _Trace, texts: Texts, messages: Sequence[Mapping[str, Any]], values: Mapping[str, Any]
+    ) -> bool:
+        """Whether it also is what the template does with other texts: one that was not noted would stay as it was."""
+        others = [
+            f"{one[: len(one) // 2]}{_OTHER}{at}{one[len(one) // 2 :]}" if one else one for at, one in enumerate(texts)
+        ]
+        repeated = trace.rendering(others)
+        turns = [{**one, "content": other} for one, other in zip(messages, others, strict=True)]
+        try:
+            return repeated == template_sandbox.render(self._template, messages=turns, **values)
+        except SlimtuneError:
+            return False

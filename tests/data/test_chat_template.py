@@ -4,8 +4,9 @@ import os
 import shutil
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 
 from slimtune.core.errors import SlimtuneError
 from slimtune.data.chat_template import IGNORE_INDEX, ChatTokenizer
@@ -144,7 +145,7 @@ def test_the_markers_of_the_templates(chat):
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=40).filter(str.strip)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(90)
 @given(turns=st.lists(TEXT, min_size=1, max_size=6), system=st.none() | TEXT, thinking=st.booleans())
 @pytest.mark.parametrize("family", ["qwen2.5", "qwen3"])
 def test_rendering_equals_transformers(template_folder, family, turns, system, thinking):
@@ -163,7 +164,7 @@ def test_rendering_equals_transformers(template_folder, family, turns, system, t
     assert tokenizer.encode(reference) == _reference(AutoTokenizer, folder).encode(reference, add_special_tokens=False)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(90)
 @given(
     dialogues=st.lists(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3), min_size=1, max_size=5),
     system=st.none() | TEXT,

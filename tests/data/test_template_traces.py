@@ -81,3 +81,14 @@ def test_what_changes_by_itself_is_not_repeated():
         renderer = template_traces.Renderer(template)
         renderer.render("", [{"role": "user", "content": "a"}], {})
         assert not renderer._shapes
+
+
+def test_a_text_whose_origin_was_lost_is_noticed(monkeypatch):
+    """What is recorded is tried on other texts before it is repeated."""
+    monkeypatch.setattr(
+        template_traces._Text, "__add__", lambda one, other: str.__add__(template_traces._plain(one), other)
+    )
+    template = "{{ messages[0].content + '!' }}"
+    renderer = template_traces.Renderer(template)
+    for text in ("first", "second", "third"):
+        assert renderer.render("", [{"role": "user", "content": text}], {"tools": None}) == f"{text}!"

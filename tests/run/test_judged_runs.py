@@ -103,7 +103,7 @@ def test_the_quickstart_is_better_with_interval_and_p(good):
     [
         pytest.param("shuffled", {"cannot tell", "worse"}, marks=pytest.mark.slow),
         ("always_a", {"collapsed"}),
-        ("leaked", {"contaminated"}),
+        pytest.param("leaked", {"contaminated"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_proves_nothing_is_not_exported(stopped, name, verdicts):

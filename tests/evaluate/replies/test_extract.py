@@ -162,7 +162,7 @@ PIECES = [
         "not ",
     ),
 ]
-QUICK = ("a ", "回答: ", "(a", '{"a":', "(", "\u0301\u0327")
+QUICK = ("回答: ", "(", "\u0301\u0327")
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,11 @@ def test_a_hundred_kilobytes_of_anything_take_no_minute(piece):
 @pytest.mark.parametrize(
     "piece",
     [
-        "回答: a\n",
         "(a) ",
-        *(pytest.param(piece, marks=pytest.mark.slow) for piece in ("よってbが", "問題2\n", "条文の規定により、")),
+        *(
+            pytest.param(piece, marks=pytest.mark.slow)
+            for piece in ("回答: a\n", "よってbが", "問題2\n", "条文の規定により、")
+        ),
     ],
 )
 def test_the_time_grows_with_the_length_and_not_with_its_square(piece):
