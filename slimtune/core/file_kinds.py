@@ -55,7 +55,7 @@ def recognised(head: bytes) -> tuple[str, str]:
 def _zip(head: bytes) -> tuple[str, str]:
     """An Office document names one of its parts early on."""
     if b"xl/" in head:
-        return "an Excel workbook", "export its sheet as CSV (UTF-8)"
+        return "an Excel workbook", "make a recipe of it with slimtune new, or export its sheet as CSV (UTF-8)"
     if b"[Content_Types].xml" in head or b"mimetype" in head[:64]:
         return "an Office document (such as .xlsx or .docx)", "export its table as CSV (UTF-8)"
     return "a zip archive", _UNPACK
