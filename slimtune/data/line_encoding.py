@@ -1,5 +1,7 @@
 r"""Texts to token ids, line by line, each line once: statutes, instructions and choices stand in many prompts.
 
+Texts that share few lines are encoded whole, since each call for a line costs as much as a dozen tokens.
+
 Why a text may be cut at its lines: byte-level BPE merges bytes only within the pieces that Qwen's split expression
 makes, and a piece ends wherever a line break is followed by something that is not white space. The only parts of the
 expression that match a line break are `[\r\n]*` and `[\r\n]+`, at the end of an alternative; `\s+` stands behind them.
@@ -20,6 +22,7 @@ SPLIT_EXPRESSION = (
 # Python's white space holds all of Unicode's, and a few characters more.
 _BETWEEN_LINES = re.compile(r"\n(?=\S)")
 _KEPT = 50_000  # lines whose tokens are remembered, about 20 MB
+_WORTH_IT = 0.4  # of the characters, in lines that were there before
 
 
 class LineEncoder:
@@ -29,6 +32,7 @@ class LineEncoder:
         self._tokenizer = tokenizer
         self._by_lines = splits_at_lines(tokenizer)
         self._known: dict[str, bytes] = {}
+        self._seen: set[str] = set()
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """The ids of each text, as `tokenizer.encode(text, add_special_tokens=False)` gives them, in 32 bits each.
@@ -37,13 +41,25 @@ class LineEncoder:
         """
         if not self._by_lines:
             return self._encode(texts)
+        cut = [lines(text) for text in texts]
+        if not self._worth_it(cut):
+            return self._encode(texts)
         known = self._known
         if len(known) > _KEPT:
             known.clear()
-        cut = [lines(text) for text in texts]
         new = list(dict.fromkeys(line for text in cut for line in text if line not in known))
         known.update(zip(new, self._encode(new), strict=True))
         return [b"".join([known[line] for line in text]) for text in cut]
+
+    def _worth_it(self, cut: Sequence[Sequence[str]]) -> bool:
+        """Whether enough of these texts stood in them or in earlier ones before."""
+        seen, every = self._seen, {line for text in cut for line in text}
+        characters = sum(len(line) for text in cut for line in text)
+        new = sum(map(len, every - seen))
+        if len(seen) > _KEPT:
+            seen.clear()
+        seen |= every
+        return characters - new >= _WORTH_IT * characters
 
     def _encode(self, texts: Sequence[str]) -> list[bytes]:
         encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)

@@ -62,6 +62,7 @@ def test_long_texts_with_control_tokens(text):
 
 def test_a_line_is_encoded_once_and_forgotten_in_time(tokenizer, monkeypatch):
     monkeypatch.setattr(line_encoding, "_KEPT", 4)
+    monkeypatch.setattr(line_encoding, "_WORTH_IT", 0)
     encoder, asked = LineEncoder(tokenizer), []
     encode = encoder._encode
     monkeypatch.setattr(encoder, "_encode", lambda texts: asked.append(list(texts)) or encode(texts))
@@ -70,6 +71,16 @@ def test_a_line_is_encoded_once_and_forgotten_in_time(tokenizer, monkeypatch):
     encoder.encode(["丁"])
     assert encoder.encode(["条文\n甲\n乙"]) == first[:1]
     assert asked[2:] == [["丁"], ["条文\n", "甲\n", "乙"]]
+
+
+def test_texts_that_share_no_lines_are_encoded_whole(tokenizer, monkeypatch):
+    encoder, asked = LineEncoder(tokenizer), []
+    encode = encoder._encode
+    monkeypatch.setattr(encoder, "_encode", lambda texts: asked.append(list(texts)) or encode(texts))
+    texts = ["甲は乙に返す。\n丙は丁に貸す。", "戊は己に売る。\n庚は辛に譲る。"]
+    whole = encoder.encode(texts)
+    assert encoder.encode(texts) == whole
+    assert asked == [texts, [line for text in texts for line in line_encoding.lines(text)]]
 
 
 def test_another_split_expression_is_not_cut(tokenizer):
