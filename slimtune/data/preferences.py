@@ -3,8 +3,8 @@
 A row is written anew in a layout of `data/formats`, once with each of its answers, and read there: turns, reasoning, tool
 calls, system prompts and every fault of a text are what they are in conversations.
 
-    the prompt    `prompt` (text or turns), `instruction` with `input`, `question`, `query`, `problem`, `input`, a list of
-                  turns in `messages` or `conversations`, `input.messages`, or what two whole conversations share
+    the prompt    `prompt` (text or turns), `instruction` with `input`, `question`, `query`, `problem` or `input`.
+                  Or a list of turns in `messages`, `conversations` or `input.messages`. Or what two conversations share
     the answers   a text, one turn, a list of turns, or a whole conversation; texts as in HH-RLHF ("Human: … Assistant: …")
                   too. Without a key for the chosen answer it is `completion`, `output`, `response`, `answer`, or the end
                   of the turns

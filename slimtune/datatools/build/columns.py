@@ -78,8 +78,8 @@ def find_columns(names: Sequence[str], mapping: Columns, path: str, *, empty: Co
     """The column of each field: the mapped one, or else the one with a usual name.
 
     empty: columns without a value in any row, which are not found by their names. "again" has the columns that repeat the
-    right answer. Raises SlimtuneError for a mapped column that is not there, for a required field without a column, and
-    for a column that holds a part of the question and is not mapped.
+    right answer. Raises SlimtuneError for a mapped column that is not there, and for a required field without a column.
+    Also for a column that holds a part of the question and is not mapped.
     """
     problems: list[Problem] = []
     of: dict[str, tuple[str, ...]] = {}
