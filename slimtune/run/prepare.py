@@ -277,7 +277,14 @@ def _read(recipe: Recipe, method: Method, *, assume_card: bool, card: cards.Card
         questions,
         list(map(method.as_conversation, held_out.conversations if held_out else ())),
     )
-    findings = suitability.find(list(map(method.as_conversation, train.conversations)), compared)
+    conversations = list(map(method.as_conversation, train.conversations))
+    findings = suitability.find(conversations, compared)
+    with_tools = sum(bool(one.tools) or any(turn.tool_calls for turn in one.messages) for one in conversations)
+    if with_tools and recipe.export is not None:
+        notes.append(
+            f"{with_tools} of {len(conversations)} training rows use tools. The exported TEMPLATE for Ollama renders no "
+            "tools, so the model is not shown them there."
+        )
     return _Read(
         recipe=recipe,
         method=method,

@@ -1,5 +1,8 @@
 """Data are read and compared once, and examples are encoded once, whenever the tokenizer comes."""
 
+import json
+
+from support import command_line
 from support.paths import ROOT
 
 from slimtune.data import loading
@@ -47,3 +50,35 @@ def test_the_examples_that_the_plan_counts_are_those_that_are_trained_on(monkeyp
     assert prepared.data.train.tokens == tuple(len(example.input_ids) for example in prepared.examples)
     assert prepared.examples[0].where == "data/quickstart/train.jsonl:1"
     assert files.locate("builtin:tiny-qwen3", None) == prepared.folder
+
+
+def test_tools_that_the_exported_template_drops_are_told_before_training(tmp_path):
+    tools = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}]
+    call = {"type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+    rows = [
+        {
+            "tools": tools,
+            "messages": [
+                {"role": "user", "content": f"{number}条は?"},
+                {"role": "assistant", "content": "", "tool_calls": [call]},
+                {"role": "tool", "content": "条文"},
+                {"role": "assistant", "content": f"答え{number}"},
+            ],
+        }
+        for number in range(12)
+    ]
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    recipe = {
+        "name": "tools",
+        "model": {"base": "builtin:tiny-qwen3", "max_seq_length": 1024},
+        "data": {"train": [{"path": str(data)}]},
+        "export": {"gguf": ["f16"], "require_verdict": False},
+    }
+    said = []
+    for export in (recipe["export"], None):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(json.dumps(recipe | {"export": export}), encoding="utf-8")
+        said.append(" ".join(command_line.run("plan", path).stdout.split()))
+    assert "12 of 12 training rows use tools. The exported TEMPLATE for Ollama renders no tools" in said[0], said[0]
+    assert "Predicted peak memory" in said[1] and "rows use tools" not in said[1]
