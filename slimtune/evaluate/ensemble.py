@@ -16,7 +16,7 @@ from slimtune.core import versions
 from slimtune.core.errors import Gathered, Problem, SlimtuneError
 from slimtune.core.files import sha256_file
 from slimtune.core.progress import OnProgress
-from slimtune.evaluate import asking, evaluation, items, kinds
+from slimtune.evaluate import asking, evaluation, kinds
 from slimtune.evaluate.answer_file import AnswerFile
 from slimtune.evaluate.evaluation import Request
 from slimtune.evaluate.judge import contenders, statistics
@@ -52,20 +52,19 @@ def evaluate(
     if weights is not None:
         checks.add(_weight_problems(weights, len(specs)))
     with checks:
-        found = evaluation.conversations(request)
-        asked = evaluation.askable(items.first(found.conversations, request.max_items, str(request.data)), request)
+        read = evaluation.questions(request)
     checks.require_none()
     request = replace(request, out=request.out or Path("outputs") / "evaluations" / f"ensemble-{request.spec.slug}")
     identity = {
         "members": {name: sha256_file(path / "adapter_model.safetensors") for name, path in adapters.items()},
         "base": base.base,
-        "data": {"path": request.data, "sha256": found.files[0].sha256, "items": len(asked)},
+        "data": read.identity,
         "settings": asdict(request.settings),
     }
     names = [f"{name}.jsonl" for name in (*adapters, *evaluation.COMBINED)]
     results = evaluation.look(request, identity, names)
     evaluation.start(results, identity, fresh=request.fresh)
-    rows = _ask_members(adapters, request, asked, results, on_progress)
+    rows = _ask_members(adapters, request, read.items, results, on_progress)
     combined = table(list(rows.values()), list(rows), weights)
     for name, answers in combined[len(specs) :]:
         results.write_lines(f"{name.replace(' ', '-')}.jsonl", answers)

@@ -14,7 +14,7 @@ from typing import Any
 from slimtune.core import inputs, run_folder, run_record, versions
 from slimtune.core.errors import Gathered, Problem, SlimtuneError, fail
 from slimtune.core.progress import OnProgress
-from slimtune.data import loading
+from slimtune.data import loading, text
 from slimtune.data.records import Conversation
 from slimtune.data.sources import is_hub_id
 from slimtune.evaluate import asking, contamination, items, kinds
@@ -50,6 +50,15 @@ class Request:
 
 
 @dataclass(frozen=True)
+class AskedItems:
+    """overlap: what of the items is in the training data, None where that is not known. identity: of the file."""
+
+    items: list[Item]
+    overlap: dict[str, Any] | None
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Questionnaire:
     """An evaluation before anything is opened. request: with a run's own values filled in. items: what will be asked.
 
@@ -75,33 +84,47 @@ def prepare(request: Request) -> Questionnaire:
     Raises SlimtuneError for data that cannot be items, and for a folder that is not ours or holds another evaluation.
     """
     request = with_the_runs_own(request)
-    found = conversations(request)
-    asked, overlap, checks = list[Item](), None, Gathered()
-    with checks:
-        test = items.first(found.conversations, request.max_items, str(request.data))
-        asked = askable(test, request)
-    with checks:
-        overlap = _contamination(request, found.conversations[: request.max_items])
-    checks.require_none()
+    read = questions(request)
     identity = {
-        "data": {"path": request.data, "sha256": found.files[0].sha256, "items": len(asked)},
+        "data": read.identity,
         "system": request.system,
         "train": list(request.train) if request.train is not None else None,
         "settings": asdict(request.settings),
     }
     results = look(request, identity)
-    return Questionnaire(request, asked, overlap, identity, results)
+    return Questionnaire(request, read.items, read.overlap, identity, results)
 
 
-def askable(test: Sequence[Conversation], request: Request) -> list[Item]:
-    """The items of these rows. Raises SlimtuneError with all that cannot be asked, as far as it is known beforehand."""
+def questions(request: Request) -> AskedItems:
+    """What a request asks. Texts may hold what is no control token of the target, where its tokenizer is at hand.
+
+    Raises SlimtuneError with all that cannot be asked, as far as it is known beforehand.
+    """
+    test: Sequence[Conversation] = ()
+    local, asked, identity, overlap = None, list[Item](), dict[str, Any](), None
+    checks = Gathered()
+    with checks:
+        local = opening.tokenizer_at_hand(request.spec, request.loading)
+    with text.tokens_of(local.tokenizer.control_tokens if local else None):
+        with checks:
+            loaded = _conversations(request)
+            test = items.first(loaded.conversations, request.max_items, str(request.data))
+            asked = _askable(test, request, local)
+            identity = {"path": request.data, "sha256": loaded.files[0].sha256, "items": len(asked)}
+        with checks:
+            overlap = _contamination(request, test)
+    checks.require_none()
+    return AskedItems(asked, overlap, identity)
+
+
+def _askable(test: Sequence[Conversation], request: Request, local: opening.AtHand | None) -> list[Item]:
     settings, spec = request.settings, request.spec
     if spec.kind in ("gguf", "api") and kinds.named(settings.kind).ability(settings) == "likelihood":
         what = f"{settings.kind} cannot be measured here: servers return no probabilities of given text"
         raise fail(what, where=spec.place, fix="evaluate a run, an adapter, or a Hugging Face model instead")
     asked = items.read(test, settings.kind, permutations=settings.permutations)
-    if local := opening.tokenizer_at_hand(spec, request.loading):
-        items.require_askable(asked, settings, *local)
+    if local:
+        items.require_askable(asked, settings, local.tokenizer, local.max_length)
     return asked
 
 
@@ -171,7 +194,7 @@ def with_the_runs_own(request: Request) -> Request:
     return replace(request, data=data, system=system, train=train)
 
 
-def conversations(request: Request) -> loading.Loaded:
+def _conversations(request: Request) -> loading.Loaded:
     """The file's rows of the asked mode; rows that do not say their mode are of any."""
     loaded = loading.load_conversations([(str(request.data), 1.0)], system=request.system)
     return items.of_mode(loaded, request.settings.kind, request.settings.mode)

@@ -7,7 +7,7 @@ llama.cpp, which is a program.
 import ast
 import re
 
-from support.sources import FILES
+from support.sources import files
 
 from slimtune.models import families
 
@@ -47,7 +47,7 @@ def faults(tree):
 
 
 def test_no_other_file_names_a_family_or_a_control_token():
-    others = {name: tree for name, tree in FILES.items() if not name.startswith("slimtune/models/families/")}
+    others = {name: tree for name, tree in files().items() if not name.startswith("slimtune/models/families/")}
     assert {name: found for name, tree in others.items() if (found := list(faults(tree)))} == {}
 
 

@@ -5,7 +5,7 @@ import graphlib
 
 import pytest
 from support.paths import ROOT
-from support.sources import FILES, PACKAGE, imports
+from support.sources import PACKAGE, files, imports
 
 FOLDERS = {
     *("cli", "run", "serve", "datatools", "export", "evaluate", "train", "plan", "models", "data", "recipe", "core")
@@ -15,7 +15,7 @@ LONGEST_FILE = 400
 
 def outside(*folders):
     """The files of the other folders."""
-    return {name: tree for name, tree in FILES.items() if name.split("/")[1] not in folders}
+    return {name: tree for name, tree in files().items() if name.split("/")[1] not in folders}
 
 
 def test_the_package_is_twelve_folders_and_no_module():
@@ -51,7 +51,7 @@ def test_only_core_cli_and_run_print():
 def test_only_the_console_writes_to_the_terminal():
     """It shows what could steer the terminal; `print`, `echo` of Typer and a stream's `write` do not."""
     found = set()
-    for name, tree in FILES.items():
+    for name, tree in files().items():
         if name == "slimtune/core/console.py" or _is_a_process(tree):
             continue
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
@@ -84,7 +84,7 @@ SAID_ELSEWHERE = {
 def test_every_fault_says_what_to_do():
     """`fail` and `Problem` have a `fix`, except in files where another sentence says it."""
     found = set()
-    for name, tree in FILES.items():
+    for name, tree in files().items():
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             made = getattr(call.func, "id", "")
             fix = {keyword.arg for keyword in call.keywords} & {"fix", None} or (
@@ -96,14 +96,14 @@ def test_every_fault_says_what_to_do():
 
 
 def test_no_file_is_longer_than_400_lines():
-    lengths = {name: len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in FILES}
+    lengths = {name: len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in files()}
     assert not {name: length for name, length in lengths.items() if length > LONGEST_FILE}
 
 
 def test_modules_do_not_import_each_other_in_a_circle():
     """Not even inside functions."""
     modules = {
-        name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): tree for name, tree in FILES.items()
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): tree for name, tree in files().items()
     }
     graph = {}
     for module, tree in modules.items():
@@ -117,8 +117,8 @@ def test_modules_do_not_import_each_other_in_a_circle():
 
 def test_a_name_in_capitals_means_one_thing():
     """Classes and type aliases of the package; those with an underscore are private to their file."""
-    files = {}
-    for name, tree in FILES.items():
+    places = {}
+    for name, tree in files().items():
         classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
         aliases = {
             node.targets[0].id
@@ -127,5 +127,5 @@ def test_a_name_in_capitals_means_one_thing():
         }
         for word in classes | {alias for alias in aliases if alias[0].isupper() and not alias.isupper()}:
             if not word.startswith("_"):
-                files.setdefault(word, []).append(name)
-    assert not {word: names for word, names in files.items() if len(names) > 1}
+                places.setdefault(word, []).append(name)
+    assert not {word: names for word, names in places.items() if len(names) > 1}

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from support.paths import ROOT
-from support.sources import FILES, imports
+from support.sources import files, imports
 
 HEAVY = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "datasets", "matplotlib")
 
@@ -13,7 +13,7 @@ HEAVY = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "dat
 def test_only_the_backend_imports_unsloth():
     names = {
         name
-        for name, tree in FILES.items()
+        for name, tree in files().items()
         if {"unsloth", "unsloth_zoo"} & {dotted.partition(".")[0] for dotted in imports(tree)}
     }
     assert names == {"slimtune/models/backend.py"}
@@ -21,7 +21,7 @@ def test_only_the_backend_imports_unsloth():
 
 def test_who_imports_a_patched_library_at_the_top_imports_the_backend_before():
     late = []
-    for name, tree in FILES.items():
+    for name, tree in files().items():
         order = list(imports(tree, at_import_only=True))
         patched = [at for at, dotted in enumerate(order) if dotted.partition(".")[0] in ("trl", "peft")]
         backend = [at for at, dotted in enumerate(order) if dotted.startswith("slimtune.models.backend")]
@@ -31,7 +31,7 @@ def test_who_imports_a_patched_library_at_the_top_imports_the_backend_before():
 
 
 def test_nothing_imports_the_pipeline_but_the_command_line():
-    importers = {name for name, tree in FILES.items() if "slimtune.run.pipeline" in imports(tree)}
+    importers = {name for name, tree in files().items() if "slimtune.run.pipeline" in imports(tree)}
     assert importers == {"slimtune/cli/train.py"}
 
 

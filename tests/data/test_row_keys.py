@@ -51,7 +51,17 @@ def test_a_turn_without_loss_in_any_trainers_words(key):
     assert excluded({"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y", **key}, *chat(("u", "z"), ("a", "w"))["messages"]]}, "sharegpt") == [True, False]  # fmt: skip
 
 
-@pytest.mark.parametrize("key", [{"weight": 1}, {"train": True}, {"loss": 1.0}, {"weight": None, "tool_calls": None}])
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"weight": 1},
+        {"train": True},
+        {"loss": 1.0},
+        {"weight": None, "tool_calls": None},
+        {"skip": False},
+        {"include": True},
+    ],
+)
 def test_a_turn_with_loss_says_nothing_new(key):
     assert excluded(chat(("u", "x"), ("a", "y", key))) == [False]
     # What is not learned anyway may say so.
@@ -83,6 +93,7 @@ def test_a_turn_with_loss_says_nothing_new(key):
         ({"image_url": "a.png"}, "is not text"),
         ({"thinking_blocks": "考え"}, "has text that is not learned"),
         ({"prefill": "はい"}, "would change how the turn is rendered"),
+        ({"skip": 1}, "that Slimtune does not know"),
         ({"excluded": True}, "could change which answers are learned"),
     ],
 )
@@ -251,6 +262,8 @@ def test_a_column_with_text_that_the_layout_does_not_use(name, key):
         ({"train_on_input": True}, False),
         ({"unmask": True}, False),
         ({"excluded": True}, False),
+        ({"include": False}, False),
+        ({"exclude": False, "included": True}, True),
         ({"skip_prompt_formatting": True}, True),
         ({"mask": "User"}, False),
         ({"chat_template_kwargs": {"enable_thinking": False}}, False),

@@ -295,6 +295,18 @@ def test_questions_that_cannot_be_asked_are_told_before_anything_is_opened(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(("place", "refused"), [("model", ["<|im_end|>"]), ("api", ["<|im_end|>", "<|note|>"])])
+def test_the_control_tokens_of_the_model_that_is_asked_are_refused(request_of, tmp_path, monkeypatch, place, refused):
+    monkeypatch.setattr(opening, "open_target", lambda *_: pytest.fail("opened"))
+    data = tmp_path / "questions.jsonl"
+    texts = ("What does <|note|> mean?", "What does <|im_end|> mean?")
+    data.write_text("".join(json.dumps({"input": one, "output": "Nothing."}) + "\n" for one in texts), encoding="utf-8")
+    spec = request_of().spec if place == "api" else opening.Spec("model", "builtin:tiny-qwen3")
+    with pytest.raises(SlimtuneError) as caught:
+        run(request_of(spec=spec, settings=Settings(kind="generation"), data=str(data)))
+    assert [token for token in ("<|im_end|>", "<|note|>") if f"token {token}" in str(caught.value)] == refused
+
+
 @pytest.mark.parametrize("link", [os.link, os.symlink])
 def test_the_questions_are_never_written_over(served, request_of, tmp_path, link):
     data = tmp_path / "questions.jsonl"

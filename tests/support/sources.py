@@ -1,14 +1,20 @@
-"""The package's files, parsed once, and what each imports."""
+"""The package's files, parsed once by whoever asks for them first, and what each imports."""
 
 import ast
+import functools
 
 from support.paths import ROOT
 
 PACKAGE = ROOT / "slimtune"
-FILES = {
-    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
+
+
+@functools.cache
+def files():
+    """The syntax tree of each, by its path in the project."""
+    return {
+        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
 
 
 def imports(tree, *, at_import_only=False):

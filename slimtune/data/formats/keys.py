@@ -42,7 +42,8 @@ _LOSS_WORDS = _names(
     "supervise supervised unsupervised ignore ignored"
 )
 _ALWAYS_LOSS = _names("loss mask masks masked")
-_CHOSEN_ROWS = _names("skip exclude excluded include included")
+_LEFT_OUT = {"skip": True, "exclude": True, "excluded": True, "include": False, "included": False}
+"""Which boolean says that a row or a turn is not learned."""
 _RENDERING = _names(
     "chat_template chat_template_kwargs add_generation_prompt enable_thinking documents input_ids attention_mask"
 )
@@ -143,6 +144,7 @@ def check_turn(entry: Mapping[str, Any], known: Collection[str], place: str, rep
         content, name = entry[key], plain(key)
         field, words = f"'{place}.{key}'", {*plain(key).split("_")}
         metadata = name in _METADATA or _OF_METADATA.fullmatch(name)
+        metadata = metadata or (name in _LEFT_OUT and isinstance(content, bool))
         if name in _MEDIA or (words & _MEDIA_WORDS and not metadata):
             report(f"{field} is not text, and only text is learned", "remove the rows with pictures or sound")
         elif _is_loss(name, content, row=False):
@@ -164,8 +166,8 @@ def check_turn(entry: Mapping[str, Any], known: Collection[str], place: str, rep
 
 def _is_loss(name: str, content: Any, *, row: bool) -> bool:
     words = set(name.split("_"))
-    if name in _CHOSEN_ROWS and isinstance(content, bool):
-        return True
+    if name in _LEFT_OUT and isinstance(content, bool):
+        return content is _LEFT_OUT[name]
     if name in LEARNED and not isinstance(content, str) and content in (0, 1):
         return not content if row else False
     if name in LEARNED or name in DETAIL or words & _ALWAYS_LOSS:

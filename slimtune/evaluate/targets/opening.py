@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from slimtune.core import inputs, run_folder
@@ -214,18 +214,22 @@ def weights_of(spec: Spec, loading: Loading) -> Weights:
     )
 
 
-def tokenizer_at_hand(spec: Spec, loading: Loading) -> tuple[ChatTokenizer, int] | None:
-    """What a local target renders and encodes prompts with, and the tokens of prompt and reply that it takes.
+class AtHand(NamedTuple):
+    """What a local target renders and encodes prompts with, and the tokens of prompt and reply that it takes."""
 
-    None for what is not local, and for a base whose tokenizer is not on this machine yet.
-    """
+    tokenizer: ChatTokenizer
+    max_length: int
+
+
+def tokenizer_at_hand(spec: Spec, loading: Loading) -> AtHand | None:
+    """None for what is not local, and for a base whose tokenizer is not on this machine yet."""
     if spec.kind in ("gguf", "api"):
         return None
     from slimtune.data.chat_template import ChatTokenizer
 
     weights = weights_of(spec, loading)
     folder = _with_tokenizer(weights, base_model.locate(weights.base, weights.revision))
-    return (ChatTokenizer(folder, weights.thinking), weights.max_length) if folder else None
+    return AtHand(ChatTokenizer(folder, weights.thinking), weights.max_length) if folder else None
 
 
 def _with_tokenizer(weights: Weights, base_folder: Path | None) -> Path | None:
