@@ -1,7 +1,7 @@
 """From a file to the trainer's packed rows: Slimtune and TRL's own SFTTrainer, on the same texts and machine.
 
     python benchmarks/data.py --rows 5000 --rounds 1                  # a look, two minutes
-    python benchmarks/data.py --vocabulary qwen.tiktoken              # 100,000 rows, Qwen's vocabulary; half an hour
+    python benchmarks/data.py --rows 20000 --rounds 2 --vocabulary qwen.tiktoken   # Qwen's vocabulary, twenty minutes
 
 Each reads a JSONL file in its own layout, renders it with the same chat template, tokenises it, labels the responses and
 packs them for 2048 tokens. The clock starts when libraries and model are loaded and stops when the trainer holds its
