@@ -61,7 +61,7 @@ def stopped(tmp_path_factory):
     """One of the three bad runs, by its name."""
     folder = tmp_path_factory.mktemp("bad")
     # As many steps as it takes to be bad; what the verdict says of leaked rows does not depend on them.
-    steps = {"shuffled": 12, "always_a": 20, "leaked": 4}
+    steps = {"shuffled": 12, "always_a": 8, "leaked": 4}
     letters = [row["output"] for row in rows("train")]
     random.Random(1).shuffle(letters)
     made = {
@@ -78,7 +78,7 @@ def stopped(tmp_path_factory):
             # Merged weights alone: what is exported is not in question here.
             given = (f"name={name}", f"data.train=[{{path: {data}}}]", "data.eval=null", "export.gguf=[]")
             if not THOROUGH:
-                given += (f"train.max_steps={steps[name]}",)
+                given += (f"train.max_steps={steps[name]}", "train.learning_rate=1e-2")
             done[name] = train(folder, *given)
         return done[name]
 
@@ -117,6 +117,7 @@ def test_a_run_that_proves_nothing_is_not_exported(stopped, name, verdicts):
         shipping.export_again(run, Console(file=io.StringIO()), force=False, fresh=False)
 
 
+@pytest.mark.slow
 def test_what_is_contaminated_is_listed_and_scored_apart(stopped):
     run, screen = stopped("leaked")
     verdict = load(run, "eval/verdict.json")

@@ -117,6 +117,7 @@ def test_free_replies_are_judged_and_shown_before_and_after(run_of):
     assert samples[0]["prompt"].split("\n")[1] in report.render(run)
 
 
+@pytest.mark.slow
 def test_perplexity_falls_with_training(run_of):
     run, _ = run_of("perplexity", "kind=perplexity", "max_items=20", "samples=0")
     verdict = load(run, "eval/verdict.json")

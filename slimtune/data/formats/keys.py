@@ -143,8 +143,8 @@ def check_turn(entry: Mapping[str, Any], known: Collection[str], place: str, rep
     for key in ignored:
         content, name = entry[key], plain(key)
         field, words = f"'{place}.{key}'", {*plain(key).split("_")}
-        metadata = name in _METADATA or _OF_METADATA.fullmatch(name)
-        metadata = metadata or (name in _LEFT_OUT and isinstance(content, bool))
+        says_learned = name in _LEFT_OUT and isinstance(content, bool)
+        metadata = name in _METADATA or _OF_METADATA.fullmatch(name) or says_learned
         if name in _MEDIA or (words & _MEDIA_WORDS and not metadata):
             report(f"{field} is not text, and only text is learned", "remove the rows with pictures or sound")
         elif _is_loss(name, content, row=False):
