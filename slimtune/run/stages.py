@@ -226,8 +226,8 @@ def data_facts(prepared: Prepared, train: Sequence[Any], held_out: Sequence[Any]
 
 
 def _labels(conversations: Iterable[Conversation]) -> dict[str, int]:
-    counts = Counter(conversation.meta.get("correct") for conversation in conversations)
-    return {label: counts[label] for label in sorted(label for label in counts if isinstance(label, str))}
+    labels = (conversation.meta.get("correct") for conversation in conversations)
+    return dict(sorted(Counter(label for label in labels if isinstance(label, str)).items()))
 
 
 def compare_memory(measured: dict[str, int], prepared: Prepared, record: RunRecord) -> list[memory.Comparison]:

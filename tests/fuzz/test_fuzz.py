@@ -47,6 +47,7 @@ FOUND = (
     Case("data split", (Change("--out", "option", (), "parent"),)),
     Case("data split again", (Change("", "argument", 2, "5,000 digits"),)),
     Case("data mix", (Change("", "argument", 2, "5,000 digits"),)),
+    Case("plan of a card", (Change("work/held_out.jsonl", "set", (0, "meta", "mode"), "list"),)),
 )
 """Cases that once failed."""
 

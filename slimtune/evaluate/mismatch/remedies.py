@@ -65,7 +65,7 @@ def instead(setup: Setup, held_out: Sequence[Conversation]) -> str:
     assert setup.evaluate is not None and setup.held_out is not None  # only then there is anything to replace
     values: dict[str, object] = {"data": setup.held_out}
     questions = not any(asked_faults(row.meta) for row in held_out)
-    modes = {row.meta.get("mode") for row in held_out}
+    modes = {str(row.meta.get("mode")) for row in held_out}
     if not questions:
         values["kind"] = _as_text(setup)
         values |= {"mode": "direct", "votes": 1, "permutations": 1}
