@@ -34,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     controls = worker is None and getattr(config.option, "numprocesses", None)
+    if worker and not _has_unsloth(worker):
+        os.nice(5)  # where processors are few, the worker with Unsloth has more to do than any other
     if not controls and _has_unsloth(worker) and _needs_unsloth(config):
         from slimtune.models import backend  # noqa: F401
 
