@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.acceptance_cases import shape_of
 from slimtune.models.cards import Card
 from slimtune.plan import speed
+from slimtune.plan.memory import vram
 
 Measurement = Mapping[str, Any]
 
@@ -34,11 +35,9 @@ def fit(
             "source": source,
             "context_bytes": max(contexts),
             "fragmentation": round(fragmentation([entry for _, entry in complete]), 4),
+            "activation_margin": activation_margin([entry for _, entry in complete]),
         }
     }
-    margin = activation_margin(cases)
-    if margin is not None:
-        parts["card"]["activation_margin"] = margin
     if card is not None:
         reached = list(efficiencies(cases, card))
         if reached:
@@ -63,24 +62,17 @@ def fragmentation(entries: Sequence[Measurement]) -> float:
     return max((gap for full, gap in seen if full >= _NEAR_THE_LIMIT), default=gap_there)
 
 
-def activation_margin(cases: Sequence[Mapping[str, Any]]) -> float | None:
-    """By which share the activations of layers that are not recomputed are larger than predicted; at least 0.
+def activation_margin(entries: Sequence[Measurement]) -> float:
+    """By which share what grows with the tokens is larger than predicted, at its worst; at least 0.
 
-    The difference between a case with such layers and its model's baseline at the same tokens; None without both.
+    Weights, adapter and optimizer are known to the byte, so all that was allocated beyond the prediction is taken for it.
     """
-    baselines = {(case["case"]["model"], entry["tokens"]): entry for case, entry in _baselines(cases)}
-    margins = []
-    for case in cases:
-        if not case["case"]["values"].get("train.checkpoint_skip_layers"):
-            continue
-        for entry in case["measurements"]:
-            plain = baselines.get((case["case"]["model"], entry["tokens"]))
-            if plain is None or entry["status"] != "complete":
-                continue
-            measured = entry["measured"]["train"]["peak_allocated"] - plain["measured"]["train"]["peak_allocated"]
-            predicted = entry["predicted"]["total_bytes"] - plain["predicted"]["total_bytes"]
-            margins.append(max(0.0, round(measured / predicted - 1, 3)))
-    return max(margins, default=None)
+    margins = [0.0]
+    for entry in entries:
+        memory = vram.Breakdown(entry["predicted"]["items"], {}, {})
+        surplus = entry["measured"]["train"]["peak_allocated"] - vram.comparable(memory)["peak allocated"]
+        margins.append(surplus / vram.growing(memory))
+    return round(max(margins), 3)
 
 
 def efficiencies(cases: Sequence[Mapping[str, Any]], card: Card) -> Iterator[float]:

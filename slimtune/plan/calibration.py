@@ -22,7 +22,8 @@ ANY_CARD = "any card"
 class Calibration:
     """context_bytes: CUDA context, cuBLAS workspaces and loaded kernels, outside PyTorch's allocator.
     fragmentation: what the allocator reserves beyond what it hands out, as a share of the latter.
-    activation_margin: how much larger than predicted kept activations may be, as long as nobody has measured them.
+    activation_margin: by which share `vram.growing` may be larger than predicted. Until a card is measured, the difference
+    to the last context lengths that Unsloth published (benchmarks/published_memory.py).
     efficiency: card -> the share of its arithmetic peak that a training step reaches; `ANY_CARD` for all others.
     host_bytes_per_second: between the computer's memory and the card.
     runtime_bytes: resident memory of Python with every library that training loads, without a model.

@@ -33,8 +33,9 @@ class Plan(LoadSettings):
 
     Up to `reasons` the fields are settings, each with its reason; after it come predictions. micro_batch_tokens: places
     of the largest micro-batch. memory: a training step's peak by term; phases: peaks by phase; predicted: what the run
-    will measure. least_bytes: what the run would need if speed did not matter. least_bytes, longest_context and
-    estimate are None on a CPU.
+    will measure. margin_bytes: by which the peak may be larger, see `Calibration.activation_margin`; none on a CPU.
+    least_bytes: what the run would need if speed did not matter. least_bytes, longest_context and estimate are None on
+    a CPU.
     """
 
     base: str
@@ -68,6 +69,7 @@ class Plan(LoadSettings):
     phases: dict[str, int]
     predicted: dict[str, int]
     budget_bytes: int
+    margin_bytes: int = 0
     least_bytes: int | None = None
     longest_context: int | None = None
     estimate: speed.Estimate | None = None
@@ -84,6 +86,11 @@ class Plan(LoadSettings):
         """The largest predicted peak of all phases."""
         return max(self.phases.values())
 
+    @property
+    def upper_bytes(self) -> int:
+        """The upper end of the range in which the peak is expected. The plan fits with it."""
+        return self.peak_bytes + self.margin_bytes
+
     def as_json(self) -> dict[str, Any]:
         """The content of plan.json."""
         settings = {}
@@ -97,8 +104,9 @@ class Plan(LoadSettings):
             "computer_items": self.memory.cpu_items,
             "phases": self.phases,
             "peak_bytes": self.peak_bytes,
+            "upper_bytes": self.upper_bytes,
             "budget_bytes": self.budget_bytes,
-            "left_bytes": self.budget_bytes - self.peak_bytes,
+            "left_bytes": self.budget_bytes - self.upper_bytes,
             "least_bytes": self.least_bytes,
             "longest_context": self.longest_context,
         }
@@ -174,7 +182,8 @@ def _on_card(job: Job, reasons: dict[str, str], notes: list[str]) -> tuple[Batch
         "phases": choice.phases,
         "predicted": vram.comparable(choice.memory),
         "budget_bytes": budget,
-        "least_bytes": min(search.smallest(job).peak_bytes, choice.peak_bytes),
+        "margin_bytes": choice.margin_bytes,
+        "least_bytes": min(search.smallest(job).required_bytes, choice.required_bytes),
         "longest_context": search.longest_context(job, budget),
         "estimate": _estimate(job, choice, steps),
     }

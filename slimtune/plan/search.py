@@ -94,8 +94,8 @@ class Choice:
 
     @property
     def margin_bytes(self) -> int:
-        """What the budget must offer beyond the peak: few measurements back the prediction of kept activations."""
-        return round(self.job.constants.activation_margin * self.memory.items.get("kept activations", 0))
+        """What the budget must offer beyond the peak: the prediction of activations is not measured on every card."""
+        return round(self.job.constants.activation_margin * vram.growing(self.memory))
 
     @property
     def required_bytes(self) -> int:

@@ -63,9 +63,12 @@ def plan(console: Console, prepared: Prepared) -> None:
 
 
 def _memory(console: Console, plan: Plan) -> None:
-    memory, budget, peak = plan.memory, plan.budget_bytes, plan.peak_bytes
-    total = f"{size_text(peak)} of a budget of {size_text(budget)}, {size_text(budget - peak)} left"
+    memory, budget = plan.memory, plan.budget_bytes
+    total = f"{peak_range(plan)} of a budget of {size_text(budget)}, {size_text(budget - plan.upper_bytes)} left"
     console.out.print(f"  [bold]Predicted peak memory: {total}[/bold]")
+    if plan.margin_bytes:
+        share = plan.margin_bytes / vram.growing(memory)
+        console.say(f"At the upper end, activations take {share:.0%} more than their formulas say")
     table = Table(box=None, padding=(0, 2), show_header=False)
     formulas = vram.FORMULAS if plan.device == "cuda" else ram.FORMULAS
     for item, size in sorted(memory.items.items(), key=lambda entry: -entry[1]):
@@ -78,6 +81,15 @@ def _memory(console: Console, plan: Plan) -> None:
         console.say(f"Minimum: {size_text(plan.least_bytes)}. The remaining memory makes training faster.")
     if plan.longest_context:
         console.say(f"Longest example that would fit: {plan.longest_context:,} tokens, with every layer recomputed")
+
+
+def peak_range(plan: Plan) -> str:
+    """ "7.85 to 8.20 GiB": the predicted peak and the upper end; the peak alone where nothing is uncertain."""
+    if not plan.margin_bytes:
+        return size_text(plan.peak_bytes)
+    low, high = size_text(plan.peak_bytes), size_text(plan.upper_bytes)
+    unit = high[high.index(" ") :]
+    return f"{low.removesuffix(unit)} to {high}"
 
 
 def _estimate(console: Console, estimate: Estimate) -> None:

@@ -21,6 +21,7 @@ from slimtune.recipe.schema import BudgetSection
 from slimtune.run import prepare
 from slimtune.run.prepare import Prepared
 from slimtune.run.report.values import duration
+from slimtune.run.screen import peak_range
 from slimtune.train import methods
 
 _RECIPE = "recipe.yaml"
@@ -39,10 +40,8 @@ class Planned:
     def lines(self) -> list[str]:
         """Whether it fits, how long it takes, and what is downloaded."""
         plan, prepared = self.prepared.plan, self.prepared
-        free = size_text(plan.budget_bytes - plan.peak_bytes)
-        used = (
-            f"{size_text(plan.peak_bytes)} of {size_text(plan.budget_bytes)} on {prepared.hardware.name}, {free} left"
-        )
+        free = size_text(plan.budget_bytes - plan.upper_bytes)
+        used = f"{peak_range(plan)} of {size_text(plan.budget_bytes)} on {prepared.hardware.name}, {free} left"
         time = f"{plan.total_steps:,} steps; not predicted for a processor"
         if plan.estimate is not None:
             training, asking = plan.estimate.train_seconds, plan.estimate.evaluation_seconds

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import published_memory, published_rows
+from slimtune.plan import calibration
 from slimtune.plan.memory import vram
 
 PUBLISHED = json.loads(published_memory.PUBLISHED.read_text("utf-8"))
@@ -70,6 +71,13 @@ def test_the_longest_context_is_the_last_that_fits():
         )
         assert fits <= budget < too_long
         assert row["off"] == pytest.approx(row["predicted"] / row["published"] - 1, abs=1e-3)
+
+
+def test_the_range_of_a_plan_covers_the_published_lengths_until_a_card_is_measured():
+    constants, slopes = calibration.read(), RESULT["longest_context"]["bytes_a_token"]
+    assert not constants.card_source.startswith("assumed") or (
+        slopes["predicted"] * (1 + constants.activation_margin) >= slopes["published"]
+    )
 
 
 def test_nothing_fits_a_budget_below_the_weights():

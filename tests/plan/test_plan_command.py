@@ -69,7 +69,8 @@ def test_json_is_json_alone_and_complete():
     assert content["hardware"]["card"] == "rtx4090"
     memory = content["memory"]
     assert sum(memory["items"].values()) == memory["total_bytes"] <= memory["peak_bytes"]
-    assert memory["left_bytes"] == memory["budget_bytes"] - memory["peak_bytes"] > 0
+    assert memory["peak_bytes"] < memory["upper_bytes"]
+    assert memory["left_bytes"] == memory["budget_bytes"] - memory["upper_bytes"] > 0
     assert memory["budget_bytes"] == round(0.95 * 0.96 * 24 * GIB)
     assert content["settings"]["epochs"]["value"] == 1
     assert all(setting["reason"] for setting in content["settings"].values())

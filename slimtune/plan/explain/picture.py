@@ -22,6 +22,8 @@ from slimtune.plan.search import Choice
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MARGIN = "margin"
+"""Up to the upper end of the predicted range."""
 # In the order in which it is stacked: what always lies on the card, then what comes and goes.
 GROUPS: dict[str, tuple[str, ...]] = {
     "decoder weights": ("linear weights", "dynamic surplus", "layer slots", "norms and biases"),
@@ -31,6 +33,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "buffers": ("dequantisation buffer", "checkpoint staging", "RoPE tables"),
     "kept activations": ("checkpoints", "kept activations"),
     "passing peak": ("MLP backward", "attention backward", "cross entropy", "optimizer step"),
+    "margin for activations": (MARGIN,),
 }
 # Okabe and Ito, "Color Universal Design" (2008): told apart with any kind of colour vision. Their vermilion, darker,
 # is left for warnings; grey is added for what is nobody's choice.
@@ -42,6 +45,7 @@ COLOURS = {
     "buffers": "#F0E442",
     "kept activations": "#CC79A7",
     "passing peak": "#E69F00",
+    "margin for activations": "#F7DDB0",
 }
 _DARK = {COLOURS["decoder weights"]}  # white stands out more on it than ink does
 _INK, _GREY, _RULE, _CARD, _BAND, _WARNING = "#111827", "#4B5563", "#E5E7EB", "#94A3B8", "#F1F5F9", "#B84300"
@@ -66,7 +70,7 @@ _COMPARED_TOKENS = (1024, 2048, 4096, 8192)
 class Bar:
     """One way to run.
 
-    items: bytes by the names of `vram.FORMULAS`. chosen: drawn prominently (so is every bar where none is chosen).
+    items: bytes by the names of `vram.FORMULAS`, and `MARGIN`. chosen: drawn prominently (so is every bar where none is chosen).
     remark: a few words below the label ("1,208 tokens/s").
     """
 
@@ -93,17 +97,18 @@ def bars_of(job: Job, plan: Plan) -> list[Bar]:
     assert plan.estimate is not None
     layers, rate = plan.checkpoint_skip_layers, plan.estimate.tokens_per_second
     remark = f"{f'{layers} layers kept' if layers else 'all recomputed'}, {rate:,.0f} tok/s"
-    bars = [Bar(f"The plan: {plan.micro_batch_tokens:,} tokens", plan.memory.items, chosen=True, remark=remark)]
+    items = plan.memory.items | {MARGIN: plan.margin_bytes}
+    bars = [Bar(f"The plan: {plan.micro_batch_tokens:,} tokens", items, chosen=True, remark=remark)]
     for tokens in _COMPARED_TOKENS:
         plain = Choice(job, single(tokens))
         remark = f"all recomputed, {plain.tokens_per_second:,.0f} tok/s"
-        bars.append(Bar(f"{tokens:,} tokens", plain.memory.items, remark=remark))
+        bars.append(Bar(f"{tokens:,} tokens", plain.memory.items | {MARGIN: plain.margin_bytes}, remark=remark))
     return bars
 
 
 def subtitle_of(plan: Plan, card: str) -> str:
     """What the chosen bar is, in a line."""
-    parts = [f"Predicted peak on a {card}"]
+    parts = [f"Predicted peak with its margin on a {card}"]
     if plan.checkpoint_skip_layers:
         parts.append(f"{plan.checkpoint_skip_layers} layers keep their activations")
     if plan.offload_layers:

@@ -121,7 +121,9 @@ def _skipped(job: Job, chosen: Choice, budget_bytes: int) -> str:
     size = f"{layer / MIB:.0f} MiB"
     skipped = chosen.knobs.checkpoint_skip_layers
     if skipped == 0:
-        return f"keeping a layer's activations takes {size}; {(budget_bytes - chosen.peak_bytes) / MIB:.0f} MiB left"
+        return (
+            f"keeping a layer's activations takes {size}; {(budget_bytes - chosen.required_bytes) / MIB:.0f} MiB left"
+        )
     saved = skipped / job.shape.layers / 3
     return f"these layers keep their activations, {size} each: {saved:.0%} less arithmetic"
 

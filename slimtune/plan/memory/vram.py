@@ -59,6 +59,8 @@ FORMULAS = {
     "CUDA context": "assumed until measured",
 }
 
+_GROWING = ("kept activations", "MLP backward", "attention backward", "cross entropy")
+
 
 @dataclass(frozen=True)
 class Breakdown:
@@ -197,6 +199,11 @@ def weights(memory: Breakdown) -> int:
     """Bytes of the base model's weights on the card."""
     terms = ("linear weights", "layer slots", "dynamic surplus", "embeddings", "norms and biases")
     return sum(memory.items.get(name, 0) for name in terms)
+
+
+def growing(memory: Breakdown) -> int:
+    """Bytes that grow with the tokens of a micro-batch and are derived from what kernels hold: the least certain ones."""
+    return sum(memory.items.get(name, 0) for name in _GROWING)
 
 
 def comparable(memory: Breakdown) -> dict[str, int]:

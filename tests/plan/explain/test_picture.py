@@ -18,7 +18,7 @@ from slimtune.core.units import GIB, MIB, size_text
 from slimtune.models.families import TARGETS
 from slimtune.models.shapes import known
 from slimtune.plan.explain import picture
-from slimtune.plan.explain.picture import COLOURS, GROUPS, Bar
+from slimtune.plan.explain.picture import COLOURS, GROUPS, MARGIN, Bar
 from slimtune.plan.memory import vram
 
 # 4 + 2 + 1 + 1 = 8 GiB.
@@ -75,7 +75,7 @@ def drawn(monkeypatch):
 
 def test_every_term_of_a_breakdown_is_in_one_group():
     grouped = Counter(name for names in GROUPS.values() for name in names)
-    assert grouped == Counter(dict.fromkeys(vram.FORMULAS, 1))
+    assert grouped == Counter(dict.fromkeys([*vram.FORMULAS, MARGIN], 1))
     assert list(COLOURS) == list(GROUPS)
     assert len(set(COLOURS.values())) == len(GROUPS)
 
@@ -87,7 +87,7 @@ def test_groups_by_hand():
     assert picture.groups({"embeddings": 0}) == {}
 
 
-@given(st.dictionaries(st.sampled_from(sorted(vram.FORMULAS)), st.integers(0, 2**40)))
+@given(st.dictionaries(st.sampled_from(sorted([*vram.FORMULAS, MARGIN])), st.integers(0, 2**40)))
 def test_groups_lose_no_byte(items):
     sums = picture.groups(items)
     assert sum(sums.values()) == sum(items.values())
@@ -173,7 +173,7 @@ HARD = {
         Bar("4 bit", ITEMS),
     ],
     "hundredfold": [Bar("", {"linear weights": 1000 * GIB, "embeddings": MIB}, True)],
-    "tiny": [Bar("a", dict.fromkeys(vram.FORMULAS, MIB), True), Bar("b", {"CUDA context": 1})],
+    "tiny": [Bar("a", dict.fromkeys([*vram.FORMULAS, MARGIN], MIB), True), Bar("b", {"CUDA context": 1})],
     "eight": [
         Bar(label, predicted(tokens=2048 * (number + 1), checkpoint_skip_layers=4 * number), number == 3, remark)
         for number, (label, remark) in enumerate(
