@@ -23,7 +23,11 @@ def new(
     file: Annotated[str, Argument(help="A table: CSV, TSV, Excel (.xlsx), JSON, JSONL or Parquet.")],
     name: Annotated[str | None, Option("--name", help="Name of the recipe. Default: from the file's name.")] = None,
     goal: Annotated[
-        Goal | None, Option("--goal", help="What the model should learn. Default: what the data show.")
+        Goal | None,
+        Option(
+            "--goal",
+            help="To learn: texts (answer, chat), labels (classify), a way to write (style). Default: by the data.",
+        ),
     ] = None,
     columns: Annotated[
         list[str] | None,

@@ -111,6 +111,15 @@ def test_the_goal_decides_how_replies_are_judged(folder):
         assert said in (folder / f"recipes/{name}.yaml").read_text("utf-8")
 
 
+@pytest.mark.parametrize(("goal", "rate"), [(None, "1e-4"), ("classify", "1e-4"), ("answer", "2e-4"), ("chat", "2e-4")])
+def test_few_answers_are_labels_unless_the_goal_says_that_they_are_texts(folder, goal, rate):
+    write("labels.csv", ("question", "answer"), *((q, "even" if n % 2 else "odd") for n, (q, _) in enumerate(ROWS)))
+    done = run("new", "labels.csv", *(("--goal", goal) if goal else ()), "--vram-gb", "10")
+    assert done.code == 0, done.stderr
+    recipe = (folder / "recipes/labels.yaml").read_text("utf-8")
+    assert f"learning_rate: {rate}" in recipe
+
+
 def test_rows_that_no_model_reads_are_left_out(folder):
     write("long.csv", ("question", "answer"), *ROWS, ("Long?", "word " * 9000))
     done = run("new", "long.csv", *TINY)

@@ -43,8 +43,7 @@ _Q8_BYTES, _Q8_SHARE = 1.07, 0.85  # of a parameter, and of the card
 class RecipeSettings:
     """What a recipe says besides names and paths. vram_gb: None for a model that needs no card.
 
-    max_new_tokens: None where no reply is generated. smaller: the next smaller model, "" for none. labels: different
-    answers, where they are few; 0 otherwise.
+    max_new_tokens: None where no reply is generated. smaller: the next smaller model, "" for none.
     """
 
     base: str
@@ -60,7 +59,6 @@ class RecipeSettings:
     max_new_tokens: int | None
     gguf: GgufType
     smaller: str
-    labels: int
 
 
 def candidates(understood: Understood) -> tuple[str, ...]:
@@ -80,13 +78,17 @@ def choose(
     vram_gb: float | None,
     goal: Goal | None,
 ) -> RecipeSettings:
-    """The settings for these examples and this model. parts: the conversations of each split."""
+    """The settings for these examples and this model. parts: the conversations of each split.
+
+    goal: without one, answers that are few and repeated are labels; with "answer", "chat" or "style" they are texts.
+    """
     every = [one for own in parts.values() for one in own]
     of = lengths.of(tokenizer.examples_of(every)) if tokenizer else lengths.estimate(every)
     margin = 1.0 if of.exact else _ESTIMATE_MARGIN
     longest = math.ceil(margin * of.longest)
     answers = [one.messages[-1].content for one in every]
-    labels = len(set(answers)) if len(set(answers)) <= min(MOST_LABELS, len(answers) / 2) else 0
+    different = len(set(answers))
+    labels = goal in (None, "classify") and different <= min(MOST_LABELS, len(answers) / 2)
     kind: KindName = "multiple_choice" if understood.kind == "multiple-choice questions" else "generation"
     mode: Mode = "cot" if kind == "multiple_choice" and every[0].meta.get("mode") == "cot" else "direct"
     if goal == "style" and kind == "generation":
@@ -102,7 +104,7 @@ def choose(
         longest = max(longest, prompt + reply)
     default = int(ModelSection.model_fields["max_seq_length"].default)
     small = shape.total_parameters < _SMALL_MODEL
-    direct = kind == "multiple_choice" or bool(labels) or goal == "classify"
+    direct = kind == "multiple_choice" or labels or goal == "classify"
     rows = len(parts["train"])
     models = candidates(understood)
     later = models[models.index(base) + 1 :] if base in models else ()
@@ -121,7 +123,6 @@ def choose(
         max_new_tokens=reply,
         gguf="q8_0" if small or fits else "q4_k_m",
         smaller=later[0] if later else "",
-        labels=labels,
     )
 
 
