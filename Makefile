@@ -6,8 +6,8 @@ BIN := .venv/bin
 export PYTHONUTF8 := 1
 # Where the environment forbids bytecode, importing Unsloth takes three times as long.
 export PYTHONDONTWRITEBYTECODE :=
-# One for the tests that need Unsloth, two for the others; torch computes in one thread each.
-WORKERS := -n 3 --dist loadfile
+# One for the tests that need Unsloth, three for the others, which often wait; torch computes in one thread each.
+WORKERS := -n 4 --dist loadfile
 OTHER := from slimtune.models import hardware; print(int(not hardware.detect().bf16))
 
 .PHONY: quickstart setup test test-all fault fuzz check lint gpu clean
@@ -31,7 +31,7 @@ fuzz: .venv/installed
 	SLIMTUNE_FUZZ=$(FUZZ) SLIMTUNE_FUZZ_SEED=$$seed $(BIN)/python -m pytest -n 2 tests/fuzz
 
 ## Every test that needs no GPU; then those that compute with a model again, in the other of the CPU's number formats.
-test-all: WORKERS := -n 4 --dist loadfile
+test-all: WORKERS := -n 5 --dist loadfile
 test-all: .venv/installed lint
 	SLIMTUNE_TEST_COLD=1 SLIMTUNE_HYPOTHESIS=thorough $(BIN)/python -m pytest $(WORKERS) -m "not gpu"
 	UNSLOTH_CPU_BF16=$$($(BIN)/python -c '$(OTHER)') $(BIN)/python -m pytest -m "unsloth and not gpu and not slow"

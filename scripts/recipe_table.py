@@ -30,7 +30,7 @@ Each file opens with the command that runs it. You can override any value: add `
 |---|---|---|---|---|---|---|---|
 """
 _FOOT = """
-Memory is the plan's prediction for the recipe's card: weights, adapter, optimizer, the largest temporary peak and the CUDA
+Memory is the upper end of the plan's prediction for the recipe's card: weights, adapter, optimizer, the largest temporary peak and the CUDA
 context. It stays below the budget; memory that a run does not need makes it faster. Base and tuned model get the same held-out
 questions. "letters": log-probabilities of the letters decide. "reasoned answers": the models reason, and the answer is read
 from the reply. "perplexity": of the answers in the file. A worse, collapsed or contaminated result is not exported.
@@ -96,7 +96,7 @@ def _memory(recipe: Recipe) -> str:
     )
     plan = make.make(prepare.request_of(recipe), known, shape, hardware.card(recipe.budget.vram_gb))
     assert plan.least_bytes is not None  # a card has one
-    card = f"{plan.peak_bytes / 2**30:.1f} GiB of a {recipe.budget.vram_gb:g} GB card"
+    card = f"{plan.upper_bytes / 2**30:.1f} GiB of a {recipe.budget.vram_gb:g} GB card"
     return f"{card}, {plan.least_bytes / 2**30:.1f} needed"
 
 

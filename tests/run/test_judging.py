@@ -103,6 +103,7 @@ def rows(run, name):
     return [json.loads(line) for line in (run / name).read_text("utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_free_replies_are_judged_and_shown_before_and_after(run_of):
     run, screen = run_of("free", "kind=generation", "max_items=6", "max_new_tokens=6")
     verdict = load(run, "eval/verdict.json")

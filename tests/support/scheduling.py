@@ -2,8 +2,9 @@
 by tests/conftest.py.
 
 Importing Unsloth takes 20 seconds of a processor, so tests that need it carry the mark `unsloth` and run in workers of
-their own: the files that use the quickstart's run (fixture `good`) in the first, the others in the second; of three workers
-or two the first has both. The tests without the mark run in the other workers, where one that imports Unsloth fails and says so.
+their own: the files that use the quickstart's run (fixture `good`) in the first, the others in the second; of fewer than
+five workers the first has both. The tests without the mark run in the other workers, where one that imports Unsloth fails
+and says so.
 Tests with the mark `fault` share a process that forks disturbed runs, so they stay together. All other tests of a file stay
 together too, as the fixtures of a module are made once a worker.
 """
@@ -55,7 +56,7 @@ def _has_unsloth(worker: str | None) -> bool:
 
 def _first_without(workers: int) -> int:
     """The first of so many workers that never imports Unsloth; 0 for a single one, which does."""
-    return min(2, max(1, workers - 2), workers - 1)
+    return 2 if workers >= 5 else min(1, workers - 1)
 
 
 def _needs_unsloth(config: pytest.Config) -> bool:
