@@ -71,7 +71,8 @@ def activation_margin(entries: Sequence[Measurement]) -> float:
     for entry in entries:
         memory = vram.Breakdown(entry["predicted"]["items"], {}, {})
         surplus = entry["measured"]["train"]["peak_allocated"] - vram.comparable(memory)["peak allocated"]
-        margins.append(surplus / vram.growing(memory))
+        if growing := vram.growing(memory):  # none where the optimizer's step is the peak
+            margins.append(surplus / growing)
     return round(max(margins), 3)
 
 

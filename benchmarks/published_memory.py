@@ -66,10 +66,7 @@ def table(result: Mapping[str, Any]) -> str:
         )
         for reason in row.get("may_explain", {}).items():
             reasons.setdefault(reason, []).append(number)
-    lines += [
-        "",
-        f"* off by more than {result['agrees_within']:.0%}, or outside of what is possible. What may explain it:",
-    ]
+    lines += ["", f"* off by more than {result['agrees_within']:.0%}, or out of bounds. What may explain it:"]
     for (term, why), numbers in reasons.items():
         lines += textwrap.wrap(
             f"{term}: {why} ({_ranges(numbers)})", 78, initial_indent="  ", subsequent_indent="      "

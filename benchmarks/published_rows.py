@@ -1,5 +1,6 @@
 """Published peaks beside the plan's predictions of them; see published_memory.py, which prints both."""
 
+import dataclasses
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,20 +15,37 @@ AGREES = 0.10
 _NOT_TILED = ("Tesla T4",)  # older than Ampere, see `vram.takes_tiled_loss`
 _TOO_MANY = 2**20  # tokens: no card that is asked about takes so many
 
-_SIZES: Mapping[str, tuple[int, ...]] = {
-    # hidden, intermediate, layers, heads, key-value heads, head_dim, vocabulary, tied, positions; from each config.json
-    "Llama-2-7B": (4096, 11008, 32, 32, 32, 128, 32000, 0, 4096),
-    "Llama-3-8B": (4096, 14336, 32, 32, 8, 128, 128256, 0, 8192),
-    "Llama-3.2-1B": (2048, 8192, 16, 32, 8, 64, 128256, 1, 131072),
-    "Llama-3.2-3B": (3072, 8192, 28, 24, 8, 128, 128256, 1, 131072),
-    "Llama-3.3-70B": (8192, 28672, 80, 64, 8, 128, 128256, 0, 131072),
-    "Ministral-8B": (4096, 12288, 36, 32, 8, 128, 131072, 0, 32768),
-    "Mistral-7B": (4096, 14336, 32, 32, 8, 128, 32000, 0, 32768),
-    "Mistral-7B-v0.3": (4096, 14336, 32, 32, 8, 128, 32768, 0, 32768),
-    "Phi-4": (5120, 17920, 40, 40, 10, 128, 100352, 0, 16384),
-    "gemma-2-9b": (3584, 14336, 42, 16, 8, 256, 256000, 1, 8192),
+_LIKE = "Llama-3.1-8B"
+_SIZES: Mapping[str, Mapping[str, Any]] = {
+    "Llama-2-7B": {"intermediate_size": 11008, "kv_heads": 32, "vocab_size": 32000, "max_position_embeddings": 4096},
+    "Llama-3-8B": {"max_position_embeddings": 8192},
+    "Llama-3.2-1B": {"hidden_size": 2048, "intermediate_size": 8192, "layers": 16, "head_dim": 64, "tied": True},
+    "Llama-3.2-3B": {"hidden_size": 3072, "intermediate_size": 8192, "layers": 28, "heads": 24, "tied": True},
+    "Llama-3.3-70B": {"hidden_size": 8192, "intermediate_size": 28672, "layers": 80, "heads": 64},
+    "Ministral-8B": {"intermediate_size": 12288, "layers": 36, "vocab_size": 131072, "max_position_embeddings": 32768},
+    "Mistral-7B": {"vocab_size": 32000, "max_position_embeddings": 32768},
+    "Mistral-7B-v0.3": {"vocab_size": 32768, "max_position_embeddings": 32768},
+    "Phi-4": {
+        "hidden_size": 5120,
+        "intermediate_size": 17920,
+        "layers": 40,
+        "heads": 40,
+        "kv_heads": 10,
+        "vocab_size": 100352,
+        "max_position_embeddings": 16384,
+    },
+    "gemma-2-9b": {
+        "hidden_size": 3584,
+        "layers": 42,
+        "heads": 16,
+        "head_dim": 256,
+        "vocab_size": 256000,
+        "tied": True,
+        "max_position_embeddings": 8192,
+    },
 }
-"""Published models outside the families that Slimtune trains. All have the seven linears of a Llama layer."""
+"""What published models outside the families of Slimtune have other than `_LIKE`. Where their adapters' parameters are
+published, a test compares them."""
 
 Row = Mapping[str, Any]
 
@@ -45,24 +63,7 @@ def compare(published: Mapping[str, Any]) -> dict[str, Any]:
 
 def shape_of(name: str) -> ModelShape:
     """A family's shape, or one of `_SIZES`. Raises KeyError for a name that neither has."""
-    if found := shapes.find(name):
-        return found
-    hidden, inner, layers, heads, kv_heads, head_dim, vocabulary, tied, positions = _SIZES[name]
-    return ModelShape(
-        name=name,
-        family="llama-3",
-        hidden_size=hidden,
-        intermediate_size=inner,
-        layers=layers,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        vocab_size=vocabulary,
-        tied=bool(tied),
-        qk_norm=False,
-        qkv_bias=False,
-        max_position_embeddings=positions,
-    )
+    return shapes.find(name) or dataclasses.replace(shapes.known()[_LIKE], name=name, **_SIZES[name])
 
 
 def targets_of(row: Row, shape: ModelShape) -> tuple[str, ...]:

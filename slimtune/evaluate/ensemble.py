@@ -52,7 +52,7 @@ def evaluate(
     if weights is not None:
         checks.add(_weight_problems(weights, len(specs)))
     with checks:
-        read = evaluation.questions(request)
+        read = evaluation.questions(request, overlap=False)
     checks.require_none()
     request = replace(request, out=request.out or Path("outputs") / "evaluations" / f"ensemble-{request.spec.slug}")
     identity = {

@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True)
 class AskedItems:
-    """overlap: what of the items is in the training data, None where that is not known. identity: of the file."""
+    """overlap: what of the items is in the training data, None where nobody looked or knows it. identity: of the file."""
 
     items: list[Item]
     overlap: dict[str, Any] | None
@@ -84,7 +84,7 @@ def prepare(request: Request) -> Questionnaire:
     Raises SlimtuneError for data that cannot be items, and for a folder that is not ours or holds another evaluation.
     """
     request = with_the_runs_own(request)
-    read = questions(request)
+    read = questions(request, overlap=True)
     identity = {
         "data": read.identity,
         "system": request.system,
@@ -95,13 +95,13 @@ def prepare(request: Request) -> Questionnaire:
     return Questionnaire(request, read.items, read.overlap, identity, results)
 
 
-def questions(request: Request) -> AskedItems:
+def questions(request: Request, *, overlap: bool) -> AskedItems:
     """What a request asks. Texts may hold what is no control token of the target, where its tokenizer is at hand.
 
-    Raises SlimtuneError with all that cannot be asked, as far as it is known beforehand.
+    overlap: look for the items in the training files. Raises SlimtuneError with all that cannot be asked, as far as it is known beforehand.
     """
     test: Sequence[Conversation] = ()
-    local, asked, identity, overlap = None, list[Item](), dict[str, Any](), None
+    local, asked, identity, found = None, list[Item](), dict[str, Any](), None
     checks = Gathered()
     with checks:
         local = opening.tokenizer_at_hand(request.spec, request.loading)
@@ -111,10 +111,11 @@ def questions(request: Request) -> AskedItems:
             test = items.first(loaded.conversations, request.max_items, str(request.data))
             asked = _askable(test, request, local)
             identity = {"path": request.data, "sha256": loaded.files[0].sha256, "items": len(asked)}
-        with checks:
-            overlap = _contamination(request, test)
+        if overlap:
+            with checks:
+                found = _contamination(request, test)
     checks.require_none()
-    return AskedItems(asked, overlap, identity)
+    return AskedItems(asked, found, identity)
 
 
 def _askable(test: Sequence[Conversation], request: Request, local: opening.AtHand | None) -> list[Item]:

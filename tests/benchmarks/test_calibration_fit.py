@@ -89,6 +89,8 @@ def test_the_margin_is_the_surplus_over_what_grows_with_the_tokens():
     # 1,100 bytes in activations, 1,000 predicted.
     assert fit(case("Qwen3-8B", fine, more, less))["card"]["activation_margin"] == pytest.approx(0.1)
     assert fit(case("Qwen3-8B", fine, less))["card"]["activation_margin"] == 0.0
+    more["predicted"]["items"] = {"linear weights": 5_000, "optimizer step": 1_000}
+    assert fit(case("Qwen3-8B", more))["card"]["activation_margin"] == 0.0
 
 
 def test_what_failed_or_was_left_out_is_no_measurement():

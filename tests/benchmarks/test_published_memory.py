@@ -97,6 +97,11 @@ def test_the_script_prints_80_columns_and_writes_what_it_prints(tmp_path, capsys
     assert "37 of 71 published peaks" in printed
 
 
+def test_the_readme_has_the_table_of_today():
+    readme = published_memory.PUBLISHED.with_name("README.md").read_text("utf-8")
+    assert f"```text\n{published_memory.table(RESULT)}\n```" in readme, "put the output of published_memory.py into it"
+
+
 @pytest.mark.parametrize(("numbers", "shown"), [([1], "1"), ([1, 2, 4], "1 to 2, 4"), ([3, 5, 6, 7], "3, 5 to 7")])
 def test_ranges(numbers, shown):
     assert published_memory._ranges(numbers) == shown

@@ -295,6 +295,14 @@ def test_questions_that_cannot_be_asked_are_told_before_anything_is_opened(
     assert not (tmp_path / "results").exists()
 
 
+def test_who_does_not_look_for_an_overlap_needs_no_training_file(request_of):
+    request = request_of(train=("gone.jsonl",))
+    read = evaluation.questions(request, overlap=False)
+    assert (len(read.items), read.overlap) == (120, None)
+    with pytest.raises(SlimtuneError, match=r"gone\.jsonl: this training file does not exist"):
+        evaluation.questions(request, overlap=True)
+
+
 @pytest.mark.parametrize(("place", "refused"), [("model", ["<|im_end|>"]), ("api", ["<|im_end|>", "<|note|>"])])
 def test_the_control_tokens_of_the_model_that_is_asked_are_refused(request_of, tmp_path, monkeypatch, place, refused):
     monkeypatch.setattr(opening, "open_target", lambda *_: pytest.fail("opened"))

@@ -203,10 +203,10 @@ def _labels(test: Sequence[Traits], questions: Sequence[Conversation], evaluate:
             f"{evaluate.kind} measures {measured}, and {len(letters)} of {plural(len(test), 'reference')} are labels "
         )
         what += f"of choices ({places(letters)})"
-        modes = {str(row.meta.get("mode")) for row in questions}
+        direct = all(row.meta.get("mode") in ("direct", None) for row in questions)
         fix = 'add "meta": {"mode": "direct", "choices": {"a": …, "b": …}, "correct": "a"} to the rows, and set '
         fix += "evaluate.kind: multiple_choice"
-        if all(row.asks == QUESTION for row in test) and not _faulty(questions) and modes <= {"direct", "None"}:
+        if all(row.asks == QUESTION for row in test) and not _faulty(questions) and direct:
             fix = "set evaluate.kind: multiple_choice"
         return [Finding("warning", what, fix, "evaluate.kind", "labels-as-text")]
     references = Counter(row.messages[-1].content.strip() for row in questions)
